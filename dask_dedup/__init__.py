@@ -1,0 +1,78 @@
+"""Find the duplicates in image-text data sets of a thousand or of two billion rows.
+
+The chain, each function on what the one before returned::
+
+    read_dataset → fit_pca → build_cells → join_cells → spanning_forest → label_components
+    → join_clusters
+
+or all of it, with resume, audit and report, by `run`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dask_dedup.clusters import join_clusters
+    from dask_dedup.compress.fit import fit_pca
+    from dask_dedup.config import Settings, load_settings
+    from dask_dedup.errors import (
+        CapacityError,
+        DedupError,
+        InputError,
+        OutputError,
+        SettingsError,
+    )
+    from dask_dedup.graph.components import label_components, spanning_forest
+    from dask_dedup.index.build import build_cells
+    from dask_dedup.io.dataset import Dataset, read_dataset
+    from dask_dedup.pipeline import run
+    from dask_dedup.search.join import join_cells
+
+_HOMES = {
+    "CapacityError": "errors",
+    "Dataset": "io.dataset",
+    "DedupError": "errors",
+    "InputError": "errors",
+    "OutputError": "errors",
+    "Settings": "config",
+    "SettingsError": "errors",
+    "build_cells": "index.build",
+    "fit_pca": "compress.fit",
+    "join_cells": "search.join",
+    "join_clusters": "clusters",
+    "label_components": "graph.components",
+    "load_settings": "config",
+    "read_dataset": "io.dataset",
+    "run": "pipeline",
+    "spanning_forest": "graph.components",
+}
+
+__all__ = [
+    "CapacityError",
+    "Dataset",
+    "DedupError",
+    "InputError",
+    "OutputError",
+    "Settings",
+    "SettingsError",
+    "build_cells",
+    "fit_pca",
+    "join_cells",
+    "join_clusters",
+    "label_components",
+    "load_settings",
+    "read_dataset",
+    "run",
+    "spanning_forest",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for: `import dask_dedup` loads nothing else."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dask_dedup' has no attribute {name!r}")
+    return getattr(import_module(f"dask_dedup.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,225 @@
+"""The command `dask-dedup`: the only place that prints, exits and configures logging."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from dask_dedup.config import Settings, load_settings
+from dask_dedup.errors import DedupError, InputError
+
+__all__ = ["main"]
+
+_INTERRUPTED = 130  # what a shell gives for Ctrl-C
+
+
+class _Commands(click.Group):
+    """Turns the errors that are meant for people into one message and exit code 2."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except DedupError as error:
+            click.echo(f"dask-dedup: {error}", err=True)
+            context.exit(2)
+
+
+def _setting(flag: str, key: str, kind: Any = None) -> Callable:
+    """Return the option that sets ``key``: text and default are those of the settings."""
+    *tables, name = key.split(".")
+    model: Any = Settings
+    for table in tables:
+        model = model.model_fields[table].annotation
+    field = model.model_fields[name]
+    text = str(field.description)
+    if field.default is not None and "[default" not in text:
+        text += f" [default: {field.default}]"
+    return click.option(flag, key.replace(".", "__"), type=kind, default=None, help=text)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="dask_dedup", prog_name="dask-dedup")
+def main() -> None:
+    """Find the duplicates in image-text data sets, by their embeddings.
+
+    Shell completion: eval "$(_DASK_DEDUP_COMPLETE=bash_source dask-dedup)"
+    """
+
+
+@main.command(short_help="find the duplicates of a data set")
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@_setting("--threshold", "clusters.threshold", float)
+@_setting("--search-threshold", "join.search_threshold", float)
+@_setting("--visits", "cells.visits", int)
+@_setting("--cells", "cells.cells", int)
+@_setting("--dim", "compress.dim", int)
+@_setting("--url-column", "read.url_column", str)
+@_setting("--caption-column", "read.caption_column", str)
+@_setting("--audit-queries", "audit.queries", int)
+@_setting("--seed", "seed", int)
+@_setting("--workers", "compute.workers", int)
+@_setting("--threads", "compute.threads", int)
+@_setting("--memory", "compute.memory", str)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="TOML file with settings; options given here win",
+)
+@click.option("--overwrite", is_flag=True, help="begin anew, whatever an earlier run left in OUT")
+@click.option("--keep-stages", is_flag=True, help="keep the working files in OUT/stages")
+@click.option("-v", "--verbose", is_flag=True, help="log what is done and why")
+@click.option("-q", "--quiet", is_flag=True, help="print errors only")
+def run(
+    dataset: Path,
+    out: Path,
+    config: Path | None,
+    overwrite: bool,
+    keep_stages: bool,
+    verbose: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Find the duplicates of DATASET and write everything about them to OUT.
+
+    DATASET is a folder as clip-retrieval writes it: img_emb/*.npy (one row per image) and
+    metadata/*.parquet (the same rows with URL and caption).
+
+    OUT gets clusters/ (every row with its cluster and your columns), forest/ (the similarities
+    that link them), invalid/ (rows without a usable embedding), histogram.csv and .png,
+    settings.toml and summary.json. The same command again continues where it was stopped.
+
+    Exit codes: 0 done, 2 wrong input or settings, 130 interrupted.
+    """
+    console = Console(stderr=True, quiet=quiet)
+    _configure_logging(console, verbose, quiet)
+    overrides = {key.replace("__", "."): value for key, value in options.items()}
+    settings = load_settings(config, overrides)
+    if not dataset.is_dir():
+        raise InputError(f"{dataset}: no such folder.")
+    try:
+        summary = _run(dataset, out, settings, overwrite, keep_stages, console)
+    except KeyboardInterrupt:
+        console.print("\ninterrupted; the same command continues where this stopped")
+        os._exit(_INTERRUPTED)  # workers and their threads are gone with the cluster
+    if not quiet:
+        _print_summary(summary, out, Console())
+
+
+def _run(
+    dataset: Path,
+    out: Path,
+    settings: Settings,
+    overwrite: bool,
+    keep_stages: bool,
+    console: Console,
+) -> dict[str, Any]:
+    from dask_dedup.deploy import local_cluster, memory_per_worker, worker_count
+    from dask_dedup.io.dataset import read_dataset
+    from dask_dedup.pipeline import open_folder, run_stages
+    from dask_dedup.progress import choose_progress
+
+    data = read_dataset(dataset, **settings.read.model_dump())
+    console.print(
+        f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts, dimension {data.dim}",
+        highlight=False,
+    )
+    with open_folder(data, out, settings, overwrite) as folder:
+        if folder.is_finished():
+            console.print(f"{out}: finished before with these settings; nothing to do")
+            return folder.read_summary()
+        folder.begin()
+        progress = choose_progress(console)
+        with local_cluster(settings.compute, folder.stages / "dask") as execute:
+            workers, memory = worker_count(settings.compute), memory_per_worker(settings.compute)
+            console.print(
+                f"{workers} workers with {memory / 1e9:.1f} GB each; "
+                f"dashboard at {execute.dashboard}",
+                highlight=False,
+            )
+            try:
+                return run_stages(data, folder, settings, execute, progress, keep_stages)
+            finally:
+                progress.close()
+
+
+def _configure_logging(console: Console, verbose: bool, quiet: bool) -> None:
+    level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
+    handler = RichHandler(console=console, show_time=False, show_path=False, show_level=False)
+    handler.setLevel(level)
+    logger = logging.getLogger("dask_dedup")
+    logger.handlers[:] = [handler]
+    logger.setLevel(level)
+    logger.propagate = False
+
+
+def _print_summary(summary: dict[str, Any], out: Path, console: Console) -> None:
+    from dask_dedup.report.histogram import bin_sizes, read_histogram
+
+    def line(name: str, value: str, note: str = "") -> None:
+        table.add_row(name, value, note)
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_column(style="dim")
+    line("rows", f"{summary['rows']:,}")
+    line("duplicates", f"{summary['duplicates']:,}", f"{summary['duplicate_fraction']:.1%} of rows")
+    line("clusters", f"{summary['clusters']:,}", "single rows counted")
+    line("of two or more", f"{summary['clusters_of_two_or_more']:,}")
+    line("largest", f"{summary['largest_cluster']:,}", "rows")
+    line("invalid rows", f"{summary['invalid_rows']:,}", "no usable embedding; kept")
+    line("threshold", f"{summary['threshold']:g}", "cosine")
+    audit = summary["audit"]
+    if audit and audit["queries_with_pairs"]:
+        line(
+            "audit",
+            f"{audit['all_united_share']:.2%}",
+            f"{audit['all_united']:,} of {audit['queries_with_pairs']:,} sampled rows are with all "
+            f"their true duplicates (95 %: {audit['all_united_low']:.2%} to "
+            f"{audit['all_united_high']:.2%})",
+        )
+        line(
+            "pair recall",
+            f"{audit['pair_recall']:.2%}",
+            f"{audit['united_pairs']:,} of {audit['true_pairs']:,} true pairs",
+        )
+    elif audit:
+        line("audit", "–", f"none of {audit['queries']:,} sampled rows has a duplicate")
+    line(
+        "time",
+        f"{summary['wall_seconds']:.1f} s",
+        ", ".join(f"{stage['name']} {stage['seconds']:.1f}" for stage in summary["stages"]),
+    )
+    line("peak memory", f"{summary['peak_memory_bytes'] / 1e9:.2f} GB", "all processes")
+    console.print()
+    console.print(table)
+
+    bins = bin_sizes(read_histogram(out / "histogram.csv"))
+    if bins:
+        sizes = Table(box=None, pad_edge=False)
+        sizes.add_column("cluster size", justify="right")
+        sizes.add_column("clusters", justify="right")
+        sizes.add_column("rows", justify="right")
+        sizes.add_column("")
+        most = max(rows for _, _, rows in bins)
+        for label, clusters, rows in bins:
+            sizes.add_row(label, f"{clusters:,}", f"{rows:,}", "█" * max(1, round(30 * rows / most)))
+        console.print()
+        console.print(sizes)
+    console.print()
+    console.print(f"results in {out}: clusters/*.parquet has every row with its cluster",
+                  highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

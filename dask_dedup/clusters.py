@@ -1,0 +1,149 @@
+"""Labels joined to captions and URLs: every row once, without a shuffle."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from dask_dedup.index.layout import CellLayout, read_invalid
+from dask_dedup.io.dataset import Dataset
+from dask_dedup.io.metadata import MetadataColumns, read_metadata, to_pandas
+from dask_dedup.io.parts import Part
+from dask_dedup.io.store import write_frame
+from dask_dedup.schema import CLUSTERS
+
+if TYPE_CHECKING:
+    import dask.dataframe as dd
+
+__all__ = ["clusters_of_part", "join_clusters", "write_clusters"]
+
+
+_OWN_COLUMNS = CLUSTERS.columns.get_loc("url")  # they stand before the user's
+
+
+def join_clusters(dataset: Dataset, labels: dd.DataFrame, layout: CellLayout) -> dd.DataFrame:
+    """Join the clusters to the metadata of every row.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    labels : dask DataFrame
+        LABELS from `dask_dedup.label_components`, cut at ``dataset.divisions``.
+    layout : CellLayout
+        Tells which rows are invalid.
+
+    Returns
+    -------
+    dask DataFrame
+        CLUSTERS and the user's columns: lazy, one partition per filled part, in ``row_id`` order.
+    """
+    import dask.dataframe as dd
+    from dask.delayed import delayed
+
+    none = np.empty(0, np.int64)
+    empty = dataset.columns.schema.empty_table()
+    return dd.from_delayed(
+        [
+            delayed(_clusters_frame)(part, dataset.columns, own, layout)
+            for part, own in zip(dataset.filled_parts, labels.to_delayed(), strict=True)
+        ],
+        meta=_to_frame(_assemble(empty, none, none, none, np.empty(0, np.bool_))),
+        prefix="join-clusters",
+        verify_meta=False,
+    )
+
+
+def clusters_of_part(
+    part: Part, columns: MetadataColumns, labels: pd.DataFrame, invalid: np.ndarray
+) -> pa.Table:
+    """Return the CLUSTERS of one part, the user's columns included.
+
+    Parameters
+    ----------
+    part : Part
+    columns : MetadataColumns
+    labels : DataFrame
+        LABELS; rows of other parts are passed over.
+    invalid : int64 array
+        ``row_id`` of the part's rows without a usable embedding: each a cluster of its own, kept.
+    """
+    row_ids = np.arange(part.row_start, part.row_stop)
+    cluster_ids, sizes = row_ids.copy(), np.ones(part.rows, np.int64)
+    first, last = labels.index.searchsorted([part.row_start, part.row_stop])
+    own = labels.iloc[first:last]
+    position = own.index.to_numpy() - part.row_start
+    cluster_ids[position] = own["cluster_id"]
+    sizes[position] = own["cluster_size"]
+    is_valid = np.ones(part.rows, np.bool_)
+    is_valid[invalid - part.row_start] = False
+    return _assemble(read_metadata(part, columns), row_ids, cluster_ids, sizes, is_valid)
+
+
+def write_clusters(
+    part: Part,
+    columns: MetadataColumns,
+    labels: pd.DataFrame,
+    invalid: np.ndarray,
+    path: str | os.PathLike,
+) -> dict[str, object]:
+    """Write `clusters_of_part` to one file.
+
+    Returns
+    -------
+    dict
+        ``rows``, ``invalid_rows``, and ``sizes``: how many clusters of each size (as text, for
+        JSON) have their smallest row in this part, invalid rows left out.
+    """
+    table = clusters_of_part(part, columns, labels, invalid)
+    write_frame(Path(path), table)
+    counted = np.asarray(table["is_representative"]) & np.asarray(table["is_valid"])
+    sizes = Counter(np.asarray(table["cluster_size"])[counted].tolist())
+    return {
+        "rows": table.num_rows,
+        "invalid_rows": len(invalid),
+        "sizes": {str(size): count for size, count in sorted(sizes.items())},
+    }
+
+
+def _clusters_frame(
+    part: Part, columns: MetadataColumns, labels: pd.DataFrame, layout: CellLayout
+) -> pd.DataFrame:
+    invalid = read_invalid(layout, part)["row_id"].to_numpy()
+    return _to_frame(clusters_of_part(part, columns, labels, invalid))
+
+
+def _to_frame(table: pa.Table) -> pd.DataFrame:
+    """Turn CLUSTERS into pandas: our columns with numpy's types, the user's with Arrow's."""
+    names = table.column_names
+    ours, theirs = table.select(names[:_OWN_COLUMNS]), table.select(names[_OWN_COLUMNS:])
+    return pd.concat([ours.to_pandas(), to_pandas(theirs)], axis=1)
+
+
+def _assemble(
+    metadata: pa.Table,
+    row_ids: np.ndarray,
+    cluster_ids: np.ndarray,
+    sizes: np.ndarray,
+    is_valid: np.ndarray,
+) -> pa.Table:
+    """Put our columns before the user's."""
+    ours = {
+        "row_id": pa.array(row_ids),
+        "cluster_id": pa.array(cluster_ids),
+        "cluster_size": pa.array(sizes),
+        "is_representative": pa.array(row_ids == cluster_ids),
+        "is_valid": pa.array(is_valid),
+        "similarity_to_representative": pa.nulls(len(row_ids), pa.float32()),
+    }
+    return pa.table(
+        [*ours.values(), *metadata.columns],
+        schema=pa.schema(
+            [*(pa.field(name, array.type) for name, array in ours.items()), *metadata.schema]
+        ),
+    )

@@ -1,0 +1,220 @@
+"""Settings: one frozen object per stage; TOML, command line and Python share names and defaults."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import tomli_w
+from dask.utils import parse_bytes
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from dask_dedup.errors import SettingsError
+
+__all__ = [
+    "AuditSettings",
+    "CellSettings",
+    "ClusterSettings",
+    "CompressSettings",
+    "ComputeSettings",
+    "JoinSettings",
+    "ReadSettings",
+    "Settings",
+    "load_settings",
+]
+
+
+def _parse_memory(value: Any) -> Any:
+    """Turn ``"8GB"`` into bytes, once, here."""
+    if value in (None, "", "auto"):
+        return None
+    if isinstance(value, str):
+        try:
+            return parse_bytes(value)
+        except ValueError as error:
+            raise ValueError("expected a size such as '8GB' or '512MiB'") from error
+    return value
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class ReadSettings(_Table):
+    """``[read]``: how metadata columns are found."""
+
+    url_column: str | None = None
+    """metadata column that holds the URL [default: url or URL]"""
+
+    caption_column: str | None = None
+    """metadata column that holds the caption [default: caption or TEXT]"""
+
+
+class CompressSettings(_Table):
+    """``[compress]``: the PCA in whose space candidates are found."""
+
+    dim: Annotated[int, Field(ge=1, le=1024)] = 64
+    """dimensions kept by the PCA; never changes which pairs pass, only how fast"""
+
+    sample_rows: Annotated[int, Field(ge=2)] = 16_384
+    """rows of the seeded sample that the PCA is fitted on"""
+
+
+class CellSettings(_Table):
+    """``[cells]``: the Voronoi cells in which rows are compared."""
+
+    visits: Annotated[int, Field(ge=1, le=16)] = 3
+    """cells in which each row is compared, its home included; more find more"""
+
+    cells: Annotated[int, Field(ge=0)] = 0
+    """number of cells; 0 chooses by the number of rows"""
+
+    probes: Annotated[int, Field(ge=1, le=64)] = 3
+    """coarse cells whose fine cells are considered for a row"""
+
+    sample_per_cell: Annotated[int, Field(ge=1)] = 40
+    """rows of the k-means sample per cell"""
+
+
+class JoinSettings(_Table):
+    """``[join]``: which pairs become edges."""
+
+    search_threshold: Annotated[float, Field(gt=0, le=1)] | None = None
+    """lowest cosine that is searched for and kept in the forest [default: the threshold]"""
+
+
+class ClusterSettings(_Table):
+    """``[clusters]``: which edges make clusters."""
+
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """cosine from which on two rows are duplicates"""
+
+
+class AuditSettings(_Table):
+    """``[audit]``: the run's own measurement of what it found."""
+
+    queries: Annotated[int, Field(ge=0)] = 1000
+    """rows whose pairs are found by brute force to measure recall; 0 switches the audit off"""
+
+
+class ComputeSettings(_Table):
+    """``[compute]``: what the run may use; none of it changes the result."""
+
+    workers: Annotated[int, Field(ge=1)] | None = None
+    """worker processes, one Dask thread each [default: one per core]"""
+
+    threads: Annotated[int, Field(ge=1)] = 1
+    """BLAS and OpenMP threads of each worker"""
+
+    memory: Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_parse_memory)] = None
+    """memory of each worker, such as 8GB [default: three quarters of the machine's, shared]"""
+
+
+class Settings(_Table):
+    """All settings of a run, one table per stage."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """seed of every random choice"""
+
+    read: ReadSettings = ReadSettings()
+    compress: CompressSettings = CompressSettings()
+    cells: CellSettings = CellSettings()
+    join: JoinSettings = JoinSettings()
+    clusters: ClusterSettings = ClusterSettings()
+    audit: AuditSettings = AuditSettings()
+    compute: ComputeSettings = ComputeSettings()
+
+    @model_validator(mode="after")
+    def _thresholds_fit(self) -> Settings:
+        search = self.join.search_threshold
+        if search is not None and search > self.clusters.threshold:
+            raise ValueError(
+                f"join.search_threshold {search} is above clusters.threshold "
+                f"{self.clusters.threshold}: pairs between the two would not be found"
+            )
+        return self
+
+    @property
+    def search_threshold(self) -> float:
+        """The lowest cosine that is searched for."""
+        given = self.join.search_threshold
+        return self.clusters.threshold if given is None else given
+
+    def to_toml(self) -> str:
+        """Return all settings as TOML; a setting without a value is left out."""
+        return tomli_w.dumps(self.model_dump(exclude_none=True))
+
+
+def load_settings(
+    config_path: str | os.PathLike | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Read settings: defaults, then a TOML file, then single values.
+
+    Parameters
+    ----------
+    config_path : path, optional
+        A TOML file with any of the tables of `Settings`.
+    overrides : mapping, optional
+        Dotted keys to values, such as ``{"clusters.threshold": 0.9}``; None values are passed
+        over.
+
+    Raises
+    ------
+    SettingsError
+        Naming each key that is unknown or has a value out of range, and where it came from.
+    """
+    content: dict[str, Any] = {}
+    origin = "settings"
+    if config_path is not None:
+        origin = str(config_path)
+        try:
+            content = tomllib.loads(Path(config_path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise SettingsError(
+                f"{config_path}: cannot be read ({error.strerror or error})."
+            ) from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{config_path}: not a TOML file ({error}).") from error
+    for dotted, value in (overrides or {}).items():
+        if value is None:
+            continue
+        *tables, key = dotted.split(".")
+        table = content
+        for name in tables:
+            table = table.setdefault(name, {})
+            if not isinstance(table, dict):
+                raise SettingsError(f"{origin}: {name} is expected to be a table.")
+        table[key] = value
+    try:
+        return Settings.model_validate(content)
+    except ValidationError as error:
+        raise SettingsError(_describe(error, origin)) from error
+
+
+def _describe(error: ValidationError, origin: str) -> str:
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(step) for step in problem["loc"]) or "settings"
+        if problem["type"] == "extra_forbidden":
+            table = Settings.model_fields.get(str(problem["loc"][0]))
+            model = table.annotation if table is not None and len(problem["loc"]) > 1 else Settings
+            known = ", ".join(getattr(model, "model_fields", Settings.model_fields))
+            lines.append(f"{origin}: unknown setting {key}; known here: {known}.")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            got = "" if problem["type"] == "value_error" and not problem["loc"] else (
+                f", got {problem['input']!r}"
+            )
+            lines.append(f"{origin}: {key}: {message}{got}.")
+    return "\n".join(lines)

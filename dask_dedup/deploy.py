@@ -1,0 +1,112 @@
+"""Starting Dask where the run is to happen; the only module, with the command line, that knows a
+Client."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dask
+import psutil
+from dask.delayed import Delayed
+from distributed import Client, KilledWorker, LocalCluster, as_completed
+
+from dask_dedup.config import ComputeSettings
+from dask_dedup.errors import CapacityError
+from dask_dedup.tasks import OnResult
+
+__all__ = ["ClientExecutor", "local_cluster", "memory_per_worker", "worker_count"]
+
+_MEMORY_SHARE = 0.75  # of the machine's memory, for all workers, where none is given
+
+
+class ClientExecutor:
+    """Computes tasks on a distributed client and follows them as they finish.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    """
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    def __call__(self, tasks: Sequence[Delayed], on_result: OnResult) -> list[Any]:
+        """Compute all tasks; see `dask_dedup.tasks.Execute`."""
+        if not tasks:
+            return []
+        futures = self.client.compute(list(tasks))
+        place = {future.key: i for i, future in enumerate(futures)}
+        results: list[Any] = [None] * len(futures)
+        try:
+            for future, result in as_completed(futures, with_results=True):
+                results[place[future.key]] = result
+                on_result(result)
+        except KilledWorker as error:
+            raise CapacityError(
+                f"a worker died {error.allowed_failures + 1} times at the same task "
+                f"({error.task}), most likely for want of memory. Give each worker more with "
+                f"--memory, or use fewer workers."
+            ) from error
+        finally:
+            self.client.cancel(futures)
+        return results
+
+    @property
+    def dashboard(self) -> str:
+        """Address of the dashboard."""
+        return str(self.client.dashboard_link)
+
+
+def worker_count(compute: ComputeSettings) -> int:
+    """Return the number of worker processes: as told, or one per core and thread asked for."""
+    if compute.workers is not None:
+        return compute.workers
+    return max(1, len(os.sched_getaffinity(0)) // compute.threads)
+
+
+def memory_per_worker(compute: ComputeSettings) -> int:
+    """Return the bytes each worker may use: as told, or its share of three quarters of all."""
+    if compute.memory is not None:
+        return compute.memory
+    return int(psutil.virtual_memory().total * _MEMORY_SHARE / worker_count(compute))
+
+
+@contextmanager
+def local_cluster(compute: ComputeSettings, scratch: Path) -> Iterator[ClientExecutor]:
+    """Run worker processes on this machine, one Dask thread each, until the block ends.
+
+    Parameters
+    ----------
+    compute : ComputeSettings
+    scratch : Path
+        Folder for the workers' own files.
+    """
+    threads = str(compute.threads)
+    environment = {
+        name: threads
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    }
+    with (
+        dask.config.set(
+            {
+                "distributed.nanny.pre-spawn-environ": environment,
+                "distributed.scheduler.no-workers-timeout": "5 minutes",
+                "distributed.worker.use-file-locking": False,
+            }
+        ),
+        LocalCluster(
+            n_workers=worker_count(compute),
+            threads_per_worker=1,
+            memory_limit=memory_per_worker(compute),
+            dashboard_address="127.0.0.1:0",
+            local_directory=str(scratch),
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield ClientExecutor(client)

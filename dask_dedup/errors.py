@@ -1,0 +1,34 @@
+"""What can go wrong that a caller may want to catch.
+
+::
+
+    DedupError
+    ├── InputError      the data set is not what was expected
+    ├── SettingsError   a setting is unknown, out of range, or contradicts another
+    ├── OutputError     the output folder cannot be used
+    └── CapacityError   the work does not fit into the memory or disk that it was given
+
+The command line turns every one of them into one message and exit code 2.
+"""
+
+__all__ = ["CapacityError", "DedupError", "InputError", "OutputError", "SettingsError"]
+
+
+class DedupError(Exception):
+    """Base of all errors that dask_dedup raises on purpose."""
+
+
+class InputError(DedupError):
+    """The data set is not what was expected; the message names the file."""
+
+
+class SettingsError(DedupError):
+    """A setting is unknown, out of range, or contradicts another."""
+
+
+class OutputError(DedupError):
+    """The output folder cannot be used."""
+
+
+class CapacityError(DedupError):
+    """The work does not fit into the memory or disk that it was given."""

@@ -1,0 +1,1 @@
+"""Measuring a result against exact truth."""

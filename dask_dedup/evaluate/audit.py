@@ -1,0 +1,211 @@
+"""The audit: how much of the truth a run found, measured on a seeded sample of its rows.
+
+1. Sample query rows by hash. 2. While the layout is written, compare each block with all queries:
+the lossless filter first, then every candidate at full dimension in float64. That sees every row of
+the input and needs no second pass over it; of the run it shares the PCA, but neither the cells, nor
+the layout, nor the join. 3. After labelling, look up which true pairs are in one cluster.
+
+Cost: queries * (kept + 3) multiplications a row.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import binomtest
+
+from dask_dedup.compress.pca import PcaModel, filter_radius
+from dask_dedup.compress.sample import hash_rows, sample_row_ids
+from dask_dedup.compress.vectors import prepare_block
+from dask_dedup.index.layout import Block
+from dask_dedup.io.parts import Part, gather_by_row
+from dask_dedup.io.store import write_frame
+from dask_dedup.search.sign_filter import left_factor, near_pairs, right_factor
+from dask_dedup.search.verify import cosine_pairs, exact_rows
+
+__all__ = ["AuditCollector", "AuditQueries", "AuditResult", "judge", "sample_queries"]
+
+_PURPOSE = 3  # of the sample: see compress.sample
+_COLUMNS = 4096  # rows of a block compared with the queries at a time
+_PAIRS_PER_QUERY = 10_000  # kept per query and part: one giant group must not fill the memory
+_BOOTSTRAP = 1000
+
+
+@dataclass(frozen=True)
+class AuditQueries:
+    """The sampled rows: ``row_ids`` int64 (n,), sorted; ``rows`` float (n, dim), as stored."""
+
+    row_ids: np.ndarray
+    rows: np.ndarray
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """What the audit found.
+
+    Attributes
+    ----------
+    queries : int
+        Sampled rows with a usable embedding.
+    queries_with_pairs : int
+        Of these, rows with at least one true pair at or above the threshold.
+    all_united : int
+        Of these, rows that share a cluster with every one of their true pairs.
+    all_united_share, all_united_low, all_united_high : float or None
+        The share, and its Clopper-Pearson 95 % interval; None without queries with pairs.
+    true_pairs, united_pairs : int
+        Pairs of a query and any row; at most 10,000 per query and part are looked at, those of
+        smallest hash.
+    pair_recall, pair_recall_low, pair_recall_high : float or None
+        united_pairs / true_pairs, and a 95 % bootstrap interval over query rows.
+    """
+
+    queries: int
+    queries_with_pairs: int
+    all_united: int
+    all_united_share: float | None
+    all_united_low: float | None
+    all_united_high: float | None
+    true_pairs: int
+    united_pairs: int
+    pair_recall: float | None
+    pair_recall_low: float | None
+    pair_recall_high: float | None
+
+    def to_dict(self) -> dict[str, int | float | None]:
+        """Return the fields, for JSON."""
+        return asdict(self)
+
+
+def sample_queries(parts: Sequence[Part], size: int, seed: int) -> AuditQueries:
+    """Read a seeded sample of rows; unusable ones among them are left out.
+
+    Parameters
+    ----------
+    parts : sequence of Part
+        Filled parts.
+    size : int
+        Rows to draw; at most ``size * dim`` values are held.
+    """
+    row_ids = sample_row_ids(parts[-1].row_stop, size, seed, _PURPOSE)
+    stored = gather_by_row(parts, row_ids)
+    usable = prepare_block(stored).reason == 0
+    return AuditQueries(row_ids[usable], exact_rows(stored[usable]))
+
+
+class AuditCollector:
+    """Collects the true pairs of the queries from the blocks of one part.
+
+    Parameters
+    ----------
+    queries : AuditQueries
+    pca : PcaModel
+    threshold : float
+        Cosine from which on a pair is true.
+    seed : int
+    """
+
+    def __init__(self, queries: AuditQueries, pca: PcaModel, threshold: float, seed: int) -> None:
+        self.queries = queries
+        self.threshold = np.float32(threshold)
+        self.seed = seed
+        image = pca.transform(prepare_block(queries.rows))
+        self._right = right_factor(image, filter_radius(threshold))
+        self._found: list[pd.DataFrame] = []
+        self.seconds = 0.0
+
+    def add(self, block: Block) -> None:
+        """Compare one block with all queries."""
+        began = time.perf_counter()
+        self._compare(block)
+        self.seconds += time.perf_counter() - began
+
+    def write(self, path: Path) -> None:
+        """Write the pairs of the part: ``query``, ``row_id`` int64."""
+        write_frame(path, self._limit())
+
+    def _compare(self, block: Block) -> None:
+        usable = block.vectors.reason == 0
+        for start in range(0, len(usable), _COLUMNS):
+            stop = min(start + _COLUMNS, len(usable))
+            # The factor that may mark rows as near to nothing is the left one.
+            rows = left_factor(block.image[start:stop], usable[start:stop])
+            product = torch.mm(rows, self._right.T).numpy()
+            i, j = near_pairs(product, np.zeros(len(product), np.int64))
+            if len(i) == 0:
+                continue
+            touched, place = np.unique(start + i, return_inverse=True)
+            rows_there = exact_rows(np.ascontiguousarray(block.stored[touched]))
+            similarity = cosine_pairs(rows_there, self.queries.rows, place, j)
+            row_ids, query_ids = block.row_start + start + i, self.queries.row_ids[j]
+            true = (similarity >= self.threshold) & (row_ids != query_ids)
+            self._found.append(
+                pd.DataFrame({"query": query_ids[true], "row_id": row_ids[true]})
+            )
+
+    def _limit(self) -> pd.DataFrame:
+        if not self._found:
+            return pd.DataFrame({"query": [], "row_id": []}, dtype=np.int64)
+        pairs = pd.concat(self._found, ignore_index=True)
+        if pairs["query"].value_counts().max() <= _PAIRS_PER_QUERY:
+            return pairs
+        pairs["key"] = hash_rows(pairs["row_id"].to_numpy(), self.seed, _PURPOSE)
+        kept = pairs.sort_values("key", kind="stable").groupby("query").head(_PAIRS_PER_QUERY)
+        return kept.sort_index().drop(columns="key")
+
+
+def judge(
+    queries: np.ndarray, pairs: pd.DataFrame, labels: pd.DataFrame, seed: int
+) -> AuditResult:
+    """Say how many of the true pairs are in one cluster.
+
+    Parameters
+    ----------
+    queries : int64 array
+        ``row_id`` of the queries.
+    pairs : DataFrame
+        ``query``, ``row_id``: true pairs.
+    labels : DataFrame
+        LABELS of the whole data set.
+    seed : int
+        Of the bootstrap.
+    """
+    united = _cluster_of(pairs["query"], labels) == _cluster_of(pairs["row_id"], labels)
+    per_query = pd.DataFrame({"query": pairs["query"], "united": united}).groupby("query")
+    counts = per_query["united"].agg(["size", "sum"]).to_numpy().astype(np.int64)
+    with_pairs, all_united = len(counts), int((counts[:, 0] == counts[:, 1]).sum())
+    true_pairs, united_pairs = (int(total) for total in counts.sum(axis=0))
+    if not with_pairs:
+        return AuditResult(len(queries), 0, 0, None, None, None, 0, 0, None, None, None)
+    interval = binomtest(all_united, with_pairs).proportion_ci(0.95, method="exact")
+    draws = np.random.default_rng(seed).integers(0, with_pairs, (_BOOTSTRAP, with_pairs))
+    totals = counts[draws].sum(axis=1)
+    low, high = np.quantile(totals[:, 1] / totals[:, 0], [0.025, 0.975])
+    return AuditResult(
+        queries=len(queries),
+        queries_with_pairs=with_pairs,
+        all_united=all_united,
+        all_united_share=all_united / with_pairs,
+        all_united_low=float(interval.low),
+        all_united_high=float(interval.high),
+        true_pairs=true_pairs,
+        united_pairs=united_pairs,
+        pair_recall=united_pairs / true_pairs,
+        pair_recall_low=float(low),
+        pair_recall_high=float(high),
+    )
+
+
+def _cluster_of(row_ids: pd.Series, labels: pd.DataFrame) -> np.ndarray:
+    """Return each row's cluster; a row without a label is its own."""
+    ids, labelled = row_ids.to_numpy(), labels.index.to_numpy()
+    if not len(labelled):
+        return ids
+    place = np.minimum(np.searchsorted(labelled, ids), len(labelled) - 1)
+    return np.where(labelled[place] == ids, labels["cluster_id"].to_numpy()[place], ids)

@@ -1,0 +1,1 @@
+"""Maximum spanning forests and the connected components that follow from them."""

@@ -1,0 +1,90 @@
+"""Distributed union-find: a tree of forest merges on Dask, then labels part by part.
+
+The number of rounds is the logarithm of the number of partitions and does not grow with the
+diameter of the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import dask.dataframe as dd
+import pandas as pd
+from dask.delayed import Delayed, delayed
+
+from dask_dedup.graph.forest import forest_of_edges, label_forest, merge_forests
+from dask_dedup.schema import FOREST, LABELS
+
+__all__ = ["label_components", "merge_tree", "spanning_forest"]
+
+_MERGED_AT_ONCE = 8
+
+
+def spanning_forest(edges: dd.DataFrame) -> dd.DataFrame:
+    """Return the maximum spanning forest of all edges.
+
+    Parameters
+    ----------
+    edges : dask DataFrame
+        EDGES in any number of partitions, repeated or not.
+
+    Returns
+    -------
+    dask DataFrame
+        FOREST: lazy, one partition.
+    """
+    forests = [delayed(forest_of_edges)(partition) for partition in edges.to_delayed()]
+    return dd.from_delayed([merge_tree(forests)], meta=FOREST, prefix="spanning-forest")
+
+
+def merge_tree(forests: Sequence[Delayed]) -> Delayed:
+    """Merge forests, eight at a time, until one is left.
+
+    The last merge holds some 120 bytes per forest row.
+    """
+    level = list(forests)
+    while len(level) > 1:
+        level = [
+            delayed(merge_forests)(level[i : i + _MERGED_AT_ONCE])
+            for i in range(0, len(level), _MERGED_AT_ONCE)
+        ]
+    return level[0] if level else delayed(FOREST)
+
+
+def label_components(
+    forest: dd.DataFrame, threshold: float, divisions: Sequence[int]
+) -> dd.DataFrame:
+    """Label the components of the edges at or above a threshold.
+
+    Parameters
+    ----------
+    forest : dask DataFrame
+        FOREST, one partition, from `spanning_forest`.
+    threshold : float
+        Cosine, at or above the one that was searched with.
+    divisions : sequence of int
+        ``Dataset.divisions``: where the labels are cut.
+
+    Returns
+    -------
+    dask DataFrame
+        LABELS, indexed by ``row_id``: lazy, one partition per part, known divisions.
+    """
+    (only,) = forest.to_delayed()
+    labels = delayed(label_forest)(only, threshold)
+    starts, stops = divisions[:-1], [*divisions[1:-1], divisions[-1] + 1]
+    return dd.from_delayed(
+        [
+            delayed(_labels_between)(labels, start, stop)
+            for start, stop in zip(starts, stops, strict=True)
+        ],
+        meta=LABELS,
+        divisions=tuple(divisions),
+        prefix="label-components",
+    )
+
+
+def _labels_between(labels: pd.DataFrame, start: int, stop: int) -> pd.DataFrame:
+    """Return the labels of rows ``start`` to ``stop``."""
+    first, last = labels.index.searchsorted([start, stop])
+    return labels.iloc[first:last]

@@ -1,0 +1,125 @@
+"""The maximum spanning forest of edges: Kruskal over one strict total order.
+
+Edges are ordered by falling similarity, then ``src``, then ``dst``. The forest F of a set of edges
+in this order keeps its components at every threshold, and F(A ∪ B) = F(F(A) ∪ F(B)): tasks contract
+what they found, forests merge in any order, and one forest answers every threshold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numba
+import numpy as np
+import pandas as pd
+
+from dask_dedup.schema import EDGES, LABELS, check_frame
+
+__all__ = ["forest_of_edges", "label_forest", "merge_forests"]
+
+
+def forest_of_edges(edges: pd.DataFrame) -> pd.DataFrame:
+    """Contract edges to their maximum spanning forest.
+
+    Parameters
+    ----------
+    edges : DataFrame
+        EDGES; repeated edges and edges in either direction do no harm.
+
+    Returns
+    -------
+    DataFrame
+        FOREST: a subset of the edges with ``src < dst``, in the forest's order.
+    """
+    check_frame(edges, EDGES, "edges to contract")
+    src = np.minimum(edges["src"].to_numpy(), edges["dst"].to_numpy())
+    dst = np.maximum(edges["src"].to_numpy(), edges["dst"].to_numpy())
+    similarity = edges["similarity"].to_numpy()
+    ids, local = np.unique(np.concatenate([src, dst]), return_inverse=True)
+    a, b = local[: len(src)], local[len(src) :]
+    order = np.lexsort((b, _falling_key(similarity, a)))
+    kept = order[_join_trees(a[order], b[order], len(ids))]
+    return pd.DataFrame({"src": src[kept], "dst": dst[kept], "similarity": similarity[kept]})
+
+
+def merge_forests(forests: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the maximum spanning forest of several forests (or edge sets): FOREST."""
+    filled = [forest for forest in forests if len(forest)]
+    return forest_of_edges(pd.concat(filled, ignore_index=True) if filled else EDGES)
+
+
+def label_forest(forest: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """Label the components of a forest's edges at or above a threshold.
+
+    Parameters
+    ----------
+    forest : DataFrame
+        FOREST (any edges will do).
+    threshold : float
+        Cosine; compared as float32, "at least".
+
+    Returns
+    -------
+    DataFrame
+        LABELS, sorted by ``row_id``: only rows in clusters of two or more.
+    """
+    check_frame(forest, EDGES, "forest to label")
+    linked = forest["similarity"].to_numpy() >= np.float32(threshold)
+    src, dst = forest["src"].to_numpy()[linked], forest["dst"].to_numpy()[linked]
+    ids, local = np.unique(np.concatenate([src, dst]), return_inverse=True)
+    root = _roots(local[: len(src)], local[len(src) :], len(ids))
+    sizes = np.bincount(root, minlength=len(ids))
+    return check_frame(
+        pd.DataFrame(
+            {"cluster_id": ids[root], "cluster_size": sizes[root].astype(np.int64)},
+            index=pd.Index(ids, name="row_id"),
+        ),
+        LABELS,
+        "labels",
+    )
+
+
+def _falling_key(similarity: np.ndarray, src: np.ndarray) -> np.ndarray:
+    """Pack falling similarity (32 bits) and rising local ``src`` (32 bits) into one sort key."""
+    bits = similarity.astype(np.float32).view(np.int32).astype(np.int64)
+    rising = np.where(bits >= 0, bits + 2**31, -bits - 1)  # the order of floats, as integers
+    return ((2**32 - 1 - rising).astype(np.uint64) << np.uint64(32)) | src.astype(np.uint64)
+
+
+@numba.njit(cache=True, nogil=True)
+def _find(parent, node):
+    while parent[node] != node:
+        parent[node] = parent[parent[node]]
+        node = parent[node]
+    return node
+
+
+@numba.njit(cache=True, nogil=True)
+def _join_trees(a, b, nodes):
+    """Return which of the edges, in this order, join two trees."""
+    parent = np.arange(nodes)
+    joins = np.zeros(len(a), np.bool_)
+    for edge in range(len(a)):
+        x, y = _find(parent, a[edge]), _find(parent, b[edge])
+        if x != y:
+            joins[edge] = True
+            if x < y:
+                parent[y] = x
+            else:
+                parent[x] = y
+    return joins
+
+
+@numba.njit(cache=True, nogil=True)
+def _roots(a, b, nodes):
+    """Return for each node the smallest node of its component."""
+    parent = np.arange(nodes)
+    for edge in range(len(a)):
+        x, y = _find(parent, a[edge]), _find(parent, b[edge])
+        if x < y:
+            parent[y] = x
+        else:
+            parent[x] = y
+    for node in range(nodes):
+        parent[node] = _find(parent, node)
+    return parent

@@ -1,0 +1,1 @@
+"""Cells: trained on a seeded sample, rows assigned to them, files sorted by them."""

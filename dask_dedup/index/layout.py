@@ -1,0 +1,333 @@
+"""The cell layout: what the join reads, written once per part, sorted by cell.
+
+For each part, one file of records and one of offsets. A record is a row in a cell that it visits:
+``row_id``, a hash of its stored bytes, and its image in the compressed space as float16. In a cell
+the rows whose home it is come first, then the visitors. So the rows of neighbouring cells are one
+contiguous range of each part's file, and no global shuffle is needed.
+
+Full vectors are not copied: a row's is read by position from its source when the row has a
+candidate.
+
+Cost per row: its embedding read once; visits * (2 * kept + 18) bytes written once and read once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numba
+import numpy as np
+import pandas as pd
+import torch
+
+from dask_dedup.compress.pca import PcaModel, load_pca
+from dask_dedup.compress.vectors import VectorBlock, prepare_block
+from dask_dedup.index.cells import CellModel, assign_cells, assign_exactly, load_cells
+from dask_dedup.io.parts import EmbeddingFile, Part, gather_rows, read_rows
+from dask_dedup.io.store import write_aside, write_frame
+from dask_dedup.schema import EDGES
+
+__all__ = [
+    "Block",
+    "CellLayout",
+    "PartLayout",
+    "layout_part",
+    "read_cell_counts",
+    "read_identical",
+    "read_invalid",
+    "read_records",
+    "record_dtype",
+]
+
+_BLOCK_ROWS = 8192  # rows read, projected and assigned at a time: 32 MB at 1,024 dimensions
+
+
+@dataclass(frozen=True)
+class CellLayout:
+    """Where the layout of a data set lies, and what it was made with.
+
+    Attributes
+    ----------
+    folder : str
+    parts : tuple of Part
+        Filled parts only.
+    kept : int
+        Axes of the PCA; a stored image has one coordinate more.
+    cells : int
+    visits, probes : int
+    """
+
+    folder: str
+    parts: tuple[Part, ...]
+    kept: int
+    cells: int
+    visits: int
+    probes: int
+
+    def path(self, kind: str, part: Part) -> Path:
+        """Return the path of one file of one part."""
+        suffix = ".parquet" if kind in ("identical", "invalid") else ".npy"
+        return Path(self.folder) / f"{kind}-{part.index:05d}{suffix}"
+
+    @property
+    def pca_path(self) -> str:
+        """The PCA's file."""
+        return str(Path(self.folder) / "pca.safetensors")
+
+    @property
+    def cells_path(self) -> str:
+        """The centroids' file."""
+        return str(Path(self.folder) / "cells.safetensors")
+
+
+class PartLayout(NamedTuple):
+    """What `layout_part` did: row counts that must add up.
+
+    ``rows = invalid + identical + distinct``.
+    """
+
+    rows: int
+    invalid: int
+    identical: int
+    distinct: int
+
+
+class Block(NamedTuple):
+    """A block of rows on its way through `layout_part`, for whoever watches.
+
+    ``row_start`` int; ``stored`` array (n, dim); ``vectors`` VectorBlock; ``image`` float32 tensor
+    (n, kept + 1).
+    """
+
+    row_start: int
+    stored: np.ndarray
+    vectors: VectorBlock
+    image: torch.Tensor
+
+
+def record_dtype(kept: int) -> np.dtype:
+    """Return the dtype of a record of the layout."""
+    return np.dtype(
+        [("row_id", "<i8"), ("content", "<u8"), ("image", "<f2", (kept + 1,))], align=False
+    )
+
+
+def layout_part(
+    layout: CellLayout,
+    part: Part,
+    threads: int = 1,
+    watch: Callable[[Block], None] | None = None,
+) -> PartLayout:
+    """Write the layout of one part: read, project, assign, collapse, sort, in one pass.
+
+    Files written: ``records`` and ``offsets`` (see `read_records`), ``identical`` (EDGES of
+    similarity 1 from the smallest row of each group of equal bytes to the others, which are left
+    out of the records) and ``invalid`` (``row_id``, ``reason`` code).
+
+    Parameters
+    ----------
+    layout : CellLayout
+    part : Part
+    threads : int
+        Threads of the matrix products.
+    watch : callable, optional
+        Called with each `Block` while it is in memory.
+    """
+    torch.set_num_threads(threads)
+    pca, cells = _open_models(layout.pca_path, layout.cells_path)
+    rows, kept = part.rows, layout.kept
+    images = np.empty((rows, kept + 1), np.float16)
+    visited = np.empty((rows, layout.visits), np.int32)
+    content = np.empty(rows, np.uint64)
+    reason = np.empty(rows, np.uint8)
+    block_rows = min(_BLOCK_ROWS, rows)
+    buffer = torch.empty(block_rows, part.embeddings.dim)
+    image = torch.empty(block_rows, kept + 1)
+    for start in range(0, rows, _BLOCK_ROWS):
+        stop = min(start + _BLOCK_ROWS, rows)
+        stored = read_rows(part.embeddings, start, stop)
+        vectors = prepare_block(stored, buffer)
+        block_image = pca.transform(vectors, image[: stop - start])
+        visited[start:stop] = _assign(block_image, vectors, pca, cells, layout)
+        images[start:stop] = block_image.numpy()
+        content[start:stop] = _hash_rows(_as_words(stored))
+        reason[start:stop] = vectors.reason
+        if watch is not None:
+            watch(Block(part.row_start + start, stored, vectors, block_image))
+
+    usable = np.flatnonzero(reason == 0)
+    first = _first_of_equals(part.embeddings, usable, content)
+    distinct = usable[first == usable]
+    copies = usable[first != usable]
+    offsets, order = _sort_by_cell(visited[distinct], layout.cells)
+    records = np.empty(len(order), record_dtype(kept))
+    source = distinct[order // layout.visits]
+    records["row_id"] = part.row_start + source
+    records["content"] = content[source]
+    records["image"] = images[source]
+
+    _save_array(layout.path("records", part), records)
+    write_frame(
+        layout.path("identical", part),
+        pd.DataFrame(
+            {
+                "src": part.row_start + first[first != usable],
+                "dst": part.row_start + copies,
+                "similarity": np.ones(len(copies), np.float32),
+            }
+        ).astype(EDGES.dtypes),
+    )
+    invalid = np.flatnonzero(reason)
+    write_frame(
+        layout.path("invalid", part),
+        pd.DataFrame({"row_id": part.row_start + invalid, "reason": reason[invalid]}),
+    )
+    _save_array(layout.path("offsets", part), offsets)  # last: it says that the part is complete
+    assert len(invalid) + len(copies) + len(distinct) == rows
+    return PartLayout(rows, len(invalid), len(copies), len(distinct))
+
+
+def read_cell_counts(layout: CellLayout) -> tuple[np.ndarray, np.ndarray]:
+    """Return how many rows have each cell as home, and how many visit it: two int64 arrays."""
+    counts = np.zeros(2 * layout.cells, np.int64)
+    for part in layout.parts:
+        counts += np.diff(np.load(layout.path("offsets", part)))
+    return counts[0::2], counts[1::2]
+
+
+def read_records(
+    layout: CellLayout, cell_start: int, cell_stop: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read the records of a range of cells from all parts.
+
+    Returns
+    -------
+    records : structured array of `record_dtype`
+        By cell, homes before visitors, then in ``row_id`` order.
+    bounds : int64 array, shape (2 * cells + 1,)
+        The homes of cell i of the range are ``bounds[2 * i]`` to ``bounds[2 * i + 1]``, its
+        visitors follow up to ``bounds[2 * i + 2]``.
+    """
+    dtype = record_dtype(layout.kept)
+    slots = 2 * (cell_stop - cell_start)
+    pieces, keys = [], []
+    for part in layout.parts:
+        offsets = np.load(layout.path("offsets", part), mmap_mode="r")
+        own = np.array(offsets[2 * cell_start : 2 * cell_stop + 1])
+        with open(layout.path("records", part), "rb") as file:
+            file.seek(int(own[0]) * dtype.itemsize)
+            pieces.append(np.fromfile(file, dtype, int(own[-1] - own[0])))
+        keys.append(np.repeat(np.arange(slots), np.diff(own)))
+    key = np.concatenate(keys)
+    bounds = np.concatenate([[0], np.cumsum(np.bincount(key, minlength=slots))])
+    return np.concatenate(pieces)[np.argsort(key, kind="stable")], bounds
+
+
+def read_identical(layout: CellLayout, part: Part) -> pd.DataFrame:
+    """Return the EDGES of similarity 1 between a part's equal rows."""
+    return pd.read_parquet(layout.path("identical", part))
+
+
+def read_invalid(layout: CellLayout, part: Part) -> pd.DataFrame:
+    """Return a part's rows without a usable embedding: ``row_id`` int64, ``reason`` uint8."""
+    return pd.read_parquet(layout.path("invalid", part))
+
+
+@lru_cache(maxsize=2)
+def _open_models(pca_path: str, cells_path: str) -> tuple[PcaModel, CellModel]:
+    """Read the models once per worker."""
+    return load_pca(pca_path), load_cells(cells_path)
+
+
+def _assign(
+    image: torch.Tensor,
+    vectors: VectorBlock,
+    pca: PcaModel,
+    cells: CellModel,
+    layout: CellLayout,
+) -> np.ndarray:
+    """Assign a block, undecided rows again in float64: int32, shape (n, visits)."""
+    found, unsure = assign_cells(image[:, : pca.kept], cells, layout.visits, layout.probes)
+    for i in np.flatnonzero(unsure):
+        # One row at a time: a product of a fixed shape, so that the block plays no part.
+        unit = vectors.rows[i].double().numpy()
+        point = (unit / np.sqrt(unit @ unit or 1.0) - pca.mean) @ pca.axes
+        found[i] = assign_exactly(point[None], cells, layout.visits, layout.probes)
+    return found
+
+
+def _first_of_equals(
+    file: EmbeddingFile, positions: np.ndarray, content: np.ndarray
+) -> np.ndarray:
+    """Return for each position the first one whose stored bytes are equal: int64.
+
+    Equal hashes are only a hint: the bytes are read again and compared.
+    """
+    order = positions[np.argsort(content[positions], kind="stable")]
+    hashes = content[order]
+    starts = np.r_[True, hashes[1:] != hashes[:-1]] if len(order) else np.empty(0, np.bool_)
+    leader = order[np.maximum.accumulate(np.where(starts, np.arange(len(order)), 0))]
+    first = np.arange(len(content))
+    copies = np.flatnonzero(leader != order)
+    step = max(1, (64 << 20) // (file.dim * np.dtype(file.dtype).itemsize))
+    for begin in range(0, len(copies), step):
+        chunk = copies[begin : begin + step]
+        leaders, back = np.unique(leader[chunk], return_inverse=True)
+        members, member_back = np.unique(order[chunk], return_inverse=True)
+        ours = _as_words(gather_rows(file, members))[member_back]
+        equal = (ours == _as_words(gather_rows(file, leaders))[back]).all(axis=1)
+        first[order[chunk[equal]]] = leader[chunk[equal]]
+    return first[positions]
+
+
+def _sort_by_cell(visited: np.ndarray, cells: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sort (row, visit) entries by cell, homes first; absent visits (-1) are left out.
+
+    Returns
+    -------
+    offsets : int64 array, shape (2 * cells + 1,)
+    order : int64 array
+        Flat indices into ``visited``.
+    """
+    key = 2 * visited.astype(np.int64)
+    key[:, 1:] += 1
+    flat = key.ravel()
+    there = np.flatnonzero(visited.ravel() >= 0)
+    counts = np.bincount(flat[there], minlength=2 * cells)
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return offsets, there[np.argsort(flat[there], kind="stable")]
+
+
+def _save_array(path: Path, array: np.ndarray) -> None:
+    with write_aside(path) as temporary:
+        if array.dtype.names:
+            array.tofile(temporary)
+        else:
+            with open(temporary, "wb") as file:
+                np.save(file, array)
+
+
+def _as_words(stored: np.ndarray) -> np.ndarray:
+    """View rows as the widest unsigned integers that divide a row."""
+    row_bytes = stored.shape[1] * stored.itemsize
+    width = next(width for width in (8, 4, 2) if row_bytes % width == 0)
+    return np.ascontiguousarray(stored).view(f"u{width}")
+
+
+@numba.njit(cache=True, nogil=True)
+def _hash_rows(words):
+    """Hash the words of each row: multiply and shift, 64 bits."""
+    hashes = np.empty(words.shape[0], np.uint64)
+    for i in range(words.shape[0]):
+        value = np.uint64(0x9E3779B97F4A7C15)
+        for j in range(words.shape[1]):
+            value = (value ^ np.uint64(words[i, j])) * np.uint64(0xFF51AFD7ED558CCD)
+            value ^= value >> np.uint64(29)
+        hashes[i] = value
+    return hashes
+
+

@@ -1,0 +1,1 @@
+"""Reading data sets and keeping the outputs of stages."""

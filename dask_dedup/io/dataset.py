@@ -1,0 +1,187 @@
+"""`read_dataset`: metadata and embeddings of a data set under one ``row_id``, lazily."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from dask.delayed import delayed
+
+from dask_dedup.io.metadata import MetadataColumns, read_metadata, to_pandas, unify_columns
+from dask_dedup.io.parts import Part, find_files, read_rows, scan_parts
+
+if TYPE_CHECKING:
+    import dask.array as da
+    import dask.dataframe as dd
+
+__all__ = ["Dataset", "read_dataset"]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An image-text data set: parts of metadata and embeddings that share ``row_id``.
+
+    Attributes
+    ----------
+    path : str
+    parts : tuple of Part
+        In natural order of the file names; empty ones included.
+    columns : MetadataColumns
+    """
+
+    path: str
+    parts: tuple[Part, ...]
+    columns: MetadataColumns
+
+    @property
+    def rows(self) -> int:
+        """Number of rows in all parts."""
+        return self.parts[-1].row_stop
+
+    @property
+    def dim(self) -> int:
+        """Dimension of the embeddings."""
+        return self.parts[0].embeddings.dim
+
+    @property
+    def filled_parts(self) -> tuple[Part, ...]:
+        """Parts with rows: the partitions of the collections below."""
+        return tuple(part for part in self.parts if part.rows)
+
+    @property
+    def divisions(self) -> tuple[int, ...]:
+        """Dask divisions of everything that has one partition per filled part."""
+        return (*(part.row_start for part in self.filled_parts), self.rows - 1)
+
+    @property
+    def metadata(self) -> dd.DataFrame:
+        """ROWS: ``url``, ``caption`` and the user's other columns, indexed by ``row_id``.
+
+        Lazy; one partition per filled part, known divisions; selecting columns reads only them.
+        """
+        import dask.dataframe as dd
+
+        return dd.from_map(
+            _read_metadata_frame,
+            self.filled_parts,
+            all_columns=self.columns,
+            meta=to_pandas(self.columns.schema.empty_table()).set_index(
+                pd.Index([], dtype=np.int64, name="row_id")
+            ),
+            divisions=self.divisions,
+            enforce_metadata=False,  # an empty projection would raise
+            label="read-metadata",
+        )
+
+    @property
+    def embeddings(self) -> da.Array:
+        """The stored embeddings: lazy, shape (rows, dim), one block of rows per filled part."""
+        return self._array([part.embeddings for part in self.filled_parts])
+
+    @property
+    def text_embeddings(self) -> da.Array | None:
+        """As `embeddings`, of ``text_emb``; None where the data set has none."""
+        files = [part.text_embeddings for part in self.filled_parts]
+        if any(file is None for file in files):
+            return None
+        return self._array(files)
+
+    def _array(self, files: Sequence) -> da.Array:
+        import dask.array as da
+
+        dtype = np.result_type(*(file.dtype for file in files))
+        blocks = [
+            da.from_delayed(
+                delayed(_read_block)(file, str(dtype)), (file.rows, file.dim), dtype=dtype
+            )
+            for file in files
+        ]
+        return da.concatenate(blocks)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex digest of the files' names, sizes, times and row counts."""
+        facts = []
+        for part in self.parts:
+            for path in _paths_of(part):
+                status = os.stat(path)
+                facts.append(
+                    (Path(path).name, status.st_size, status.st_mtime_ns, part.rows)
+                )
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def read_dataset(
+    path: str | os.PathLike,
+    *,
+    url_column: str | None = None,
+    caption_column: str | None = None,
+) -> Dataset:
+    """Open a data set in the layout of clip-retrieval and LAION; reads headers only.
+
+    Parameters
+    ----------
+    path : str or path
+        A folder with ``img_emb/*.npy`` (float16, float32 or float64, shape (rows, dim)) and
+        ``metadata/*.parquet``, as many of one as of the other, and optionally
+        ``text_emb/*.npy``. Files are paired in natural order of their names.
+    url_column, caption_column : str, optional
+        Names of the metadata columns that become ``url`` and ``caption``. By default ``url``
+        or ``URL``, and ``caption`` or ``TEXT``; their absence is logged once.
+
+    Returns
+    -------
+    Dataset
+        Lazy: ``.metadata`` is a Dask data frame, ``.embeddings`` a Dask array.
+
+    Raises
+    ------
+    InputError
+        Naming the file and what is wrong with it.
+
+    Examples
+    --------
+    >>> dataset = read_dataset("examples/data/clipart")
+    >>> dataset.rows, dataset.dim, len(dataset.parts)
+    (10248, 512, 5)
+    >>> dataset.metadata[["url", "caption"]].npartitions
+    5
+    """
+    folder = Path(path)
+    embedding_paths = find_files(folder / "img_emb", ".npy")
+    metadata_paths = find_files(folder / "metadata", ".parquet")
+    text_folder = folder / "text_emb"
+    text_paths = find_files(text_folder, ".npy") if text_folder.is_dir() else None
+    parts, schemas = scan_parts(metadata_paths, embedding_paths, text_paths)
+    columns = unify_columns(parts, schemas, url_column, caption_column)
+    return Dataset(str(folder), parts, columns)
+
+
+def _read_metadata_frame(
+    part: Part, all_columns: MetadataColumns, columns: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Return one partition of `Dataset.metadata`; Dask passes ``columns`` when it projects."""
+    chosen = all_columns if columns is None else all_columns.select(columns)
+    frame = to_pandas(read_metadata(part, chosen))
+    frame.index = pd.Index(np.arange(part.row_start, part.row_stop), name="row_id")
+    return frame
+
+
+def _read_block(file, dtype: str) -> np.ndarray:
+    """Return one whole embedding file as ``dtype``."""
+    return read_rows(file, 0, file.rows).astype(dtype, copy=False)
+
+
+def _paths_of(part: Part) -> list[str]:
+    paths = [part.metadata_path, part.embeddings.path]
+    if part.text_embeddings is not None:
+        paths.append(part.text_embeddings.path)
+    return paths

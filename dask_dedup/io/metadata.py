@@ -1,0 +1,194 @@
+"""Metadata columns: which of the user's become ``url`` and ``caption``, and how parts agree."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dask_dedup.errors import InputError
+from dask_dedup.io.parts import Part
+from dask_dedup.schema import RESERVED_COLUMNS, STRING
+
+__all__ = ["MetadataColumns", "read_metadata", "to_pandas", "unify_columns"]
+
+logger = logging.getLogger(__name__)
+
+_URL_NAMES = ("url", "URL")
+_CAPTION_NAMES = ("caption", "TEXT")
+
+
+@dataclass(frozen=True)
+class MetadataColumns:
+    """The columns of a data set's metadata, the same for every part.
+
+    Attributes
+    ----------
+    schema : pyarrow.Schema
+        Our names and types, ``url`` and ``caption`` first.
+    sources : tuple of (str or None)
+        For each field the name in the files; None where the files have no such column.
+    """
+
+    schema: pa.Schema
+    sources: tuple[str | None, ...]
+
+    def select(self, names: Sequence[str]) -> MetadataColumns:
+        """Return only the columns ``names``, in that order."""
+        indices = [self.schema.get_field_index(name) for name in names]
+        return MetadataColumns(
+            pa.schema([self.schema.field(i) for i in indices]),
+            tuple(self.sources[i] for i in indices),
+        )
+
+
+def unify_columns(
+    parts: Sequence[Part],
+    schemas: Sequence[pa.Schema],
+    url_column: str | None,
+    caption_column: str | None,
+) -> MetadataColumns:
+    """Find one schema that all parts can be read as.
+
+    Parameters
+    ----------
+    parts, schemas
+        As many schemas as parts.
+    url_column, caption_column : str or None
+        Names in the files. None: the first of ``url``, ``URL`` and of ``caption``, ``TEXT``.
+
+    Raises
+    ------
+    InputError
+        A named column is in no part, a name stands twice in one file, or a column has types in
+        two parts that have no common type.
+    """
+    for part, schema in zip(parts, schemas, strict=True):
+        twice = {name for name in schema.names if schema.names.count(name) > 1}
+        if twice:
+            raise InputError(
+                f"{part.metadata_path}: column {min(twice)!r} stands there more than once."
+            )
+    unified = _plain_fields(schemas[0])
+    for part, schema in zip(parts[1:], schemas[1:], strict=True):
+        try:
+            unified = pa.unify_schemas(
+                [unified, _plain_fields(schema)], promote_options="permissive"
+            )
+        except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
+            raise InputError(
+                f"{part.metadata_path}: its columns do not fit those of "
+                f"{parts[0].metadata_path} ({error}). Write them with one type in all parts."
+            ) from error
+
+    url = _find_column(unified, "url_column", url_column, _URL_NAMES, parts)
+    caption = _find_column(unified, "caption_column", caption_column, _CAPTION_NAMES, parts)
+    fields = [pa.field("url", pa.string()), pa.field("caption", pa.string())]
+    sources: list[str | None] = [url, caption]
+    taken = set(RESERVED_COLUMNS) | set(unified.names)
+    for field in unified:
+        if field.name in (url, caption):
+            continue
+        name = field.name
+        if name in RESERVED_COLUMNS:
+            name = f"source_{name}"
+            while name in taken:
+                name = f"source_{name}"
+            taken.add(name)
+        fields.append(pa.field(name, field.type))
+        sources.append(field.name)
+    return MetadataColumns(pa.schema(fields), tuple(sources))
+
+
+def read_metadata(part: Part, columns: MetadataColumns) -> pa.Table:
+    """Read the metadata of one part in the data set's common schema.
+
+    Returns
+    -------
+    pyarrow.Table
+        ``part.rows`` rows with the schema ``columns.schema``; a column that this part lacks is
+        null.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, has another row count than before, or holds a value that does
+        not fit.
+    """
+    wanted = [source for source in columns.sources if source is not None]
+    nested = any("." in source for source in wanted)  # parquet would take it for a path
+    try:
+        with pq.ParquetFile(part.metadata_path) as file:
+            present = set(file.schema_arrow.names)
+            table = file.read(columns=None if nested else [n for n in wanted if n in present])
+            rows = file.metadata.num_rows
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{part.metadata_path}: cannot be read ({error}).") from error
+    if rows != part.rows:
+        raise InputError(
+            f"{part.metadata_path}: {rows} rows, but it had {part.rows} when the run began."
+        )
+    arrays = []
+    for field, source in zip(columns.schema, columns.sources, strict=True):
+        if source is None or source not in present:
+            arrays.append(pa.nulls(rows, field.type))
+            continue
+        try:
+            arrays.append(table.column(source).cast(field.type))
+        except pa.ArrowException as error:
+            raise InputError(
+                f"{part.metadata_path}: column {source!r} cannot be read as {field.type} "
+                f"({error})."
+            ) from error
+    return pa.Table.from_arrays(arrays, schema=columns.schema)
+
+
+def to_pandas(table: pa.Table) -> pd.DataFrame:
+    """Turn an Arrow table into pandas without changing a value: Arrow types stay Arrow types."""
+    return table.to_pandas(types_mapper=_pandas_dtype)
+
+
+def _pandas_dtype(arrow_type: pa.DataType) -> pd.api.extensions.ExtensionDtype:
+    return STRING if pa.types.is_string(arrow_type) else pd.ArrowDtype(arrow_type)
+
+
+def _plain_fields(schema: pa.Schema) -> pa.Schema:
+    """Drop what differs between parts for no reason: dictionaries, nullability, pandas' notes."""
+    return pa.schema(
+        [
+            pa.field(
+                field.name,
+                field.type.value_type if pa.types.is_dictionary(field.type) else field.type,
+            )
+            for field in schema
+        ]
+    )
+
+
+def _find_column(
+    schema: pa.Schema,
+    setting: str,
+    wanted: str | None,
+    usual: Sequence[str],
+    parts: Sequence[Part],
+) -> str | None:
+    if wanted is not None:
+        if wanted not in schema.names:
+            raise InputError(
+                f"{parts[0].metadata_path}: no column {wanted!r} ({setting}); "
+                f"the columns are {', '.join(schema.names)}."
+            )
+        return wanted
+    for name in usual:
+        if name in schema.names:
+            return name
+    logger.warning(
+        "no column %s in the metadata (%s tells another name); results are keyed by row_id",
+        " or ".join(usual),
+        setting,
+    )
+    return None

@@ -1,0 +1,176 @@
+"""The output folder of a run: who may write into it, what is finished, what is published.
+
+``run.json`` says which settings and which input the folder belongs to, and whether the run is
+finished. Results are made under ``stages/`` and renamed into place at the end.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from dask_dedup.errors import OutputError
+from dask_dedup.io.store import Stage, digest_of, read_json, write_json
+
+__all__ = ["RunFolder"]
+
+logger = logging.getLogger(__name__)
+
+_STATE = "run.json"
+_LOCK = ".lock"
+_RESULT_FOLDERS = ("clusters", "forest", "invalid")
+_RESULT_FILES = ("histogram.csv", "histogram.png", "settings.toml", "summary.json")
+_OWN = (*_RESULT_FOLDERS, *_RESULT_FILES, "stages", _STATE)
+
+
+class RunFolder:
+    """One output folder, locked while it is open.
+
+    Parameters
+    ----------
+    path : Path
+        Made if it is missing.
+    settings : mapping
+        All settings that the result depends on.
+    fingerprint : str
+        Of the input.
+    overwrite : bool
+        Begin anew, whatever an earlier run left.
+
+    Raises
+    ------
+    OutputError
+        On entry: the folder holds something else, or another run is writing into it.
+    """
+
+    def __init__(
+        self, path: Path, settings: Mapping[str, Any], fingerprint: str, overwrite: bool = False
+    ) -> None:
+        self.path = path
+        self.settings = settings
+        self.fingerprint = fingerprint
+        self.overwrite = overwrite
+        self._lock = FileLock(path / _LOCK, timeout=0)
+
+    def __enter__(self) -> RunFolder:
+        self._check_content()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+        except Timeout as error:
+            raise OutputError(
+                f"{self.path}: another run is writing into this folder. "
+                f"Wait for it to end, or choose another folder."
+            ) from error
+        except OSError as error:
+            raise OutputError(
+                f"{self.path}: cannot be written ({error.strerror or error})."
+            ) from error
+        if self.overwrite:
+            self._remove_own()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._lock.release()
+        (self.path / _LOCK).unlink(missing_ok=True)
+
+    @property
+    def digest(self) -> str:
+        """Digest of settings and input."""
+        return digest_of({"settings": dict(self.settings), "input": self.fingerprint})
+
+    @property
+    def stages(self) -> Path:
+        """Folder of the working files."""
+        return self.path / "stages"
+
+    def is_finished(self) -> bool:
+        """Return whether this very run has finished here before."""
+        state = read_json(self.path / _STATE) or {}
+        return bool(state.get("finished")) and state.get("digest") == self.digest
+
+    def begin(self) -> None:
+        """Claim the folder; log what differs from an earlier run here."""
+        state = read_json(self.path / _STATE) or {}
+        if state and state.get("digest") != self.digest:
+            changed = _changed_keys(state.get("settings", {}), self.settings)
+            if state.get("input") != self.fingerprint:
+                changed.append("the input files")
+            logger.warning("%s: changed since the last run: %s", self.path, ", ".join(changed))
+        self._write_state(finished=False)
+
+    def stage(self, name: str, settings: Mapping[str, Any]) -> Stage:
+        """Return a stage under ``stages/`` that depends on ``settings`` and on the input."""
+        return Stage(self.stages / name, {**settings, "input": self.fingerprint})
+
+    def publish(self, made: Path) -> None:
+        """Rename a finished folder into place; nothing to do if an interrupted run has done it."""
+        if made.exists():
+            target = self.path / made.name
+            shutil.rmtree(target, ignore_errors=True)
+            made.rename(target)
+
+    def finish(self, summary: Mapping[str, Any], keep_stages: bool) -> None:
+        """Write the summary, declare the run finished, remove the working files."""
+        write_json(self.path / "summary.json", dict(summary))
+        self._write_state(finished=True)
+        if not keep_stages:
+            shutil.rmtree(self.stages, ignore_errors=True)
+
+    def read_summary(self) -> dict[str, Any]:
+        """Return the summary of the finished run."""
+        return dict(read_json(self.path / "summary.json") or {})
+
+    def _check_content(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise OutputError(f"{self.path}: is a file; the output needs a folder.")
+        if not self.path.is_dir() or read_json(self.path / _STATE) is not None:
+            return
+        foreign = sorted(p.name for p in self.path.iterdir() if p.name != _LOCK)
+        if foreign:
+            raise OutputError(
+                f"{self.path}: holds files of something else ({', '.join(foreign[:3])}"
+                f"{', …' if len(foreign) > 3 else ''}). Choose an empty folder or a new one."
+            )
+
+    def _remove_own(self) -> None:
+        for name in _OWN:
+            path = self.path / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def _write_state(self, finished: bool) -> None:
+        write_json(
+            self.path / _STATE,
+            {
+                "tool": "dask_dedup",
+                "finished": finished,
+                "digest": self.digest,
+                "input": self.fingerprint,
+                "settings": dict(self.settings),
+            },
+        )
+
+
+def _changed_keys(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    changed = []
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            changed += _changed_keys(before, after, f"{prefix}{key}.")
+        elif before != after:
+            changed.append(f"{prefix}{key} ({before} → {after})")
+    return changed

@@ -1,0 +1,160 @@
+"""Outputs of stages: written aside, renamed, described by a manifest.
+
+A stage owns one folder. Its manifest is written first as unfinished (so that a later run can tell
+what the files in the folder belong to) and again once all tasks are done. A task leaves a record, a
+small JSON file written last; a stage that is run again keeps what has a record and runs the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from dask.delayed import delayed
+
+from dask_dedup.tasks import Execute, OnResult
+
+__all__ = ["Stage", "digest_of", "read_json", "write_aside", "write_frame", "write_json"]
+
+MANIFEST = "manifest.json"
+_TEMPORARY_PREFIX = ".unfinished-"
+
+
+@contextmanager
+def write_aside(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside ``path``; rename it to ``path`` when the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f"{_TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{path.name}"
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON, complete or not at all."""
+    with write_aside(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any | None:
+    """Return the content of a JSON file; None where it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def write_frame(path: Path, table: pa.Table | pd.DataFrame) -> None:
+    """Write one parquet file, complete or not at all; no pandas index, no pandas notes."""
+    if isinstance(table, pd.DataFrame):
+        table = pa.Table.from_pandas(table, preserve_index=False)
+    with write_aside(path) as temporary:
+        pq.write_table(table.replace_schema_metadata(None), temporary, compression="zstd")
+
+
+def digest_of(settings: Mapping[str, Any]) -> str:
+    """Hex digest of settings that JSON can express, whatever the order of the keys."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The output folder of one stage.
+
+    Attributes
+    ----------
+    folder : Path
+    settings : mapping
+        Everything that the stage's output depends on, the input's fingerprint included.
+    """
+
+    folder: Path
+    settings: Mapping[str, Any]
+
+    def run(
+        self,
+        function: Callable[..., Mapping[str, int]],
+        tasks: Mapping[str, tuple],
+        execute: Execute,
+        on_result: OnResult,
+    ) -> list[dict[str, Any]]:
+        """Run the tasks that have no record yet, and declare the stage finished.
+
+        Parameters
+        ----------
+        function : callable
+            Does one task and returns what is to be recorded of it (JSON).
+        tasks : mapping
+            Name of each task to the function's arguments.
+        execute : Execute
+        on_result : callable
+            Called with each record, old and new.
+
+        Returns
+        -------
+        list of dict
+            The records, in the order of the tasks.
+        """
+        self.prepare()
+        records = {name: read_json(self._record_path(name)) for name in tasks}
+        missing = [name for name, record in records.items() if record is None]
+        for record in records.values():
+            if record is not None:
+                on_result(record)
+        new = execute(
+            [
+                delayed(_run_and_record, pure=False)(
+                    function, str(self._record_path(name)), *tasks[name]
+                )
+                for name in missing
+            ],
+            on_result,
+        )
+        records.update(zip(missing, new, strict=True))
+        self._write_manifest(finished=True)
+        return [dict(records[name] or {}) for name in tasks]
+
+    def prepare(self) -> None:
+        """Make the folder ready: files that belong to other settings are removed."""
+        manifest = read_json(self.folder / MANIFEST)
+        if manifest is None or manifest.get("digest") != self.digest:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for leftover in self.folder.glob(f"{_TEMPORARY_PREFIX}*"):
+            leftover.unlink(missing_ok=True)
+        if manifest is None or manifest.get("digest") != self.digest:
+            self._write_manifest(finished=False)
+
+    @property
+    def digest(self) -> str:
+        """Digest of the settings."""
+        return digest_of(self.settings)
+
+    def _record_path(self, name: str) -> Path:
+        return self.folder / f"{name}.done.json"
+
+    def _write_manifest(self, finished: bool) -> None:
+        write_json(
+            self.folder / MANIFEST,
+            {"digest": self.digest, "finished": finished, "settings": dict(self.settings)},
+        )
+
+
+def _run_and_record(function: Callable, record_path: str, *arguments: Any) -> dict[str, Any]:
+    """Do one task, then record what it returned."""
+    record = dict(function(*arguments))
+    write_json(Path(record_path), record)
+    return record

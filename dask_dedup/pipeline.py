@@ -1,0 +1,439 @@
+"""The whole chain, stage by stage: what `dask-dedup run` does.
+
+1. fit       sample → PCA, audit queries, coarse and fine cells
+2. layout    each part: read, project, assign, audit, sort by cell, write once
+3. join      each group of cells: candidates, verification, contraction to a forest
+4. forest    the task forests merge in a tree
+5. clusters  labels from the forest, joined to each part's metadata
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from dask.delayed import delayed
+
+from dask_dedup.clusters import write_clusters
+from dask_dedup.compress.fit import fit_pca
+from dask_dedup.compress.pca import load_pca
+from dask_dedup.compress.vectors import INVALID_REASONS
+from dask_dedup.config import Settings
+from dask_dedup.evaluate.audit import AuditCollector, AuditQueries, judge, sample_queries
+from dask_dedup.graph.components import merge_tree
+from dask_dedup.graph.forest import forest_of_edges, label_forest
+from dask_dedup.index.build import train_cells
+from dask_dedup.index.layout import CellLayout, layout_part, read_identical, read_invalid
+from dask_dedup.io.dataset import Dataset, read_dataset
+from dask_dedup.io.metadata import MetadataColumns, read_metadata
+from dask_dedup.io.parts import Part
+from dask_dedup.io.run_folder import RunFolder
+from dask_dedup.io.store import Stage, read_json, write_aside, write_frame, write_json
+from dask_dedup.memory import TreeMemory
+from dask_dedup.report.histogram import histogram_frame, plot_histogram, write_histogram_csv
+from dask_dedup.report.summary import StageTime, count_clusters, versions
+from dask_dedup.search.join import CellGroup, join_group, plan_groups
+from dask_dedup.tasks import Execute, NoProgress, Progress, compute_tasks
+
+__all__ = ["open_folder", "run", "run_stages"]
+
+
+def run(
+    dataset: str | Path,
+    out: str | Path,
+    settings: Settings | None = None,
+    *,
+    overwrite: bool = False,
+    keep_stages: bool = False,
+    execute: Execute = compute_tasks,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Find the duplicates of a data set and write everything about them; computes.
+
+    Parameters
+    ----------
+    dataset : path
+        A folder as `read_dataset` takes it.
+    out : path
+        Where the results go: a new or empty folder, or one of an earlier run.
+    settings : Settings, optional
+    overwrite : bool
+        Begin anew even if the folder holds a finished or interrupted run.
+    keep_stages : bool
+        Keep the working files under ``out/stages``.
+    execute : callable, optional
+        How tasks are computed; by default on the current Dask scheduler.
+    progress : Progress, optional
+
+    Returns
+    -------
+    dict
+        The content of ``out/summary.json``.
+
+    Raises
+    ------
+    InputError, OutputError
+    """
+    settings = settings or Settings()
+    data = read_dataset(dataset, **settings.read.model_dump())
+    with open_folder(data, Path(out), settings, overwrite) as folder:
+        if folder.is_finished():
+            return folder.read_summary()
+        return run_stages(data, folder, settings, execute, progress or NoProgress(), keep_stages)
+
+
+def open_folder(data: Dataset, out: Path, settings: Settings, overwrite: bool) -> RunFolder:
+    """Return the run's folder, not yet entered; workers and threads do not belong to a run."""
+    return RunFolder(out, settings.model_dump(exclude={"compute"}), data.fingerprint, overwrite)
+
+
+def run_stages(
+    data: Dataset,
+    folder: RunFolder,
+    settings: Settings,
+    execute: Execute,
+    progress: Progress,
+    keep_stages: bool,
+) -> dict[str, Any]:
+    """Do what `run` does, in a folder that is open and not finished."""
+    folder.begin()
+    times: list[StageTime] = []
+    with TreeMemory() as memory:
+        began = time.perf_counter()
+        chain = _Chain(data, folder, settings, execute, progress, times)
+        layout = chain.fit()
+        chain.write_layout(layout)
+        chain.join(layout)
+        forest = chain.merge_forest(layout)
+        found = chain.write_clusters(layout, forest)
+        histogram = histogram_frame(found["sizes"])
+        counts = count_clusters(histogram, data.rows, found["invalid_rows"])
+        _check_conserved(counts, found, forest, settings.clusters.threshold)
+        for made in (chain.clusters_folder, chain.invalid_folder, chain.forest_folder):
+            folder.publish(made)
+        write_histogram_csv(histogram, folder.path / "histogram.csv")
+        plot_histogram(histogram, settings.clusters.threshold, folder.path / "histogram.png")
+        with write_aside(folder.path / "settings.toml") as temporary:
+            temporary.write_text(f"# dask-dedup run {data.path}\n{settings.to_toml()}")
+    summary = {
+        "dataset": data.path,
+        **counts,
+        "threshold": settings.clusters.threshold,
+        "search_threshold": settings.search_threshold,
+        "finder": "join",
+        "stages": times,
+        "wall_seconds": round(time.perf_counter() - began, 3),
+        "peak_memory_bytes": memory.peak_bytes,
+        "audit": found["audit"],
+        "found": {**chain.layout_counts, **chain.join_counts, "cells": layout.cells},
+        "versions": versions(),
+    }
+    folder.finish(summary, keep_stages)
+    return summary
+
+
+class _Chain:
+    """The stages of one run over one folder."""
+
+    def __init__(
+        self,
+        data: Dataset,
+        folder: RunFolder,
+        settings: Settings,
+        execute: Execute,
+        progress: Progress,
+        times: list[StageTime],
+    ) -> None:
+        self.data = data
+        self.folder = folder
+        self.settings = settings
+        self.execute = execute
+        self.progress = progress
+        self.times = times
+        self.layout_counts: dict[str, int] = {}
+        self.join_counts: dict[str, int] = {}
+        layout_keys: dict[str, Any] = {
+            "seed": settings.seed,
+            "compress": settings.compress.model_dump(),
+            "cells": settings.cells.model_dump(),
+            "audit": settings.audit.model_dump(),
+            "search_threshold": settings.search_threshold,
+        }
+        cluster_keys = {
+            **layout_keys,
+            "threshold": settings.clusters.threshold,
+            "read": settings.read.model_dump(),
+        }
+        self.layout_stage = folder.stage("layout", layout_keys)
+        self.join_stage = folder.stage("join", layout_keys)
+        self.forest_stage = folder.stage("forests", layout_keys)
+        self.cluster_stage = folder.stage("labels", cluster_keys)
+        self.forest_folder = self.forest_stage.folder / "forest"
+        self.clusters_folder = self.cluster_stage.folder / "clusters"
+        self.invalid_folder = self.cluster_stage.folder / "invalid"
+
+    def fit(self) -> CellLayout:
+        """Fit the PCA, train the cells, draw the audit's queries."""
+        with _Timed(self, "fit", self.data.rows):
+            self.layout_stage.prepare()
+            where = self.layout_stage.folder
+            trained = read_json(where / "trained.json")
+            if trained is None:
+                settings = self.settings
+                pca = fit_pca(
+                    self.data,
+                    settings.compress.dim,
+                    sample_rows=settings.compress.sample_rows,
+                    seed=settings.seed,
+                    execute=self.execute,
+                )
+                layout = train_cells(
+                    self.data,
+                    pca,
+                    where,
+                    **settings.cells.model_dump(),
+                    seed=settings.seed,
+                    execute=self.execute,
+                )
+                if settings.audit.queries:
+                    queries = sample_queries(
+                        layout.parts, settings.audit.queries, settings.seed
+                    )
+                    np.savez(where / "queries.npz", row_ids=queries.row_ids, rows=queries.rows)
+                trained = {"kept": layout.kept, "cells": layout.cells}
+                write_json(where / "trained.json", trained)
+            cells = self.settings.cells
+            self.progress.advance(self.data.rows)
+            return CellLayout(
+                str(where),
+                self.data.filled_parts,
+                trained["kept"],
+                trained["cells"],
+                cells.visits,
+                cells.probes,
+            )
+
+    def write_layout(self, layout: CellLayout) -> None:
+        """Write the cell layout of every part, and the audit's true pairs."""
+        settings = self.settings
+        audited = settings.audit.queries > 0
+        tasks = {
+            f"part-{part.index:05d}": (
+                layout,
+                part,
+                settings.compute.threads,
+                settings.search_threshold if audited else None,
+                settings.seed,
+            )
+            for part in layout.parts
+        }
+        records = self._run("layout", self.layout_stage, _layout_and_audit, tasks, self.data.rows)
+        self.layout_counts = {
+            key: sum(record[key] for record in records)
+            for key in ("invalid", "identical", "distinct")
+        }
+        self.audit_seconds = sum(record["audit_seconds"] for record in records)
+        done = sum(record["rows"] for record in records)
+        _conserve("layout", done, self.data.rows)
+
+    def join(self, layout: CellLayout) -> None:
+        """Join inside the cells: one forest per task."""
+        groups = plan_groups(layout)
+        tasks = {
+            f"group-{group.index:05d}": (
+                layout,
+                group,
+                self.settings.search_threshold,
+                self.settings.compute.threads,
+                self._group_path(group),
+            )
+            for group in groups
+        }
+        distinct = self.layout_counts["distinct"]
+        records = self._run("join", self.join_stage, _join_and_write, tasks, distinct)
+        self.join_counts = {
+            key: sum(record[key] for record in records) for key in ("candidates", "pairs")
+        }
+        _conserve("join", sum(record["rows"] for record in records), distinct)
+        self._groups = groups
+
+    def merge_forest(self, layout: CellLayout) -> Any:
+        """Merge the task forests; return a delayed reader of the result."""
+        path = self.forest_folder / "part-00000.parquet"
+        pieces = [delayed(_read_forest)(self._group_path(group)) for group in self._groups]
+        pieces += [delayed(_contract_identical)(layout, part) for part in layout.parts]
+        tasks = {"forest": (merge_tree(pieces), path)}
+        self._run("forest", self.forest_stage, _write_forest, tasks, self.data.rows)
+        published = self.folder.path / "forest" / path.name
+        return delayed(_read_forest)(path if path.exists() else published)
+
+    def write_clusters(self, layout: CellLayout, forest: Any) -> dict[str, Any]:
+        """Label the components, write the clusters of every part, judge the audit."""
+        labels = delayed(label_forest)(forest, self.settings.clusters.threshold)
+        tasks = {
+            f"part-{part.index:05d}": (
+                layout,
+                part,
+                self.data.columns,
+                labels,
+                self.clusters_folder / f"part-{part.index:05d}.parquet",
+                self.invalid_folder / f"part-{part.index:05d}.parquet",
+            )
+            for part in self.data.parts
+        }
+        tasks_audit = {"audit": (layout, labels, self.settings.seed, self.settings.audit.queries)}
+        records = self._run(
+            "clusters", self.cluster_stage, _finish_part, {**tasks, **tasks_audit}, self.data.rows
+        )
+        audit = records.pop()
+        sizes: Counter[int] = Counter()
+        for record in records:
+            sizes.update({int(size): count for size, count in record["sizes"].items()})
+        if self.settings.audit.queries:
+            audit["seconds"] = round(audit["seconds"] + self.audit_seconds, 3)
+        return {
+            "rows": sum(record["rows"] for record in records),
+            "invalid_rows": sum(record["invalid_rows"] for record in records),
+            "sizes": sizes,
+            "audit": audit if self.settings.audit.queries else None,
+        }
+
+    def _group_path(self, group: CellGroup) -> Path:
+        return self.join_stage.folder / f"group-{group.index:05d}.parquet"
+
+    def _run(
+        self, name: str, stage: Stage, function: Any, tasks: dict[str, tuple], rows: int
+    ) -> list[dict[str, Any]]:
+        with _Timed(self, name, rows):
+            return stage.run(function, tasks, self.execute, self._advance)
+
+    def _advance(self, record: dict[str, Any]) -> None:
+        self.progress.advance(int(record.get("rows", 0)))
+
+
+class _Timed:
+    """One stage on the clock and in the progress display."""
+
+    def __init__(self, chain: _Chain, name: str, rows: int) -> None:
+        self.chain, self.name, self.rows = chain, name, rows
+
+    def __enter__(self) -> None:
+        self.chain.progress.start(self.name, self.rows)
+        self.began = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        seconds = time.perf_counter() - self.began
+        self.chain.times.append(StageTime(self.name, seconds, self.rows))
+        self.chain.progress.finish()
+
+
+def _layout_and_audit(
+    layout: CellLayout, part: Part, threads: int, threshold: float | None, seed: int
+) -> dict[str, Any]:
+    """Write the layout of one part; with a threshold, collect the audit's true pairs as well."""
+    if threshold is None:
+        return {**layout_part(layout, part, threads)._asdict(), "audit_seconds": 0.0}
+    with np.load(Path(layout.folder) / "queries.npz") as saved:
+        queries = AuditQueries(saved["row_ids"], saved["rows"])
+    collector = AuditCollector(queries, load_pca(layout.pca_path), threshold, seed)
+    counts = layout_part(layout, part, threads, collector.add)
+    collector.write(_audit_path(layout, part))
+    return {**counts._asdict(), "audit_seconds": collector.seconds}
+
+
+def _join_and_write(
+    layout: CellLayout, group: CellGroup, threshold: float, threads: int, path: Path
+) -> dict[str, int]:
+    result = join_group(layout, group, threshold, threads, forest_of_edges)
+    write_frame(path, result.edges)
+    return {"rows": result.rows, "candidates": result.candidates, "pairs": result.pairs}
+
+
+def _contract_identical(layout: CellLayout, part: Part) -> pd.DataFrame:
+    return forest_of_edges(read_identical(layout, part))
+
+
+def _read_forest(path: Path) -> pd.DataFrame:
+    return pd.read_parquet(path)
+
+
+def _write_forest(forest: pd.DataFrame, path: Path) -> dict[str, int]:
+    write_frame(path, forest)
+    return {"edges": len(forest)}
+
+
+def _finish_part(layout: CellLayout, *arguments: Any) -> dict[str, Any]:
+    """Write one part's clusters; or, as the stage's last task, judge the audit."""
+    if isinstance(arguments[0], Part):
+        return _write_part(layout, *arguments)
+    return _judge_audit(layout, *arguments)
+
+
+def _write_part(
+    layout: CellLayout,
+    part: Part,
+    columns: MetadataColumns,
+    labels: pd.DataFrame,
+    clusters_path: Path,
+    invalid_path: Path,
+) -> dict[str, Any]:
+    invalid = (
+        read_invalid(layout, part)
+        if part.rows
+        else pd.DataFrame({"row_id": [], "reason": []}, dtype=np.int64)
+    )
+    ids = invalid["row_id"].to_numpy()
+    _write_invalid(part, columns, ids, invalid["reason"].to_numpy(), invalid_path)
+    return write_clusters(part, columns, labels, ids, clusters_path)
+
+
+def _write_invalid(
+    part: Part, columns: MetadataColumns, ids: np.ndarray, reason: np.ndarray, path: Path
+) -> None:
+    """Write the rows without a usable embedding, and why: every part, even if there are none."""
+    if len(ids):
+        metadata = read_metadata(part, columns).take(pa.array(ids - part.row_start))
+    else:
+        metadata = columns.schema.empty_table()
+    names = pa.array([INVALID_REASONS[code] for code in reason], pa.string())
+    table = metadata.add_column(0, "invalid_reason", names).add_column(0, "row_id", pa.array(ids))
+    write_frame(path, table)
+
+
+def _judge_audit(
+    layout: CellLayout, labels: pd.DataFrame, seed: int, queries: int
+) -> dict[str, Any]:
+    if not queries:
+        return {}
+    began = time.perf_counter()
+    with np.load(Path(layout.folder) / "queries.npz") as saved:
+        row_ids = saved["row_ids"]
+    pairs = pd.concat(
+        [pd.read_parquet(_audit_path(layout, part)) for part in layout.parts], ignore_index=True
+    )
+    result = judge(row_ids, pairs, labels, seed).to_dict()
+    return {**result, "seconds": time.perf_counter() - began}
+
+
+def _audit_path(layout: CellLayout, part: Part) -> Path:
+    return Path(layout.folder) / f"audit-{part.index:05d}.parquet"
+
+
+def _conserve(stage: str, rows: int, expected: int) -> None:
+    """Stop where a stage has lost or gained rows: a fault of ours, not of the input."""
+    if rows != expected:
+        raise AssertionError(f"{stage}: {rows} rows came out of {expected}")
+
+
+def _check_conserved(
+    counts: dict[str, Any], found: dict[str, Any], forest: Any, threshold: float
+) -> None:
+    _conserve("clusters", found["rows"], counts["rows"])
+    edges = forest.compute(scheduler="synchronous")
+    linking = int((edges["similarity"] >= np.float32(threshold)).sum())
+    _conserve("duplicates against forest edges", counts["duplicates"], linking)

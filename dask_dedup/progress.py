@@ -1,0 +1,107 @@
+"""Progress on the screen: a bar with rate and remaining time, or plain lines where no one watches."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+__all__ = ["BarProgress", "LineProgress", "choose_progress"]
+
+_LINE_SECONDS = 5.0
+
+
+class BarProgress:
+    """One bar per stage, for a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description:<9}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.percentage:>4.0f} %"),
+            _RateColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._task = None
+
+    def start(self, stage: str, rows: int) -> None:
+        """Begin a stage that will go over so many rows."""
+        self._progress.start()
+        self._task = self._progress.add_task(stage, total=max(rows, 1))
+
+    def advance(self, rows: int) -> None:
+        """Note that so many rows more are done."""
+        if self._task is not None:
+            self._progress.advance(self._task, rows)
+
+    def finish(self) -> None:
+        """End the stage."""
+        if self._task is not None:
+            total = self._progress.tasks[self._task].total
+            self._progress.update(self._task, completed=total)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self._progress.stop()
+
+
+class LineProgress:
+    """One line when a stage begins and ends, and every five seconds between."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._stage, self._rows, self._done = "", 0, 0
+        self._began = self._told = 0.0
+
+    def start(self, stage: str, rows: int) -> None:
+        """Begin a stage that will go over so many rows."""
+        self._stage, self._rows, self._done = stage, rows, 0
+        self._began = self._told = time.monotonic()
+
+    def advance(self, rows: int) -> None:
+        """Note that so many rows more are done."""
+        self._done += rows
+        now = time.monotonic()
+        if now - self._told >= _LINE_SECONDS and 0 < self._done < self._rows:
+            self._told = now
+            rate = self._done / (now - self._began)
+            self._print(
+                f"{self._done:,} of {self._rows:,} rows, {rate:,.0f} rows/s, "
+                f"{(self._rows - self._done) / rate:.0f} s to go"
+            )
+
+    def finish(self) -> None:
+        """End the stage."""
+        seconds = time.monotonic() - self._began
+        self._print(f"done in {seconds:.1f} s, {self._rows / max(seconds, 1e-3):,.0f} rows/s")
+
+    def close(self) -> None:
+        """Nothing is left open."""
+
+    def _print(self, text: str) -> None:
+        self._console.print(f"{self._stage:<9} {text}", highlight=False, soft_wrap=True)
+
+
+def choose_progress(console: Console) -> BarProgress | LineProgress:
+    """Return bars for a terminal, lines for anything else."""
+    return BarProgress(console) if console.is_terminal else LineProgress(console)
+
+
+class _RateColumn(ProgressColumn):
+    """Rows per second since the stage began."""
+
+    def render(self, task: Task) -> Text:
+        rate = task.completed / task.elapsed if task.elapsed else 0.0
+        return Text(f"{rate:>12,.0f} rows/s")

@@ -1,0 +1,1 @@
+"""Finders of edges: the join inside cells."""

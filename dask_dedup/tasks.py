@@ -1,0 +1,64 @@
+"""How a stage gets its tasks computed: one small function type, passed in by the caller.
+
+Library code builds lists of ``dask.delayed`` tasks and hands them to an `Execute`. The default
+uses whatever Dask scheduler is current; the command line passes one that follows a distributed
+client's tasks as they finish, so that progress is seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import dask
+from dask.delayed import Delayed
+
+__all__ = ["Execute", "NoProgress", "OnResult", "Progress", "compute_tasks", "ignore_result"]
+
+OnResult = Callable[[Any], None]
+Execute = Callable[[Sequence[Delayed], OnResult], list[Any]]
+
+
+def compute_tasks(tasks: Sequence[Delayed], on_result: OnResult) -> list[Any]:
+    """Compute all tasks on the current Dask scheduler; results in the order of the tasks.
+
+    Parameters
+    ----------
+    tasks : sequence of Delayed
+    on_result : callable
+        Called once with each result.
+    """
+    results = list(dask.compute(*tasks)) if tasks else []
+    for result in results:
+        on_result(result)
+    return results
+
+
+def ignore_result(result: Any) -> None:
+    """Do nothing; the `on_result` of callers that want no news."""
+
+
+class Progress(Protocol):
+    """Follows a run, stage by stage; the command line shows it, a library caller need not."""
+
+    def start(self, stage: str, rows: int) -> None:
+        """Begin a stage that will go over so many rows."""
+
+    def advance(self, rows: int) -> None:
+        """Note that so many rows more are done."""
+
+    def finish(self) -> None:
+        """End the stage."""
+
+
+class NoProgress:
+    """A `Progress` that shows nothing."""
+
+    def start(self, stage: str, rows: int) -> None:
+        """Show nothing."""
+
+    def advance(self, rows: int) -> None:
+        """Show nothing."""
+
+    def finish(self) -> None:
+        """Show nothing."""
