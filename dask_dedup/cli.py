@@ -60,7 +60,7 @@ def main() -> None:
 @click.argument("out", type=click.Path(path_type=Path))
 @_setting("--threshold", "clusters.threshold", float)
 @_setting("--search-threshold", "join.search_threshold", float)
-@_setting("--visits", "cells.visits", int)
+@_setting("--visits", "cells.visits", float)
 @_setting("--cells", "cells.cells", int)
 @_setting("--dim", "compress.dim", int)
 @_setting("--url-column", "read.url_column", str)
@@ -213,12 +213,17 @@ def _print_summary(summary: dict[str, Any], out: Path, console: Console) -> None
         sizes.add_column("")
         most = max(rows for _, _, rows in bins)
         for label, clusters, rows in bins:
-            sizes.add_row(label, f"{clusters:,}", f"{rows:,}", "█" * max(1, round(30 * rows / most)))
+            sizes.add_row(
+                label, f"{clusters:,}", f"{rows:,}", "█" * max(1, round(30 * rows / most))
+            )
         console.print()
         console.print(sizes)
     console.print()
-    console.print(f"results in {out}: clusters/*.parquet has every row with its cluster",
-                  highlight=False, soft_wrap=True)
+    console.print(
+        f"results in {out}: clusters/*.parquet has every row with its cluster",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 if __name__ == "__main__":

@@ -73,16 +73,16 @@ class CompressSettings(_Table):
 class CellSettings(_Table):
     """``[cells]``: the Voronoi cells in which rows are compared."""
 
-    visits: Annotated[int, Field(ge=1, le=16)] = 3
-    """cells in which each row is compared, its home included; more find more"""
+    visits: Annotated[float, Field(ge=1, le=16)] = 5.0
+    """cells in which a row is compared on average, its home included; more find more"""
 
     cells: Annotated[int, Field(ge=0)] = 0
     """number of cells; 0 chooses by the number of rows"""
 
-    probes: Annotated[int, Field(ge=1, le=64)] = 3
-    """coarse cells whose fine cells are considered for a row"""
+    probes: Annotated[float, Field(ge=1, le=20)] = 6.0
+    """coarse cells whose fine cells are considered for a row, on average"""
 
-    sample_per_cell: Annotated[int, Field(ge=1)] = 40
+    sample_per_cell: Annotated[int, Field(ge=1)] = 24
     """rows of the k-means sample per cell"""
 
 
@@ -213,8 +213,10 @@ def _describe(error: ValidationError, origin: str) -> str:
             lines.append(f"{origin}: unknown setting {key}; known here: {known}.")
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            got = "" if problem["type"] == "value_error" and not problem["loc"] else (
-                f", got {problem['input']!r}"
+            got = (
+                ""
+                if problem["type"] == "value_error" and not problem["loc"]
+                else (f", got {problem['input']!r}")
             )
             lines.append(f"{origin}: {key}: {message}{got}.")
     return "\n".join(lines)

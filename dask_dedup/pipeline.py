@@ -201,22 +201,13 @@ class _Chain:
                     execute=self.execute,
                 )
                 if settings.audit.queries:
-                    queries = sample_queries(
-                        layout.parts, settings.audit.queries, settings.seed
-                    )
+                    queries = sample_queries(layout.parts, settings.audit.queries, settings.seed)
                     np.savez(where / "queries.npz", row_ids=queries.row_ids, rows=queries.rows)
                 trained = {"kept": layout.kept, "cells": layout.cells}
                 write_json(where / "trained.json", trained)
-            cells = self.settings.cells
             self.progress.advance(self.data.rows)
-            return CellLayout(
-                str(where),
-                self.data.filled_parts,
-                trained["kept"],
-                trained["cells"],
-                cells.visits,
-                cells.probes,
-            )
+            parts = self.data.filled_parts
+            return CellLayout(str(where), parts, trained["kept"], trained["cells"])
 
     def write_layout(self, layout: CellLayout) -> None:
         """Write the cell layout of every part, and the audit's true pairs."""

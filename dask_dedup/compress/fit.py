@@ -47,9 +47,7 @@ def fit_pca(
         No sampled row is usable.
     """
     chosen = sample_row_ids(dataset.rows, sample_rows, seed, _PURPOSE)
-    blocks = [
-        delayed(_read_units)(part, ids) for part, ids in split_by_part(chosen, dataset.parts)
-    ]
+    blocks = [delayed(_read_units)(part, ids) for part, ids in split_by_part(chosen, dataset.parts)]
     (model,) = execute([delayed(_fit)(blocks, dim)], ignore_result)
     if model is None:
         raise InputError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numba
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
@@ -78,6 +79,25 @@ class PcaModel:
         out[:, : self.kept] = image
         out[:, self.kept] = square.clamp_(min=0.0).sqrt_()
         return out
+
+    def transform_exactly(self, rows: np.ndarray) -> np.ndarray:
+        """Project float32 rows of any length in float64, alike in any block: shape (n, kept)."""
+        return _project_rows(rows, self.mean, self.axes)
+
+
+@numba.njit(cache=True, nogil=True)
+def _project_rows(rows, mean, axes):
+    image = np.zeros((rows.shape[0], axes.shape[1]))
+    for i in range(rows.shape[0]):
+        square = 0.0
+        for j in range(rows.shape[1]):
+            square += np.float64(rows[i, j]) ** 2
+        inverse = 1.0 / np.sqrt(square) if square > 0 else 0.0
+        for j in range(rows.shape[1]):
+            value = rows[i, j] * inverse - mean[j]
+            for k in range(axes.shape[1]):
+                image[i, k] += value * axes[j, k]
+    return image
 
 
 def filter_radius(threshold: float) -> float:

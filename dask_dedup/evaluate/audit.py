@@ -32,7 +32,7 @@ from dask_dedup.search.verify import cosine_pairs, exact_rows
 __all__ = ["AuditCollector", "AuditQueries", "AuditResult", "judge", "sample_queries"]
 
 _PURPOSE = 3  # of the sample: see compress.sample
-_COLUMNS = 4096  # rows of a block compared with the queries at a time
+_ROWS_AT_ONCE = 1024  # rows of a block compared with the queries at a time
 _PAIRS_PER_QUERY = 10_000  # kept per query and part: one giant group must not fill the memory
 _BOOTSTRAP = 1000
 
@@ -117,6 +117,7 @@ class AuditCollector:
         self.seed = seed
         image = pca.transform(prepare_block(queries.rows))
         self._right = right_factor(image, filter_radius(threshold))
+        self._product = torch.empty(_ROWS_AT_ONCE, len(self._right))
         self._found: list[pd.DataFrame] = []
         self.seconds = 0.0
 
@@ -132,11 +133,11 @@ class AuditCollector:
 
     def _compare(self, block: Block) -> None:
         usable = block.vectors.reason == 0
-        for start in range(0, len(usable), _COLUMNS):
-            stop = min(start + _COLUMNS, len(usable))
+        for start in range(0, len(usable), _ROWS_AT_ONCE):
+            stop = min(start + _ROWS_AT_ONCE, len(usable))
             # The factor that may mark rows as near to nothing is the left one.
             rows = left_factor(block.image[start:stop], usable[start:stop])
-            product = torch.mm(rows, self._right.T).numpy()
+            product = torch.mm(rows, self._right.T, out=self._product[: len(rows)]).numpy()
             i, j = near_pairs(product, np.zeros(len(product), np.int64))
             if len(i) == 0:
                 continue
@@ -145,9 +146,7 @@ class AuditCollector:
             similarity = cosine_pairs(rows_there, self.queries.rows, place, j)
             row_ids, query_ids = block.row_start + start + i, self.queries.row_ids[j]
             true = (similarity >= self.threshold) & (row_ids != query_ids)
-            self._found.append(
-                pd.DataFrame({"query": query_ids[true], "row_id": row_ids[true]})
-            )
+            self._found.append(pd.DataFrame({"query": query_ids[true], "row_id": row_ids[true]}))
 
     def _limit(self) -> pd.DataFrame:
         if not self._found:
@@ -160,9 +159,7 @@ class AuditCollector:
         return kept.sort_index().drop(columns="key")
 
 
-def judge(
-    queries: np.ndarray, pairs: pd.DataFrame, labels: pd.DataFrame, seed: int
-) -> AuditResult:
+def judge(queries: np.ndarray, pairs: pd.DataFrame, labels: pd.DataFrame, seed: int) -> AuditResult:
     """Say how many of the true pairs are in one cluster.
 
     Parameters

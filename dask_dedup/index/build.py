@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,14 @@ from dask.delayed import delayed
 from dask_dedup.compress.pca import PcaModel, load_pca, save_pca
 from dask_dedup.compress.sample import sample_row_ids, split_by_part
 from dask_dedup.compress.vectors import prepare_block
-from dask_dedup.index.cells import CellModel, default_cells, save_cells, train_coarse, train_fine
+from dask_dedup.index.cells import (
+    CellModel,
+    default_cells,
+    save_cells,
+    set_margins,
+    train_coarse,
+    train_fine,
+)
 from dask_dedup.index.layout import CellLayout, layout_part
 from dask_dedup.io.dataset import Dataset
 from dask_dedup.io.parts import Part, gather_rows
@@ -21,6 +29,7 @@ from dask_dedup.tasks import Execute, compute_tasks, ignore_result
 __all__ = ["build_cells", "train_cells"]
 
 _PURPOSE = 2  # of the sample: see compress.sample
+_HELD_OUT = 16  # every sixteenth row of the sample is kept from training: margins are set on them
 _FINE_TASKS = 16  # the coarse cells are divided in so many tasks
 
 
@@ -29,9 +38,9 @@ def build_cells(
     pca: PcaModel,
     folder: str | os.PathLike,
     *,
-    visits: int = 3,
+    visits: float = 5.0,
     cells: int = 0,
-    probes: int = 3,
+    probes: float = 6.0,
     seed: int = 0,
     execute: Execute = compute_tasks,
 ) -> CellLayout:
@@ -43,13 +52,13 @@ def build_cells(
     pca : PcaModel
         From `dask_dedup.fit_pca`.
     folder : path
-        Where the layout goes; some ``visits * (2 * kept + 18)`` bytes a row.
-    visits : int
-        Cells in which each row is compared, its home included.
+        Where the layout goes; ``visits * (2 * kept + 18)`` bytes a row.
+    visits : float
+        Cells in which a row is compared on average, its home included.
     cells : int
         Number of cells; 0 chooses by the number of rows.
-    probes : int
-        Coarse cells whose fine cells are considered for a row.
+    probes : float
+        Coarse cells whose fine cells are considered for a row, on average.
     seed : int
 
     Returns
@@ -57,7 +66,14 @@ def build_cells(
     CellLayout
     """
     layout = train_cells(
-        dataset, pca, folder, visits=visits, cells=cells, probes=probes, seed=seed, execute=execute
+        dataset,
+        pca,
+        folder,
+        visits=visits,
+        cells=cells,
+        probes=probes,
+        seed=seed,
+        execute=execute,
     )
     execute([delayed(layout_part)(layout, part) for part in layout.parts], ignore_result)
     return layout
@@ -68,10 +84,10 @@ def train_cells(
     pca: PcaModel,
     folder: str | os.PathLike,
     *,
-    visits: int = 3,
+    visits: float = 5.0,
     cells: int = 0,
-    probes: int = 3,
-    sample_per_cell: int = 40,
+    probes: float = 6.0,
+    sample_per_cell: int = 24,
     seed: int = 0,
     execute: Execute = compute_tasks,
 ) -> CellLayout:
@@ -87,7 +103,7 @@ def train_cells(
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
     wanted = cells or default_cells(dataset.rows)
-    layout = CellLayout(str(folder), dataset.filled_parts, pca.kept, wanted, visits, probes)
+    layout = CellLayout(str(folder), dataset.filled_parts, pca.kept, wanted)
     save_pca(pca, Path(layout.pca_path))
     chosen = sample_row_ids(dataset.rows, max(4096, sample_per_cell * wanted), seed, _PURPOSE)
     blocks = [
@@ -96,8 +112,9 @@ def train_cells(
     ]
     coarse = delayed(_train_coarse)(blocks, wanted, seed)
     fine = [delayed(_train_some)(coarse, share, seed) for share in range(_FINE_TASKS)]
-    (trained,) = execute([delayed(_combine)(coarse, fine, layout.cells_path)], ignore_result)
-    return CellLayout(str(folder), dataset.filled_parts, pca.kept, trained, visits, probes)
+    model = delayed(_combine)(coarse, fine, blocks, probes, visits, layout.cells_path)
+    (trained,) = execute([model], ignore_result)
+    return replace(layout, cells=trained)
 
 
 def _read_images(part: Part, row_ids: np.ndarray, pca_path: str) -> np.ndarray:
@@ -113,7 +130,7 @@ def _train_coarse(
 ) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
     """Return the coarse centroids, the sample rows of each, and its number of fine cells."""
     torch.set_num_threads(1)
-    sample = np.concatenate(blocks)
+    sample = _training_rows(np.concatenate(blocks))
     coarse, nearest = train_coarse(sample, cells, seed)
     counts = np.bincount(nearest, minlength=len(coarse))
     members = np.split(sample[np.argsort(nearest, kind="stable")], np.cumsum(counts)[:-1])
@@ -134,11 +151,32 @@ def _train_some(
 def _combine(
     coarse: tuple[np.ndarray, list[np.ndarray], np.ndarray],
     fine: list[list[np.ndarray]],
+    blocks: list[np.ndarray],
+    probes: float,
+    visits: float,
     path: str,
 ) -> int:
-    """Write the model; return its number of cells."""
+    """Put the model together, set its margins, write it; return its number of cells."""
+    torch.set_num_threads(1)
     centroids, members, _ = coarse
     divided = [fine[i % _FINE_TASKS][i // _FINE_TASKS] for i in range(len(members))]
     start = np.concatenate([[0], np.cumsum([len(part) for part in divided])]).astype(np.int64)
-    save_cells(CellModel(centroids, np.concatenate(divided), start), Path(path))
-    return int(start[-1])
+    sample = np.concatenate(blocks)
+    variances = sample.var(axis=0)
+    weights = 0.5 + 0.5 * variances / (variances.mean() or 1.0)
+    model = CellModel(
+        centroids, np.concatenate(divided), start, weights.astype(np.float32), np.zeros(2)
+    )
+    save_cells(set_margins(model, _margin_rows(sample), probes, visits), Path(path))
+    return model.cells
+
+
+def _training_rows(sample: np.ndarray) -> np.ndarray:
+    """Return the rows of a sample that the centroids are trained on."""
+    held_out = np.arange(len(sample)) % _HELD_OUT == 0
+    return sample if len(sample) <= _HELD_OUT else sample[~held_out]
+
+
+def _margin_rows(sample: np.ndarray) -> np.ndarray:
+    """Return the others: rows that the centroids have not seen lie further from them."""
+    return sample[::_HELD_OUT]

@@ -26,7 +26,7 @@ import torch
 
 from dask_dedup.compress.pca import PcaModel, load_pca
 from dask_dedup.compress.vectors import VectorBlock, prepare_block
-from dask_dedup.index.cells import CellModel, assign_cells, assign_exactly, load_cells
+from dask_dedup.index.cells import MOST_VISITS, CellModel, assign_cells, assign_exactly, load_cells
 from dask_dedup.io.parts import EmbeddingFile, Part, gather_rows, read_rows
 from dask_dedup.io.store import write_aside, write_frame
 from dask_dedup.schema import EDGES
@@ -58,15 +58,12 @@ class CellLayout:
     kept : int
         Axes of the PCA; a stored image has one coordinate more.
     cells : int
-    visits, probes : int
     """
 
     folder: str
     parts: tuple[Part, ...]
     kept: int
     cells: int
-    visits: int
-    probes: int
 
     def path(self, kind: str, part: Part) -> Path:
         """Return the path of one file of one part."""
@@ -140,8 +137,8 @@ def layout_part(
     torch.set_num_threads(threads)
     pca, cells = _open_models(layout.pca_path, layout.cells_path)
     rows, kept = part.rows, layout.kept
-    images = np.empty((rows, kept + 1), np.float16)
-    visited = np.empty((rows, layout.visits), np.int32)
+    images = torch.empty(rows, kept + 1, dtype=torch.float16)
+    visited = np.empty((rows, MOST_VISITS), np.int32)
     content = np.empty(rows, np.uint64)
     reason = np.empty(rows, np.uint8)
     block_rows = min(_BLOCK_ROWS, rows)
@@ -152,8 +149,8 @@ def layout_part(
         stored = read_rows(part.embeddings, start, stop)
         vectors = prepare_block(stored, buffer)
         block_image = pca.transform(vectors, image[: stop - start])
-        visited[start:stop] = _assign(block_image, vectors, pca, cells, layout)
-        images[start:stop] = block_image.numpy()
+        visited[start:stop] = _assign(block_image, vectors, pca, cells)
+        images[start:stop].copy_(block_image)
         content[start:stop] = _hash_rows(_as_words(stored))
         reason[start:stop] = vectors.reason
         if watch is not None:
@@ -164,11 +161,12 @@ def layout_part(
     distinct = usable[first == usable]
     copies = usable[first != usable]
     offsets, order = _sort_by_cell(visited[distinct], layout.cells)
+    source = distinct[order // MOST_VISITS]
     records = np.empty(len(order), record_dtype(kept))
-    source = distinct[order // layout.visits]
-    records["row_id"] = part.row_start + source
-    records["content"] = content[source]
-    records["image"] = images[source]
+    heads = np.stack([part.row_start + np.arange(rows), content.view(np.int64)], axis=1)
+    _fill_records(
+        _as_halves(records[:, None]), source, _as_halves(heads), images.view(torch.uint16).numpy()
+    )
 
     _save_array(layout.path("records", part), records)
     write_frame(
@@ -248,21 +246,17 @@ def _assign(
     vectors: VectorBlock,
     pca: PcaModel,
     cells: CellModel,
-    layout: CellLayout,
 ) -> np.ndarray:
-    """Assign a block, undecided rows again in float64: int32, shape (n, visits)."""
-    found, unsure = assign_cells(image[:, : pca.kept], cells, layout.visits, layout.probes)
-    for i in np.flatnonzero(unsure):
-        # One row at a time: a product of a fixed shape, so that the block plays no part.
-        unit = vectors.rows[i].double().numpy()
-        point = (unit / np.sqrt(unit @ unit or 1.0) - pca.mean) @ pca.axes
-        found[i] = assign_exactly(point[None], cells, layout.visits, layout.probes)
+    """Assign a block, undecided rows again in float64: int32, shape (n, MOST_VISITS)."""
+    found, unsure = assign_cells(image[:, : pca.kept], cells)
+    again = np.flatnonzero(unsure)
+    if len(again):
+        exact = pca.transform_exactly(vectors.rows[torch.from_numpy(again)].numpy())
+        found[again] = assign_exactly(exact, cells)
     return found
 
 
-def _first_of_equals(
-    file: EmbeddingFile, positions: np.ndarray, content: np.ndarray
-) -> np.ndarray:
+def _first_of_equals(file: EmbeddingFile, positions: np.ndarray, content: np.ndarray) -> np.ndarray:
     """Return for each position the first one whose stored bytes are equal: int64.
 
     Equal hashes are only a hint: the bytes are read again and compared.
@@ -318,6 +312,23 @@ def _as_words(stored: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(stored).view(f"u{width}")
 
 
+def _as_halves(rows: np.ndarray) -> np.ndarray:
+    """View rows as unsigned integers of two bytes."""
+    return rows.view(np.uint16)
+
+
+@numba.njit(cache=True, nogil=True)
+def _fill_records(records, source, heads, images):
+    """Put heads and images of the source rows side by side, as integers of two bytes."""
+    width = heads.shape[1]
+    for i in range(len(source)):
+        row = source[i]
+        for k in range(width):
+            records[i, k] = heads[row, k]
+        for k in range(images.shape[1]):
+            records[i, width + k] = images[row, k]
+
+
 @numba.njit(cache=True, nogil=True)
 def _hash_rows(words):
     """Hash the words of each row: multiply and shift, 64 bits."""
@@ -329,5 +340,3 @@ def _hash_rows(words):
             value ^= value >> np.uint64(29)
         hashes[i] = value
     return hashes
-
-

@@ -113,9 +113,7 @@ class Dataset:
         for part in self.parts:
             for path in _paths_of(part):
                 status = os.stat(path)
-                facts.append(
-                    (Path(path).name, status.st_size, status.st_mtime_ns, part.rows)
-                )
+                facts.append((Path(path).name, status.st_size, status.st_mtime_ns, part.rows))
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 

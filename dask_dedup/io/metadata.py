@@ -141,8 +141,7 @@ def read_metadata(part: Part, columns: MetadataColumns) -> pa.Table:
             arrays.append(table.column(source).cast(field.type))
         except pa.ArrowException as error:
             raise InputError(
-                f"{part.metadata_path}: column {source!r} cannot be read as {field.type} "
-                f"({error})."
+                f"{part.metadata_path}: column {source!r} cannot be read as {field.type} ({error})."
             ) from error
     return pa.Table.from_arrays(arrays, schema=columns.schema)
 

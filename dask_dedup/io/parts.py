@@ -60,9 +60,7 @@ class EmbeddingFile:
         if self.rows == 0:
             return np.empty((0, self.dim), self.dtype)
         order = "F" if self.fortran_order else "C"
-        return np.memmap(
-            self.path, self.dtype, "r", self.data_offset, (self.rows, self.dim), order
-        )
+        return np.memmap(self.path, self.dtype, "r", self.data_offset, (self.rows, self.dim), order)
 
 
 @dataclass(frozen=True)

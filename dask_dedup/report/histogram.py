@@ -9,7 +9,13 @@ import pandas as pd
 
 from dask_dedup.io.store import write_aside
 
-__all__ = ["bin_sizes", "histogram_frame", "plot_histogram", "read_histogram", "write_histogram_csv"]
+__all__ = [
+    "bin_sizes",
+    "histogram_frame",
+    "plot_histogram",
+    "read_histogram",
+    "write_histogram_csv",
+]
 
 
 def histogram_frame(sizes: Mapping[int, int]) -> pd.DataFrame:

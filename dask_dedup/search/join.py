@@ -29,7 +29,7 @@ from dask_dedup.search.verify import cosine_pairs, exact_rows
 __all__ = ["CellGroup", "JoinResult", "join_cells", "join_group", "plan_groups"]
 
 TILE_ROWS = 32_768  # rows of a tile of a large cell
-_PRODUCT = (1024, 4096)  # rows and columns of one matrix product: 16 MB
+_PRODUCT = (512, 2048)  # rows and columns of one matrix product: 4 MB
 _BATCH_PAIRS = 1 << 20  # candidates verified at a time
 
 
@@ -162,7 +162,12 @@ def join_cells(layout: CellLayout, threshold: float, threads: int = 1):
 
     groups = plan_groups(layout) or [CellGroup(0, 0, 0, None, None, 0.0)]
     return dd.from_map(
-        _join_edges, groups, layout=layout, threshold=threshold, threads=threads, meta=EDGES,
+        _join_edges,
+        groups,
+        layout=layout,
+        threshold=threshold,
+        threads=threads,
+        meta=EDGES,
         label="join-cells",
     )
 
@@ -291,6 +296,7 @@ def _join_tiles(
         return
     step_a, step_b = _PRODUCT
     rows, columns = _take(left, a), _take(right, b)
+    room = torch.empty(min(step_a, len(a)) * min(step_b, len(b)))
     after = np.searchsorted(b, a, side="right")  # columns that stand after the row itself
     for i in range(0, len(a), step_a):
         for j in range(0, len(b), step_b):
@@ -298,7 +304,9 @@ def _join_tiles(
             first_column = np.clip(after[i : i + step_a] - j, 0, width)
             if first_column[0] == width:
                 continue  # below the diagonal
-            product = torch.mm(rows[i : i + step_a], columns[j : j + width].T)
+            height = min(step_a, len(a) - i)
+            product = room[: height * width].view(height, width)
+            torch.mm(rows[i : i + step_a], columns[j : j + width].T, out=product)
             found_i, found_j = near_pairs(product.numpy(), first_column)
             if len(found_i):
                 batch.add(a[i + found_i], b[j + found_j])
