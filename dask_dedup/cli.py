@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.table import Table
 
 from dask_dedup.config import Settings, load_settings
@@ -20,6 +19,17 @@ from dask_dedup.errors import DedupError, InputError
 __all__ = ["main"]
 
 _INTERRUPTED = 130  # what a shell gives for Ctrl-C
+
+
+class _ConsoleHandler(logging.Handler):
+    """Prints each message as one line, above a progress bar if there is one."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _tell(self.console, self.format(record))
 
 
 class _Commands(click.Group):
@@ -104,7 +114,7 @@ def run(
     _configure_logging(console, verbose, quiet)
     overrides = {key.replace("__", "."): value for key, value in options.items()}
     settings = load_settings(config, overrides)
-    if not dataset.is_dir():
+    if not os.path.isdir(dataset):  # where Path.is_dir would raise, of a name too long, say
         raise InputError(f"{dataset}: no such folder.")
     try:
         summary = _run(dataset, out, settings, overwrite, keep_stages, console)
@@ -129,22 +139,21 @@ def _run(
     from dask_dedup.progress import choose_progress
 
     data = read_dataset(dataset, **settings.read.model_dump())
-    console.print(
-        f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts, dimension {data.dim}",
-        highlight=False,
+    _tell(
+        console, f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts, dimension {data.dim}"
     )
     with open_folder(data, out, settings, overwrite) as folder:
         if folder.is_finished():
-            console.print(f"{out}: finished before with these settings; nothing to do")
+            _tell(console, f"{out}: finished before with these settings; nothing to do")
             return folder.read_summary()
         folder.begin()
         progress = choose_progress(console)
         with local_cluster(settings.compute, folder.stages / "dask") as execute:
             workers, memory = worker_count(settings.compute), memory_per_worker(settings.compute)
-            console.print(
+            _tell(
+                console,
                 f"{workers} workers with {memory / 1e9:.1f} GB each; "
                 f"dashboard at {execute.dashboard}",
-                highlight=False,
             )
             try:
                 return run_stages(data, folder, settings, execute, progress, keep_stages)
@@ -154,8 +163,7 @@ def _run(
 
 def _configure_logging(console: Console, verbose: bool, quiet: bool) -> None:
     level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
-    handler = RichHandler(console=console, show_time=False, show_path=False, show_level=False)
-    handler.setLevel(level)
+    handler = _ConsoleHandler(console)
     logger = logging.getLogger("dask_dedup")
     logger.handlers[:] = [handler]
     logger.setLevel(level)
@@ -219,11 +227,12 @@ def _print_summary(summary: dict[str, Any], out: Path, console: Console) -> None
         console.print()
         console.print(sizes)
     console.print()
-    console.print(
-        f"results in {out}: clusters/*.parquet has every row with its cluster",
-        highlight=False,
-        soft_wrap=True,
-    )
+    _tell(console, f"results in {out}: clusters/*.parquet has every row with its cluster")
+
+
+def _tell(console: Console, text: str) -> None:
+    """Print one line as it is: a path may hold what rich takes for markup, and must not wrap."""
+    console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -38,12 +38,12 @@ def _parse_memory(value: Any) -> Any:
     """Turn ``"8GB"`` into bytes, once, here."""
     if value in (None, "", "auto"):
         return None
-    if isinstance(value, str):
-        try:
-            return parse_bytes(value)
-        except ValueError as error:
-            raise ValueError("expected a size such as '8GB' or '512MiB'") from error
-    return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    try:
+        return parse_bytes(str(value))
+    except (ValueError, OverflowError) as error:
+        raise ValueError("expected a size such as '8GB' or '512MiB'") from error
 
 
 class _Table(BaseModel):
@@ -73,13 +73,13 @@ class CompressSettings(_Table):
 class CellSettings(_Table):
     """``[cells]``: the Voronoi cells in which rows are compared."""
 
-    visits: Annotated[float, Field(ge=1, le=16)] = 5.0
+    visits: Annotated[float, Field(ge=1, le=16)] = 6.0
     """cells in which a row is compared on average, its home included; more find more"""
 
     cells: Annotated[int, Field(ge=0)] = 0
     """number of cells; 0 chooses by the number of rows"""
 
-    probes: Annotated[float, Field(ge=1, le=20)] = 6.0
+    probes: Annotated[float, Field(ge=1, le=32)] = 12.0
     """coarse cells whose fine cells are considered for a row, on average"""
 
     sample_per_cell: Annotated[int, Field(ge=1)] = 24
@@ -205,7 +205,7 @@ def load_settings(
 def _describe(error: ValidationError, origin: str) -> str:
     lines = []
     for problem in error.errors():
-        key = ".".join(str(step) for step in problem["loc"]) or "settings"
+        key = ".".join(str(step) for step in problem["loc"])
         if problem["type"] == "extra_forbidden":
             table = Settings.model_fields.get(str(problem["loc"][0]))
             model = table.annotation if table is not None and len(problem["loc"]) > 1 else Settings
@@ -213,10 +213,7 @@ def _describe(error: ValidationError, origin: str) -> str:
             lines.append(f"{origin}: unknown setting {key}; known here: {known}.")
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            got = (
-                ""
-                if problem["type"] == "value_error" and not problem["loc"]
-                else (f", got {problem['input']!r}")
-            )
-            lines.append(f"{origin}: {key}: {message}{got}.")
+            if key:  # otherwise a contradiction between two settings, which tells their values
+                message = f"{key}: {message}, got {problem['input']!r}"
+            lines.append(f"{origin}: {message}.")
     return "\n".join(lines)

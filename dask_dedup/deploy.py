@@ -1,5 +1,4 @@
-"""Starting Dask where the run is to happen; the only module, with the command line, that knows a
-Client."""
+"""Starting Dask where the run is to happen; it and the command line alone know a Client."""
 
 from __future__ import annotations
 

@@ -15,29 +15,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 from dask.delayed import delayed
 
-from dask_dedup.clusters import write_clusters
 from dask_dedup.compress.fit import fit_pca
-from dask_dedup.compress.pca import load_pca
-from dask_dedup.compress.vectors import INVALID_REASONS
 from dask_dedup.config import Settings
-from dask_dedup.evaluate.audit import AuditCollector, AuditQueries, judge, sample_queries
+from dask_dedup.evaluate.audit import sample_queries
 from dask_dedup.graph.components import merge_tree
-from dask_dedup.graph.forest import forest_of_edges, label_forest
+from dask_dedup.graph.forest import label_forest
 from dask_dedup.index.build import train_cells
-from dask_dedup.index.layout import CellLayout, layout_part, read_identical, read_invalid
+from dask_dedup.index.layout import CellLayout
 from dask_dedup.io.dataset import Dataset, read_dataset
-from dask_dedup.io.metadata import MetadataColumns, read_metadata
-from dask_dedup.io.parts import Part
 from dask_dedup.io.run_folder import RunFolder
-from dask_dedup.io.store import Stage, read_json, write_aside, write_frame, write_json
+from dask_dedup.io.store import Stage, read_json, write_aside, write_json
 from dask_dedup.memory import TreeMemory
 from dask_dedup.report.histogram import histogram_frame, plot_histogram, write_histogram_csv
 from dask_dedup.report.summary import StageTime, count_clusters, versions
-from dask_dedup.search.join import CellGroup, join_group, plan_groups
+from dask_dedup.search.join import CellGroup, plan_groups
+from dask_dedup.stages import (
+    contract_identical,
+    finish_part,
+    join_and_write,
+    layout_and_audit,
+    read_forest,
+    write_forest,
+)
 from dask_dedup.tasks import Execute, NoProgress, Progress, compute_tasks
 
 __all__ = ["open_folder", "run", "run_stages"]
@@ -223,10 +224,10 @@ class _Chain:
             )
             for part in layout.parts
         }
-        records = self._run("layout", self.layout_stage, _layout_and_audit, tasks, self.data.rows)
+        records = self._run("layout", self.layout_stage, layout_and_audit, tasks, self.data.rows)
         self.layout_counts = {
             key: sum(record[key] for record in records)
-            for key in ("invalid", "identical", "distinct")
+            for key in ("invalid", "identical", "distinct", "visits")
         }
         self.audit_seconds = sum(record["audit_seconds"] for record in records)
         done = sum(record["rows"] for record in records)
@@ -236,7 +237,7 @@ class _Chain:
         """Join inside the cells: one forest per task."""
         groups = plan_groups(layout)
         tasks = {
-            f"group-{group.index:05d}": (
+            f"group-{group.number:05d}": (
                 layout,
                 group,
                 self.settings.search_threshold,
@@ -245,23 +246,23 @@ class _Chain:
             )
             for group in groups
         }
-        distinct = self.layout_counts["distinct"]
-        records = self._run("join", self.join_stage, _join_and_write, tasks, distinct)
+        visits = self.layout_counts["visits"]
+        records = self._run("join", self.join_stage, join_and_write, tasks, self.data.rows)
         self.join_counts = {
             key: sum(record[key] for record in records) for key in ("candidates", "pairs")
         }
-        _conserve("join", sum(record["rows"] for record in records), distinct)
+        _conserve("join", sum(record["visits"] for record in records), visits)
         self._groups = groups
 
     def merge_forest(self, layout: CellLayout) -> Any:
         """Merge the task forests; return a delayed reader of the result."""
         path = self.forest_folder / "part-00000.parquet"
-        pieces = [delayed(_read_forest)(self._group_path(group)) for group in self._groups]
-        pieces += [delayed(_contract_identical)(layout, part) for part in layout.parts]
+        pieces = [delayed(read_forest)(self._group_path(group)) for group in self._groups]
+        pieces += [delayed(contract_identical)(layout, part) for part in layout.parts]
         tasks = {"forest": (merge_tree(pieces), path)}
-        self._run("forest", self.forest_stage, _write_forest, tasks, self.data.rows)
+        self._run("forest", self.forest_stage, write_forest, tasks, self.data.rows)
         published = self.folder.path / "forest" / path.name
-        return delayed(_read_forest)(path if path.exists() else published)
+        return delayed(read_forest)(path if path.exists() else published)
 
     def write_clusters(self, layout: CellLayout, forest: Any) -> dict[str, Any]:
         """Label the components, write the clusters of every part, judge the audit."""
@@ -277,9 +278,14 @@ class _Chain:
             )
             for part in self.data.parts
         }
-        tasks_audit = {"audit": (layout, labels, self.settings.seed, self.settings.audit.queries)}
+        threshold = self.settings.clusters.threshold
+        audit_task = (layout, labels, threshold, self.settings.seed, self.settings.audit.queries)
         records = self._run(
-            "clusters", self.cluster_stage, _finish_part, {**tasks, **tasks_audit}, self.data.rows
+            "clusters",
+            self.cluster_stage,
+            finish_part,
+            {**tasks, "audit": audit_task},
+            self.data.rows,
         )
         audit = records.pop()
         sizes: Counter[int] = Counter()
@@ -295,7 +301,7 @@ class _Chain:
         }
 
     def _group_path(self, group: CellGroup) -> Path:
-        return self.join_stage.folder / f"group-{group.index:05d}.parquet"
+        return self.join_stage.folder / f"group-{group.number:05d}.parquet"
 
     def _run(
         self, name: str, stage: Stage, function: Any, tasks: dict[str, tuple], rows: int
@@ -304,7 +310,14 @@ class _Chain:
             return stage.run(function, tasks, self.execute, self._advance)
 
     def _advance(self, record: dict[str, Any]) -> None:
-        self.progress.advance(int(record.get("rows", 0)))
+        if (
+            "candidates" in record
+        ):  # a task of the join: its share of the visits is its share of rows
+            self.progress.advance(
+                round(record["visits"] * self.data.rows / self.layout_counts["visits"])
+            )
+        else:
+            self.progress.advance(int(record.get("rows", 0)))
 
 
 class _Timed:
@@ -321,98 +334,6 @@ class _Timed:
         seconds = time.perf_counter() - self.began
         self.chain.times.append(StageTime(self.name, seconds, self.rows))
         self.chain.progress.finish()
-
-
-def _layout_and_audit(
-    layout: CellLayout, part: Part, threads: int, threshold: float | None, seed: int
-) -> dict[str, Any]:
-    """Write the layout of one part; with a threshold, collect the audit's true pairs as well."""
-    if threshold is None:
-        return {**layout_part(layout, part, threads)._asdict(), "audit_seconds": 0.0}
-    with np.load(Path(layout.folder) / "queries.npz") as saved:
-        queries = AuditQueries(saved["row_ids"], saved["rows"])
-    collector = AuditCollector(queries, load_pca(layout.pca_path), threshold, seed)
-    counts = layout_part(layout, part, threads, collector.add)
-    collector.write(_audit_path(layout, part))
-    return {**counts._asdict(), "audit_seconds": collector.seconds}
-
-
-def _join_and_write(
-    layout: CellLayout, group: CellGroup, threshold: float, threads: int, path: Path
-) -> dict[str, int]:
-    result = join_group(layout, group, threshold, threads, forest_of_edges)
-    write_frame(path, result.edges)
-    return {"rows": result.rows, "candidates": result.candidates, "pairs": result.pairs}
-
-
-def _contract_identical(layout: CellLayout, part: Part) -> pd.DataFrame:
-    return forest_of_edges(read_identical(layout, part))
-
-
-def _read_forest(path: Path) -> pd.DataFrame:
-    return pd.read_parquet(path)
-
-
-def _write_forest(forest: pd.DataFrame, path: Path) -> dict[str, int]:
-    write_frame(path, forest)
-    return {"edges": len(forest)}
-
-
-def _finish_part(layout: CellLayout, *arguments: Any) -> dict[str, Any]:
-    """Write one part's clusters; or, as the stage's last task, judge the audit."""
-    if isinstance(arguments[0], Part):
-        return _write_part(layout, *arguments)
-    return _judge_audit(layout, *arguments)
-
-
-def _write_part(
-    layout: CellLayout,
-    part: Part,
-    columns: MetadataColumns,
-    labels: pd.DataFrame,
-    clusters_path: Path,
-    invalid_path: Path,
-) -> dict[str, Any]:
-    invalid = (
-        read_invalid(layout, part)
-        if part.rows
-        else pd.DataFrame({"row_id": [], "reason": []}, dtype=np.int64)
-    )
-    ids = invalid["row_id"].to_numpy()
-    _write_invalid(part, columns, ids, invalid["reason"].to_numpy(), invalid_path)
-    return write_clusters(part, columns, labels, ids, clusters_path)
-
-
-def _write_invalid(
-    part: Part, columns: MetadataColumns, ids: np.ndarray, reason: np.ndarray, path: Path
-) -> None:
-    """Write the rows without a usable embedding, and why: every part, even if there are none."""
-    if len(ids):
-        metadata = read_metadata(part, columns).take(pa.array(ids - part.row_start))
-    else:
-        metadata = columns.schema.empty_table()
-    names = pa.array([INVALID_REASONS[code] for code in reason], pa.string())
-    table = metadata.add_column(0, "invalid_reason", names).add_column(0, "row_id", pa.array(ids))
-    write_frame(path, table)
-
-
-def _judge_audit(
-    layout: CellLayout, labels: pd.DataFrame, seed: int, queries: int
-) -> dict[str, Any]:
-    if not queries:
-        return {}
-    began = time.perf_counter()
-    with np.load(Path(layout.folder) / "queries.npz") as saved:
-        row_ids = saved["row_ids"]
-    pairs = pd.concat(
-        [pd.read_parquet(_audit_path(layout, part)) for part in layout.parts], ignore_index=True
-    )
-    result = judge(row_ids, pairs, labels, seed).to_dict()
-    return {**result, "seconds": time.perf_counter() - began}
-
-
-def _audit_path(layout: CellLayout, part: Part) -> Path:
-    return Path(layout.folder) / f"audit-{part.index:05d}.parquet"
 
 
 def _conserve(stage: str, rows: int, expected: int) -> None:

@@ -1,4 +1,4 @@
-"""Progress on the screen: a bar with rate and remaining time, or plain lines where no one watches."""
+"""Progress on the screen: bars with rate and remaining time, or lines where no one watches."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -34,7 +35,7 @@ class BarProgress:
             TimeRemainingColumn(),
             console=console,
         )
-        self._task = None
+        self._task: TaskID | None = None
 
     def start(self, stage: str, rows: int) -> None:
         """Begin a stage that will go over so many rows."""

@@ -26,6 +26,7 @@ from dask_dedup.compress.vectors import prepare_block
 from dask_dedup.index.layout import Block
 from dask_dedup.io.parts import Part, gather_by_row
 from dask_dedup.io.store import write_frame
+from dask_dedup.schema import EDGES
 from dask_dedup.search.sign_filter import left_factor, near_pairs, right_factor
 from dask_dedup.search.verify import cosine_pairs, exact_rows
 
@@ -35,6 +36,7 @@ _PURPOSE = 3  # of the sample: see compress.sample
 _ROWS_AT_ONCE = 1024  # rows of a block compared with the queries at a time
 _PAIRS_PER_QUERY = 10_000  # kept per query and part: one giant group must not fill the memory
 _BOOTSTRAP = 1000
+_NO_PAIRS = EDGES.rename(columns={"src": "query", "dst": "row_id"})
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ class AuditCollector:
         self.seconds += time.perf_counter() - began
 
     def write(self, path: Path) -> None:
-        """Write the pairs of the part: ``query``, ``row_id`` int64."""
+        """Write the pairs of the part: ``query``, ``row_id`` int64, ``similarity`` float32."""
         write_frame(path, self._limit())
 
     def _compare(self, block: Block) -> None:
@@ -146,11 +148,12 @@ class AuditCollector:
             similarity = cosine_pairs(rows_there, self.queries.rows, place, j)
             row_ids, query_ids = block.row_start + start + i, self.queries.row_ids[j]
             true = (similarity >= self.threshold) & (row_ids != query_ids)
-            self._found.append(pd.DataFrame({"query": query_ids[true], "row_id": row_ids[true]}))
+            found = {"query": query_ids, "row_id": row_ids, "similarity": similarity}
+            self._found.append(pd.DataFrame(found)[true])
 
     def _limit(self) -> pd.DataFrame:
         if not self._found:
-            return pd.DataFrame({"query": [], "row_id": []}, dtype=np.int64)
+            return _NO_PAIRS
         pairs = pd.concat(self._found, ignore_index=True)
         if pairs["query"].value_counts().max() <= _PAIRS_PER_QUERY:
             return pairs

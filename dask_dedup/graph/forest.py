@@ -15,7 +15,9 @@ import pandas as pd
 
 from dask_dedup.schema import EDGES, LABELS, check_frame
 
-__all__ = ["forest_of_edges", "label_forest", "merge_forests"]
+__all__ = ["forest_of_edges", "label_forest", "merge_forests", "spanning_edges"]
+
+_BAND_EDGES = 1 << 16  # edges that are sorted at once without looking for a band
 
 
 def forest_of_edges(edges: pd.DataFrame) -> pd.DataFrame:
@@ -32,14 +34,44 @@ def forest_of_edges(edges: pd.DataFrame) -> pd.DataFrame:
         FOREST: a subset of the edges with ``src < dst``, in the forest's order.
     """
     check_frame(edges, EDGES, "edges to contract")
-    src = np.minimum(edges["src"].to_numpy(), edges["dst"].to_numpy())
-    dst = np.maximum(edges["src"].to_numpy(), edges["dst"].to_numpy())
+    one, other = edges["src"].to_numpy(), edges["dst"].to_numpy()
+    src, dst = np.minimum(one, other), np.maximum(one, other)
     similarity = edges["similarity"].to_numpy()
-    ids, local = np.unique(np.concatenate([src, dst]), return_inverse=True)
-    a, b = local[: len(src)], local[len(src) :]
-    order = np.lexsort((b, _falling_key(similarity, a)))
-    kept = order[_join_trees(a[order], b[order], len(ids))]
+    kept = spanning_edges(src, dst, similarity)
     return pd.DataFrame({"src": src[kept], "dst": dst[kept], "similarity": similarity[kept]})
+
+
+def spanning_edges(src: np.ndarray, dst: np.ndarray, similarity: np.ndarray) -> np.ndarray:
+    """Return the positions of the edges of the maximum spanning forest, in the forest's order.
+
+    Kruskal in bands: the edges of highest similarity are sorted and joined first; of the others,
+    those inside a tree are dropped unsorted, and the rest is treated alike. In dense groups nearly
+    all edges go that way.
+
+    Parameters
+    ----------
+    src, dst : int64 arrays, shape (edges,)
+        ``src < dst``.
+    similarity : float32 array, shape (edges,)
+    """
+    a, b, nodes = _local_ids(src, dst)
+    parent = np.arange(nodes)
+    waiting = np.arange(len(src))
+    kept = []
+    while len(waiting):
+        waiting_similarity = similarity[waiting]
+        if len(waiting) > _BAND_EDGES:
+            rank = len(waiting) // 8
+            pivot = np.partition(waiting_similarity, len(waiting) - rank)[len(waiting) - rank]
+            high = waiting_similarity >= pivot  # equal similarities stay in one band
+            band, waiting = waiting[high], waiting[~high]
+        else:
+            band, waiting = waiting, waiting[:0]
+        order = np.lexsort((b[band], _falling_key(similarity[band], a[band])))
+        band = band[order]
+        kept.append(band[_join_trees(parent, a[band], b[band])])
+        waiting = waiting[_between_trees(parent, a[waiting], b[waiting])]
+    return np.concatenate(kept) if kept else waiting
 
 
 def merge_forests(forests: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -79,6 +111,18 @@ def label_forest(forest: pd.DataFrame, threshold: float) -> pd.DataFrame:
     )
 
 
+def _local_ids(src: np.ndarray, dst: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return the ends as small numbers in the same order, and a bound on them."""
+    if not len(src):
+        return src, dst, 0
+    lowest = src.min()
+    nodes = int(dst.max() - lowest) + 1
+    if nodes <= 8 * len(src):  # dense enough: no need to look every id up
+        return src - lowest, dst - lowest, nodes
+    ids, local = np.unique(np.concatenate([src, dst]), return_inverse=True)
+    return local[: len(src)], local[len(src) :], len(ids)
+
+
 def _falling_key(similarity: np.ndarray, src: np.ndarray) -> np.ndarray:
     """Pack falling similarity (32 bits) and rising local ``src`` (32 bits) into one sort key."""
     bits = similarity.astype(np.float32).view(np.int32).astype(np.int64)
@@ -95,9 +139,8 @@ def _find(parent, node):
 
 
 @numba.njit(cache=True, nogil=True)
-def _join_trees(a, b, nodes):
-    """Return which of the edges, in this order, join two trees."""
-    parent = np.arange(nodes)
+def _join_trees(parent, a, b):
+    """Return which of the edges, in this order, join two trees; ``parent`` is changed."""
     joins = np.zeros(len(a), np.bool_)
     for edge in range(len(a)):
         x, y = _find(parent, a[edge]), _find(parent, b[edge])
@@ -108,6 +151,15 @@ def _join_trees(a, b, nodes):
             else:
                 parent[x] = y
     return joins
+
+
+@numba.njit(cache=True, nogil=True)
+def _between_trees(parent, a, b):
+    """Return which of the edges lie between two trees."""
+    between = np.empty(len(a), np.bool_)
+    for edge in range(len(a)):
+        between[edge] = _find(parent, a[edge]) != _find(parent, b[edge])
+    return between
 
 
 @numba.njit(cache=True, nogil=True)

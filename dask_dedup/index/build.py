@@ -13,11 +13,12 @@ from dask.delayed import delayed
 from dask_dedup.compress.pca import PcaModel, load_pca, save_pca
 from dask_dedup.compress.sample import sample_row_ids, split_by_part
 from dask_dedup.compress.vectors import prepare_block
+from dask_dedup.index.assign import set_margins
 from dask_dedup.index.cells import (
     CellModel,
     default_cells,
     save_cells,
-    set_margins,
+    thin,
     train_coarse,
     train_fine,
 )
@@ -38,9 +39,9 @@ def build_cells(
     pca: PcaModel,
     folder: str | os.PathLike,
     *,
-    visits: float = 5.0,
+    visits: float = 6.0,
     cells: int = 0,
-    probes: float = 6.0,
+    probes: float = 12.0,
     seed: int = 0,
     execute: Execute = compute_tasks,
 ) -> CellLayout:
@@ -84,9 +85,9 @@ def train_cells(
     pca: PcaModel,
     folder: str | os.PathLike,
     *,
-    visits: float = 5.0,
+    visits: float = 6.0,
     cells: int = 0,
-    probes: float = 6.0,
+    probes: float = 12.0,
     sample_per_cell: int = 24,
     seed: int = 0,
     execute: Execute = compute_tasks,
@@ -111,7 +112,9 @@ def train_cells(
         for part, ids in split_by_part(chosen, dataset.parts)
     ]
     coarse = delayed(_train_coarse)(blocks, wanted, seed)
-    fine = [delayed(_train_some)(coarse, share, seed) for share in range(_FINE_TASKS)]
+    thinned = [delayed(_thin_some)(coarse, share) for share in range(_FINE_TASKS)]
+    counts = [delayed(_count)(members) for members in thinned]
+    fine = [delayed(_train_some)(members, counts, wanted, seed) for members in thinned]
     model = delayed(_combine)(coarse, fine, blocks, probes, visits, layout.cells_path)
     (trained,) = execute([model], ignore_result)
     return replace(layout, cells=trained)
@@ -127,29 +130,36 @@ def _read_images(part: Part, row_ids: np.ndarray, pca_path: str) -> np.ndarray:
 
 def _train_coarse(
     blocks: list[np.ndarray], cells: int, seed: int
-) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
-    """Return the coarse centroids, the sample rows of each, and its number of fine cells."""
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return the coarse centroids and the sample rows of each."""
     torch.set_num_threads(1)
     sample = _training_rows(np.concatenate(blocks))
     coarse, nearest = train_coarse(sample, cells, seed)
     counts = np.bincount(nearest, minlength=len(coarse))
     members = np.split(sample[np.argsort(nearest, kind="stable")], np.cumsum(counts)[:-1])
-    return coarse, members, np.maximum(1, np.round(cells * counts / len(sample)).astype(int))
+    return coarse, members
+
+
+def _thin_some(coarse: tuple[np.ndarray, list[np.ndarray]], share: int) -> list[np.ndarray]:
+    """Return the sample rows of every sixteenth coarse cell, near-copies left out."""
+    torch.set_num_threads(1)
+    return [thin(members) for members in coarse[1][share::_FINE_TASKS]]
+
+
+def _count(members: list[np.ndarray]) -> list[int]:
+    return [len(rows) for rows in members]
 
 
 def _train_some(
-    coarse: tuple[np.ndarray, list[np.ndarray], np.ndarray], share: int, seed: int
+    members: list[np.ndarray], counts: list[list[int]], cells: int, seed: int
 ) -> list[np.ndarray]:
-    """Divide every sixteenth coarse cell."""
-    _, members, wanted = coarse
-    return [
-        train_fine(members[i], int(wanted[i]), seed)
-        for i in range(share, len(members), _FINE_TASKS)
-    ]
+    """Divide some coarse cells, each into its share of all cells by sample rows."""
+    total = sum(sum(some) for some in counts)
+    return [train_fine(rows, round(cells * len(rows) / total), seed) for rows in members]
 
 
 def _combine(
-    coarse: tuple[np.ndarray, list[np.ndarray], np.ndarray],
+    coarse: tuple[np.ndarray, list[np.ndarray]],
     fine: list[list[np.ndarray]],
     blocks: list[np.ndarray],
     probes: float,
@@ -158,10 +168,10 @@ def _combine(
 ) -> int:
     """Put the model together, set its margins, write it; return its number of cells."""
     torch.set_num_threads(1)
-    centroids, members, _ = coarse
-    divided = [fine[i % _FINE_TASKS][i // _FINE_TASKS] for i in range(len(members))]
-    start = np.concatenate([[0], np.cumsum([len(part) for part in divided])]).astype(np.int64)
+    centroids = coarse[0]
+    divided = [fine[i % _FINE_TASKS][i // _FINE_TASKS] for i in range(len(centroids))]
     sample = np.concatenate(blocks)
+    start = np.concatenate([[0], np.cumsum([len(part) for part in divided])]).astype(np.int64)
     variances = sample.var(axis=0)
     weights = 0.5 + 0.5 * variances / (variances.mean() or 1.0)
     model = CellModel(

@@ -1,9 +1,9 @@
 """The cell layout: what the join reads, written once per part, sorted by cell.
 
 For each part, one file of records and one of offsets. A record is a row in a cell that it visits:
-``row_id``, a hash of its stored bytes, and its image in the compressed space as float16. In a cell
-the rows whose home it is come first, then the visitors. So the rows of neighbouring cells are one
-contiguous range of each part's file, and no global shuffle is needed.
+``row_id``, a hash of its stored bytes, and its image in the compressed space as float16. The
+records of neighbouring cells are one contiguous range of each part's file, so that no global
+shuffle is needed.
 
 Full vectors are not copied: a row's is read by position from its source when the row has a
 candidate.
@@ -26,7 +26,8 @@ import torch
 
 from dask_dedup.compress.pca import PcaModel, load_pca
 from dask_dedup.compress.vectors import VectorBlock, prepare_block
-from dask_dedup.index.cells import MOST_VISITS, CellModel, assign_cells, assign_exactly, load_cells
+from dask_dedup.index.assign import MOST_VISITS, assign_cells, assign_exactly
+from dask_dedup.index.cells import CellModel, load_cells
 from dask_dedup.io.parts import EmbeddingFile, Part, gather_rows, read_rows
 from dask_dedup.io.store import write_aside, write_frame
 from dask_dedup.schema import EDGES
@@ -43,7 +44,7 @@ __all__ = [
     "record_dtype",
 ]
 
-_BLOCK_ROWS = 8192  # rows read, projected and assigned at a time: 32 MB at 1,024 dimensions
+_BLOCK_ROWS = 16_384  # rows read, projected and assigned at a time: 64 MB at 1,024 dimensions
 
 
 @dataclass(frozen=True)
@@ -84,13 +85,14 @@ class CellLayout:
 class PartLayout(NamedTuple):
     """What `layout_part` did: row counts that must add up.
 
-    ``rows = invalid + identical + distinct``.
+    ``rows = invalid + identical + distinct``; ``visits`` is the number of records.
     """
 
     rows: int
     invalid: int
     identical: int
     distinct: int
+    visits: int
 
 
 class Block(NamedTuple):
@@ -186,15 +188,15 @@ def layout_part(
     )
     _save_array(layout.path("offsets", part), offsets)  # last: it says that the part is complete
     assert len(invalid) + len(copies) + len(distinct) == rows
-    return PartLayout(rows, len(invalid), len(copies), len(distinct))
+    return PartLayout(rows, len(invalid), len(copies), len(distinct), len(records))
 
 
-def read_cell_counts(layout: CellLayout) -> tuple[np.ndarray, np.ndarray]:
-    """Return how many rows have each cell as home, and how many visit it: two int64 arrays."""
-    counts = np.zeros(2 * layout.cells, np.int64)
+def read_cell_counts(layout: CellLayout) -> np.ndarray:
+    """Return how many rows visit each cell: int64, shape (cells,)."""
+    counts = np.zeros(layout.cells, np.int64)
     for part in layout.parts:
         counts += np.diff(np.load(layout.path("offsets", part)))
-    return counts[0::2], counts[1::2]
+    return counts
 
 
 def read_records(
@@ -205,24 +207,27 @@ def read_records(
     Returns
     -------
     records : structured array of `record_dtype`
-        By cell, homes before visitors, then in ``row_id`` order.
-    bounds : int64 array, shape (2 * cells + 1,)
-        The homes of cell i of the range are ``bounds[2 * i]`` to ``bounds[2 * i + 1]``, its
-        visitors follow up to ``bounds[2 * i + 2]``.
+        By cell, then in ``row_id`` order.
+    bounds : int64 array, shape (cell_stop - cell_start + 1,)
+        The records of cell i of the range are ``bounds[i]`` to ``bounds[i + 1]``.
     """
     dtype = record_dtype(layout.kept)
-    slots = 2 * (cell_stop - cell_start)
-    pieces, keys = [], []
-    for part in layout.parts:
-        offsets = np.load(layout.path("offsets", part), mmap_mode="r")
-        own = np.array(offsets[2 * cell_start : 2 * cell_stop + 1])
+    own_offsets = np.stack(
+        [
+            np.load(layout.path("offsets", part), mmap_mode="r")[cell_start : cell_stop + 1]
+            for part in layout.parts
+        ]
+    )
+    counts = np.diff(own_offsets, axis=1)
+    bounds = np.concatenate([[0], np.cumsum(counts.sum(axis=0))])
+    place = bounds[:-1] + np.cumsum(counts, axis=0) - counts  # of each part's records in each cell
+    records = np.empty(bounds[-1], dtype)
+    for part, own, first in zip(layout.parts, own_offsets, place, strict=True):
         with open(layout.path("records", part), "rb") as file:
             file.seek(int(own[0]) * dtype.itemsize)
-            pieces.append(np.fromfile(file, dtype, int(own[-1] - own[0])))
-        keys.append(np.repeat(np.arange(slots), np.diff(own)))
-    key = np.concatenate(keys)
-    bounds = np.concatenate([[0], np.cumsum(np.bincount(key, minlength=slots))])
-    return np.concatenate(pieces)[np.argsort(key, kind="stable")], bounds
+            piece = np.fromfile(file, dtype, int(own[-1] - own[0]))
+        _copy_cells(_as_halves(piece[:, None]), own - own[0], _as_halves(records[:, None]), first)
+    return records, bounds
 
 
 def read_identical(layout: CellLayout, part: Part) -> pd.DataFrame:
@@ -279,19 +284,17 @@ def _first_of_equals(file: EmbeddingFile, positions: np.ndarray, content: np.nda
 
 
 def _sort_by_cell(visited: np.ndarray, cells: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sort (row, visit) entries by cell, homes first; absent visits (-1) are left out.
+    """Sort (row, visit) entries by cell; absent visits (-1) are left out.
 
     Returns
     -------
-    offsets : int64 array, shape (2 * cells + 1,)
+    offsets : int64 array, shape (cells + 1,)
     order : int64 array
         Flat indices into ``visited``.
     """
-    key = 2 * visited.astype(np.int64)
-    key[:, 1:] += 1
-    flat = key.ravel()
-    there = np.flatnonzero(visited.ravel() >= 0)
-    counts = np.bincount(flat[there], minlength=2 * cells)
+    flat = visited.ravel()
+    there = np.flatnonzero(flat >= 0)
+    counts = np.bincount(flat[there], minlength=cells)
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     return offsets, there[np.argsort(flat[there], kind="stable")]
 
@@ -327,6 +330,17 @@ def _fill_records(records, source, heads, images):
             records[i, k] = heads[row, k]
         for k in range(images.shape[1]):
             records[i, width + k] = images[row, k]
+
+
+@numba.njit(cache=True, nogil=True)
+def _copy_cells(piece, offsets, records, place):
+    """Copy the records of each cell of one part's piece to where they belong."""
+    for cell in range(len(place)):
+        target = place[cell]
+        for source in range(offsets[cell], offsets[cell + 1]):
+            for k in range(piece.shape[1]):
+                records[target, k] = piece[source, k]
+            target += 1
 
 
 @numba.njit(cache=True, nogil=True)

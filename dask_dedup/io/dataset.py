@@ -16,7 +16,7 @@ import pandas as pd
 from dask.delayed import delayed
 
 from dask_dedup.io.metadata import MetadataColumns, read_metadata, to_pandas, unify_columns
-from dask_dedup.io.parts import Part, find_files, read_rows, scan_parts
+from dask_dedup.io.parts import EmbeddingFile, Part, find_files, read_rows, scan_parts
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -164,16 +164,18 @@ def read_dataset(
 
 
 def _read_metadata_frame(
-    part: Part, all_columns: MetadataColumns, columns: Sequence[str] | None = None
+    part: Part, all_columns: MetadataColumns, columns: Sequence[str]
 ) -> pd.DataFrame:
-    """Return one partition of `Dataset.metadata`; Dask passes ``columns`` when it projects."""
-    chosen = all_columns if columns is None else all_columns.select(columns)
-    frame = to_pandas(read_metadata(part, chosen))
+    """Return one partition of `Dataset.metadata`.
+
+    Dask passes the ``columns`` that are wanted: also where none are, since there is no default.
+    """
+    frame = to_pandas(read_metadata(part, all_columns.select(columns)))
     frame.index = pd.Index(np.arange(part.row_start, part.row_stop), name="row_id")
     return frame
 
 
-def _read_block(file, dtype: str) -> np.ndarray:
+def _read_block(file: EmbeddingFile, dtype: str) -> np.ndarray:
     """Return one whole embedding file as ``dtype``."""
     return read_rows(file, 0, file.rows).astype(dtype, copy=False)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -20,6 +20,10 @@ logger = logging.getLogger(__name__)
 
 _URL_NAMES = ("url", "URL")
 _CAPTION_NAMES = ("caption", "TEXT")
+_PLAIN_TYPES = {  # the same values in a layout that Arrow's functions and pandas cannot take from
+    pa.string_view(): pa.string(),
+    pa.binary_view(): pa.binary(),
+}
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,8 @@ def unify_columns(
     Raises
     ------
     InputError
-        A named column is in no part, a name stands twice in one file, or a column has types in
-        two parts that have no common type.
+        A named column is in no part, the column of URLs or captions is no text, a name stands
+        twice in one file, or a column has types in two parts that have no common type.
     """
     for part, schema in zip(parts, schemas, strict=True):
         twice = {name for name in schema.names if schema.names.count(name) > 1}
@@ -73,26 +77,28 @@ def unify_columns(
             raise InputError(
                 f"{part.metadata_path}: column {min(twice)!r} stands there more than once."
             )
-    unified = _plain_fields(schemas[0])
-    for part, schema in zip(parts[1:], schemas[1:], strict=True):
+    names = list(dict.fromkeys(name for schema in schemas for name in schema.names))
+    url = _find_column(names, "url_column", url_column, _URL_NAMES, parts)
+    caption = _find_column(names, "caption_column", caption_column, _CAPTION_NAMES, parts)
+    texts = {url: "url_column", caption: "caption_column"}
+
+    unified = pa.schema([])
+    filled_first = sorted(zip(parts, schemas, strict=True), key=_is_empty)
+    for part, schema in filled_first:
+        own = _other_fields(part, schema, texts, unified.names)
         try:
-            unified = pa.unify_schemas(
-                [unified, _plain_fields(schema)], promote_options="permissive"
-            )
+            unified = pa.unify_schemas([unified, own], promote_options="permissive")
         except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
             raise InputError(
                 f"{part.metadata_path}: its columns do not fit those of "
-                f"{parts[0].metadata_path} ({error}). Write them with one type in all parts."
+                f"{filled_first[0][0].metadata_path} ({error}). "
+                f"Write them with one type in all parts."
             ) from error
 
-    url = _find_column(unified, "url_column", url_column, _URL_NAMES, parts)
-    caption = _find_column(unified, "caption_column", caption_column, _CAPTION_NAMES, parts)
     fields = [pa.field("url", pa.string()), pa.field("caption", pa.string())]
     sources: list[str | None] = [url, caption]
-    taken = set(RESERVED_COLUMNS) | set(unified.names)
+    taken = set(RESERVED_COLUMNS) | set(names)
     for field in unified:
-        if field.name in (url, caption):
-            continue
         name = field.name
         if name in RESERVED_COLUMNS:
             name = f"source_{name}"
@@ -126,7 +132,7 @@ def read_metadata(part: Part, columns: MetadataColumns) -> pa.Table:
             present = set(file.schema_arrow.names)
             table = file.read(columns=None if nested else [n for n in wanted if n in present])
             rows = file.metadata.num_rows
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise InputError(f"{part.metadata_path}: cannot be read ({error}).") from error
     if rows != part.rows:
         raise InputError(
@@ -134,7 +140,7 @@ def read_metadata(part: Part, columns: MetadataColumns) -> pa.Table:
         )
     arrays = []
     for field, source in zip(columns.schema, columns.sources, strict=True):
-        if source is None or source not in present:
+        if source is None or source not in present or not rows:
             arrays.append(pa.nulls(rows, field.type))
             continue
         try:
@@ -155,35 +161,53 @@ def _pandas_dtype(arrow_type: pa.DataType) -> pd.api.extensions.ExtensionDtype:
     return STRING if pa.types.is_string(arrow_type) else pd.ArrowDtype(arrow_type)
 
 
-def _plain_fields(schema: pa.Schema) -> pa.Schema:
-    """Drop what differs between parts for no reason: dictionaries, nullability, pandas' notes."""
-    return pa.schema(
-        [
-            pa.field(
-                field.name,
-                field.type.value_type if pa.types.is_dictionary(field.type) else field.type,
-            )
-            for field in schema
-        ]
-    )
+def _is_empty(part_and_schema: tuple[Part, pa.Schema]) -> bool:
+    return part_and_schema[0].rows == 0
+
+
+def _other_fields(
+    part: Part, schema: pa.Schema, texts: Mapping[str | None, str], known: Sequence[str]
+) -> pa.Schema:
+    """Return the fields that are carried, without what differs between parts for no reason.
+
+    That is: encodings, nullability, pandas' notes, and the types of a part without rows. The
+    columns ``texts`` are left out: they are read as text from any type that allows it.
+    """
+    fields = []
+    for field in schema:
+        if field.name in texts:
+            if part.rows and pa.types.is_nested(field.type):
+                raise InputError(
+                    f"{part.metadata_path}: column {field.name!r} is expected to be text, got "
+                    f"{field.type} ({texts[field.name]} tells another column)."
+                )
+        elif part.rows or field.name not in known:
+            fields.append(pa.field(field.name, _plain_type(field.type)))
+    return pa.schema(fields)
+
+
+def _plain_type(arrow_type: pa.DataType) -> pa.DataType:
+    if pa.types.is_dictionary(arrow_type):
+        return _plain_type(arrow_type.value_type)
+    return _PLAIN_TYPES.get(arrow_type, arrow_type)
 
 
 def _find_column(
-    schema: pa.Schema,
+    names: Sequence[str],
     setting: str,
     wanted: str | None,
     usual: Sequence[str],
     parts: Sequence[Part],
 ) -> str | None:
     if wanted is not None:
-        if wanted not in schema.names:
+        if wanted not in names:
             raise InputError(
                 f"{parts[0].metadata_path}: no column {wanted!r} ({setting}); "
-                f"the columns are {', '.join(schema.names)}."
+                f"the columns are {', '.join(names)}."
             )
         return wanted
     for name in usual:
-        if name in schema.names:
+        if name in names:
             return name
     logger.warning(
         "no column %s in the metadata (%s tells another name); results are keyed by row_id",

@@ -59,8 +59,14 @@ class EmbeddingFile:
         """Return the file as a read-only memory map of shape (rows, dim)."""
         if self.rows == 0:
             return np.empty((0, self.dim), self.dtype)
-        order = "F" if self.fortran_order else "C"
-        return np.memmap(self.path, self.dtype, "r", self.data_offset, (self.rows, self.dim), order)
+        return np.memmap(
+            self.path,
+            np.dtype(self.dtype),
+            mode="r",
+            offset=self.data_offset,
+            shape=(self.rows, self.dim),
+            order="F" if self.fortran_order else "C",
+        )
 
 
 @dataclass(frozen=True)
@@ -155,9 +161,9 @@ def read_npy_header(path: str) -> EmbeddingFile:
         )
     if dtype.kind != "f" or dtype.itemsize not in (2, 4, 8):
         raise InputError(f"{path}: expected float16, float32 or float64 values, got {dtype}.")
-    if len(shape) != 2:
+    if len(shape) != 2 or min(shape) < 0:
         raise InputError(f"{path}: expected an array of shape (rows, dim), got shape {shape}.")
-    rows, dim = shape
+    rows, dim = map(int, shape)
     if dim == 0:
         raise InputError(f"{path}: embeddings have dimension 0.")
     expected_bytes = data_offset + rows * dim * dtype.itemsize
@@ -182,7 +188,7 @@ def read_metadata_footer(path: str) -> tuple[int, pa.Schema]:
             return file.metadata.num_rows, file.schema_arrow
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
-    except pa.ArrowException as error:
+    except (pa.ArrowException, ValueError) as error:  # ValueError: names that are no UTF-8
         raise InputError(
             f"{path}: expected a parquet file, but it cannot be read ({error}). "
             f"The file is damaged or of another format."
@@ -277,7 +283,7 @@ def read_rows(file: EmbeddingFile, start: int, stop: int) -> np.ndarray:
     try:
         with open(file.path, "rb", buffering=0) as handle:
             handle.seek(file.data_offset + start * row_bytes)
-            view = memoryview(block).cast("B") if block.size else memoryview(b"")
+            view = block.data.cast("B") if block.size else memoryview(b"")
             filled = 0
             while filled < len(view):
                 count = handle.readinto(view[filled:])

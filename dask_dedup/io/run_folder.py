@@ -1,7 +1,8 @@
 """The output folder of a run: who may write into it, what is finished, what is published.
 
 ``run.json`` says which settings and which input the folder belongs to, and whether the run is
-finished. Results are made under ``stages/`` and renamed into place at the end.
+finished. Results are made under ``stages/`` and renamed into place at the end; ``summary.json`` is
+written last and removed first, so that where it is, the rest belongs to it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ __all__ = ["RunFolder"]
 logger = logging.getLogger(__name__)
 
 _STATE = "run.json"
+_TOOL = "dask_dedup"
 _LOCK = ".lock"
 _RESULT_FOLDERS = ("clusters", "forest", "invalid")
 _RESULT_FILES = ("histogram.csv", "histogram.png", "settings.toml", "summary.json")
@@ -59,8 +61,8 @@ class RunFolder:
         self._lock = FileLock(path / _LOCK, timeout=0)
 
     def __enter__(self) -> RunFolder:
-        self._check_content()
         try:
+            self._check_content()
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
         except Timeout as error:
@@ -82,8 +84,8 @@ class RunFolder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        (self.path / _LOCK).unlink(missing_ok=True)  # while it is ours: later it may be another's
         self._lock.release()
-        (self.path / _LOCK).unlink(missing_ok=True)
 
     @property
     def digest(self) -> str:
@@ -97,17 +99,22 @@ class RunFolder:
 
     def is_finished(self) -> bool:
         """Return whether this very run has finished here before."""
-        state = read_json(self.path / _STATE) or {}
-        return bool(state.get("finished")) and state.get("digest") == self.digest
+        state = self._read_state()
+        return (
+            bool(state.get("finished"))
+            and state.get("digest") == self.digest
+            and all((self.path / name).exists() for name in (*_RESULT_FOLDERS, *_RESULT_FILES))
+        )
 
     def begin(self) -> None:
         """Claim the folder; log what differs from an earlier run here."""
-        state = read_json(self.path / _STATE) or {}
+        state = self._read_state()
         if state and state.get("digest") != self.digest:
             changed = _changed_keys(state.get("settings", {}), self.settings)
             if state.get("input") != self.fingerprint:
                 changed.append("the input files")
             logger.warning("%s: changed since the last run: %s", self.path, ", ".join(changed))
+        (self.path / "summary.json").unlink(missing_ok=True)
         self._write_state(finished=False)
 
     def stage(self, name: str, settings: Mapping[str, Any]) -> Stage:
@@ -115,11 +122,22 @@ class RunFolder:
         return Stage(self.stages / name, {**settings, "input": self.fingerprint})
 
     def publish(self, made: Path) -> None:
-        """Rename a finished folder into place; nothing to do if an interrupted run has done it."""
+        """Rename a finished folder into place; nothing to do if an interrupted run has done it.
+
+        Raises
+        ------
+        OutputError
+            The folder is in neither place: someone has removed a result, but kept the stages.
+        """
+        target = self.path / made.name
         if made.exists():
-            target = self.path / made.name
             shutil.rmtree(target, ignore_errors=True)
             made.rename(target)
+        elif not target.exists():
+            raise OutputError(
+                f"{target}: has been removed, and its stage does not run again. "
+                f"Begin anew with --overwrite."
+            )
 
     def finish(self, summary: Mapping[str, Any], keep_stages: bool) -> None:
         """Write the summary, declare the run finished, remove the working files."""
@@ -135,7 +153,7 @@ class RunFolder:
     def _check_content(self) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise OutputError(f"{self.path}: is a file; the output needs a folder.")
-        if not self.path.is_dir() or read_json(self.path / _STATE) is not None:
+        if not self.path.is_dir() or self._read_state():
             return
         foreign = sorted(p.name for p in self.path.iterdir() if p.name != _LOCK)
         if foreign:
@@ -152,11 +170,18 @@ class RunFolder:
             else:
                 path.unlink(missing_ok=True)
 
+    def _read_state(self) -> dict[str, Any]:
+        """Return what our ``run.json`` says; empty where there is none, or another tool's."""
+        state = read_json(self.path / _STATE)
+        if isinstance(state, dict) and state.get("tool") == _TOOL:
+            return state
+        return {}
+
     def _write_state(self, finished: bool) -> None:
         write_json(
             self.path / _STATE,
             {
-                "tool": "dask_dedup",
+                "tool": _TOOL,
                 "finished": finished,
                 "digest": self.digest,
                 "input": self.fingerprint,

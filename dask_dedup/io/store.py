@@ -124,6 +124,7 @@ class Stage:
             on_result,
         )
         records.update(zip(missing, new, strict=True))
+        self._remove_leftovers()
         self._write_manifest(finished=True)
         return [dict(records[name] or {}) for name in tasks]
 
@@ -133,8 +134,7 @@ class Stage:
         if manifest is None or manifest.get("digest") != self.digest:
             shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
-        for leftover in self.folder.glob(f"{_TEMPORARY_PREFIX}*"):
-            leftover.unlink(missing_ok=True)
+        self._remove_leftovers()
         if manifest is None or manifest.get("digest") != self.digest:
             self._write_manifest(finished=False)
 
@@ -145,6 +145,11 @@ class Stage:
 
     def _record_path(self, name: str) -> Path:
         return self.folder / f"{name}.done.json"
+
+    def _remove_leftovers(self) -> None:
+        """Remove what a killed process was writing, subfolders included."""
+        for leftover in self.folder.rglob(f"{_TEMPORARY_PREFIX}*"):
+            leftover.unlink(missing_ok=True)
 
     def _write_manifest(self, finished: bool) -> None:
         write_json(

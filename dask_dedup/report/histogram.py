@@ -43,7 +43,7 @@ def read_histogram(path: Path) -> pd.DataFrame:
 
 
 def bin_sizes(histogram: pd.DataFrame) -> list[tuple[str, int, int]]:
-    """Sum a histogram over 1, 2, 3-4, 5-8, …: (label, clusters, rows) of each bin that is filled."""
+    """Sum a histogram over 1, 2, 3-4, 5-8, …: (label, clusters, rows) of each filled bin."""
     bins = []
     low, high = 1, 1
     while low <= (histogram["cluster_size"].max() if len(histogram) else 0):

@@ -12,26 +12,44 @@ import torch
 
 __all__ = ["left_factor", "near_pairs", "right_factor"]
 
+_FAR = -1e30  # in a factor: makes every product with it negative
+
 
 def left_factor(image: torch.Tensor, usable: np.ndarray | None = None) -> torch.Tensor:
     """Return [x, -|x|^2/2, 1] for each row x: float32, shape (n, width + 2).
 
     Parameters
     ----------
-    image : float32 tensor, shape (n, width)
+    image : float16 or float32 tensor, shape (n, width)
     usable : bool array, shape (n,), optional
         Rows that may be near to anything; the others are near to nothing.
     """
-    half_square = (image * image).sum(dim=1, keepdim=True) / 2
+    factor, half_square = _widen(image)
+    factor[:, -2] = -half_square
+    factor[:, -1] = 1.0
     if usable is not None:
-        half_square[torch.from_numpy(~usable)] = 1e30
-    return torch.cat([image, -half_square, torch.ones_like(half_square)], dim=1)
+        factor[torch.from_numpy(~usable), -2] = _FAR
+    return factor
 
 
-def right_factor(image: torch.Tensor, radius: float) -> torch.Tensor:
+def right_factor(
+    image: torch.Tensor, radius: float, usable: np.ndarray | None = None
+) -> torch.Tensor:
     """Return [y, 1, (r^2 - |y|^2)/2] for each row y: float32, shape (n, width + 2)."""
-    half_square = (image * image).sum(dim=1, keepdim=True) / 2
-    return torch.cat([image, torch.ones_like(half_square), radius**2 / 2 - half_square], dim=1)
+    factor, half_square = _widen(image)
+    factor[:, -2] = 1.0
+    factor[:, -1] = radius**2 / 2 - half_square
+    if usable is not None:
+        factor[torch.from_numpy(~usable), -1] = _FAR
+    return factor
+
+
+def _widen(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the rows as float32 with two columns more, and half their squared lengths."""
+    factor = torch.empty(len(image), image.shape[1] + 2)
+    rows = factor[:, :-2]
+    rows.copy_(image)
+    return factor, torch.linalg.vecdot(rows, rows).mul_(0.5)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -36,6 +36,7 @@ from scipy.sparse.csgraph import connected_components
 QUERY_ROWS = 4096
 READ_ROWS = 16_384
 TRAINING_ROWS_PER_CELL = 64
+ITERATIONS = 10  # of k-means; faiss has the same default for inverted files
 FLOAT32_SLACK = 1e-5  # a float32 product of unit vectors is off by less than this
 DECIDED_PAIRS = 65_536
 
@@ -148,6 +149,7 @@ def faiss_ivf_flat(
     cells: int,
     probes: int = 2,
     seed: int = 0,
+    training_rows_per_cell: int = TRAINING_ROWS_PER_CELL,
 ) -> Result:
     """Find duplicates by range search in an inverted file of full vectors.
 
@@ -162,17 +164,20 @@ def faiss_ivf_flat(
     cells, probes : int
         Inverted lists, and how many of them each query visits.
     seed : int
-        Of the training sample, `TRAINING_ROWS_PER_CELL` rows a cell.
+        Of the training sample.
+    training_rows_per_cell : int
+        Its rows per inverted list; faiss asks for 39 or more. k-means runs `ITERATIONS` times.
     """
     faiss.omp_set_num_threads(threads)
     watch = Stopwatch()
     with watch.stage("read"):
         rows = read_unit_rows(folder)
     with watch.stage("train"):
-        size = min(len(rows), TRAINING_ROWS_PER_CELL * cells)
+        size = min(len(rows), training_rows_per_cell * cells)
         sample = np.random.default_rng(seed).choice(len(rows), size, replace=False)
         quantizer = faiss.IndexFlatIP(rows.shape[1])
         index = faiss.IndexIVFFlat(quantizer, rows.shape[1], cells, faiss.METRIC_INNER_PRODUCT)
+        index.cp.niter = ITERATIONS
         index.train(rows[np.sort(sample)])
     with watch.stage("add"):
         index.add(rows)

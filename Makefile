@@ -1,0 +1,76 @@
+# make run      finds the duplicates of the example data set
+# make test     runs the tests
+# make help     lists the rest
+
+# Any Python from 3.11 on: make run PYTHON=python3.12
+PYTHON ?= python3
+
+# What pip is asked for before the package. Which build that is (CPU or CUDA) depends on pip's index.
+# Another build, or another index:  make run TORCH="torch==2.13.0+cpu --index-url ADDRESS"
+# A torch that is in .venv already: make run TORCH=torch
+TORCH ?= torch==2.13.0
+
+# What `make run` reads and where it writes; ARGS are further options of `dask-dedup run`.
+DATA ?= examples/data/clipart
+OUT ?= out/clipart
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
+INSTALLED := $(VENV)/.installed
+INSTALLED_TEST := $(VENV)/.installed-test
+INSTALLING := $(VENV)/.installing
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-slow check format bench clean distclean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+run: $(INSTALLED) ## find the duplicates of DATA (the example data set) and write them to OUT
+	$(BIN)/dask-dedup run "$(DATA)" "$(OUT)" $(ARGS)
+
+test: $(INSTALLED_TEST) ## run the tests, slow ones left out, and the examples in docstrings
+	$(BIN)/python -m pytest -q -m "not slow" --doctest-modules dask_dedup tests
+
+test-slow: $(INSTALLED_TEST) ## run the tests that take minutes
+	$(BIN)/python -m pytest -q -m slow
+
+check: $(INSTALLED_TEST) ## check format, lint and types, then `make test`: what CI runs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(MAKE) --no-print-directory test
+
+format: $(INSTALLED_TEST) ## format the code, and fix what ruff can fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(INSTALLED) ## compare with faiss on 10^6 synthetic rows (ARGS="--rows 50000" for fewer)
+	$(BIN)/python examples/benchmarks/bench.py $(ARGS)
+
+clean: ## remove results of `make run` and `make bench`, builds and caches
+	rm -rf out/clipart bench build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find dask_dedup tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## remove the environment, too
+	rm -rf $(VENV)
+
+# An environment is complete when .installed is in it; one with .installing was interrupted, and pip
+# would take its half-copied packages for whole ones: it is made anew.
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is not Python 3.11 or later: make run PYTHON=..." >&2; exit 1; }
+	@if [ -e $(INSTALLING) ]; then echo "$(VENV): interrupted before, made anew"; rm -rf $(VENV); fi
+	@mkdir -p $(VENV) && touch $(INSTALLING) && rm -f $@ $(INSTALLED_TEST)
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV): some minutes"
+	$(PIP) $(TORCH)
+	$(PIP) --editable .
+	@rm $(INSTALLING) && touch $@
+
+$(INSTALLED_TEST): $(INSTALLED)
+	@touch $(INSTALLING) && rm -f $(INSTALLED)
+	$(PIP) --editable ".[test]"
+	@touch $(INSTALLED) && rm $(INSTALLING) && touch $@

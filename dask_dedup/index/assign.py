@@ -1,0 +1,327 @@
+"""Which cells a row visits.
+
+A row is scored against the coarse centroids, then against the fine ones of a few near coarse cells
+only: N * (1 + probes) * sqrt(C) products, not N * C.
+
+A row visits its nearest cell, its home, and each further cell whose boundary with the home is
+nearer than a margin. Rows are compared in every cell that both visit, so a duplicate from across
+the boundary is met. Two things about the margin are ours:
+
+- The margin is weighted by direction. Duplicates differ more along axes where the data vary more,
+  so the distance to a boundary with the normal n is divided by sqrt(n' W n), W being half the
+  identity and half the variances of the compressed axes (scaled to a mean of 1).
+- The margin is set on the sample so that a row makes ``visits`` visits on average: cost and disk
+  are known beforehand, and rows near a boundary get more visits than rows well inside.
+
+Measured on 10^6 synthetic rows in 8,192 cells, groups of up to 50, pairs at cosine >= 0.95 that
+meet in some cell, and rows that meet all of theirs:
+
+======  ======  ======  ======
+visits  probes   pairs    rows
+======  ======  ======  ======
+     4       6  99.4 %  98.1 %
+     4      12  99.7 %  98.9 %
+     5       9  99.9 %  99.1 %
+     6      12  99.9 %  99.5 %
+     6      16  99.9 %  99.7 %
+======  ======  ======  ======
+
+A row that misses one of its pairs mostly has another path to it: at 6 visits and 12 probes 1,006
+of 1,008 sampled rows ended in one cluster with all their duplicates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numba
+import numpy as np
+import torch
+
+from dask_dedup.index.cells import CellModel, nearness
+
+__all__ = ["MOST_PROBES", "MOST_VISITS", "assign_cells", "assign_exactly", "set_margins"]
+
+MOST_PROBES = 32  # coarse cells probed for a row, at most
+MOST_VISITS = 16  # cells visited by a row, at most
+#: Decisions between scores nearer than this are made again in float64: a gap of two scores errs by
+#: up to 1e-6 (measured).
+SCORE_ERROR = np.float32(3e-6)
+
+
+def set_margins(model: CellModel, sample: np.ndarray, probes: float, visits: float) -> CellModel:
+    """Return the model with margins that give the wanted numbers of probes and visits on average.
+
+    Parameters
+    ----------
+    model : CellModel
+        Its margins play no part.
+    sample : float32 array, shape (n, kept)
+    probes : float
+        Coarse cells probed per row on average, at most `MOST_PROBES` for any.
+    visits : float
+        Cells visited per row on average, at most `MOST_VISITS` for any.
+    """
+    everywhere = replace(model, margins=np.array([np.inf, np.inf]))
+    image = torch.from_numpy(sample)
+    scores, cells, _ = _probe(image, everywhere)
+    coarse = _quantile_margin(_margins(scores, cells, model.coarse, model.weights), probes)
+    probed = replace(model, margins=np.array([coarse, np.inf]))
+    scores, cells, _ = _visit(image, probed, _probe(image, probed)[1])
+    fine = _quantile_margin(_margins(scores, cells, model.fine, model.weights), visits)
+    return replace(model, margins=np.array([coarse, fine]))
+
+
+def assign_cells(image: torch.Tensor, model: CellModel) -> tuple[np.ndarray, np.ndarray]:
+    """Find the cells that each row visits.
+
+    Parameters
+    ----------
+    image : float32 tensor, shape (n, kept)
+    model : CellModel
+
+    Returns
+    -------
+    cells : int32 array, shape (n, MOST_VISITS)
+        The home first, then the further cells by distance; -1 where there are no more.
+    unsure : bool array, shape (n,)
+        Rows of which some decision hangs on less than float32 can tell: `assign_exactly` makes it.
+    """
+    _, probed, probe_unsure = _probe(image, model)
+    _, cells, visit_unsure = _visit(image, model, probed)
+    return cells[:, :MOST_VISITS], probe_unsure | visit_unsure
+
+
+def assign_exactly(image: np.ndarray, model: CellModel) -> np.ndarray:
+    """Do `assign_cells` in float64, row by row, ties to the lower cell: some 50 us a row.
+
+    Parameters
+    ----------
+    image : float64 array, shape (n, kept)
+
+    Returns
+    -------
+    int32 array, shape (n, MOST_VISITS)
+    """
+    return _assign_rows(
+        image, model.coarse, model.fine, model.fine_start, model.weights, *model.margins
+    )
+
+
+def _probe(image: torch.Tensor, model: CellModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return scores and numbers of the nearest coarse cells, and which rows are unsure."""
+    scores, cells, unsure = _nothing_yet(len(image), MOST_PROBES)
+    all_scores = nearness(image, model.coarse).numpy()
+    reach = _reach(model.coarse, model.weights, model.margins[0])
+    _merge_top(all_scores, np.arange(len(image)), 0, scores, cells, reach)
+    _cut(scores, cells, model.coarse, model.weights, model.margins[0], SCORE_ERROR, unsure)
+    return scores, cells, unsure
+
+
+def _visit(
+    image: torch.Tensor, model: CellModel, probed: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return scores and numbers of the nearest cells among those of the probed coarse cells."""
+    best, cells, unsure = _nothing_yet(len(image), MOST_VISITS)
+    reach = _reach(model.fine, model.weights, model.margins[1])
+    for ranks in (probed[:, :1], probed[:, 1:]):
+        order, bounds = _sort_by_value(ranks, len(model.coarse))
+        for coarse in np.flatnonzero(np.diff(bounds)):
+            first, last = model.fine_start[coarse], model.fine_start[coarse + 1]
+            if first < last:
+                chosen = order[bounds[coarse] : bounds[coarse + 1]]
+                some = image.index_select(0, torch.from_numpy(chosen))
+                scores = nearness(some, model.fine[first:last])
+                _merge_top(scores.numpy(), chosen, first, best, cells, reach)
+    _cut(best, cells, model.fine, model.weights, model.margins[1], SCORE_ERROR, unsure)
+    return best, cells, unsure
+
+
+def _reach(centroids: np.ndarray, weights: np.ndarray, margin: float) -> np.float32:
+    """Return how far below the best score any cell within the margin can be."""
+    centre = centroids.mean(axis=0)
+    widest = 2 * np.sqrt(((centroids - centre) ** 2 @ weights).max())
+    return np.float32(np.inf if np.isinf(margin) else 1.01 * margin * widest + SCORE_ERROR)
+
+
+def _reach(centroids: np.ndarray, weights: np.ndarray, margin: float) -> np.float32:
+    """Return how far below the best score any cell within the margin can be."""
+    centre = centroids.mean(axis=0)
+    widest = 2 * np.sqrt(((centroids - centre) ** 2 @ weights).max())
+    return np.float32(np.inf if np.isinf(margin) else 1.01 * margin * widest + SCORE_ERROR)
+
+
+def _nothing_yet(rows: int, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return room for the best cells of each row; one more than is kept, to see what is close."""
+    shape = (rows, most + 1)
+    return np.full(shape, -np.inf, np.float32), np.full(shape, -1, np.int32), np.zeros(rows, bool)
+
+
+def _quantile_margin(margins: np.ndarray, wanted: float) -> float:
+    """Return the margin within which ``wanted`` cells a row lie on average, the nearest counted."""
+    further = np.sort(margins[:, 1:-1].ravel())
+    count = round((wanted - 1) * len(margins))
+    return float(further[min(count, len(further)) - 1]) if count > 0 and len(further) else 0.0
+
+
+@numba.njit(cache=True, nogil=True)
+def _merge_top(scores, rows, first_cell, best, cells, reach):
+    """Merge the scores of some rows against some cells into the rows' running best.
+
+    Scores further than ``reach`` below a row's best one are passed over: with the nearest coarse
+    cell first, nearly all are.
+    """
+    width = best.shape[1]
+    for i in range(len(rows)):
+        row = rows[i]
+        floor = max(best[row, width - 1], best[row, 0] - reach)
+        above = 0
+        for j in range(scores.shape[1]):  # the compiler makes vector code of this one
+            above += scores[i, j] > floor
+        if above == 0:
+            continue
+        top = best[row, 0]
+        for j in range(scores.shape[1]):
+            top = max(top, scores[i, j])
+        floor = max(floor, top - reach)
+        for j in range(scores.shape[1]):
+            value = scores[i, j]
+            if value > floor:
+                at = width - 1
+                while at > 0 and value > best[row, at - 1]:
+                    best[row, at] = best[row, at - 1]
+                    cells[row, at] = cells[row, at - 1]
+                    at -= 1
+                best[row, at] = value
+                cells[row, at] = first_cell + j
+                floor = max(best[row, width - 1], top - reach)
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _boundary_scale(centroids, weights, a, b):
+    """Return sqrt((a - b)' W (a - b)) of two centroids."""
+    square = np.float32(0)
+    for d in range(centroids.shape[1]):
+        step = centroids[a, d] - centroids[b, d]
+        square += weights[d] * step * step
+    return np.sqrt(square)
+
+
+@numba.njit(cache=True, nogil=True)
+def _margins(scores, cells, centroids, weights):
+    """Return each cell's weighted distance to the boundary with the first; infinity for none."""
+    margins = np.full(scores.shape, np.inf, np.float32)
+    for i in range(scores.shape[0]):
+        for k in range(scores.shape[1]):
+            if cells[i, k] >= 0:
+                scale = _boundary_scale(centroids, weights, cells[i, k], cells[i, 0])
+                margins[i, k] = (scores[i, 0] - scores[i, k]) / scale if scale > 0 else 0.0
+    return margins
+
+
+@numba.njit(cache=True, nogil=True)
+def _cut(scores, cells, centroids, weights, margin, error, unsure):
+    """Keep the nearest cell of each row and those within the margin; mark what is too close.
+
+    ``scores`` and ``cells`` are by falling score and one column wider than may be kept. What is
+    not kept becomes -1, the last column in any case; the others stay in order.
+    """
+    width = scores.shape[1]
+    for i in range(scores.shape[0]):
+        if cells[i, 1] >= 0 and scores[i, 0] - scores[i, 1] < error:
+            unsure[i] = True
+        nearest, kept = cells[i, 0], 1
+        for k in range(1, width):
+            if cells[i, k] < 0:
+                break
+            gap = scores[i, 0] - scores[i, k]
+            limit = np.float32(np.inf)
+            if margin < np.inf:
+                limit = margin * _boundary_scale(centroids, weights, cells[i, k], nearest)
+                if abs(gap - limit) < error:
+                    unsure[i] = True
+            if k == width - 1:
+                if gap <= limit and scores[i, k - 1] - scores[i, k] < error:
+                    unsure[i] = True
+            elif gap <= limit:
+                scores[i, kept], cells[i, kept] = scores[i, k], cells[i, k]
+                kept += 1
+        for k in range(kept, width):
+            cells[i, k] = -1
+
+
+@numba.njit(cache=True, nogil=True)
+def _nearest_within(distances, ids, centroids, weights, margin, most):
+    """Return the cells of least distance, ties to the lower, cut at the margin."""
+    order = np.argsort(distances, kind="mergesort")[:most]
+    nearest = ids[order[0]]
+    chosen = np.full(most, -1, np.int32)
+    kept = 0
+    for place in order:
+        square = 0.0
+        for d in range(centroids.shape[1]):
+            step = np.float64(centroids[ids[place], d]) - np.float64(centroids[nearest, d])
+            square += weights[d] * step * step
+        if kept == 0 or distances[place] - distances[order[0]] <= margin * np.sqrt(square):
+            chosen[kept] = ids[place]
+            kept += 1
+    return chosen[:kept]
+
+
+@numba.njit(cache=True, nogil=True)
+def _distances(point, centroids, first, last):
+    """Return |c|^2/2 - x.c in float64 for a range of centroids."""
+    distances = np.empty(last - first)
+    for i in range(first, last):
+        total = 0.0
+        for d in range(centroids.shape[1]):
+            c = np.float64(centroids[i, d])
+            total += c * (c / 2 - point[d])
+        distances[i - first] = total
+    return distances
+
+
+@numba.njit(cache=True, nogil=True)
+def _assign_rows(image, coarse, fine, fine_start, weights, probe_margin, visit_margin):
+    """Assign each row in float64."""
+    cells = np.full((len(image), MOST_VISITS), -1, np.int32)
+    every_coarse = np.arange(len(coarse))
+    for i in range(len(image)):
+        point = image[i]
+        distances = _distances(point, coarse, 0, len(coarse))
+        probed = np.sort(
+            _nearest_within(distances, every_coarse, coarse, weights, probe_margin, MOST_PROBES)
+        )
+        count = 0
+        for cell in probed:
+            count += fine_start[cell + 1] - fine_start[cell]
+        ids, distances = np.empty(count, np.int64), np.empty(count)
+        at = 0
+        for cell in probed:
+            first, last = fine_start[cell], fine_start[cell + 1]
+            ids[at : at + last - first] = np.arange(first, last)
+            distances[at : at + last - first] = _distances(point, fine, first, last)
+            at += last - first
+        chosen = _nearest_within(distances, ids, fine, weights, visit_margin, MOST_VISITS)
+        cells[i, : len(chosen)] = chosen
+    return cells
+
+
+@numba.njit(cache=True, nogil=True)
+def _sort_by_value(values, limit):
+    """Counting sort: row numbers grouped by each value they hold (-1 is none), and the bounds."""
+    bounds = np.zeros(limit + 1, np.int64)
+    for i in range(values.shape[0]):
+        for j in range(values.shape[1]):
+            if values[i, j] >= 0:
+                bounds[values[i, j] + 1] += 1
+    for value in range(limit):
+        bounds[value + 1] += bounds[value]
+    fill = bounds[:-1].copy()
+    order = np.empty(bounds[-1], np.int64)
+    for i in range(values.shape[0]):
+        for j in range(values.shape[1]):
+            if values[i, j] >= 0:
+                order[fill[values[i, j]]] = i
+                fill[values[i, j]] += 1
+    return order, bounds

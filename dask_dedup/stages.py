@@ -1,0 +1,131 @@
+"""What the workers do in each stage of a run: one function per kind of task.
+
+Each writes its files and returns what `dask_dedup.io.store.Stage` records of it.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from dask_dedup.clusters import write_clusters
+from dask_dedup.compress.pca import load_pca
+from dask_dedup.compress.vectors import INVALID_REASONS
+from dask_dedup.evaluate.audit import AuditCollector, AuditQueries, judge
+from dask_dedup.graph.forest import forest_of_edges, spanning_edges
+from dask_dedup.index.layout import CellLayout, layout_part, read_identical, read_invalid
+from dask_dedup.io.metadata import MetadataColumns, read_metadata
+from dask_dedup.io.parts import Part
+from dask_dedup.io.store import write_frame
+from dask_dedup.search.join import CellGroup, join_group
+
+__all__ = [
+    "contract_identical",
+    "finish_part",
+    "join_and_write",
+    "layout_and_audit",
+    "read_forest",
+    "write_forest",
+]
+
+
+def layout_and_audit(
+    layout: CellLayout, part: Part, threads: int, threshold: float | None, seed: int
+) -> dict[str, Any]:
+    """Write the layout of one part; with a threshold, collect the audit's true pairs as well."""
+    if threshold is None:
+        return {**layout_part(layout, part, threads)._asdict(), "audit_seconds": 0.0}
+    with np.load(Path(layout.folder) / "queries.npz") as saved:
+        queries = AuditQueries(saved["row_ids"], saved["rows"])
+    collector = AuditCollector(queries, load_pca(layout.pca_path), threshold, seed)
+    counts = layout_part(layout, part, threads, collector.add)
+    collector.write(_audit_path(layout, part))
+    return {**counts._asdict(), "audit_seconds": collector.seconds}
+
+
+def join_and_write(
+    layout: CellLayout, group: CellGroup, threshold: float, threads: int, path: Path
+) -> dict[str, int]:
+    result = join_group(layout, group, threshold, threads, spanning_edges)
+    write_frame(path, result.edges)
+    return {
+        "visits": result.visits,
+        "candidates": result.candidates,
+        "pairs": result.pairs,
+    }
+
+
+def contract_identical(layout: CellLayout, part: Part) -> pd.DataFrame:
+    return forest_of_edges(read_identical(layout, part))
+
+
+def read_forest(path: Path) -> pd.DataFrame:
+    return pd.read_parquet(path)
+
+
+def write_forest(forest: pd.DataFrame, path: Path) -> dict[str, int]:
+    write_frame(path, forest)
+    return {"edges": len(forest)}
+
+
+def finish_part(layout: CellLayout, *arguments: Any) -> dict[str, Any]:
+    """Write one part's clusters; or, as the stage's last task, judge the audit."""
+    if isinstance(arguments[0], Part):
+        return _write_part(layout, *arguments)
+    return _judge_audit(layout, *arguments)
+
+
+def _write_part(
+    layout: CellLayout,
+    part: Part,
+    columns: MetadataColumns,
+    labels: pd.DataFrame,
+    clusters_path: Path,
+    invalid_path: Path,
+) -> dict[str, Any]:
+    invalid = (
+        read_invalid(layout, part)
+        if part.rows
+        else pd.DataFrame({"row_id": [], "reason": []}, dtype=np.int64)
+    )
+    ids = invalid["row_id"].to_numpy()
+    _write_invalid(part, columns, ids, invalid["reason"].to_numpy(), invalid_path)
+    return write_clusters(part, columns, labels, ids, clusters_path)
+
+
+def _write_invalid(
+    part: Part, columns: MetadataColumns, ids: np.ndarray, reason: np.ndarray, path: Path
+) -> None:
+    """Write the rows without a usable embedding, and why: every part, even if there are none."""
+    if len(ids):
+        metadata = read_metadata(part, columns).take(pa.array(ids - part.row_start))
+    else:
+        metadata = columns.schema.empty_table()
+    names = pa.array([INVALID_REASONS[code] for code in reason], pa.string())
+    table = metadata.add_column(0, "invalid_reason", names).add_column(0, "row_id", pa.array(ids))
+    write_frame(path, table)
+
+
+def _judge_audit(
+    layout: CellLayout, labels: pd.DataFrame, threshold: float, seed: int, queries: int
+) -> dict[str, Any]:
+    if not queries:
+        return {}
+    began = time.perf_counter()
+    with np.load(Path(layout.folder) / "queries.npz") as saved:
+        row_ids = saved["row_ids"]
+    pairs = pd.concat(
+        [pd.read_parquet(_audit_path(layout, part)) for part in layout.parts], ignore_index=True
+    )
+    true = pairs[pairs["similarity"] >= np.float32(threshold)]
+    result = judge(row_ids, true, labels, seed).to_dict()
+    return {**result, "seconds": time.perf_counter() - began}
+
+
+def _audit_path(layout: CellLayout, part: Part) -> Path:
+    return Path(layout.folder) / f"audit-{part.index:05d}.parquet"

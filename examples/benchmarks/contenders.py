@@ -1,0 +1,186 @@
+"""The contenders of the benchmark: each a command that is run and measured from outside.
+
+To add one, write a function `Job -> rivals.Result` and enter it in `CONTENDERS` with `in_process`;
+a tool with a command line of its own is a `Contender` of two functions: the command, and what to
+read from the files it leaves.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+CHECKED_EDGES = 20_000  # sampled of each contender's edges, to be decided again in float64
+TRAINING_ROWS_PER_CELL = 40  # for faiss: with thousands of cells more take minutes
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every contender gets.
+
+    Attributes
+    ----------
+    data : str
+        Folder of the data set.
+    work : str
+        Folder where the contenders write, each into one of its own name.
+    rows : int
+    threshold : float
+        Least cosine of a pair.
+    threads : int
+        Cores to use.
+    seed : int
+    """
+
+    data: str
+    work: str
+    rows: int
+    threshold: float
+    threads: int
+    seed: int
+
+    def folder(self, name: str) -> Path:
+        """Return the folder of a contender."""
+        return Path(self.work, name)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a contender left.
+
+    Attributes
+    ----------
+    title : str
+        Name with settings, for the table.
+    seconds : dict of str to float
+        Wall time of each stage, by its own clock.
+    labels : numpy.ndarray
+        int64, (rows,): the smallest row_id of each row's component.
+    edges : pandas.DataFrame
+        `src`, `dst` int64: at most `CHECKED_EDGES` of those that made the components.
+    note : str
+    facts : dict
+        Further figures for results.json.
+    """
+
+    title: str
+    seconds: dict[str, float]
+    labels: np.ndarray
+    edges: pd.DataFrame
+    note: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """How a contender is started, and how its files are read."""
+
+    command: Callable[[str, Job], list[str]]
+    read: Callable[[str, Job], Outcome]
+
+
+def _dask_dedup_command(name: str, job: Job) -> list[str]:
+    """Return what a user would type; every setting that matters has its default."""
+    options = ["--threshold", str(job.threshold), "--workers", str(job.threads)]
+    command = [str(Path(sys.executable).with_name("dask-dedup")), "run", job.data]
+    return [*command, str(job.folder(name)), *options, "--seed", str(job.seed), "--overwrite"]
+
+
+def _read_dask_dedup(name: str, job: Job) -> Outcome:
+    folder = job.folder(name)
+    summary = json.loads((folder / "summary.json").read_text())
+    labels = np.arange(job.rows)
+    for path in sorted((folder / "clusters").glob("*.parquet")):
+        table = pq.read_table(path, columns=["row_id", "cluster_id"])
+        labels[table["row_id"].to_numpy()] = table["cluster_id"].to_numpy()
+    forest = pd.read_parquet(folder / "forest")
+    forest = forest[forest["similarity"] >= np.float32(job.threshold)]
+    return Outcome(
+        f"dask-dedup, {job.threads} workers",
+        {stage["name"]: stage["seconds"] for stage in summary["stages"]},
+        labels,
+        _some(forest, job.seed),
+        "writes every row with its cluster; its own audit is included",
+        {"summary": summary},
+    )
+
+
+def _cells(job: Job) -> int:
+    """Return how many cells dask-dedup has used on this data set."""
+    path = job.folder("dask-dedup") / "summary.json"
+    if not path.exists():
+        raise SystemExit(f"{path} is missing: faiss gets as many cells. Run dask-dedup as well.")
+    return json.loads(path.read_text())["found"]["cells"]
+
+
+def faiss_ivf_flat(job: Job) -> Any:
+    """Range search in an inverted file of full vectors, then scipy's components."""
+    import rivals
+
+    return rivals.faiss_ivf_flat(
+        job.data,
+        job.threshold,
+        job.threads,
+        _cells(job),
+        probes=2,
+        seed=job.seed,
+        training_rows_per_cell=TRAINING_ROWS_PER_CELL,
+    )
+
+
+_IN_PROCESS: dict[str, Callable[[Job], Any]] = {}
+
+
+def in_process(name: str, function: Callable[[Job], Any]) -> Contender:
+    """Return the contender that runs `function` in a Python process of its own."""
+    _IN_PROCESS[name] = function
+    return Contender(_own_command, _read_own)
+
+
+def _own_command(name: str, job: Job) -> list[str]:
+    return [sys.executable, __file__, name, json.dumps(asdict(job))]
+
+
+def _read_own(name: str, job: Job) -> Outcome:
+    folder = job.folder(name)
+    return Outcome(
+        **json.loads((folder / "outcome.json").read_text()),
+        labels=np.load(folder / "labels.npy"),
+        edges=pd.read_parquet(folder / "edges.parquet"),
+    )
+
+
+def _some(edges: pd.DataFrame, seed: int) -> pd.DataFrame:
+    edges = edges[["src", "dst"]]
+    return edges.sample(min(CHECKED_EDGES, len(edges)), random_state=seed, ignore_index=True)
+
+
+CONTENDERS: dict[str, Contender] = {
+    "dask-dedup": Contender(_dask_dedup_command, _read_dask_dedup),
+    "faiss-ivf-flat": in_process("faiss-ivf-flat", faiss_ivf_flat),
+}
+
+
+def main() -> None:
+    """Run one contender in this process; called by `bench`."""
+    name, job = sys.argv[1], Job(**json.loads(sys.argv[2]))
+    result = _IN_PROCESS[name](job)
+    folder = job.folder(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "labels.npy", result.labels)
+    _some(result.pairs, job.seed).to_parquet(folder / "edges.parquet")
+    facts = {"title": result.name, "seconds": result.seconds, "note": result.note}
+    facts |= {"facts": {"pairs": len(result.pairs)}}
+    (folder / "outcome.json").write_text(json.dumps(facts))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,410 @@
+"""What is wrong is told in one line that names the file; what is merely odd is taken."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import dask
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+from dask_dedup import DedupError, load_settings, run
+from dask_dedup.cli import main
+from dask_dedup.io.store import read_json
+
+
+def array(rows: int = 7, dim: int = 5, dtype: Any = np.float32) -> np.ndarray:
+    return np.random.default_rng(rows).normal(size=(rows, dim)).astype(dtype)
+
+
+@pytest.fixture
+def data(tmp_path, write_dataset) -> Path:
+    """Three sound parts of 3, 7 and 5 rows."""
+    return write_dataset(tmp_path / "data", [array(3), array(7), array(5)])
+
+
+# --- data sets that are wrong ---------------------------------------------------------------------
+
+
+class Bomb:
+    """Makes the file ``exploded`` in the working folder when it is unpickled."""
+
+    def __reduce__(self):
+        return (open, ("exploded", "w"))
+
+
+def second_embeddings(values: np.ndarray) -> Callable[[Path], None]:
+    """Return a change: the second part has ``values`` for embeddings."""
+
+    def change(data: Path) -> None:
+        np.save(data / "img_emb" / "img_emb_1.npy", values, allow_pickle=True)
+
+    return change
+
+
+def second_metadata(table: pa.Table) -> Callable[[Path], None]:
+    def change(data: Path) -> None:
+        pq.write_table(table, data / "metadata" / "metadata_1.parquet")
+
+    return change
+
+
+def content(name: str, content_bytes: bytes) -> Callable[[Path], None]:
+    def change(data: Path) -> None:
+        (data / name).write_bytes(content_bytes)
+
+    return change
+
+
+def cut(name: str, kept_bytes: int) -> Callable[[Path], None]:
+    def change(data: Path) -> None:
+        (data / name).write_bytes((data / name).read_bytes()[:kept_bytes])
+
+    return change
+
+
+def removed(name: str) -> Callable[[Path], None]:
+    def change(data: Path) -> None:
+        path = data / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return change
+
+
+def emptied(name: str) -> Callable[[Path], None]:
+    def change(data: Path) -> None:
+        for path in (data / name).iterdir():
+            path.unlink()
+
+    return change
+
+
+def objects() -> np.ndarray:
+    values = np.empty((7, 5), object)
+    values[:] = Bomb()
+    return values
+
+
+EMBEDDINGS, METADATA = "img_emb/img_emb_1.npy", "metadata/metadata_1.parquet"
+URLS = [f"http://x/{i}" for i in range(7)]
+RANDOM_BYTES = np.random.default_rng(0).bytes(5000)
+
+WRONG: dict[str, tuple[Callable[[Path], None], str, str]] = {
+    # situation: how the data set is changed, the file that is named, what is said of it
+    "missing folder": (removed(""), "", "no such folder"),
+    "missing img_emb": (removed("img_emb"), "img_emb", "no such folder. A data set is a folder w"),
+    "missing metadata": (removed("metadata"), "metadata", "no such folder. A data set is a folder"),
+    "empty img_emb": (emptied("img_emb"), "img_emb", "expected *.npy files, found none"),
+    "empty metadata": (emptied("metadata"), "metadata", "expected *.parquet files, found none"),
+    "part without metadata": (removed(METADATA), "img_emb", "3 embedding files, but"),
+    "part without embeddings": (removed(EMBEDDINGS), "img_emb", "2 embedding files, but"),
+    "other row count": (second_embeddings(array(11)), EMBEDDINGS, "11 embeddings, but"),
+    "mixed dimensions": (second_embeddings(array(7, 11)), EMBEDDINGS, "embeddings have dimension"),
+    "one-dimensional": (second_embeddings(np.zeros(7)), EMBEDDINGS, "got shape (7,)"),
+    "three-dimensional": (second_embeddings(np.zeros((7, 5, 2))), EMBEDDINGS, "shape (7, 5, 2)"),
+    "no columns": (second_embeddings(np.zeros((7, 0))), EMBEDDINGS, "dimension 0"),
+    "objects": (second_embeddings(objects()), EMBEDDINGS, "objects, which are never unpickled"),
+    "bare pickle": (content(EMBEDDINGS, pickle.dumps(Bomb())), EMBEDDINGS, "expected a .npy file"),
+    "integers": (second_embeddings(array(dtype=np.int8)), EMBEDDINGS, "got int8"),
+    "complex": (second_embeddings(array(dtype=np.complex64)), EMBEDDINGS, "got complex64"),
+    "truncated header": (cut(EMBEDDINGS, 60), EMBEDDINGS, "header cannot be read"),
+    "truncated data": (cut(EMBEDDINGS, 200), EMBEDDINGS, "truncated. 7 rows of dimension 5"),
+    "empty embeddings": (content(EMBEDDINGS, b""), EMBEDDINGS, "expected a .npy file"),
+    "random embeddings": (content(EMBEDDINGS, RANDOM_BYTES), EMBEDDINGS, "expected a .npy file"),
+    "empty parquet": (content(METADATA, b""), METADATA, "expected a parquet file"),
+    "random parquet": (content(METADATA, RANDOM_BYTES), METADATA, "expected a parquet file"),
+    "truncated parquet": (cut(METADATA, 300), METADATA, "expected a parquet file"),
+    "damaged footer": (
+        content(METADATA, b"PAR1" + bytes(100) + b"\x64\x00\x00\x00PAR1"),
+        METADATA,
+        "cannot be read",
+    ),
+    "duplicate names": (
+        second_metadata(pa.Table.from_arrays([pa.array(URLS)] * 2, names=["url", "url"])),
+        METADATA,
+        "column 'url' stands there more than once",
+    ),
+    "captions in lists": (
+        second_metadata(pa.table({"url": URLS, "caption": [["a", "b"]] * 7})),
+        METADATA,
+        "column 'caption' is expected to be text",
+    ),
+    "types with nothing in common": (
+        lambda data: (
+            second_metadata(pa.table({"url": URLS, "x": range(7)}))(data),
+            pq.write_table(
+                pa.table({"url": URLS[:3], "x": ["a"] * 3}), data / "metadata/metadata_0.parquet"
+            ),
+        ),
+        METADATA,
+        "its columns do not fit those of",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("situation", WRONG)
+def test_wrong_data_set_is_one_line_and_exit_code_2(situation, data, tmp_path, monkeypatch):
+    change, name, message = WRONG[situation]
+    change(data)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    out = tmp_path / "out"
+    result = CliRunner().invoke(main, ["run", str(data), str(out)])
+    assert result.exit_code == 2
+    assert isinstance(result.exception, SystemExit)
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith(f"dask-dedup: {data / name}: ")
+    assert message in result.stderr
+    assert not out.exists()
+    assert list(Path().iterdir()) == []  # no pickle was loaded
+
+    with pytest.raises(DedupError) as caught:  # the library says the same
+        run(data, out)
+    assert result.stderr == f"dask-dedup: {caught.value}\n"
+    assert not out.exists()
+
+
+# --- settings and output folders that are wrong ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--threshold", "1.5"], "clusters.threshold: "),
+        (["--threshold", "0"], "clusters.threshold: "),
+        (["--threshold", "nan"], "clusters.threshold: "),
+        (["--search-threshold", "0.96"], "join.search_threshold 0.96 is above clusters.threshold "),
+        (["--memory", "8 elephants"], "compute.memory: expected a size such as '8GB'"),
+        (["--memory", "1e999"], "compute.memory: expected a size such as '8GB'"),
+        (["--workers", "0"], "compute.workers: "),
+        (
+            ["--url-column", "nowhere"],
+            "metadata_0.parquet: no column 'nowhere' (url_column); the c",
+        ),
+        (
+            ["--caption-column", "no"],
+            "metadata_0.parquet: no column 'no' (caption_column); the col",
+        ),
+        (["--config", "typo.toml"], "typo.toml: unknown setting clusters.treshold; known here: th"),
+        (["--config", "bad.toml"], "bad.toml: not a TOML file ("),
+        (["--config", "gone.toml"], "gone.toml: cannot be read (No such file or directory)"),
+        (["--config", "."], ".: cannot be read (Is a directory)"),
+    ],
+)
+def test_wrong_setting_is_one_line_and_exit_code_2(data, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    Path("typo.toml").write_text("[clusters]\ntreshold = 0.9\n")
+    Path("bad.toml").write_text("[clusters\nthreshold = 0.9\n")
+    result = CliRunner().invoke(main, ["run", "data", "out", *arguments])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith("dask-dedup: ")
+    assert message in result.stderr
+    assert not Path("out").exists()
+
+
+def test_wrong_kind_of_option_is_told_with_the_usage(data, tmp_path):
+    result = CliRunner().invoke(main, ["run", str(data), str(tmp_path / "out"), "--cells", "many"])
+    assert result.exit_code == 2
+    assert "Invalid value for '--cells': 'many' is not a valid integer" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("file", "file: is a file; the output needs a folder"),
+        ("file/out", "file/out: cannot be written (Not a directory)"),
+        ("foreign", "foreign: holds files of something else (notes.txt). Choose an empty folder"),
+        ("data", "data: holds files of something else (img_emb, metadata)"),
+        ("x" * 300, "cannot be written (File name too long)"),
+    ],
+)
+def test_wrong_output_folder_is_one_error_and_stays_as_it_is(
+    data, tmp_path, monkeypatch, name, message, overwrite
+):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("mine")
+    Path("foreign").mkdir()
+    Path("foreign/notes.txt").write_text("mine")
+    before = {str(p): p.stat().st_mtime_ns for p in Path().rglob("*")}
+    result = CliRunner().invoke(main, ["run", "data", name, *overwrite])
+    assert (result.exit_code, result.stdout) == (2, "")
+    error = result.stderr.splitlines()[-1]
+    assert error.startswith("dask-dedup: ")
+    assert message in error
+    assert "Traceback" not in result.stderr
+    assert {str(p): p.stat().st_mtime_ns for p in Path().rglob("*")} == before
+
+
+def test_wrong_data_set_by_the_real_command_shows_no_traceback(data, tmp_path):
+    removed(METADATA)(data)
+    done = subprocess.run(
+        [sys.executable, "-m", "dask_dedup.cli", "run", str(data), str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"dask-dedup: {data}/img_emb: 3 embedding files, but")
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == ""
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_set_name_that_is_too_long_is_one_line(tmp_path):
+    result = CliRunner().invoke(main, ["run", "x" * 300, str(tmp_path / "out")])
+    assert result.exit_code == 2
+    assert result.stderr == f"dask-dedup: {'x' * 300}: no such folder.\n"
+
+
+# --- data sets that are odd, not wrong ------------------------------------------------------------
+
+ODD_CAPTIONS = ["line\nbreak\r\n", "🦆 über ﷽ \u202e", "", "\x00", '"a", b;\t', None, "x" * 10**5]
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory, write_dataset) -> SimpleNamespace:
+    """Run over one data set that has everything that is odd; planted: 3, 17 and 20 are copies."""
+    folder = tmp_path_factory.mktemp("odd")
+    arrays = [
+        array(0),
+        array(7, dtype=np.float16),
+        np.asarray(array(5), ">f8", "F"),
+        array(0, dtype=np.float64),
+        array(11, dtype=">f4"),
+        array(0),
+    ]
+    copied = arrays[1][3]
+    arrays[4][[5, 8]] = copied
+    arrays[2][1] = math.nan
+    arrays[2][2, 0] = -math.inf
+    arrays[4][0] = 0
+    arrays[4][10, 3] = math.nan
+    frames = [
+        pd.DataFrame({"url": [], "caption": []}),
+        pd.DataFrame({"URL": [f"u{i}" for i in range(7)], "TEXT": ODD_CAPTIONS}),
+        pd.DataFrame({"URL": [None] * 5, "extra": range(5), "cluster_id": ["own"] * 5}),
+        pd.DataFrame(),
+        pd.DataFrame({"TEXT": [None] * 11, "URL": ["same"] * 11, "is_valid": [0.5] * 11}),
+        None,
+    ]
+    data = write_dataset(folder / "data", arrays, frames)
+    settings = load_settings(
+        None, {"audit.queries": 5, "read.url_column": "URL", "read.caption_column": "TEXT"}
+    )
+    with dask.config.set(scheduler="synchronous"):
+        summary = run(data, folder / "out", settings)
+    return SimpleNamespace(
+        out=folder / "out",
+        summary=summary,
+        clusters=pq.read_table(folder / "out" / "clusters"),
+        invalid=pq.read_table(folder / "out" / "invalid"),
+    )
+
+
+INVALID = {8: "nan", 9: "infinite", 12: "zero", 22: "nan"}
+
+
+def test_odd_every_row_comes_out_once_in_order(odd):
+    assert odd.clusters["row_id"].to_pylist() == list(range(23))
+    assert odd.summary["rows"] == 23
+    assert len(list((odd.out / "clusters").iterdir())) == 6  # one file per part, empty ones too
+
+
+def test_odd_unusable_rows_are_set_aside_with_their_reason(odd):
+    reasons = dict(
+        zip(
+            odd.invalid["row_id"].to_pylist(),
+            odd.invalid["invalid_reason"].to_pylist(),
+            strict=True,
+        )
+    )
+    assert reasons == INVALID
+    assert odd.summary["invalid_rows"] == len(INVALID)
+    assert read_json(odd.out / "summary.json")["invalid_rows"] == len(INVALID)
+    assert odd.invalid["url"].to_pylist() == [None, None, "same", "same"]
+
+
+def test_odd_unusable_rows_are_clusters_of_their_own(odd):
+    frame = odd.clusters.to_pandas().set_index("row_id")
+    assert frame.index[~frame["is_valid"]].tolist() == list(INVALID)
+    unusable = frame.loc[list(INVALID)]
+    assert (unusable["cluster_id"] == unusable.index).all()
+    assert (unusable["cluster_size"] == 1).all()
+    assert unusable["is_representative"].all()
+
+
+def test_odd_copies_are_found_across_parts_of_other_layouts(odd):
+    frame = odd.clusters.to_pandas().set_index("row_id")
+    assert frame["cluster_id"][[3, 17, 20]].tolist() == [3, 3, 3]
+    assert frame["cluster_size"][[3, 17, 20]].tolist() == [3, 3, 3]
+    assert frame.index[frame["is_representative"] & (frame["cluster_size"] > 1)].tolist() == [3]
+    assert odd.summary["duplicates"] == 2
+
+
+def test_odd_captions_and_urls_come_out_as_they_went_in(odd):
+    assert odd.clusters["caption"].to_pylist() == [*ODD_CAPTIONS, *[None] * 16]
+    assert odd.clusters["url"].to_pylist() == [
+        *(f"u{i}" for i in range(7)),
+        *[None] * 5,
+        *["same"] * 11,
+    ]
+
+
+def test_odd_columns_of_single_parts_are_null_elsewhere_and_renamed_where_they_collide(odd):
+    assert odd.clusters["extra"].to_pylist() == [*[None] * 7, *range(5), *[None] * 11]
+    assert odd.clusters["source_cluster_id"].to_pylist() == [
+        *[None] * 7,
+        *["own"] * 5,
+        *[None] * 11,
+    ]
+    assert odd.clusters["source_is_valid"].to_pylist() == [*[None] * 12, *[0.5] * 11]
+    assert odd.clusters["extra"].type == pa.int64()
+
+
+def test_data_set_without_url_and_caption_is_keyed_by_row_id(tmp_path, write_dataset, caplog):
+    frames = [pd.DataFrame({"key": ["a", "b", "c"]})]
+    data = write_dataset(tmp_path / "data", [array(3)], frames)
+    with dask.config.set(scheduler="synchronous"):
+        run(data, tmp_path / "out", load_settings(None, {"audit.queries": 0}))
+    clusters = pq.read_table(tmp_path / "out" / "clusters")
+    assert clusters["row_id"].to_pylist() == [0, 1, 2]
+    assert clusters["url"].to_pylist() == clusters["caption"].to_pylist() == [None] * 3
+    assert clusters["key"].to_pylist() == ["a", "b", "c"]
+    assert [r.getMessage() for r in caplog.records if "url_column" in r.getMessage()] == [
+        "no column url or URL in the metadata (url_column tells another name); "
+        "results are keyed by row_id"
+    ]
+
+
+def test_data_set_of_one_row_is_one_cluster(tmp_path, write_dataset):
+    data = write_dataset(tmp_path / "data", [array(1)])
+    with dask.config.set(scheduler="synchronous"):
+        summary = run(data, tmp_path / "out")
+    assert (summary["rows"], summary["clusters"], summary["duplicates"]) == (1, 1, 0)
+
+
+def test_data_set_without_any_usable_row_is_refused_with_the_reason(tmp_path, write_dataset):
+    data = write_dataset(tmp_path / "data", [np.zeros((5, 3), np.float32)])
+    with (
+        dask.config.set(scheduler="synchronous"),
+        pytest.raises(
+            DedupError, match=r"data: none of 5 sampled embeddings is usable; all are ze"
+        ),
+    ):
+        run(data, tmp_path / "out")
+    assert not (tmp_path / "out" / "summary.json").exists()

@@ -1,0 +1,111 @@
+"""What stands outside the package and must agree with it: environment.yml, Makefile, README."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
+WITHOUT_PYPROJECT = {"python", "pip"}
+REQUIREMENT = re.compile(r"([A-Za-z0-9_.-]+)(?:\[[^]]*\])?\s*(.*)")
+
+
+def bounds(requirements: list[str]) -> dict[str, str]:
+    """Return the version bound of each name; extras are left out."""
+    matches = [REQUIREMENT.fullmatch(requirement) for requirement in requirements]
+    return {match[1]: match[2] for match in matches if match}
+
+
+@pytest.fixture(scope="module")
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+@pytest.fixture(scope="module")
+def environment() -> list:
+    return yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+
+
+@pytest.fixture(scope="module")
+def readme() -> str:
+    return (ROOT / "README.md").read_text()
+
+
+def test_environment_yml_has_the_names_and_bounds_of_pyproject(project, environment):
+    (pip,) = (entry["pip"] for entry in environment if isinstance(entry, dict))
+    listed = bounds([entry for entry in environment if isinstance(entry, str)])
+    listed |= bounds([entry for entry in pip if not entry.startswith("--editable")])
+    wanted = bounds([*project["dependencies"], *project["optional-dependencies"]["test"]])
+    wanted = {CONDA_NAMES.get(name, name): bound for name, bound in wanted.items()}
+    assert {n: bound for n, bound in listed.items() if n not in WITHOUT_PYPROJECT} == wanted
+
+
+def test_environment_yml_has_the_python_of_pyproject(project, environment):
+    assert f"python{project['requires-python']}" in environment
+
+
+def test_environment_yml_installs_the_package(environment):
+    (pip,) = (entry["pip"] for entry in environment if isinstance(entry, dict))
+    assert "--editable ." in pip
+
+
+def test_readme_names_only_targets_that_the_makefile_has(readme):
+    made = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(
+        re.findall(
+            r"\bmake ([a-z-]+)",
+            " ".join(re.findall(r"`[^`]*`|^ {4}.*$|^make .*$", readme, re.MULTILINE)),
+        )
+    )
+    assert {"run", "test"} <= named
+    assert named <= made
+
+
+def test_makefile_help_tells_every_target():
+    makefile = (ROOT / "Makefile").read_text()
+    phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    assert phony
+    told = subprocess.run(["make", "-C", ROOT, "help"], capture_output=True, text=True, check=True)
+    assert set(re.findall(r"^make ([a-z-]+) ", told.stdout, re.MULTILINE)) == set(phony[1].split())
+
+
+def test_readme_links_to_files_that_exist(readme):
+    links = [link for link in re.findall(r"\]\(([^)#]+)", readme) if ":" not in link]
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_readme_names_every_command_line_option_as_it_is(readme):
+    shown = subprocess.run(
+        [sys.executable, "-m", "dask_dedup.cli", "run", "--help"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    commands = [line for line in readme.splitlines() if "dask-dedup" in line]
+    options = set(re.findall(r"--[a-z][a-z-]+", " ".join(commands)))
+    assert options <= set(re.findall(r"--[a-z][a-z-]+", shown))
+
+
+def test_readme_snippet_runs_and_finds_what_an_exact_search_finds(readme, clipart, tmp_path):
+    (snippet,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    (tmp_path / "examples" / "data").mkdir(parents=True)
+    (tmp_path / "examples" / "data" / "clipart").symlink_to(clipart)
+    ran = subprocess.run(
+        [sys.executable, "-c", snippet],
+        cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    # examples/data/clipart/README.md, by brute force and scipy's components
+    assert ran.stdout.splitlines() == ["0.9: 5145", "0.95: 4261", "0.99: 2957"]
+    kept = pd.read_parquet(tmp_path / "deduplicated")
+    assert len(kept) == 10_248 - 2957
+    assert list(kept.columns) == ["row_id", "url", "caption"]
