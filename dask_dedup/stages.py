@@ -51,6 +51,7 @@ def layout_and_audit(
 def join_and_write(
     layout: CellLayout, group: CellGroup, threshold: float, threads: int, path: Path
 ) -> dict[str, int]:
+    """Find the edges of one group of cells and write the forest that they contract to."""
     result = join_group(layout, group, threshold, threads, spanning_edges)
     write_frame(path, result.edges)
     return {
@@ -61,14 +62,17 @@ def join_and_write(
 
 
 def contract_identical(layout: CellLayout, part: Part) -> pd.DataFrame:
+    """Return FOREST of a part's equal rows."""
     return forest_of_edges(read_identical(layout, part))
 
 
 def read_forest(path: Path) -> pd.DataFrame:
+    """Return FOREST from a file."""
     return pd.read_parquet(path)
 
 
 def write_forest(forest: pd.DataFrame, path: Path) -> dict[str, int]:
+    """Write FOREST to a file."""
     write_frame(path, forest)
     return {"edges": len(forest)}
 

@@ -144,13 +144,6 @@ def _reach(centroids: np.ndarray, weights: np.ndarray, margin: float) -> np.floa
     return np.float32(np.inf if np.isinf(margin) else 1.01 * margin * widest + SCORE_ERROR)
 
 
-def _reach(centroids: np.ndarray, weights: np.ndarray, margin: float) -> np.float32:
-    """Return how far below the best score any cell within the margin can be."""
-    centre = centroids.mean(axis=0)
-    widest = 2 * np.sqrt(((centroids - centre) ** 2 @ weights).max())
-    return np.float32(np.inf if np.isinf(margin) else 1.01 * margin * widest + SCORE_ERROR)
-
-
 def _nothing_yet(rows: int, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return room for the best cells of each row; one more than is kept, to see what is close."""
     shape = (rows, most + 1)

@@ -165,4 +165,4 @@ def _kmeans(points: np.ndarray, cells: int, seed: int) -> np.ndarray:
         max_points_per_centroid=len(points),
     )
     kmeans.train(np.ascontiguousarray(points, np.float32))
-    return kmeans.centroids
+    return np.asarray(kmeans.centroids)
