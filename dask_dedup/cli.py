@@ -6,7 +6,9 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import click
@@ -14,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dask_dedup.config import Settings, load_settings
-from dask_dedup.errors import DedupError, InputError
+from dask_dedup.errors import DedupError
 
 __all__ = ["main"]
 
@@ -114,8 +116,6 @@ def run(
     _configure_logging(console, verbose, quiet)
     overrides = {key.replace("__", "."): value for key, value in options.items()}
     settings = load_settings(config, overrides)
-    if not os.path.isdir(dataset):  # where Path.is_dir would raise, of a name too long, say
-        raise InputError(f"{dataset}: no such folder.")
     try:
         summary = _run(dataset, out, settings, overwrite, keep_stages, console)
     except KeyboardInterrupt:
@@ -133,21 +133,27 @@ def _run(
     keep_stages: bool,
     console: Console,
 ) -> dict[str, Any]:
-    from dask_dedup.deploy import local_cluster, memory_per_worker, worker_count
     from dask_dedup.io.dataset import read_dataset
-    from dask_dedup.pipeline import open_folder, run_stages
-    from dask_dedup.progress import choose_progress
 
     data = read_dataset(dataset, **settings.read.model_dump())
+
+    # These load for seconds: a fault in the input should not have to wait for them.
+    from dask_dedup.deploy import local_cluster, memory_per_worker, worker_count
+    from dask_dedup.io.run_folder import RunFolder
+    from dask_dedup.progress import choose_progress
+
     _tell(
         console, f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts, dimension {data.dim}"
     )
-    with open_folder(data, out, settings, overwrite) as folder:
+    with RunFolder(out, settings.for_result(), data.fingerprint, overwrite) as folder:
         if folder.is_finished():
             _tell(console, f"{out}: finished before with these settings; nothing to do")
             return folder.read_summary()
         folder.begin()
         progress = choose_progress(console)
+        # Seconds of imports, meanwhile the workers start.
+        importing = Thread(target=import_module, args=("dask_dedup.pipeline",), daemon=True)
+        importing.start()
         with local_cluster(settings.compute, folder.stages / "dask") as execute:
             workers, memory = worker_count(settings.compute), memory_per_worker(settings.compute)
             _tell(
@@ -155,6 +161,9 @@ def _run(
                 f"{workers} workers with {memory / 1e9:.1f} GB each; "
                 f"dashboard at {execute.dashboard}",
             )
+            importing.join()
+            from dask_dedup.pipeline import run_stages
+
             try:
                 return run_stages(data, folder, settings, execute, progress, keep_stages)
             finally:

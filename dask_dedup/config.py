@@ -150,6 +150,10 @@ class Settings(_Table):
         given = self.join.search_threshold
         return self.clusters.threshold if given is None else given
 
+    def for_result(self) -> dict[str, Any]:
+        """Return what the result depends on: everything but the workers and their share."""
+        return self.model_dump(exclude={"compute"})
+
     def to_toml(self) -> str:
         """Return all settings as TOML; a setting without a value is left out."""
         return tomli_w.dumps(self.model_dump(exclude_none=True))

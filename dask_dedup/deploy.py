@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from dask_dedup.tasks import OnResult
 
 __all__ = ["ClientExecutor", "local_cluster", "memory_per_worker", "worker_count"]
 
+_TASKS = "dask_dedup.stages"  # what the workers will run
 _MEMORY_SHARE = 0.75  # of the machine's memory, for all workers, where none is given
 
 
@@ -100,16 +103,31 @@ def local_cluster(compute: ComputeSettings, scratch: Path) -> Iterator[ClientExe
                 "distributed.nanny.pre-spawn-environ": environment,
                 "distributed.scheduler.no-workers-timeout": "5 minutes",
                 "distributed.worker.use-file-locking": False,
+                "distributed.worker.preload": [_TASKS],  # imported while the others start
             }
         ),
-        LocalCluster(
+        _start_cluster(compute, scratch) as cluster,
+        Client(cluster) as client,
+    ):
+        yield ClientExecutor(client)
+
+
+def _start_cluster(compute: ComputeSettings, scratch: Path) -> LocalCluster:
+    """Start workers that Ctrl-C does not reach: they end with the cluster, without a traceback.
+
+    A terminal interrupts all processes of the command. The workers, and those that replace a
+    worker later, inherit the block from the thread that is started here and starts them.
+    """
+    resource_tracker.ensure_running()  # would lift the block, were it started meanwhile
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return LocalCluster(
             n_workers=worker_count(compute),
             threads_per_worker=1,
             memory_limit=memory_per_worker(compute),
             dashboard_address="127.0.0.1:0",
             local_directory=str(scratch),
             silence_logs=logging.CRITICAL,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield ClientExecutor(client)
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from pathlib import Path
@@ -41,7 +42,9 @@ from dask_dedup.stages import (
 )
 from dask_dedup.tasks import Execute, NoProgress, Progress, compute_tasks
 
-__all__ = ["open_folder", "run", "run_stages"]
+__all__ = ["run", "run_stages"]
+
+logger = logging.getLogger(__name__)
 
 
 def run(
@@ -82,15 +85,11 @@ def run(
     """
     settings = settings or Settings()
     data = read_dataset(dataset, **settings.read.model_dump())
-    with open_folder(data, Path(out), settings, overwrite) as folder:
+    with RunFolder(Path(out), settings.for_result(), data.fingerprint, overwrite) as folder:
         if folder.is_finished():
             return folder.read_summary()
+        folder.begin()
         return run_stages(data, folder, settings, execute, progress or NoProgress(), keep_stages)
-
-
-def open_folder(data: Dataset, out: Path, settings: Settings, overwrite: bool) -> RunFolder:
-    """Return the run's folder, not yet entered; workers and threads do not belong to a run."""
-    return RunFolder(out, settings.model_dump(exclude={"compute"}), data.fingerprint, overwrite)
 
 
 def run_stages(
@@ -101,8 +100,7 @@ def run_stages(
     progress: Progress,
     keep_stages: bool,
 ) -> dict[str, Any]:
-    """Do what `run` does, in a folder that is open and not finished."""
-    folder.begin()
+    """Do what `run` does, in a folder that is claimed with `RunFolder.begin`."""
     times: list[StageTime] = []
     with TreeMemory() as memory:
         began = time.perf_counter()
@@ -204,8 +202,15 @@ class _Chain:
                 if settings.audit.queries:
                     queries = sample_queries(layout.parts, settings.audit.queries, settings.seed)
                     np.savez(where / "queries.npz", row_ids=queries.row_ids, rows=queries.rows)
+                logger.debug(
+                    "PCA: %d of %d axes keep %.1f %% of the sample's variance",
+                    pca.kept,
+                    self.data.dim,
+                    100 * pca.variance_share,
+                )
                 trained = {"kept": layout.kept, "cells": layout.cells}
                 write_json(where / "trained.json", trained)
+            logger.debug("cells: %d for %d rows", trained["cells"], self.data.rows)
             self.progress.advance(self.data.rows)
             parts = self.data.filled_parts
             return CellLayout(str(where), parts, trained["kept"], trained["cells"])
@@ -232,6 +237,11 @@ class _Chain:
         self.audit_seconds = sum(record["audit_seconds"] for record in records)
         done = sum(record["rows"] for record in records)
         _conserve("layout", done, self.data.rows)
+        logger.debug(
+            "layout: %(distinct)d distinct rows make %(visits)d visits; %(identical)d repeat an "
+            "earlier row of their part, %(invalid)d are invalid",
+            self.layout_counts,
+        )
 
     def join(self, layout: CellLayout) -> None:
         """Join inside the cells: one forest per task."""
@@ -251,6 +261,12 @@ class _Chain:
         self.join_counts = {
             key: sum(record[key] for record in records) for key in ("candidates", "pairs")
         }
+        logger.debug(
+            "join: %d tasks; the filter let %d candidates through, %d were pairs",
+            len(tasks),
+            self.join_counts["candidates"],
+            self.join_counts["pairs"],
+        )
         _conserve("join", sum(record["visits"] for record in records), visits)
         self._groups = groups
 

@@ -9,12 +9,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
 import dask
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
@@ -65,7 +68,7 @@ def test_help_names_every_option_and_its_default():
     result = CliRunner().invoke(cli.main, ["run", "--help"], terminal_width=200)
     assert result.exit_code == 0
     options = [option for param in cli.run.params for option in param.opts if option[:1] == "-"]
-    assert len(options) > 20
+    assert len(options) == 19
     assert [option for option in options if option not in result.output] == []
     for text in ("[default: 0.95]", "[default: one per core]", "130 interrupted", "-h, --help"):
         assert text in result.output
@@ -219,9 +222,7 @@ def test_run_prints_facts_on_stderr_and_the_summary_on_stdout(finished):
     summary = read_json(finished.out / "summary.json")
     shown = [line.split() for line in finished.done.stdout.splitlines()]
     assert ["rows", "931"] in shown
-    assert [words[1] for words in shown if words[:1] == ["duplicates"]] == [
-        f"{summary['duplicates']:,}"
-    ]
+    assert ["duplicates", f"{summary['duplicates']:,}"] in [words[:2] for words in shown]
     assert f"results in {finished.out}: " in finished.done.stdout
     assert "\x1b" not in finished.done.stdout + finished.done.stderr
 
@@ -258,6 +259,21 @@ def test_run_again_says_finished_and_does_nothing(finished):
     assert {p: p.stat().st_mtime_ns for p in finished.out.rglob("*")} == before
 
 
+def _left_of_group(group: int, timeout_seconds: float = 20) -> list[str]:
+    """Return the names of the processes of a group that do not end in time."""
+    end = time.monotonic() + timeout_seconds
+    while True:
+        left = []
+        for process in psutil.process_iter(["name", "status"]):
+            with suppress(ProcessLookupError):
+                ours = os.getpgid(process.pid) == group
+                if ours and process.info["status"] != psutil.STATUS_ZOMBIE:
+                    left.append(process.info["name"])
+        if not left or time.monotonic() > end:
+            return left
+        time.sleep(0.1)
+
+
 def test_run_interrupted_exits_130_and_the_same_command_completes(small, tmp_path):
     out = tmp_path / "out"
     arguments = [*COMMAND, "run", str(small), str(out), "--workers", "1", "--audit-queries", "100"]
@@ -281,8 +297,7 @@ def test_run_interrupted_exits_130_and_the_same_command_completes(small, tmp_pat
     assert not {"clusters", "forest", "invalid", "summary.json", ".lock"} & set(os.listdir(out))
 
     before = (out / "stages" / "layout" / "trained.json").stat().st_mtime_ns
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)  # no worker is left
+    assert _left_of_group(process.pid) == []
     done = command("run", small, out, "--workers", 1, "--audit-queries", 100, "-q", "--keep-stages")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert sorted(os.listdir(out)) == sorted([*RESULTS, "stages"])

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import binomtest
+from scipy.special import betaincinv
 
 from dask_dedup.compress.pca import PcaModel, filter_radius
 from dask_dedup.compress.sample import hash_rows, sample_row_ids
@@ -183,23 +183,30 @@ def judge(queries: np.ndarray, pairs: pd.DataFrame, labels: pd.DataFrame, seed: 
     true_pairs, united_pairs = (int(total) for total in counts.sum(axis=0))
     if not with_pairs:
         return AuditResult(len(queries), 0, 0, None, None, None, 0, 0, None, None, None)
-    interval = binomtest(all_united, with_pairs).proportion_ci(0.95, method="exact")
+    low, high = _clopper_pearson(all_united, with_pairs)
     draws = np.random.default_rng(seed).integers(0, with_pairs, (_BOOTSTRAP, with_pairs))
     totals = counts[draws].sum(axis=1)
-    low, high = np.quantile(totals[:, 1] / totals[:, 0], [0.025, 0.975])
+    recall_low, recall_high = np.quantile(totals[:, 1] / totals[:, 0], [0.025, 0.975])
     return AuditResult(
         queries=len(queries),
         queries_with_pairs=with_pairs,
         all_united=all_united,
         all_united_share=all_united / with_pairs,
-        all_united_low=float(interval.low),
-        all_united_high=float(interval.high),
+        all_united_low=low,
+        all_united_high=high,
         true_pairs=true_pairs,
         united_pairs=united_pairs,
         pair_recall=united_pairs / true_pairs,
-        pair_recall_low=float(low),
-        pair_recall_high=float(high),
+        pair_recall_low=float(recall_low),
+        pair_recall_high=float(recall_high),
     )
+
+
+def _clopper_pearson(successes: int, trials: int) -> tuple[float, float]:
+    """Return the exact 95 % interval of a share (Clopper and Pearson, 1934)."""
+    low = betaincinv(successes, trials - successes + 1, 0.025) if successes else 0.0
+    high = betaincinv(successes + 1, trials - successes, 0.975) if successes < trials else 1.0
+    return float(low), float(high)
 
 
 def _cluster_of(row_ids: pd.Series, labels: pd.DataFrame) -> np.ndarray:

@@ -7,13 +7,16 @@ diameter of the graph.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import dask.dataframe as dd
 import pandas as pd
 from dask.delayed import Delayed, delayed
 
 from dask_dedup.graph.forest import forest_of_edges, label_forest, merge_forests
 from dask_dedup.schema import FOREST, LABELS
+
+if TYPE_CHECKING:
+    import dask.dataframe as dd
 
 __all__ = ["label_components", "merge_tree", "spanning_forest"]
 
@@ -33,6 +36,8 @@ def spanning_forest(edges: dd.DataFrame) -> dd.DataFrame:
     dask DataFrame
         FOREST: lazy, one partition.
     """
+    import dask.dataframe as dd
+
     forests = [delayed(forest_of_edges)(partition) for partition in edges.to_delayed()]
     return dd.from_delayed([merge_tree(forests)], meta=FOREST, prefix="spanning-forest")
 
@@ -70,6 +75,8 @@ def label_components(
     dask DataFrame
         LABELS, indexed by ``row_id``: lazy, one partition per part, known divisions.
     """
+    import dask.dataframe as dd
+
     (only,) = forest.to_delayed()
     labels = delayed(label_forest)(only, threshold)
     starts, stops = divisions[:-1], [*divisions[1:-1], divisions[-1] + 1]

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from dask.delayed import delayed
 
+from dask_dedup.errors import InputError
 from dask_dedup.io.metadata import MetadataColumns, read_metadata, to_pandas, unify_columns
 from dask_dedup.io.parts import EmbeddingFile, Part, find_files, read_rows, scan_parts
 
@@ -154,6 +155,8 @@ def read_dataset(
     5
     """
     folder = Path(path)
+    if not os.path.isdir(folder):  # where Path.is_dir would raise, of a name too long, say
+        raise InputError(f"{folder}: no such folder.")
     embedding_paths = find_files(folder / "img_emb", ".npy")
     metadata_paths = find_files(folder / "metadata", ".parquet")
     text_folder = folder / "text_emb"

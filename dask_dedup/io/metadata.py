@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dask_dedup.errors import InputError
-from dask_dedup.io.parts import Part
+from dask_dedup.io.parts import Part, one_line
 from dask_dedup.schema import RESERVED_COLUMNS, STRING
 
 __all__ = ["MetadataColumns", "read_metadata", "to_pandas", "unify_columns"]
@@ -91,7 +91,7 @@ def unify_columns(
         except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
             raise InputError(
                 f"{part.metadata_path}: its columns do not fit those of "
-                f"{filled_first[0][0].metadata_path} ({error}). "
+                f"{filled_first[0][0].metadata_path} ({one_line(error)}). "
                 f"Write them with one type in all parts."
             ) from error
 
@@ -133,7 +133,7 @@ def read_metadata(part: Part, columns: MetadataColumns) -> pa.Table:
             table = file.read(columns=None if nested else [n for n in wanted if n in present])
             rows = file.metadata.num_rows
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise InputError(f"{part.metadata_path}: cannot be read ({error}).") from error
+        raise InputError(f"{part.metadata_path}: cannot be read ({one_line(error)}).") from error
     if rows != part.rows:
         raise InputError(
             f"{part.metadata_path}: {rows} rows, but it had {part.rows} when the run began."
@@ -147,7 +147,8 @@ def read_metadata(part: Part, columns: MetadataColumns) -> pa.Table:
             arrays.append(table.column(source).cast(field.type))
         except pa.ArrowException as error:
             raise InputError(
-                f"{part.metadata_path}: column {source!r} cannot be read as {field.type} ({error})."
+                f"{part.metadata_path}: column {source!r} cannot be read as {field.type} "
+                f"({one_line(error)})."
             ) from error
     return pa.Table.from_arrays(arrays, schema=columns.schema)
 

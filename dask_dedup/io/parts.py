@@ -24,6 +24,7 @@ __all__ = [
     "find_files",
     "gather_by_row",
     "gather_rows",
+    "one_line",
     "read_npy_header",
     "read_rows",
     "scan_parts",
@@ -151,7 +152,7 @@ def read_npy_header(path: str) -> EmbeddingFile:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
     except Exception as error:  # numpy raises half a dozen kinds on damaged headers
         raise InputError(
-            f"{path}: expected a .npy file, but its header cannot be read ({error}). "
+            f"{path}: expected a .npy file, but its header cannot be read ({one_line(error)}). "
             f"The file is damaged or of another format; write it again with numpy.save."
         ) from error
     if dtype.hasobject:
@@ -187,12 +188,18 @@ def read_metadata_footer(path: str) -> tuple[int, pa.Schema]:
         with pq.ParquetFile(path) as file:
             return file.metadata.num_rows, file.schema_arrow
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
+        text = error.strerror or one_line(error)
+        raise InputError(f"{path}: cannot be read ({text}).") from error
     except (pa.ArrowException, ValueError) as error:  # ValueError: names that are no UTF-8
         raise InputError(
-            f"{path}: expected a parquet file, but it cannot be read ({error}). "
+            f"{path}: expected a parquet file, but it cannot be read ({one_line(error)}). "
             f"The file is damaged or of another format."
         ) from error
+
+
+def one_line(error: Exception) -> str:
+    """Return what an error says without its line breaks, to be quoted in ours."""
+    return " ".join(str(error).split())
 
 
 def scan_parts(
