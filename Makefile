@@ -35,7 +35,7 @@ test: $(INSTALLED_TEST) ## run the tests, slow ones left out, and the examples i
 	$(BIN)/python -m pytest -q -m "not slow" --doctest-modules dask_dedup tests
 
 test-slow: $(INSTALLED_TEST) ## run the tests that take minutes
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -m slow || [ $$? -eq 5 ] # 5: there is none
 
 check: $(INSTALLED_TEST) ## check format, lint and types, then `make test`: what CI runs
 	$(BIN)/ruff format --check .

@@ -27,8 +27,8 @@ import pandas as pd
 import torch
 
 from dask_dedup.compress.pca import filter_radius
-from dask_dedup.index.layout import CellLayout, read_cell_counts, read_records
-from dask_dedup.io.parts import gather_by_row
+from dask_dedup.index.layout import CellLayout, read_cell_counts, read_identical, read_records
+from dask_dedup.io.parts import Part, gather_by_row
 from dask_dedup.schema import EDGES
 from dask_dedup.search.sign_filter import left_factor, near_pairs, right_factor
 from dask_dedup.search.verify import cosine_pairs, exact_rows
@@ -165,14 +165,14 @@ def join_cells(layout: CellLayout, threshold: float, threads: int = 1) -> dd.Dat
     Returns
     -------
     dask DataFrame
-        EDGES: lazy, one partition per task, repeated where a pair meets in two cells.
+        EDGES: lazy; one partition per task, where a pair may stand in two of them, and one per
+        part with the edges of rows that are equal inside it.
     """
     import dask.dataframe as dd
 
-    groups = plan_groups(layout) or [CellGroup(0, 0, 0, None, None, 0.0)]
     return dd.from_map(
         _join_edges,
-        groups,
+        [*plan_groups(layout), *layout.parts],
         layout=layout,
         threshold=threshold,
         threads=threads,
@@ -182,9 +182,11 @@ def join_cells(layout: CellLayout, threshold: float, threads: int = 1) -> dd.Dat
 
 
 def _join_edges(
-    group: CellGroup, layout: CellLayout, threshold: float, threads: int
+    source: CellGroup | Part, layout: CellLayout, threshold: float, threads: int
 ) -> pd.DataFrame:
-    return join_group(layout, group, threshold, threads).edges
+    if isinstance(source, Part):
+        return read_identical(layout, source)
+    return join_group(layout, source, threshold, threads).edges
 
 
 def _falling_cost(group: CellGroup) -> tuple[float, int]:
