@@ -118,7 +118,7 @@ def run_stages(
         write_histogram_csv(histogram, folder.path / "histogram.csv")
         plot_histogram(histogram, settings.clusters.threshold, folder.path / "histogram.png")
         with write_aside(folder.path / "settings.toml") as temporary:
-            temporary.write_text(f"# dask-dedup run {data.path}\n{settings.to_toml()}")
+            temporary.write_text(settings.to_toml(), encoding="utf-8")
     summary = {
         "dataset": data.path,
         **counts,
@@ -346,7 +346,9 @@ class _Timed:
         self.chain.progress.start(self.name, self.rows)
         self.began = time.perf_counter()
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            return
         seconds = time.perf_counter() - self.began
         self.chain.times.append(StageTime(self.name, seconds, self.rows))
         self.chain.progress.finish()

@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dask_dedup.compress.pca import (
+    COORDINATE_ERROR,
+    filter_radius,
+    fit_axes,
+    load_pca,
+    save_pca,
+)
+from dask_dedup.compress.vectors import prepare_block
+from dask_dedup.errors import InputError
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def images(rows, kept, dtype="f4"):
+    sample = torch.from_numpy(unit(rows)).float()
+    model = fit_axes(sample, kept)
+    return model.transform(prepare_block(rows.astype(dtype))).half().double().numpy()
+
+
+def test_fit_axes_equals_numpys_svd():
+    rows = np.random.default_rng(0).normal(size=(200, 12)) * np.arange(1, 13)
+    model = fit_axes(torch.from_numpy(rows), 5)
+    centred = rows - rows.mean(axis=0)
+    _, values, vectors = np.linalg.svd(centred, full_matrices=False)
+    np.testing.assert_allclose(np.abs(np.sum(model.axes.T * vectors[:5], axis=1)), 1, atol=1e-9)
+    assert model.variance_share == pytest.approx((values[:5] ** 2).sum() / (values**2).sum())
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    dim=st.integers(2, 40),
+    kept=st.integers(1, 48),
+    spread=st.sampled_from([1e-4, 1e-2, 0.3, 3.0]),
+    dtype=st.sampled_from(["f2", "f4", "f8"]),
+)
+def test_transform_never_lengthens_a_distance(seed, dim, kept, spread, dtype):
+    """Stored images lie within COORDINATE_ERROR of a map that shortens distances."""
+    rng = np.random.default_rng(seed)
+    rows = (rng.normal(size=dim) + spread * rng.normal(size=(30, dim))).astype(dtype)
+    rows[1] = -rows[0]
+    rows[2] = rows[0]
+    exact = unit(rows.astype("f8"))
+    stored = images(rows.astype("f8"), kept, dtype)
+    true = np.linalg.norm(exact[:, None] - exact[None], axis=2)
+    seen = np.linalg.norm(stored[:, None] - stored[None], axis=2)
+    assert (seen <= true + 2 * COORDINATE_ERROR).all()
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.9, 0.95, 0.999, 1.0])
+def test_filter_radius_loses_no_pair_at_the_threshold(threshold):
+    rng = np.random.default_rng(1)
+    base = unit(rng.normal(size=(300, 64)))
+    other = unit(rng.normal(size=(300, 64)))
+    other = unit(other - (other * base).sum(axis=1, keepdims=True) * base)
+    turned = threshold * base + np.sqrt(1 - threshold**2) * other
+    stored = images(np.concatenate([base, turned]), 16)
+    assert (np.linalg.norm(stored[:300] - stored[300:], axis=1) <= filter_radius(threshold)).all()
+
+
+def test_transform_exactly_equals_the_matrix_product():
+    rows = np.random.default_rng(2).normal(size=(50, 20)).astype("f4")
+    model = fit_axes(torch.from_numpy(unit(rows)), 6)
+    expected = (unit(rows.astype("f8")) - model.mean) @ model.axes
+    np.testing.assert_allclose(model.transform_exactly(rows), expected, atol=1e-12)
+    np.testing.assert_allclose(model.transform(prepare_block(rows))[:, :6], expected, atol=1e-5)
+
+
+def test_save_and_load_pca_give_the_same_model(tmp_path):
+    model = fit_axes(torch.randn(40, 8, generator=torch.Generator().manual_seed(0)), 3)
+    save_pca(model, tmp_path / "model.safetensors")
+    loaded = load_pca(tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(loaded.axes, model.axes)
+    np.testing.assert_array_equal(loaded.mean, model.mean)
+    assert loaded.variance_share == model.variance_share
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"\x80\x04]\x94."])
+def test_load_pca_foreign_file_is_refused(tmp_path, content):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"model\.safetensors: not a model file"):
+        load_pca(path)
+
+
+def test_load_pca_missing_file_is_refused(tmp_path):
+    with pytest.raises(InputError, match="not a model file"):
+        load_pca(tmp_path / "none")

@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+
+from dask_dedup import build_cells, fit_pca, read_dataset
+from dask_dedup.index.layout import (
+    layout_part,
+    read_cell_counts,
+    read_identical,
+    read_invalid,
+    read_records,
+)
+
+
+def build(folder, path, **options):
+    data = read_dataset(path)
+    return build_cells(data, fit_pca(data, 6), folder, **options)
+
+
+def clustered(rows, dim=8, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(20, dim))[rng.integers(0, 20, rows)] + rng.normal(size=(rows, dim)) / 5
+
+
+def all_records(layout):
+    return read_records(layout, 0, layout.cells)
+
+
+def test_layout_every_usable_distinct_row_visits_at_least_one_cell(tmp_path, write_dataset):
+    rows = clustered(3000).astype("f4")
+    rows[5] = np.nan
+    rows[6] = 0
+    rows[2000] = rows[7] = rows[2]
+    layout = build(tmp_path / "cells", write_dataset(tmp_path / "d", np.split(rows, 3)), cells=30)
+    records, bounds = all_records(layout)
+    usable = np.setdiff1d(np.arange(3000), [5, 6, 7])  # 2000 lies in another part than 2
+    np.testing.assert_array_equal(np.unique(records["row_id"]), usable)
+    np.testing.assert_array_equal(np.diff(bounds), read_cell_counts(layout))
+    cell = np.repeat(np.arange(layout.cells), np.diff(bounds))
+    pairs = np.stack([cell, records["row_id"]])
+    assert len(np.unique(pairs, axis=1).T) == len(records)  # no row twice in a cell
+    assert (np.diff(cell * 10_000 + records["row_id"]) > 0).all()  # by cell, then by row
+
+
+def test_layout_identical_and_invalid_rows_are_set_aside(tmp_path, write_dataset):
+    rows = clustered(100).astype("f2")
+    rows[[10, 30, 90]] = rows[3]
+    rows[50] = np.inf
+    layout = build(tmp_path / "cells", write_dataset(tmp_path / "d", [rows[:60], rows[60:]]))
+    first, second = (read_identical(layout, part) for part in layout.parts)
+    assert first.to_numpy().tolist() == [[3, 10, 1], [3, 30, 1]]
+    assert second.empty
+    assert read_invalid(layout, layout.parts[0]).to_numpy().tolist() == [[50, 2]]
+
+
+def test_layout_counts_add_up(tmp_path, write_dataset):
+    rows = clustered(500).astype("f4")
+    rows[10] = rows[20]
+    rows[30] = 0
+    layout = build(tmp_path / "cells", write_dataset(tmp_path / "d", [rows]))
+    counts = layout_part(layout, layout.parts[0])
+    assert (counts.rows, counts.invalid, counts.identical, counts.distinct) == (500, 1, 1, 498)
+    assert counts.visits == len(all_records(layout)[0])
+
+
+@pytest.mark.parametrize("cuts", [[], [1], [1500, 1500], [700, 701, 2999]])
+def test_layout_does_not_depend_on_the_parts(tmp_path, write_dataset, cuts, monkeypatch):
+    rows = clustered(3000).astype("f4")
+    whole = build(tmp_path / "one", write_dataset(tmp_path / "a", [rows]), cells=30)
+    monkeypatch.setattr("dask_dedup.index.layout._BLOCK_ROWS", 777)
+    cut = build(tmp_path / "two", write_dataset(tmp_path / "b", np.split(rows, cuts)), cells=30)
+    expected, expected_bounds = all_records(whole)
+    records, bounds = all_records(cut)
+    np.testing.assert_array_equal(bounds, expected_bounds)
+    np.testing.assert_array_equal(records["row_id"], expected["row_id"])
+    np.testing.assert_allclose(records["image"], expected["image"], atol=2e-3)
+
+
+def test_read_records_range_equals_its_slice(tmp_path, write_dataset):
+    rows = clustered(2000).astype("f4")
+    layout = build(tmp_path / "cells", write_dataset(tmp_path / "d", np.split(rows, 4)), cells=20)
+    records, bounds = all_records(layout)
+    some, some_bounds = read_records(layout, 5, 9)
+    assert some.tobytes() == records[bounds[5] : bounds[9]].tobytes()
+    np.testing.assert_array_equal(some_bounds, bounds[5:10] - bounds[5])
+
+
+def test_layout_equal_hashes_of_different_rows_are_not_taken_for_equal(
+    tmp_path, write_dataset, monkeypatch
+):
+    monkeypatch.setattr(
+        "dask_dedup.index.layout._hash_rows", lambda words: np.zeros(len(words), np.uint64)
+    )
+    rows = clustered(50).astype("f4")
+    rows[20] = rows[0]
+    layout = build(tmp_path / "cells", write_dataset(tmp_path / "d", [rows]))
+    assert read_identical(layout, layout.parts[0]).to_numpy().tolist() == [[0, 20, 1]]
+    assert len(np.unique(all_records(layout)[0]["row_id"])) == 49

@@ -1,0 +1,28 @@
+import pytest
+
+from dask_dedup.report.histogram import histogram_frame
+from dask_dedup.report.summary import StageTime, count_clusters, versions
+
+
+def test_count_clusters_by_hand():
+    """13 singles, 3 clusters of two, 1 of five: 24 valid rows; 7 invalid ones are in no count."""
+    counts = count_clusters(histogram_frame({1: 13, 2: 3, 5: 1}), rows=31, invalid_rows=7)
+    assert counts == {
+        "rows": 31,
+        "invalid_rows": 7,
+        "clusters": 17,
+        "duplicates": 7,
+        "duplicate_fraction": 7 / 24,
+        "clusters_of_two_or_more": 4,
+        "largest_cluster": 5,
+    }
+
+
+def test_stage_time_is_json_with_a_rate():
+    assert StageTime("join", 2.0, 100) == {"name": "join", "seconds": 2.0, "rows_per_second": 50.0}
+
+
+def test_versions_name_what_the_result_depends_on():
+    assert {"dask_dedup", "python", "dask", "faiss-cpu", "torch"} <= set(versions())
+    with pytest.raises(Exception, match="no-such-package"):
+        versions(["no-such-package"])

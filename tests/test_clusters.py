@@ -1,0 +1,93 @@
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from dask_dedup import (
+    build_cells,
+    fit_pca,
+    join_cells,
+    join_clusters,
+    label_components,
+    read_dataset,
+    spanning_forest,
+)
+from dask_dedup.clusters import clusters_of_part, write_clusters
+from dask_dedup.schema import CLUSTERS, LABELS, check_frame
+
+
+@pytest.fixture
+def data(tmp_path, write_dataset):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(40, 6)).astype("f4")
+    rows[25] = rows[3] + 1e-4
+    rows[31] = rows[3]
+    rows[10] = np.nan
+    parts = np.split(rows, [8, 8, 20, 30])  # the second part is empty
+    start = np.cumsum([0, *(len(part) for part in parts)])
+    metadata = [
+        pd.DataFrame(
+            {
+                "URL": [f"u{start[i] + j}" for j in range(len(part))],
+                "TEXT": [None if j % 3 else "é\n" for j in range(len(part))],
+                "width": pd.array([None if j % 2 else j for j in range(len(part))], "Int64"),
+                "cluster_id": [f"mine {start[i] + j}" for j in range(len(part))],
+            }
+        ).astype({"URL": "str", "TEXT": "str", "cluster_id": "str"})
+        for i, part in enumerate(parts)
+    ]
+    folder = write_dataset(tmp_path / "data", parts, metadata)
+    return read_dataset(folder), pd.concat(metadata, ignore_index=True)
+
+
+def chain(data, folder):
+    layout = build_cells(data, fit_pca(data, 4), folder)
+    forest = spanning_forest(join_cells(layout, 0.99))
+    labels = label_components(forest, 0.99, data.divisions)
+    return join_clusters(data, labels, layout), labels
+
+
+def test_join_clusters_equals_a_pandas_join(tmp_path, data):
+    data, metadata = data
+    lazy, labels = chain(data, tmp_path / "cells")
+    assert lazy.npartitions == 4
+    clusters = check_frame(lazy.compute().reset_index(drop=True), CLUSTERS, "clusters")
+    labels = labels.compute()
+    assert labels["cluster_id"].to_dict() == {3: 3, 25: 3, 31: 3}
+    expected = pd.DataFrame({"row_id": np.arange(40)}).join(labels)
+    expected["cluster_id"] = expected["cluster_id"].fillna(expected["row_id"]).astype("int64")
+    expected["cluster_size"] = expected["cluster_size"].fillna(1).astype("int64")
+    for name in ("row_id", "cluster_id", "cluster_size"):
+        assert clusters[name].tolist() == expected[name].tolist()
+    assert clusters["is_representative"].tolist() == [row not in (25, 31) for row in range(40)]
+    assert clusters["is_valid"].tolist() == [row != 10 for row in range(40)]
+    assert clusters["url"].tolist() == metadata["URL"].tolist()
+    assert clusters["source_cluster_id"].tolist() == metadata["cluster_id"].tolist()
+    assert clusters["caption"].isna().tolist() == metadata["TEXT"].isna().tolist()
+    assert clusters["width"].fillna(-1).tolist() == metadata["width"].fillna(-1).tolist()
+
+
+def test_join_clusters_is_lazy(tmp_path, data, no_compute):
+    data, _ = data
+    layout = build_cells(data, fit_pca(data, 4), tmp_path / "cells")
+    with no_compute():
+        labels = label_components(spanning_forest(join_cells(layout, 0.9)), 0.9, data.divisions)
+        join_clusters(data, labels, layout)
+
+
+def test_write_clusters_keeps_types_and_counts_representatives(tmp_path, data):
+    data, _ = data
+    labels = pd.DataFrame(
+        {"cluster_id": [3, 3], "cluster_size": [2, 2]}, index=pd.Index([3, 25], name="row_id")
+    ).astype(LABELS.dtypes)
+    none = np.empty(0, np.int64)
+    counts = write_clusters(data.parts[0], data.columns, labels, none, tmp_path / "a.parquet")
+    assert counts == {"rows": 8, "invalid_rows": 0, "sizes": {"1": 7, "2": 1}}
+    counts = write_clusters(
+        data.parts[2], data.columns, labels, np.array([10]), tmp_path / "b.parquet"
+    )
+    assert counts == {"rows": 12, "invalid_rows": 1, "sizes": {"1": 11}}
+    schema = clusters_of_part(data.parts[1], data.columns, labels, none).schema
+    assert schema.field("similarity_to_representative").type == pa.float32()
+    assert schema.field("width").type == pa.int64()
+    assert schema.field("caption").type == pa.string()

@@ -1,0 +1,82 @@
+"""Real worker processes."""
+
+import os
+import signal
+import threading
+import time
+
+import pandas as pd
+import pytest
+
+from dask_dedup import Settings, read_dataset
+from dask_dedup.deploy import local_cluster, memory_per_worker, worker_count
+from dask_dedup.io.run_folder import RunFolder
+from dask_dedup.pipeline import run_stages
+from dask_dedup.tasks import NoProgress
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # a killed worker's sockets
+
+
+def run(clipart, out, execute, progress=None, threads=1):
+    data = read_dataset(clipart)
+    settings = Settings.model_validate({"compute": {"threads": threads}})
+    with RunFolder(out, settings.for_result(), data.fingerprint) as folder:
+        folder.begin()
+        run_stages(data, folder, settings, execute, progress or NoProgress(), False)
+    return pd.read_parquet(out / "clusters", columns=["row_id", "cluster_id"])
+
+
+@pytest.fixture(scope="module")
+def expected(clipart, tmp_path_factory):
+    from dask_dedup import run as run_here
+
+    out = tmp_path_factory.mktemp("expected") / "out"
+    run_here(clipart, out)
+    return pd.read_parquet(out / "clusters", columns=["row_id", "cluster_id"])
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(1, 2), (3, 1)])
+def test_run_gives_the_same_clusters_on_any_workers_and_threads(
+    clipart, tmp_path, expected, workers, threads
+):
+    compute = Settings.model_validate(
+        {"compute": {"workers": workers, "threads": threads, "memory": "4GB"}}
+    ).compute
+    with local_cluster(compute, tmp_path / "dask") as execute:
+        assert len(execute.client.scheduler_info()["workers"]) == workers
+        clusters = run(clipart, tmp_path / "out", execute, threads=threads)
+    pd.testing.assert_frame_equal(clusters, expected)
+
+
+class KillInJoin(NoProgress):
+    """Kills a worker as the join begins."""
+
+    def __init__(self, client):
+        self.client = client
+        self.killed = threading.Event()
+
+    def start(self, stage, rows):
+        if stage == "join":
+            threading.Thread(target=self._kill).start()
+
+    def _kill(self):
+        time.sleep(0.05)
+        os.kill(next(iter(self.client.run(os.getpid).values())), signal.SIGKILL)
+        self.killed.set()
+
+
+def test_run_survives_a_killed_worker(clipart, tmp_path, expected):
+    compute = Settings.model_validate({"compute": {"workers": 2, "memory": "4GB"}}).compute
+    with local_cluster(compute, tmp_path / "dask") as execute:
+        progress = KillInJoin(execute.client)
+        clusters = run(clipart, tmp_path / "out", execute, progress)
+        assert progress.killed.wait(10)
+    pd.testing.assert_frame_equal(clusters, expected)
+
+
+def test_worker_count_and_memory_follow_the_settings():
+    compute = Settings.model_validate({"compute": {"workers": 3, "memory": "2GB"}}).compute
+    assert worker_count(compute) == 3
+    assert memory_per_worker(compute) == 2_000_000_000
+    compute = Settings.model_validate({"compute": {"threads": 1}}).compute
+    assert worker_count(compute) == len(os.sched_getaffinity(0))
