@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -89,8 +90,12 @@ class RunFolder:
 
     @property
     def digest(self) -> str:
-        """Digest of settings and input."""
-        return digest_of({"settings": dict(self.settings), "input": self.fingerprint})
+        """Digest of settings, input and this package's version."""
+        return digest_of({"settings": dict(self.settings), **self._origin})
+
+    @property
+    def _origin(self) -> dict[str, str]:
+        return {"input": self.fingerprint, "version": version("dask_dedup")}
 
     @property
     def stages(self) -> Path:
@@ -113,13 +118,15 @@ class RunFolder:
             changed = _changed_keys(state.get("settings", {}), self.settings)
             if state.get("input") != self.fingerprint:
                 changed.append("the input files")
+            if state.get("version") != version("dask_dedup"):
+                changed.append("the version of dask_dedup")
             logger.warning("%s: changed since the last run: %s", self.path, ", ".join(changed))
         (self.path / "summary.json").unlink(missing_ok=True)
         self._write_state(finished=False)
 
     def stage(self, name: str, settings: Mapping[str, Any]) -> Stage:
-        """Return a stage under ``stages/`` that depends on ``settings`` and on the input."""
-        return Stage(self.stages / name, {**settings, "input": self.fingerprint})
+        """Return a stage under ``stages/`` that depends on ``settings``, input and version."""
+        return Stage(self.stages / name, {**settings, **self._origin})
 
     def publish(self, made: Path) -> None:
         """Rename a finished folder into place; nothing to do if an interrupted run has done it.
@@ -184,7 +191,7 @@ class RunFolder:
                 "tool": _TOOL,
                 "finished": finished,
                 "digest": self.digest,
-                "input": self.fingerprint,
+                **self._origin,
                 "settings": dict(self.settings),
             },
         )
