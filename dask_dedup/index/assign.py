@@ -62,14 +62,18 @@ def set_margins(model: CellModel, sample: np.ndarray, probes: float, visits: flo
     visits : float
         Cells visited per row on average, at most `MOST_VISITS` for any.
     """
-    everywhere = replace(model, margins=np.array([np.inf, np.inf]))
+    unlimited = np.array([np.inf, np.inf])
+    everywhere = replace(model, margins=unlimited, reaches=unlimited)
     image = torch.from_numpy(sample)
     scores, cells, _ = _probe(image, everywhere)
-    coarse = _quantile_margin(_margins(scores, cells, model.coarse, model.weights), probes)
-    probed = replace(model, margins=np.array([coarse, np.inf]))
+    coarse = _calibrate(scores, cells, model.coarse, model.weights, probes)
+    probed = replace(
+        model, margins=np.array([coarse[0], np.inf]), reaches=np.array([coarse[1], np.inf])
+    )
     scores, cells, _ = _visit(image, probed, _probe(image, probed)[1])
-    fine = _quantile_margin(_margins(scores, cells, model.fine, model.weights), visits)
-    return replace(model, margins=np.array([coarse, fine]))
+    fine = _calibrate(scores, cells, model.fine, model.weights, visits)
+    margins, reaches = np.array([coarse, fine]).T.copy()
+    return replace(model, margins=margins, reaches=reaches)
 
 
 def assign_cells(image: torch.Tensor, model: CellModel) -> tuple[np.ndarray, np.ndarray]:
@@ -104,7 +108,13 @@ def assign_exactly(image: np.ndarray, model: CellModel) -> np.ndarray:
     int32 array, shape (n, MOST_VISITS)
     """
     return _assign_rows(
-        image, model.coarse, model.fine, model.fine_start, model.weights, *model.margins
+        image,
+        model.coarse,
+        model.fine,
+        model.fine_start,
+        model.weights,
+        model.margins,
+        model.reaches,
     )
 
 
@@ -112,9 +122,9 @@ def _probe(image: torch.Tensor, model: CellModel) -> tuple[np.ndarray, np.ndarra
     """Return scores and numbers of the nearest coarse cells, and which rows are unsure."""
     scores, cells, unsure = _nothing_yet(len(image), MOST_PROBES)
     all_scores = nearness(image, model.coarse).numpy()
-    reach = _reach(model.coarse, model.weights, model.margins[0])
-    _merge_top(all_scores, np.arange(len(image)), 0, scores, cells, reach)
-    _cut(scores, cells, model.coarse, model.weights, model.margins[0], SCORE_ERROR, unsure)
+    margin, reach = model.margins[0], np.float32(model.reaches[0])
+    _merge_top(all_scores, np.arange(len(image)), 0, scores, cells, reach + SCORE_ERROR)
+    _cut(scores, cells, model.coarse, model.weights, margin, reach, SCORE_ERROR, unsure)
     return scores, cells, unsure
 
 
@@ -123,7 +133,7 @@ def _visit(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return scores and numbers of the nearest cells among those of the probed coarse cells."""
     best, cells, unsure = _nothing_yet(len(image), MOST_VISITS)
-    reach = _reach(model.fine, model.weights, model.margins[1])
+    margin, reach = model.margins[1], np.float32(model.reaches[1])
     for ranks in (probed[:, :1], probed[:, 1:]):
         order, bounds = _sort_by_value(ranks, len(model.coarse))
         for coarse in np.flatnonzero(np.diff(bounds)):
@@ -132,16 +142,9 @@ def _visit(
                 chosen = order[bounds[coarse] : bounds[coarse + 1]]
                 some = image.index_select(0, torch.from_numpy(chosen))
                 scores = nearness(some, model.fine[first:last])
-                _merge_top(scores.numpy(), chosen, first, best, cells, reach)
-    _cut(best, cells, model.fine, model.weights, model.margins[1], SCORE_ERROR, unsure)
+                _merge_top(scores.numpy(), chosen, first, best, cells, reach + SCORE_ERROR)
+    _cut(best, cells, model.fine, model.weights, margin, reach, SCORE_ERROR, unsure)
     return best, cells, unsure
-
-
-def _reach(centroids: np.ndarray, weights: np.ndarray, margin: float) -> np.float32:
-    """Return how far below the best score any cell within the margin can be."""
-    centre = centroids.mean(axis=0)
-    widest = 2 * np.sqrt(((centroids - centre) ** 2 @ weights).max())
-    return np.float32(np.inf if np.isinf(margin) else 1.01 * margin * widest + SCORE_ERROR)
 
 
 def _nothing_yet(rows: int, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -150,11 +153,18 @@ def _nothing_yet(rows: int, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return np.full(shape, -np.inf, np.float32), np.full(shape, -1, np.int32), np.zeros(rows, bool)
 
 
-def _quantile_margin(margins: np.ndarray, wanted: float) -> float:
-    """Return the margin within which ``wanted`` cells a row lie on average, the nearest counted."""
-    further = np.sort(margins[:, 1:-1].ravel())
-    count = round((wanted - 1) * len(margins))
-    return float(further[min(count, len(further)) - 1]) if count > 0 and len(further) else 0.0
+def _calibrate(
+    scores: np.ndarray, cells: np.ndarray, centroids: np.ndarray, weights: np.ndarray, wanted: float
+) -> tuple[float, float]:
+    """Return margin and reach that take ``wanted`` cells a row on average, the nearest counted."""
+    margins = _margins(scores, cells, centroids, weights)[:, 1:-1]
+    further = np.sort(margins.ravel())
+    count = min(round((wanted - 1) * len(margins)), np.isfinite(further).sum())
+    if count <= 0:
+        return 0.0, 0.0
+    margin = further[count - 1]
+    gaps = scores[:, :1] - scores[:, 1:-1]
+    return float(margin), float(gaps[margins <= margin].max())
 
 
 @numba.njit(cache=True, nogil=True)
@@ -213,7 +223,7 @@ def _margins(scores, cells, centroids, weights):
 
 
 @numba.njit(cache=True, nogil=True)
-def _cut(scores, cells, centroids, weights, margin, error, unsure):
+def _cut(scores, cells, centroids, weights, margin, reach, error, unsure):
     """Keep the nearest cell of each row and those within the margin; mark what is too close.
 
     ``scores`` and ``cells`` are by falling score and one column wider than may be kept. What is
@@ -231,6 +241,7 @@ def _cut(scores, cells, centroids, weights, margin, error, unsure):
             limit = np.float32(np.inf)
             if margin < np.inf:
                 limit = margin * _boundary_scale(centroids, weights, cells[i, k], nearest)
+                limit = min(limit, reach)
                 if abs(gap - limit) < error:
                     unsure[i] = True
             if k == width - 1:
@@ -244,7 +255,7 @@ def _cut(scores, cells, centroids, weights, margin, error, unsure):
 
 
 @numba.njit(cache=True, nogil=True)
-def _nearest_within(distances, ids, centroids, weights, margin, most):
+def _nearest_within(distances, ids, centroids, weights, margin, reach, most):
     """Return the cells of least distance, ties to the lower, cut at the margin."""
     order = np.argsort(distances, kind="mergesort")[:most]
     nearest = ids[order[0]]
@@ -255,7 +266,8 @@ def _nearest_within(distances, ids, centroids, weights, margin, most):
         for d in range(centroids.shape[1]):
             step = np.float64(centroids[ids[place], d]) - np.float64(centroids[nearest, d])
             square += weights[d] * step * step
-        if kept == 0 or distances[place] - distances[order[0]] <= margin * np.sqrt(square):
+        limit = min(margin * np.sqrt(square), reach)
+        if kept == 0 or distances[place] - distances[order[0]] <= limit:
             chosen[kept] = ids[place]
             kept += 1
     return chosen[:kept]
@@ -275,16 +287,17 @@ def _distances(point, centroids, first, last):
 
 
 @numba.njit(cache=True, nogil=True)
-def _assign_rows(image, coarse, fine, fine_start, weights, probe_margin, visit_margin):
+def _assign_rows(image, coarse, fine, fine_start, weights, margins, reaches):
     """Assign each row in float64."""
     cells = np.full((len(image), MOST_VISITS), -1, np.int32)
     every_coarse = np.arange(len(coarse))
     for i in range(len(image)):
         point = image[i]
         distances = _distances(point, coarse, 0, len(coarse))
-        probed = np.sort(
-            _nearest_within(distances, every_coarse, coarse, weights, probe_margin, MOST_PROBES)
+        probed = _nearest_within(
+            distances, every_coarse, coarse, weights, margins[0], reaches[0], MOST_PROBES
         )
+        probed = np.sort(probed)
         count = 0
         for cell in probed:
             count += fine_start[cell + 1] - fine_start[cell]
@@ -295,7 +308,7 @@ def _assign_rows(image, coarse, fine, fine_start, weights, probe_margin, visit_m
             ids[at : at + last - first] = np.arange(first, last)
             distances[at : at + last - first] = _distances(point, fine, first, last)
             at += last - first
-        chosen = _nearest_within(distances, ids, fine, weights, visit_margin, MOST_VISITS)
+        chosen = _nearest_within(distances, ids, fine, weights, margins[1], reaches[1], MOST_VISITS)
         cells[i, : len(chosen)] = chosen
     return cells
 

@@ -175,7 +175,12 @@ def _combine(
     variances = sample.var(axis=0)
     weights = 0.5 + 0.5 * variances / (variances.mean() or 1.0)
     model = CellModel(
-        centroids, np.concatenate(divided), start, weights.astype(np.float32), np.zeros(2)
+        centroids,
+        np.concatenate(divided),
+        start,
+        weights.astype(np.float32),
+        np.zeros(2),
+        np.zeros(2),
     )
     save_cells(set_margins(model, _margin_rows(sample), probes, visits), Path(path))
     return model.cells

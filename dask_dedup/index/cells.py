@@ -48,6 +48,9 @@ class CellModel:
         The diagonal of W.
     margins : float64 array, shape (2,)
         Weighted distances to a boundary within which coarse cells are probed and cells visited.
+    reaches : float64 array, shape (2,)
+        How much further than the nearest such a cell may be, in `nearness`: the most that was seen
+        on the sample. It spares looking at the others.
     """
 
     coarse: np.ndarray
@@ -55,6 +58,7 @@ class CellModel:
     fine_start: np.ndarray
     weights: np.ndarray
     margins: np.ndarray
+    reaches: np.ndarray
 
     @property
     def cells(self) -> int:

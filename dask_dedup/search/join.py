@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["CellGroup", "JoinResult", "join_cells", "join_group", "plan_groups"]
 
 TILE_ROWS = 32_768  # records of a tile of a large cell
-_PRODUCT = (512, 2048)  # rows and columns of one matrix product: 4 MB
+_PRODUCT = (128, 4096)  # rows and columns of one matrix product: 2 MB, little below the diagonal
 _BATCH_PAIRS = 1 << 20  # candidates verified at a time
 
 

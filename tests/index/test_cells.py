@@ -20,7 +20,7 @@ def model_of(points, cells, seed=0, probes=4.0, visits=3.0):
     fine = [train_fine(points[nearest == i], 4, seed) for i in range(len(coarse))]
     start = np.concatenate([[0], np.cumsum([len(part) for part in fine])])
     weights = np.ones(points.shape[1], np.float32)
-    model = CellModel(coarse, np.concatenate(fine), start, weights, np.zeros(2))
+    model = CellModel(coarse, np.concatenate(fine), start, weights, np.zeros(2), np.zeros(2))
     return set_margins(model, points, probes, visits)
 
 
@@ -82,7 +82,12 @@ def test_assign_exactly_equal_centroids_tie_to_the_lower_cell():
     centroid = np.ones((1, 2), np.float32)
     fine = np.concatenate([centroid, centroid, -centroid])
     model = CellModel(
-        centroid * 0, fine, np.array([0, 3]), np.ones(2, np.float32), np.array([np.inf, 0.0])
+        centroid * 0,
+        fine,
+        np.array([0, 3]),
+        np.ones(2, np.float32),
+        np.array([np.inf, 0.0]),
+        np.array([np.inf, np.inf]),
     )
     point = np.array([[0.9, 1.1]])
     assert assign_exactly(point, model)[0, 0] == 0
@@ -124,5 +129,5 @@ def test_default_cells_grows_slower_than_the_rows():
 def test_save_and_load_cells_give_the_same_model(tmp_path, model):
     save_cells(model, tmp_path / "cells.safetensors")
     loaded = load_cells(tmp_path / "cells.safetensors")
-    for name in ("coarse", "fine", "fine_start", "weights", "margins"):
+    for name in ("coarse", "fine", "fine_start", "weights", "margins", "reaches"):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(model, name))
