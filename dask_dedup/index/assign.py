@@ -183,10 +183,11 @@ def _merge_top(scores, rows, first_cell, best, cells, reach):
             above += scores[i, j] > floor
         if above == 0:
             continue
-        top = best[row, 0]
-        for j in range(scores.shape[1]):
-            top = max(top, scores[i, j])
-        floor = max(floor, top - reach)
+        if best[row, 0] == -np.inf:
+            top = scores[i, 0]
+            for j in range(1, scores.shape[1]):
+                top = max(top, scores[i, j])
+            floor = top - reach
         for j in range(scores.shape[1]):
             value = scores[i, j]
             if value > floor:
@@ -197,7 +198,7 @@ def _merge_top(scores, rows, first_cell, best, cells, reach):
                     at -= 1
                 best[row, at] = value
                 cells[row, at] = first_cell + j
-                floor = max(best[row, width - 1], top - reach)
+                floor = max(floor, best[row, width - 1], best[row, 0] - reach)
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
