@@ -133,7 +133,7 @@ def _train_coarse(
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Return the coarse centroids and the sample rows of each."""
     torch.set_num_threads(1)
-    sample = _training_rows(np.concatenate(blocks))
+    sample = _training_rows(_join_blocks(blocks))
     coarse, nearest = train_coarse(sample, cells, seed)
     counts = np.bincount(nearest, minlength=len(coarse))
     members = np.split(sample[np.argsort(nearest, kind="stable")], np.cumsum(counts)[:-1])
@@ -170,7 +170,10 @@ def _combine(
     torch.set_num_threads(1)
     centroids = coarse[0]
     divided = [fine[i % _FINE_TASKS][i // _FINE_TASKS] for i in range(len(centroids))]
-    sample = np.concatenate(blocks)
+    # A coarse cell without a fine one, which k-means makes of equal rows, would swallow rows.
+    filled = [i for i, part in enumerate(divided) if len(part)]
+    centroids, divided = centroids[filled], [divided[i] for i in filled]
+    sample = _join_blocks(blocks)
     start = np.concatenate([[0], np.cumsum([len(part) for part in divided])]).astype(np.int64)
     variances = sample.var(axis=0)
     weights = 0.5 + 0.5 * variances / (variances.mean() or 1.0)
@@ -184,6 +187,12 @@ def _combine(
     )
     save_cells(set_margins(model, _margin_rows(sample), probes, visits), Path(path))
     return model.cells
+
+
+def _join_blocks(blocks: list[np.ndarray]) -> np.ndarray:
+    """Return the sample as one array; the origin where no sampled row is usable."""
+    sample = np.concatenate(blocks)
+    return sample if len(sample) else np.zeros((1, sample.shape[1]), np.float32)
 
 
 def _training_rows(sample: np.ndarray) -> np.ndarray:

@@ -162,6 +162,7 @@ def layout_part(
     first = _first_of_equals(part.embeddings, usable, content)
     distinct = usable[first == usable]
     copies = usable[first != usable]
+    assert (visited[distinct, 0] >= 0).all(), "a row without a home would be compared with none"
     offsets, order = _sort_by_cell(visited[distinct], layout.cells)
     source = distinct[order // MOST_VISITS]
     records = np.empty(len(order), record_dtype(kept))

@@ -95,3 +95,21 @@ def test_layout_equal_hashes_of_different_rows_are_not_taken_for_equal(
     layout = build(tmp_path / "cells", write_dataset(tmp_path / "d", [rows]))
     assert read_identical(layout, layout.parts[0]).to_numpy().tolist() == [[0, 20, 1]]
     assert len(np.unique(all_records(layout)[0]["row_id"])) == 49
+
+
+@pytest.mark.parametrize("equal", [100, 2000])
+def test_layout_of_nearly_equal_rows_gives_each_a_home(tmp_path, write_dataset, equal):
+    """K-means leaves coarse cells without a row; no row may end there."""
+    rows = np.ones((2000, 8), np.float32) + np.eye(8, dtype=np.float32)[0]
+    rows[equal:] += clustered(2000 - equal).astype("f4") * 1e-5
+    rows[: equal // 2] *= 1 + np.arange(equal // 2, dtype=np.float32)[:, None] * 1e-6
+    layout = build(tmp_path / "cells", write_dataset(tmp_path / "d", [rows]), cells=100)
+    distinct = len(np.unique(rows, axis=0))
+    assert len(np.unique(all_records(layout)[0]["row_id"])) == distinct
+
+
+def test_build_cells_with_hardly_a_usable_row(tmp_path, write_dataset):
+    rows = np.full((6000, 8), np.nan, np.float32)
+    rows[17] = 1
+    layout = build(tmp_path / "cells", write_dataset(tmp_path / "d", [rows]))
+    assert all_records(layout)[0]["row_id"].tolist() == [17]
