@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -17,6 +18,7 @@ from rich.table import Table
 
 from dask_dedup.config import Settings, load_settings
 from dask_dedup.errors import DedupError
+from dask_dedup.prefork import start_server
 
 __all__ = ["main"]
 
@@ -123,6 +125,7 @@ def run(
         os._exit(_INTERRUPTED)  # workers and their threads are gone with the cluster
     if not quiet:
         _print_summary(summary, out, Console())
+    gc.freeze()  # else Python looks at every object again before it ends: most of a second
 
 
 def _run(
@@ -133,6 +136,7 @@ def _run(
     keep_stages: bool,
     console: Console,
 ) -> dict[str, Any]:
+    start_server(settings.compute.threads)  # imports for seconds, beside what follows
     from dask_dedup.io.dataset import read_dataset
 
     data = read_dataset(dataset, **settings.read.model_dump())

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,12 @@ from distributed import Client, KilledWorker, LocalCluster, as_completed
 
 from dask_dedup.config import ComputeSettings
 from dask_dedup.errors import CapacityError
+from dask_dedup.prefork import (
+    start_method,
+    start_server,
+    without_interrupts,
+    worker_environment,
+)
 from dask_dedup.tasks import OnResult
 
 __all__ = ["ClientExecutor", "local_cluster", "memory_per_worker", "worker_count"]
@@ -88,22 +92,19 @@ def local_cluster(compute: ComputeSettings, scratch: Path) -> Iterator[ClientExe
     scratch : Path
         Folder for the workers' own files.
     """
-    threads = str(compute.threads)
-    environment = {
-        "OMP_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
-        "OPENBLAS_NUM_THREADS": threads,
-        # Keep freed blocks of up to 32 MB instead of faulting their pages in again.
-        "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
-        "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
-    }
+    start_server(compute.threads)
     with (
         dask.config.set(
             {
-                "distributed.nanny.pre-spawn-environ": environment,
+                "distributed.worker.multiprocessing-method": start_method(),
+                "distributed.nanny.pre-spawn-environ": worker_environment(compute.threads),
                 "distributed.scheduler.no-workers-timeout": "5 minutes",
                 "distributed.worker.use-file-locking": False,
                 "distributed.worker.preload": [_TASKS],  # imported while the others start
+                # What the dashboard shows, at a price that small machines notice.
+                "distributed.worker.profile.enabled": False,
+                "distributed.admin.system-monitor.interval": "2s",
+                "distributed.admin.system-monitor.disk": False,
             }
         ),
         _start_cluster(compute, scratch) as cluster,
@@ -113,14 +114,12 @@ def local_cluster(compute: ComputeSettings, scratch: Path) -> Iterator[ClientExe
 
 
 def _start_cluster(compute: ComputeSettings, scratch: Path) -> LocalCluster:
-    """Start workers that Ctrl-C does not reach: they end with the cluster, without a traceback.
+    """Start workers that Ctrl-C does not reach, see `dask_dedup.prefork.start_server`.
 
-    A terminal interrupts all processes of the command. The workers, and those that replace a
-    worker later, inherit the block from the thread that is started here and starts them.
+    Where they are not forks, they inherit the block from the thread that is started here and
+    starts them.
     """
-    resource_tracker.ensure_running()  # would lift the block, were it started meanwhile
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
+    with without_interrupts():
         return LocalCluster(
             n_workers=worker_count(compute),
             threads_per_worker=1,
@@ -129,5 +128,3 @@ def _start_cluster(compute: ComputeSettings, scratch: Path) -> LocalCluster:
             local_directory=str(scratch),
             silence_logs=logging.CRITICAL,
         )
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

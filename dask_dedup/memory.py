@@ -10,6 +10,7 @@ import psutil
 __all__ = ["TreeMemory"]
 
 _INTERVAL_SECONDS = 0.2
+_LISTED_EVERY = 10  # measurements between two looks for new processes, which cost much more
 
 
 class TreeMemory:
@@ -29,10 +30,12 @@ class TreeMemory:
     def __init__(self) -> None:
         self.peak_bytes = 0
         self._process = psutil.Process()
+        self._tree = [self._process]
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> TreeMemory:
+        self._list_tree()
         self._measure()
         self._thread.start()
         return self
@@ -45,15 +48,23 @@ class TreeMemory:
     ) -> None:
         self._stop.set()
         self._thread.join()
+        self._list_tree()
         self._measure()
 
     def _watch(self) -> None:
+        rounds = 0
         while not self._stop.wait(_INTERVAL_SECONDS):
+            rounds += 1
+            if rounds % _LISTED_EVERY == 0:
+                self._list_tree()
             self._measure()
+
+    def _list_tree(self) -> None:
+        self._tree = [self._process, *self._process.children(recursive=True)]
 
     def _measure(self) -> None:
         total = 0
-        for process in [self._process, *self._process.children(recursive=True)]:
+        for process in self._tree:
             try:
                 total += process.memory_info().rss
             except psutil.Error:  # ended in the meantime

@@ -17,7 +17,7 @@ LAYERS = [
     ["compress", "index", "search", "graph"],
     ["clusters", "evaluate", "report"],
     ["stages", "pipeline"],
-    ["deploy", "progress", "cli"],
+    ["prefork", "preloaded", "deploy", "progress", "cli"],
 ]
 #: Inside a layer: who may use whom. Stages meet in tables, not in imports.
 WITHIN = {
@@ -29,13 +29,14 @@ WITHIN = {
     "evaluate": {"evaluate"},
     "report": {"report"},
     "pipeline": {"stages"},
-    "cli": {"deploy", "progress"},
+    "deploy": {"prefork"},
+    "cli": {"deploy", "prefork", "progress"},
 }
 #: Heavy packages, and the only modules that may import them.
 HEAVY = {
     "faiss": {"index.cells"},
     "matplotlib": {"report.histogram"},
-    "distributed": {"deploy"},
+    "distributed": {"deploy", "preloaded"},
     "scipy": {"evaluate.audit"},
 }
 KERNELS = [
@@ -84,7 +85,7 @@ def test_imports_go_downwards(name):
 
 
 def test_deploy_knows_settings_and_tasks_only():
-    assert own_imports("deploy") <= {"config", "errors", "tasks"}
+    assert own_imports("deploy") <= {"config", "errors", "prefork", "tasks"}
 
 
 @pytest.mark.parametrize("package", sorted(HEAVY))

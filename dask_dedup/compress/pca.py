@@ -3,6 +3,10 @@
 For an orthonormal projection P and a shift m the map ``x -> (P(x - m), |(I - P'P)(x - m)|)`` never
 lengthens a distance. Two unit vectors of cosine c are ``sqrt(2 - 2c)`` apart, so a pair whose
 images are further apart than that has a lower cosine, and no pair at c or above is lost.
+
+What the join reads is the image on a grid of one byte a coordinate. Coordinates outside the grid
+are moved to its border, which shortens distances as well; rounding lengthens them by no more than
+the diagonal of the grid's steps, and the filter's radius grows by as much.
 """
 
 from __future__ import annotations
@@ -16,18 +20,21 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from dask_dedup.compress.vectors import VectorBlock
+from dask_dedup.compress.vectors import VectorBlock, prepare_block
 from dask_dedup.errors import InputError
 from dask_dedup.io.store import write_aside
 
 __all__ = ["COORDINATE_ERROR", "PcaModel", "filter_radius", "fit_axes", "load_pca", "save_pca"]
 
-_KIND = "dask_dedup.pca.1"
+_KIND = "dask_dedup.pca.2"
 
-#: How far a stored image (float16 coordinates of a float32 product) may lie from the exact one:
-#: 2^-11 of a length of at most 2 for the coordinates, and for the length left out, whose square
-#: is a difference of numbers near 1 known to 1e-6, at most sqrt(1e-6). Tests look for worse.
+#: How far an image (of a float32 product) may lie from the exact one, with room for the products of
+#: images: the square of the length left out is a difference of numbers near 1 known to 1e-6, so the
+#: length is known to sqrt(1e-6). Tests look for worse.
 COORDINATE_ERROR = 2.0e-3
+
+_GRID_SPREAD = 3.0  # standard deviations between the middle of the grid and its border
+_GRID_STEPS = 127  # as many, in one byte
 
 
 @dataclass(frozen=True)
@@ -39,12 +46,16 @@ class PcaModel:
     mean : float64 array, shape (dim,)
     axes : float64 array, shape (dim, kept)
         Orthonormal columns, by falling variance.
+    centre, step : float32 arrays, shape (kept + 1,)
+        Of the grid on which images are stored.
     variance_share : float
         Share of the sample's variance that the axes keep.
     """
 
     mean: np.ndarray
     axes: np.ndarray
+    centre: np.ndarray
+    step: np.ndarray
     variance_share: float
 
     @property
@@ -79,6 +90,20 @@ class PcaModel:
         out[:, : self.kept] = image
         out[:, self.kept] = square.clamp_(min=0.0).sqrt_()
         return out
+
+    def to_grid(self, image: torch.Tensor) -> torch.Tensor:
+        """Return images as numbers of grid steps from the centre: int8, shape (n, kept + 1)."""
+        inverse = np.divide(1.0, self.step, out=np.zeros_like(self.step), where=self.step > 0)
+        steps = (image - torch.from_numpy(self.centre)).mul_(torch.from_numpy(inverse))
+        return steps.round_().clamp_(-_GRID_STEPS, _GRID_STEPS).to(torch.int8)
+
+    def from_grid(self, steps: torch.Tensor) -> torch.Tensor:
+        """Return what `to_grid` made as float32; all images are shifted alike."""
+        return steps.float().mul_(torch.from_numpy(self.step))
+
+    def grid_radius(self, threshold: float) -> float:
+        """Return `filter_radius` for images that have been on the grid."""
+        return filter_radius(threshold) + float(np.linalg.norm(self.step))
 
     def transform_exactly(self, rows: np.ndarray) -> np.ndarray:
         """Project float32 rows of any length in float64, alike in any block: shape (n, kept)."""
@@ -119,18 +144,30 @@ def fit_axes(sample: torch.Tensor, dim: int) -> PcaModel:
     wide = sample.double()
     mean = wide.mean(dim=0)
     centred = wide - mean
-    values, vectors = np.linalg.eigh((centred.T @ centred).numpy())
+    # By torch: its threads are the caller's to set, and their number changes the last bits.
+    values, vectors = (side.numpy() for side in torch.linalg.eigh(centred.T @ centred))
     axes = np.ascontiguousarray(vectors[:, ::-1][:, :kept])
     total = values.clip(min=0).sum()
     share = float(values[::-1][:kept].clip(min=0).sum() / total) if total > 0 else 1.0
-    return PcaModel(mean.numpy(), axes, share)
+    one = np.ones(kept + 1, np.float32)
+    image = PcaModel(mean.numpy(), axes, one, one, share).transform(
+        prepare_block(sample.float().numpy())
+    )
+    centre, spread = image.mean(dim=0), image.std(dim=0, correction=0)
+    step = (_GRID_SPREAD / _GRID_STEPS) * spread
+    return PcaModel(mean.numpy(), axes, centre.numpy(), step.numpy(), share)
 
 
 def save_pca(model: PcaModel, path: Path) -> None:
     """Write a model as safetensors with a JSON header: tensors, no code."""
     with write_aside(path) as temporary:
         save_file(
-            {"mean": model.mean, "axes": model.axes},
+            {
+                "mean": model.mean,
+                "axes": model.axes,
+                "centre": model.centre,
+                "step": model.step,
+            },
             temporary,
             {"kind": _KIND, "variance_share": repr(model.variance_share)},
         )
@@ -154,6 +191,8 @@ def load_pca(path: Path | str) -> PcaModel:
             return PcaModel(
                 file.get_tensor("mean"),
                 file.get_tensor("axes"),
+                file.get_tensor("centre"),
+                file.get_tensor("step"),
                 float(header["variance_share"]),
             )
     except (OSError, SafetensorError, KeyError) as error:

@@ -27,7 +27,7 @@ from dask_dedup.index.layout import Block
 from dask_dedup.io.parts import Part, gather_by_row
 from dask_dedup.io.store import write_frame
 from dask_dedup.schema import EDGES
-from dask_dedup.search.sign_filter import left_factor, near_pairs, right_factor
+from dask_dedup.search.sign_filter import factors, near_pairs, shorten, within
 from dask_dedup.search.verify import cosine_pairs, exact_rows
 
 __all__ = ["AuditCollector", "AuditQueries", "AuditResult", "judge", "sample_queries"]
@@ -118,7 +118,9 @@ class AuditCollector:
         self.threshold = np.float32(threshold)
         self.seed = seed
         image = pca.transform(prepare_block(queries.rows))
-        self._right = right_factor(image, filter_radius(threshold))
+        self._radius = filter_radius(threshold)
+        self._image = image.numpy()
+        self._right = factors(shorten(image), self._radius)[1]
         self._product = torch.empty(_ROWS_AT_ONCE, len(self._right))
         self._found: list[pd.DataFrame] = []
         self.seconds = 0.0
@@ -138,9 +140,12 @@ class AuditCollector:
         for start in range(0, len(usable), _ROWS_AT_ONCE):
             stop = min(start + _ROWS_AT_ONCE, len(usable))
             # The factor that may mark rows as near to nothing is the left one.
-            rows = left_factor(block.image[start:stop], usable[start:stop])
+            image = block.image[start:stop]
+            rows = factors(shorten(image), self._radius, usable[start:stop])[0]
             product = torch.mm(rows, self._right.T, out=self._product[: len(rows)]).numpy()
-            i, j = near_pairs(product, np.zeros(len(product), np.int64))
+            i, j = near_pairs(product, 0, 0)
+            near = within(image.numpy(), self._image, i, j, self._radius)
+            i, j = i[near], j[near]
             if len(i) == 0:
                 continue
             touched, place = np.unique(start + i, return_inverse=True)

@@ -44,6 +44,8 @@ __all__ = ["MOST_PROBES", "MOST_VISITS", "assign_cells", "assign_exactly", "set_
 
 MOST_PROBES = 32  # coarse cells probed for a row, at most
 MOST_VISITS = 16  # cells visited by a row, at most
+_REACH_SHARE = 0.998  # of the cells inside the margin are in reach; for all, twice as many scores
+# would have to be looked at
 #: Decisions between scores nearer than this are made again in float64: a gap of two scores errs by
 #: up to 1e-6 (measured).
 SCORE_ERROR = np.float32(3e-6)
@@ -57,20 +59,21 @@ def set_margins(model: CellModel, sample: np.ndarray, probes: float, visits: flo
     model : CellModel
         Its margins play no part.
     sample : float32 array, shape (n, kept)
+        Some thousands: all are held with their scores against every coarse cell.
     probes : float
         Coarse cells probed per row on average, at most `MOST_PROBES` for any.
     visits : float
         Cells visited per row on average, at most `MOST_VISITS` for any.
     """
-    unlimited = np.array([np.inf, np.inf])
-    everywhere = replace(model, margins=unlimited, reaches=unlimited)
     image = torch.from_numpy(sample)
-    scores, cells, _ = _probe(image, everywhere)
+    best = nearness(image, model.coarse).sort(dim=1, descending=True)
+    scores, cells = best.values.numpy(), best.indices.int().numpy()
     coarse = _calibrate(scores, cells, model.coarse, model.weights, probes)
     probed = replace(
         model, margins=np.array([coarse[0], np.inf]), reaches=np.array([coarse[1], np.inf])
     )
-    scores, cells, _ = _visit(image, probed, _probe(image, probed)[1])
+    scores, cells, _ = _visit(image, probed, _probe(image, probed)[0])
+    scores, cells = scores[:, :MOST_VISITS], cells[:, :MOST_VISITS]
     fine = _calibrate(scores, cells, model.fine, model.weights, visits)
     margins, reaches = np.array([coarse, fine]).T.copy()
     return replace(model, margins=margins, reaches=reaches)
@@ -91,7 +94,7 @@ def assign_cells(image: torch.Tensor, model: CellModel) -> tuple[np.ndarray, np.
     unsure : bool array, shape (n,)
         Rows of which some decision hangs on less than float32 can tell: `assign_exactly` makes it.
     """
-    _, probed, probe_unsure = _probe(image, model)
+    probed, probe_unsure = _probe(image, model)
     _, cells, visit_unsure = _visit(image, model, probed)
     return cells[:, :MOST_VISITS], probe_unsure | visit_unsure
 
@@ -118,21 +121,24 @@ def assign_exactly(image: np.ndarray, model: CellModel) -> np.ndarray:
     )
 
 
-def _probe(image: torch.Tensor, model: CellModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return scores and numbers of the nearest coarse cells, and which rows are unsure."""
-    scores, cells, unsure = _nothing_yet(len(image), MOST_PROBES)
-    all_scores = nearness(image, model.coarse).numpy()
-    margin, reach = model.margins[0], np.float32(model.reaches[0])
-    _merge_top(all_scores, np.arange(len(image)), 0, scores, cells, reach + SCORE_ERROR)
-    _cut(scores, cells, model.coarse, model.weights, margin, reach, SCORE_ERROR, unsure)
-    return scores, cells, unsure
+def _probe(image: torch.Tensor, model: CellModel) -> tuple[np.ndarray, np.ndarray]:
+    """Return the coarse cells to probe for each row, the nearest first, and which are unsure."""
+    limits = _coarse_limits(model.coarse, model.weights, model.margins[0], model.reaches[0])
+    scores = nearness(image, model.coarse).numpy()
+    cells = np.full((len(image), MOST_PROBES), -1, np.int32)
+    unsure = np.zeros(len(image), bool)
+    _pick_within(scores, limits, SCORE_ERROR, cells, unsure)
+    return cells, unsure
 
 
 def _visit(
     image: torch.Tensor, model: CellModel, probed: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return scores and numbers of the nearest cells among those of the probed coarse cells."""
-    best, cells, unsure = _nothing_yet(len(image), MOST_VISITS)
+    # One cell more than may be kept, to see what is close.
+    best = np.full((len(image), MOST_VISITS + 1), -np.inf, np.float32)
+    cells = np.full((len(image), MOST_VISITS + 1), -1, np.int32)
+    unsure = np.zeros(len(image), bool)
     margin, reach = model.margins[1], np.float32(model.reaches[1])
     for ranks in (probed[:, :1], probed[:, 1:]):
         order, bounds = _sort_by_value(ranks, len(model.coarse))
@@ -141,64 +147,25 @@ def _visit(
             if first < last:
                 chosen = order[bounds[coarse] : bounds[coarse + 1]]
                 some = image.index_select(0, torch.from_numpy(chosen))
-                scores = nearness(some, model.fine[first:last])
+                halves = model.fine_half_squares[first:last]
+                scores = nearness(some, model.fine[first:last], halves)
                 _merge_top(scores.numpy(), chosen, first, best, cells, reach + SCORE_ERROR)
     _cut(best, cells, model.fine, model.weights, margin, reach, SCORE_ERROR, unsure)
     return best, cells, unsure
-
-
-def _nothing_yet(rows: int, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return room for the best cells of each row; one more than is kept, to see what is close."""
-    shape = (rows, most + 1)
-    return np.full(shape, -np.inf, np.float32), np.full(shape, -1, np.int32), np.zeros(rows, bool)
 
 
 def _calibrate(
     scores: np.ndarray, cells: np.ndarray, centroids: np.ndarray, weights: np.ndarray, wanted: float
 ) -> tuple[float, float]:
     """Return margin and reach that take ``wanted`` cells a row on average, the nearest counted."""
-    margins = _margins(scores, cells, centroids, weights)[:, 1:-1]
+    margins = _margins(scores, cells, centroids, weights)[:, 1:]
     further = np.sort(margins.ravel())
     count = min(round((wanted - 1) * len(margins)), np.isfinite(further).sum())
     if count <= 0:
         return 0.0, 0.0
     margin = further[count - 1]
-    gaps = scores[:, :1] - scores[:, 1:-1]
-    return float(margin), float(gaps[margins <= margin].max())
-
-
-@numba.njit(cache=True, nogil=True)
-def _merge_top(scores, rows, first_cell, best, cells, reach):
-    """Merge the scores of some rows against some cells into the rows' running best.
-
-    Scores further than ``reach`` below a row's best one are passed over: with the nearest coarse
-    cell first, nearly all are.
-    """
-    width = best.shape[1]
-    for i in range(len(rows)):
-        row = rows[i]
-        floor = max(best[row, width - 1], best[row, 0] - reach)
-        above = 0
-        for j in range(scores.shape[1]):  # the compiler makes vector code of this one
-            above += scores[i, j] > floor
-        if above == 0:
-            continue
-        if best[row, 0] == -np.inf:
-            top = scores[i, 0]
-            for j in range(1, scores.shape[1]):
-                top = max(top, scores[i, j])
-            floor = top - reach
-        for j in range(scores.shape[1]):
-            value = scores[i, j]
-            if value > floor:
-                at = width - 1
-                while at > 0 and value > best[row, at - 1]:
-                    best[row, at] = best[row, at - 1]
-                    cells[row, at] = cells[row, at - 1]
-                    at -= 1
-                best[row, at] = value
-                cells[row, at] = first_cell + j
-                floor = max(floor, best[row, width - 1], best[row, 0] - reach)
+    gaps = scores[:, :1] - scores[:, 1:]
+    return float(margin), float(np.quantile(gaps[margins <= margin], _REACH_SHARE))
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
@@ -209,6 +176,93 @@ def _boundary_scale(centroids, weights, a, b):
         step = centroids[a, d] - centroids[b, d]
         square += weights[d] * step * step
     return np.sqrt(square)
+
+
+@numba.njit(cache=True, nogil=True)
+def _coarse_limits(coarse, weights, margin, reach):
+    """Return how much further than cell a, the nearest, cell b may be for a row to probe it."""
+    limits = np.empty((len(coarse), len(coarse)), np.float32)
+    for a in range(len(coarse)):
+        for b in range(len(coarse)):
+            limits[a, b] = min(margin * _boundary_scale(coarse, weights, a, b), reach)
+    return limits
+
+
+@numba.njit(cache=True, nogil=True)
+def _pick_within(scores, limits, error, cells, unsure):
+    """Pick the nearest cell of each row and those within its limits; mark what is too close.
+
+    At most as many as ``cells`` has columns, then the nearest ones. The first is the nearest, the
+    others are in order of their numbers.
+    """
+    count, most = scores.shape[1], cells.shape[1]
+    beyond = np.empty(count, np.float32)
+    within = np.empty(count, np.int32)
+    for i in range(scores.shape[0]):
+        nearest, top = 0, scores[i, 0]
+        for j in range(1, count):
+            if scores[i, j] > top:
+                nearest, top = j, scores[i, j]
+        limit = limits[nearest]
+        close = 0
+        for j in range(count):  # the compiler makes vector code of this one
+            gap = top - scores[i, j]
+            beyond[j] = gap - limit[j]
+            close += (abs(beyond[j]) < error) | (gap < error)
+        found = 0
+        for j in range(count):
+            within[found] = j
+            found += beyond[j] <= 0
+        unsure[i] = close > 1  # the nearest itself is at no distance
+        if found > most:
+            order = np.argsort(-scores[i][within[:found]], kind="mergesort")
+            last, next_one = scores[i, within[order[most - 1]]], scores[i, within[order[most]]]
+            unsure[i] |= last - next_one < error
+            within[:most] = np.sort(within[order[:most]])
+            found = most
+        cells[i, 0] = nearest
+        at = 1
+        for k in range(found):
+            if within[k] != nearest and at < most:
+                cells[i, at] = within[k]
+                at += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _merge_top(scores, rows, first_cell, best, cells, reach):
+    """Merge the scores of some rows against some cells into the rows' running best.
+
+    Scores further than ``reach`` below a row's best one are passed over: with the nearest coarse
+    cell first, nearly all are.
+    """
+    width = best.shape[1]
+    within = np.empty(scores.shape[1], np.int32)
+    for i in range(len(rows)):
+        row = rows[i]
+        top = best[row, 0]
+        if top == -np.inf:
+            for j in range(scores.shape[1]):
+                top = max(top, scores[i, j])
+        floor = max(best[row, width - 1], top - reach)
+        above = 0
+        for j in range(scores.shape[1]):  # the compiler makes vector code of this one
+            above += scores[i, j] > floor
+        if above == 0:
+            continue
+        found = 0
+        for j in range(scores.shape[1]):
+            within[found] = j
+            found += scores[i, j] > floor
+        for k in range(found):
+            value = scores[i, within[k]]
+            at = width - 1
+            if value > best[row, at]:
+                while at > 0 and value > best[row, at - 1]:
+                    best[row, at] = best[row, at - 1]
+                    cells[row, at] = cells[row, at - 1]
+                    at -= 1
+                best[row, at] = value
+                cells[row, at] = first_cell + within[k]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -256,9 +310,10 @@ def _cut(scores, cells, centroids, weights, margin, reach, error, unsure):
 
 
 @numba.njit(cache=True, nogil=True)
-def _nearest_within(distances, ids, centroids, weights, margin, reach, most):
-    """Return the cells of least distance, ties to the lower, cut at the margin."""
-    order = np.argsort(distances, kind="mergesort")[:most]
+def _nearest_within(distances, ids, centroids, weights, margin, reach, looked_at, most):
+    """Return the nearest cells within the margin, ties to the lower, among the nearest of all."""
+    within = np.flatnonzero(distances - distances.min() <= reach)
+    order = within[np.argsort(distances[within], kind="mergesort")][:looked_at]
     nearest = ids[order[0]]
     chosen = np.full(most, -1, np.int32)
     kept = 0
@@ -267,14 +322,16 @@ def _nearest_within(distances, ids, centroids, weights, margin, reach, most):
         for d in range(centroids.shape[1]):
             step = np.float64(centroids[ids[place], d]) - np.float64(centroids[nearest, d])
             square += weights[d] * step * step
-        limit = min(margin * np.sqrt(square), reach)
-        if kept == 0 or distances[place] - distances[order[0]] <= limit:
+        gap = distances[place] - distances[order[0]]
+        if kept == 0 or gap <= margin * np.sqrt(square):
             chosen[kept] = ids[place]
             kept += 1
+            if kept == most:
+                break
     return chosen[:kept]
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 def _distances(point, centroids, first, last):
     """Return |c|^2/2 - x.c in float64 for a range of centroids."""
     distances = np.empty(last - first)
@@ -296,7 +353,14 @@ def _assign_rows(image, coarse, fine, fine_start, weights, margins, reaches):
         point = image[i]
         distances = _distances(point, coarse, 0, len(coarse))
         probed = _nearest_within(
-            distances, every_coarse, coarse, weights, margins[0], reaches[0], MOST_PROBES
+            distances,
+            every_coarse,
+            coarse,
+            weights,
+            margins[0],
+            reaches[0],
+            len(coarse),
+            MOST_PROBES,
         )
         probed = np.sort(probed)
         count = 0
@@ -309,7 +373,9 @@ def _assign_rows(image, coarse, fine, fine_start, weights, margins, reaches):
             ids[at : at + last - first] = np.arange(first, last)
             distances[at : at + last - first] = _distances(point, fine, first, last)
             at += last - first
-        chosen = _nearest_within(distances, ids, fine, weights, margins[1], reaches[1], MOST_VISITS)
+        chosen = _nearest_within(
+            distances, ids, fine, weights, margins[1], reaches[1], MOST_VISITS, MOST_VISITS
+        )
         cells[i, : len(chosen)] = chosen
     return cells
 

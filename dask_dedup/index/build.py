@@ -31,6 +31,7 @@ __all__ = ["build_cells", "train_cells"]
 
 _PURPOSE = 2  # of the sample: see compress.sample
 _HELD_OUT = 16  # every sixteenth row of the sample is kept from training: margins are set on them
+_MARGIN_ROWS = 16_384  # of those, at most so many
 _FINE_TASKS = 16  # the coarse cells are divided in so many tasks
 
 
@@ -175,7 +176,7 @@ def _combine(
     centroids, divided = centroids[filled], [divided[i] for i in filled]
     sample = _join_blocks(blocks)
     start = np.concatenate([[0], np.cumsum([len(part) for part in divided])]).astype(np.int64)
-    variances = sample.var(axis=0)
+    variances = torch.from_numpy(sample).var(dim=0, correction=0).numpy()
     weights = 0.5 + 0.5 * variances / (variances.mean() or 1.0)
     model = CellModel(
         centroids,
@@ -202,5 +203,6 @@ def _training_rows(sample: np.ndarray) -> np.ndarray:
 
 
 def _margin_rows(sample: np.ndarray) -> np.ndarray:
-    """Return the others: rows that the centroids have not seen lie further from them."""
-    return sample[::_HELD_OUT]
+    """Return some of the others: rows that the centroids have not seen lie further from them."""
+    held_out = sample[::_HELD_OUT]
+    return held_out[:: -(-len(held_out) // _MARGIN_ROWS)]

@@ -1,14 +1,15 @@
 """The cell layout: what the join reads, written once per part, sorted by cell.
 
 For each part, one file of records and one of offsets. A record is a row in a cell that it visits:
-``row_id``, a hash of its stored bytes, and its image in the compressed space as float16. The
-records of neighbouring cells are one contiguous range of each part's file, so that no global
-shuffle is needed.
+its position in the part, a hash of its stored bytes, and its image in the compressed space, one
+byte a coordinate. The records of neighbouring cells are one contiguous range of each part's file,
+so that no global shuffle is needed.
 
 Full vectors are not copied: a row's is read by position from its source when the row has a
 candidate.
 
-Cost per row: its embedding read once; visits * (2 * kept + 18) bytes written once and read once.
+Cost per row: its embedding read once; visits * (kept + 9) bytes, filled up to a multiple of 4,
+written once and read once.
 """
 
 from __future__ import annotations
@@ -36,14 +37,15 @@ __all__ = [
     "Block",
     "CellLayout",
     "PartLayout",
+    "Records",
     "layout_part",
     "read_cell_counts",
     "read_identical",
     "read_invalid",
     "read_records",
-    "record_dtype",
 ]
 
+_HEAD_WORDS = 2  # words of 32 bits before the image of a record: position and hash
 _BLOCK_ROWS = 16_384  # rows read, projected and assigned at a time: 64 MB at 1,024 dimensions
 
 
@@ -68,8 +70,8 @@ class CellLayout:
 
     def path(self, kind: str, part: Part) -> Path:
         """Return the path of one file of one part."""
-        suffix = ".parquet" if kind in ("identical", "invalid") else ".npy"
-        return Path(self.folder) / f"{kind}-{part.index:05d}{suffix}"
+        suffix = {"records": "bin", "offsets": "npy"}.get(kind, "parquet")
+        return Path(self.folder) / f"{kind}-{part.index:05d}.{suffix}"
 
     @property
     def pca_path(self) -> str:
@@ -108,11 +110,24 @@ class Block(NamedTuple):
     image: torch.Tensor
 
 
-def record_dtype(kept: int) -> np.dtype:
-    """Return the dtype of a record of the layout."""
-    return np.dtype(
-        [("row_id", "<i8"), ("content", "<u8"), ("image", "<f2", (kept + 1,))], align=False
-    )
+class Records(NamedTuple):
+    """Records of a range of cells: by cell, then in ``row_id`` order.
+
+    Attributes
+    ----------
+    row_ids : int64 array, shape (n,)
+    content : uint32 array, shape (n,)
+        Hash of the stored bytes.
+    steps : int8 array, shape (n, kept + 1)
+        Images on the grid of the PCA: see `PcaModel.from_grid`.
+    bounds : int64 array, shape (cells of the range + 1,)
+        The records of cell i of the range are ``bounds[i]`` to ``bounds[i + 1]``.
+    """
+
+    row_ids: np.ndarray
+    content: np.ndarray
+    steps: np.ndarray
+    bounds: np.ndarray
 
 
 def layout_part(
@@ -139,7 +154,9 @@ def layout_part(
     torch.set_num_threads(threads)
     pca, cells = _open_models(layout.pca_path, layout.cells_path)
     rows, kept = part.rows, layout.kept
-    images = torch.empty(rows, kept + 1, dtype=torch.float16)
+    heads = np.empty((rows, _HEAD_WORDS), np.uint32)
+    images = np.zeros((rows, _image_words(kept)), np.uint32)
+    steps = torch.from_numpy(images.view(np.int8))[:, : kept + 1]
     visited = np.empty((rows, MOST_VISITS), np.int32)
     content = np.empty(rows, np.uint64)
     reason = np.empty(rows, np.uint8)
@@ -152,7 +169,7 @@ def layout_part(
         vectors = prepare_block(stored, buffer)
         block_image = pca.transform(vectors, image[: stop - start])
         visited[start:stop] = _assign(block_image, vectors, pca, cells)
-        images[start:stop].copy_(block_image)
+        steps[start:stop] = pca.to_grid(block_image)
         content[start:stop] = _hash_rows(_as_words(stored))
         reason[start:stop] = vectors.reason
         if watch is not None:
@@ -164,14 +181,13 @@ def layout_part(
     copies = usable[first != usable]
     assert (visited[distinct, 0] >= 0).all(), "a row without a home would be compared with none"
     offsets, order = _sort_by_cell(visited[distinct], layout.cells)
-    source = distinct[order // MOST_VISITS]
-    records = np.empty(len(order), record_dtype(kept))
-    heads = np.stack([part.row_start + np.arange(rows), content.view(np.int64)], axis=1)
-    _fill_records(
-        _as_halves(records[:, None]), source, _as_halves(heads), images.view(torch.uint16).numpy()
-    )
+    heads[:, 0] = np.arange(rows)
+    heads[:, 1] = content >> np.uint64(32)
+    records = np.empty((len(order), _HEAD_WORDS + images.shape[1]), np.uint32)
+    _fill_records(records, distinct[order // MOST_VISITS], heads, images)
 
-    _save_array(layout.path("records", part), records)
+    with write_aside(layout.path("records", part)) as temporary:
+        records.tofile(temporary)
     write_frame(
         layout.path("identical", part),
         pd.DataFrame(
@@ -187,7 +203,8 @@ def layout_part(
         layout.path("invalid", part),
         pd.DataFrame({"row_id": part.row_start + invalid, "reason": reason[invalid]}),
     )
-    _save_array(layout.path("offsets", part), offsets)  # last: it says that the part is complete
+    with write_aside(layout.path("offsets", part)) as temporary, open(temporary, "wb") as file:
+        np.save(file, offsets)
     assert len(invalid) + len(copies) + len(distinct) == rows
     return PartLayout(rows, len(invalid), len(copies), len(distinct), len(records))
 
@@ -200,19 +217,8 @@ def read_cell_counts(layout: CellLayout) -> np.ndarray:
     return counts
 
 
-def read_records(
-    layout: CellLayout, cell_start: int, cell_stop: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Read the records of a range of cells from all parts.
-
-    Returns
-    -------
-    records : structured array of `record_dtype`
-        By cell, then in ``row_id`` order.
-    bounds : int64 array, shape (cell_stop - cell_start + 1,)
-        The records of cell i of the range are ``bounds[i]`` to ``bounds[i + 1]``.
-    """
-    dtype = record_dtype(layout.kept)
+def read_records(layout: CellLayout, cell_start: int, cell_stop: int) -> Records:
+    """Read the records of a range of cells from all parts."""
     own_offsets = np.stack(
         [
             np.load(layout.path("offsets", part), mmap_mode="r")[cell_start : cell_stop + 1]
@@ -222,13 +228,17 @@ def read_records(
     counts = np.diff(own_offsets, axis=1)
     bounds = np.concatenate([[0], np.cumsum(counts.sum(axis=0))])
     place = bounds[:-1] + np.cumsum(counts, axis=0) - counts  # of each part's records in each cell
-    records = np.empty(bounds[-1], dtype)
+    words = _HEAD_WORDS + _image_words(layout.kept)
+    row_ids, content = np.empty(bounds[-1], np.int64), np.empty(bounds[-1], np.uint32)
+    images = np.empty((bounds[-1], words - _HEAD_WORDS), np.uint32)
     for part, own, first in zip(layout.parts, own_offsets, place, strict=True):
         with open(layout.path("records", part), "rb") as file:
-            file.seek(int(own[0]) * dtype.itemsize)
-            piece = np.fromfile(file, dtype, int(own[-1] - own[0]))
-        _copy_cells(_as_halves(piece[:, None]), own - own[0], _as_halves(records[:, None]), first)
-    return records, bounds
+            file.seek(int(own[0]) * words * 4)
+            piece = np.fromfile(file, np.uint32, int(own[-1] - own[0]) * words)
+        _copy_cells(
+            piece.reshape(-1, words), own - own[0], part.row_start, first, row_ids, content, images
+        )
+    return Records(row_ids, content, images.view(np.int8)[:, : layout.kept + 1], bounds)
 
 
 def read_identical(layout: CellLayout, part: Part) -> pd.DataFrame:
@@ -300,13 +310,9 @@ def _sort_by_cell(visited: np.ndarray, cells: int) -> tuple[np.ndarray, np.ndarr
     return offsets, there[np.argsort(flat[there], kind="stable")]
 
 
-def _save_array(path: Path, array: np.ndarray) -> None:
-    with write_aside(path) as temporary:
-        if array.dtype.names:
-            array.tofile(temporary)
-        else:
-            with open(temporary, "wb") as file:
-                np.save(file, array)
+def _image_words(kept: int) -> int:
+    """Return the words of 32 bits that an image of one byte a coordinate takes."""
+    return -(-(kept + 1) // 4)
 
 
 def _as_words(stored: np.ndarray) -> np.ndarray:
@@ -316,14 +322,9 @@ def _as_words(stored: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(stored).view(f"u{width}")
 
 
-def _as_halves(rows: np.ndarray) -> np.ndarray:
-    """View rows as unsigned integers of two bytes."""
-    return rows.view(np.uint16)
-
-
 @numba.njit(cache=True, nogil=True)
 def _fill_records(records, source, heads, images):
-    """Put heads and images of the source rows side by side, as integers of two bytes."""
+    """Put heads and images of the source rows side by side."""
     width = heads.shape[1]
     for i in range(len(source)):
         row = source[i]
@@ -334,13 +335,15 @@ def _fill_records(records, source, heads, images):
 
 
 @numba.njit(cache=True, nogil=True)
-def _copy_cells(piece, offsets, records, place):
+def _copy_cells(piece, offsets, row_start, place, row_ids, content, images):
     """Copy the records of each cell of one part's piece to where they belong."""
     for cell in range(len(place)):
         target = place[cell]
         for source in range(offsets[cell], offsets[cell + 1]):
-            for k in range(piece.shape[1]):
-                records[target, k] = piece[source, k]
+            row_ids[target] = row_start + np.int64(piece[source, 0])
+            content[target] = piece[source, 1]
+            for k in range(images.shape[1]):
+                images[target, k] = piece[source, 2 + k]
             target += 1
 
 

@@ -3,7 +3,7 @@
 1. Read the records of a range of cells, sorted by cell.
 2. Collapse equal rows: those of equal content hash that verify at similarity 1.
 3. Per cell one product of augmented images and one scan of its signs (`sign_filter`). The filter is
-   lossless; its radius carries the slack of float16 and float32.
+   lossless; its radius carries the slack of the grid and of float32.
 4. Verify candidates at full dimension in float64, whenever a million have come together.
 
 The cell need not be home to either row. (Measured on 10^6 synthetic rows at 5 visits: 99.9 % of
@@ -17,21 +17,20 @@ task: its records, one tile product, one batch of candidates with the full vecto
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import lru_cache
 from itertools import combinations_with_replacement, pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-import numba
 import numpy as np
 import pandas as pd
 import torch
 
-from dask_dedup.compress.pca import filter_radius
+from dask_dedup.compress.pca import PcaModel, load_pca
 from dask_dedup.index.layout import CellLayout, read_cell_counts, read_identical, read_records
-from dask_dedup.io.parts import Part, gather_by_row
+from dask_dedup.io.parts import Part
 from dask_dedup.schema import EDGES
-from dask_dedup.search.sign_filter import left_factor, near_pairs, right_factor
-from dask_dedup.search.verify import cosine_pairs, exact_rows
+from dask_dedup.search.candidates import Candidates, Contract
+from dask_dedup.search.sign_filter import factors, near_pairs, shorten
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -40,7 +39,7 @@ __all__ = ["CellGroup", "JoinResult", "join_cells", "join_group", "plan_groups"]
 
 TILE_ROWS = 32_768  # records of a tile of a large cell
 _PRODUCT = (128, 4096)  # rows and columns of one matrix product: 2 MB, little below the diagonal
-_BATCH_PAIRS = 1 << 20  # candidates verified at a time
+_SHORT_SHARE = 0.01  # of all pairs: more than may pass the filter with half of the coordinates
 
 
 class CellGroup(NamedTuple):
@@ -65,10 +64,6 @@ class JoinResult(NamedTuple):
     visits: int
     candidates: int
     pairs: int
-
-
-#: Positions to keep of edges (src, dst, similarity) with src < dst, without loss of components.
-Contract = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 def plan_groups(layout: CellLayout) -> list[CellGroup]:
@@ -131,25 +126,42 @@ def join_group(
         near-copies makes more pairs than rows.
     """
     torch.set_num_threads(threads)
-    records, bounds = read_records(layout, group.cell_start, group.cell_stop)
-    cell = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
-    batch = _Batch(layout, records["row_id"], cell, threshold, contract)
-    alive = _collapse(cell, records["content"], batch)
-    image = torch.from_numpy(np.ascontiguousarray(records["image"]))
-    left = left_factor(image, alive)
-    right = right_factor(image, filter_radius(threshold), alive)
+    pca = _open_pca(layout.pca_path)
+    records = read_records(layout, group.cell_start, group.cell_stop)
+    cell = np.repeat(np.arange(len(records.bounds) - 1), np.diff(records.bounds))
+    batch = Candidates(layout, records.row_ids, cell, threshold, contract)
+    alive = _collapse(cell, records.content, batch)
+    image = pca.from_grid(torch.from_numpy(records.steps))
+    left, right = _choose_factors(image, pca.grid_radius(threshold), alive, records.bounds, batch)
     if group.left is not None and group.right is not None:
         _join_tiles(left, right, group.left, group.right, batch)
     else:
-        for number, (first, last) in enumerate(pairwise(int(bound) for bound in bounds)):
+        for number, (first, last) in enumerate(pairwise(records.bounds.tolist())):
             batch.cell = number
             _join_tiles(left, right, (first, last), (first, last), batch)
     edges = batch.finish()
     # The records of a large cell are counted once, with each tile against itself.
-    visits = len(records) if group.left is None else 0
+    visits = len(records.row_ids) if group.left is None else 0
     if group.left is not None and group.left == group.right:
         visits = group.left[1] - group.left[0]
     return JoinResult(edges, visits, batch.candidates, batch.pairs)
+
+
+def _choose_factors(
+    image: torch.Tensor, radius: float, alive: np.ndarray, bounds: np.ndarray, batch: Candidates
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the factors of shortened images where few pairs pass them that are not near.
+
+    What passes is tried on the largest cell; the batch then looks at the whole images of pairs.
+    """
+    left, right = factors(shorten(image), radius, alive)
+    largest = np.diff(bounds).argmax()
+    first, last = bounds[largest : largest + 2].tolist()
+    product = torch.mm(left[first : min(first + _PRODUCT[0], last)], right[first:last].T)
+    if len(near_pairs(product.numpy(), 1, 1)[0]) > _SHORT_SHARE * product.numel():
+        return factors(image, radius, alive)
+    batch.image, batch.radius = image.numpy(), radius
+    return left, right
 
 
 def join_cells(layout: CellLayout, threshold: float, threads: int = 1) -> dd.DataFrame:
@@ -193,128 +205,35 @@ def _falling_cost(group: CellGroup) -> tuple[float, int]:
     return -group.cost, group.number
 
 
-class _Batch:
-    """Candidates on their way to verification, and the edges that came of them.
-
-    Rows are numbered by their rank among the task's rows, so that a row that is met in several
-    cells has one number, and the edges of a task have small ones.
-    """
-
-    def __init__(
-        self,
-        layout: CellLayout,
-        row_ids: np.ndarray,
-        cells: np.ndarray,
-        threshold: float,
-        contract: Contract | None,
-    ) -> None:
-        self.layout = layout
-        self.ids, self.rank = np.unique(row_ids, return_inverse=True)
-        self.cell = 0
-        self._visited = cells[np.argsort(self.rank, kind="stable")]  # by rank, then by cell
-        self._visited_start = np.concatenate([[0], np.cumsum(np.bincount(self.rank))])
-        self.threshold = np.float32(threshold)
-        self.contract = contract
-        self.candidates = 0
-        self.pairs = 0
-        self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
-        self._waiting_pairs = 0
-        self._edges: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        self._edge_rows = 0
-
-    def add(self, i: np.ndarray, j: np.ndarray) -> None:
-        """Take candidate pairs of the current cell, as indices of records."""
-        a, b = self.rank[i], self.rank[j]
-        new = _meet_first(a, b, self.cell, self._visited, self._visited_start)
-        self._waiting.append((a[new], b[new]))
-        self._waiting_pairs += len(self._waiting[-1][0])
-        if self._waiting_pairs >= _BATCH_PAIRS:
-            self._verify_waiting()
-
-    def finish(self) -> pd.DataFrame:
-        """Return the edges of all candidates."""
-        self._verify_waiting()
-        src, dst, similarity = self._contracted()
-        return pd.DataFrame({"src": self.ids[src], "dst": self.ids[dst], "similarity": similarity})
-
-    def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Verify pairs of ranks at full dimension: float32."""
-        needed = np.zeros(len(self.ids), np.bool_)
-        needed[a] = True
-        needed[b] = True
-        touched = np.flatnonzero(needed)
-        rows = exact_rows(gather_by_row(self.layout.parts, self.ids[touched]))
-        where = np.cumsum(needed) - 1
-        return cosine_pairs(rows, rows, where[a], where[b])
-
-    def keep(self, a: np.ndarray, b: np.ndarray, similarity: np.ndarray) -> None:
-        """Keep verified pairs of ranks as edges."""
-        self._edges.append((np.minimum(a, b), np.maximum(a, b), similarity))
-        self.pairs += len(a)
-        self._edge_rows += len(a)
-        if self.contract is not None and self._edge_rows >= 2 * _BATCH_PAIRS:
-            self._edges = [self._contracted()]
-            self._edge_rows = len(self._edges[0][0])
-
-    def _contracted(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        if not self._edges:
-            return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
-        src, dst, similarity = (np.concatenate(side) for side in zip(*self._edges, strict=True))
-        if self.contract is not None:
-            kept = self.contract(src, dst, similarity)
-            src, dst, similarity = src[kept], dst[kept], similarity[kept]
-        return src, dst, similarity
-
-    def _verify_waiting(self) -> None:
-        if not self._waiting:
-            return
-        all_a, all_b = (np.concatenate(side) for side in zip(*self._waiting, strict=True))
-        self._waiting, self._waiting_pairs = [], 0
-        for start in range(0, len(all_a), _BATCH_PAIRS):
-            a, b = all_a[start : start + _BATCH_PAIRS], all_b[start : start + _BATCH_PAIRS]
-            self.candidates += len(a)
-            similarity = self.similarity(a, b)
-            passed = similarity >= self.threshold
-            self.keep(a[passed], b[passed], similarity[passed])
+@lru_cache(maxsize=2)
+def _open_pca(path: str) -> PcaModel:
+    """Read the model once per worker."""
+    return load_pca(path)
 
 
-@numba.njit(cache=True, nogil=True)
-def _meet_first(a, b, cell, visited, visited_start):
-    """Return which pairs of ranks have no cell in common before ``cell``."""
-    first = np.empty(len(a), np.bool_)
-    for pair in range(len(a)):
-        i, i_stop = visited_start[a[pair]], visited_start[a[pair] + 1]
-        j, j_stop = visited_start[b[pair]], visited_start[b[pair] + 1]
-        first[pair] = True
-        while i < i_stop and j < j_stop and visited[i] < cell and visited[j] < cell:
-            if visited[i] == visited[j]:
-                first[pair] = False
-                break
-            if visited[i] < visited[j]:
-                i += 1
-            else:
-                j += 1
-    return first
-
-
-def _collapse(cell: np.ndarray, content: np.ndarray, batch: _Batch) -> np.ndarray:
+def _collapse(cell: np.ndarray, content: np.ndarray, batch: Candidates) -> np.ndarray:
     """Leave one row of each group of equal rows in each cell: bool array over the records.
 
     The others become edges of similarity 1 from the smallest row.
     """
     alive = np.ones(len(cell), np.bool_)
-    order = np.lexsort((content, cell))
-    same = (content[order][1:] == content[order][:-1]) & (cell[order][1:] == cell[order][:-1])
-    if not same.any():
+    key = (cell.astype(np.uint64) << np.uint64(32)) | content
+    order = np.argsort(key)
+    ordered = key[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    if len(starts) == len(key):
         return alive
-    starts = np.r_[True, ~same]
-    leader = order[np.maximum.accumulate(np.where(starts, np.arange(len(order)), 0))]
-    i, j = leader[~starts], order[~starts]
-    a, b = batch.rank[i], batch.rank[j]
+    sizes = np.diff(np.r_[starts, len(key)])
+    leader = np.repeat(np.minimum.reduceat(order, starts), sizes)
+    other = leader != order
+    i, j = leader[other], order[other]
+    # Two rows that share several cells are compared once.
+    pairs, back = np.unique(batch.rank[i] * len(batch.ids) + batch.rank[j], return_inverse=True)
+    a, b = np.divmod(pairs, len(batch.ids))
     similarity = batch.similarity(a, b)
     equal = similarity == np.float32(1)
     batch.keep(a[equal], b[equal], similarity[equal])
-    alive[j[equal]] = False
+    alive[j[equal[back]]] = False
     return alive
 
 
@@ -323,19 +242,16 @@ def _join_tiles(
     right: torch.Tensor,
     rows: tuple[int, int],
     columns: tuple[int, int],
-    batch: _Batch,
+    batch: Candidates,
 ) -> None:
     """Send every near pair (a, b) with a < b, a in ``rows`` and b in ``columns``, to ``batch``."""
     height, width = _PRODUCT
-    room = torch.empty(min(height, rows[1] - rows[0]) * min(width, columns[1] - columns[0]))
-    for a in range(*rows, height):
-        a_stop = min(a + height, rows[1])
+    blocks = left[rows[0] : rows[1]].split(height)
+    turned = right.T
+    for a, block in zip(range(*rows, height), blocks, strict=True):
         # Columns up to a row's own are below the diagonal: compared already.
         for b in range(max(columns[0], min(a, columns[1])), columns[1], width):
-            b_stop = min(b + width, columns[1])
-            product = room[: (a_stop - a) * (b_stop - b)].view(a_stop - a, b_stop - b)
-            torch.mm(left[a:a_stop], right[b:b_stop].T, out=product)
-            first_column = np.clip(np.arange(a + 1, a_stop + 1) - b, 0, b_stop - b)
-            i, j = near_pairs(product.numpy(), first_column)
+            product = torch.mm(block, turned.narrow(1, b, min(width, columns[1] - b)))
+            i, j = near_pairs(product.numpy(), a + 1 - b, 1)
             if len(i):
                 batch.add(a + i, b + j)

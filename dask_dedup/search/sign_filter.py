@@ -2,6 +2,9 @@
 
 With a = [x, -|x|^2/2, 1] and b = [y, 1, (r^2 - |y|^2)/2] the product a.b is at least 0 exactly
 where |x - y| <= r.
+
+The product costs in proportion to the coordinates. Half of them and the length of the others do for
+a first filter, as that never lengthens a distance either; what passes is looked at again with all.
 """
 
 from __future__ import annotations
@@ -10,57 +13,78 @@ import numba
 import numpy as np
 import torch
 
-__all__ = ["left_factor", "near_pairs", "right_factor"]
+__all__ = ["factors", "near_pairs", "shorten", "within"]
 
-_FAR = -1e30  # in a factor: makes every product with it negative
+_FAR = 1e30  # as half a squared length: makes every product negative
 
 
-def left_factor(image: torch.Tensor, usable: np.ndarray | None = None) -> torch.Tensor:
-    """Return [x, -|x|^2/2, 1] for each row x: float32, shape (n, width + 2).
+def factors(
+    image: torch.Tensor, radius: float, usable: np.ndarray | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return [x, -|x|^2/2, 1] and [x, 1, (r^2 - |x|^2)/2] for each row x.
 
     Parameters
     ----------
-    image : float16 or float32 tensor, shape (n, width)
+    image : float32 tensor, shape (n, width)
+    radius : float
     usable : bool array, shape (n,), optional
         Rows that may be near to anything; the others are near to nothing.
+
+    Returns
+    -------
+    left, right : float32 tensors, shape (n, width + 2)
     """
-    factor, half_square = _widen(image)
-    factor[:, -2] = -half_square
-    factor[:, -1] = 1.0
+    half_square = torch.linalg.vecdot(image, image).mul_(0.5)
     if usable is not None:
-        factor[torch.from_numpy(~usable), -2] = _FAR
-    return factor
+        half_square[torch.from_numpy(~usable)] = _FAR
+    one = torch.ones(len(image), 1)
+    left = torch.cat([image, -half_square[:, None], one], dim=1)
+    right = torch.cat([image, one, radius**2 / 2 - half_square[:, None]], dim=1)
+    return left, right
 
 
-def right_factor(
-    image: torch.Tensor, radius: float, usable: np.ndarray | None = None
-) -> torch.Tensor:
-    """Return [y, 1, (r^2 - |y|^2)/2] for each row y: float32, shape (n, width + 2)."""
-    factor, half_square = _widen(image)
-    factor[:, -2] = 1.0
-    factor[:, -1] = radius**2 / 2 - half_square
-    if usable is not None:
-        factor[torch.from_numpy(~usable), -1] = _FAR
-    return factor
+def shorten(image: torch.Tensor) -> torch.Tensor:
+    """Return the first half of the coordinates and the length of the others."""
+    half = image.shape[1] // 2
+    rest = torch.linalg.vector_norm(image[:, half:], dim=1, keepdim=True)
+    return torch.cat([image[:, :half], rest], dim=1)
 
 
-def _widen(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the rows as float32 with two columns more, and half their squared lengths."""
-    factor = torch.empty(len(image), image.shape[1] + 2)
-    rows = factor[:, :-2]
-    rows.copy_(image)
-    return factor, torch.linalg.vecdot(rows, rows).mul_(0.5)
+@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def within(x, y, i, j, radius):
+    """Return which pairs of rows are at most ``radius`` apart.
+
+    Parameters
+    ----------
+    x, y : float32 arrays, shapes (n, width) and (m, width)
+    i, j : integer arrays, shape (pairs,)
+        Rows of ``x`` and of ``y``.
+    radius : float
+
+    Returns
+    -------
+    bool array, shape (pairs,)
+    """
+    near = np.empty(len(i), np.bool_)
+    for pair in range(len(i)):
+        one, other = x[i[pair]], y[j[pair]]
+        square = np.float32(0)
+        for k in range(x.shape[1]):
+            step = one[k] - other[k]
+            square += step * step
+        near[pair] = square <= radius * radius
+    return near
 
 
 @numba.njit(cache=True, nogil=True)
-def near_pairs(product, first_column):
+def near_pairs(product, first, step):
     """Find where a product is at least 0.
 
     Parameters
     ----------
     product : float32 array, shape (rows, columns), C order
-    first_column : int64 array, shape (rows,)
-        Columns before it are passed over.
+    first, step : int
+        Row i is looked at from column ``first + i * step`` on.
 
     Returns
     -------
@@ -72,21 +96,25 @@ def near_pairs(product, first_column):
     count = np.zeros(rows, np.int64)
     total = 0
     for i in range(rows):
+        start = max(0, min(first + i * step, columns))
+        row = signs[i, start:]  # a slice: an index that might be negative forbids vector code
         every = np.int32(-1)
-        for j in range(first_column[i], columns):
-            every &= signs[i, j]
+        for j in range(len(row)):
+            every &= row[j]
         if every >= 0:  # some sign bit is clear
             hits = 0
-            for j in range(first_column[i], columns):
-                hits += signs[i, j] >= 0
+            for j in range(len(row)):
+                hits += row[j] >= 0
             count[i] = hits
             total += hits
-    found_i, found_j = np.empty(total, np.int64), np.empty(total, np.int64)
+    found_i, found_j = np.empty(total, np.int64), np.empty(total + 1, np.int64)
     at = 0
     for i in range(rows):
         if count[i]:
-            for j in range(first_column[i], columns):
-                if signs[i, j] >= 0:
-                    found_i[at], found_j[at] = i, j
-                    at += 1
-    return found_i, found_j
+            found_i[at : at + count[i]] = i
+            start = max(0, min(first + i * step, columns))
+            row = signs[i, start:]
+            for j in range(len(row)):  # written every time, kept where it is a hit
+                found_j[at] = start + j
+                at += row[j] >= 0
+    return found_i, found_j[:total]

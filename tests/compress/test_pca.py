@@ -20,9 +20,10 @@ def unit(rows):
 
 
 def images(rows, kept, dtype="f4"):
-    sample = torch.from_numpy(unit(rows)).float()
-    model = fit_axes(sample, kept)
-    return model.transform(prepare_block(rows.astype(dtype))).half().double().numpy()
+    """Return images in float64, the same after the grid, and the model."""
+    model = fit_axes(torch.from_numpy(unit(rows)).float(), kept)
+    image = model.transform(prepare_block(rows.astype(dtype)))
+    return image.double().numpy(), model.from_grid(model.to_grid(image)).double().numpy(), model
 
 
 def test_fit_axes_equals_numpys_svd():
@@ -42,16 +43,18 @@ def test_fit_axes_equals_numpys_svd():
     dtype=st.sampled_from(["f2", "f4", "f8"]),
 )
 def test_transform_never_lengthens_a_distance(seed, dim, kept, spread, dtype):
-    """Stored images lie within COORDINATE_ERROR of a map that shortens distances."""
+    """Images lie within COORDINATE_ERROR of a map that shortens; the grid adds its own."""
     rng = np.random.default_rng(seed)
     rows = (rng.normal(size=dim) + spread * rng.normal(size=(30, dim))).astype(dtype)
     rows[1] = -rows[0]
     rows[2] = rows[0]
     exact = unit(rows.astype("f8"))
-    stored = images(rows.astype("f8"), kept, dtype)
+    image, stored, model = images(rows.astype("f8"), kept, dtype)
     true = np.linalg.norm(exact[:, None] - exact[None], axis=2)
-    seen = np.linalg.norm(stored[:, None] - stored[None], axis=2)
+    seen = np.linalg.norm(image[:, None] - image[None], axis=2)
     assert (seen <= true + 2 * COORDINATE_ERROR).all()
+    seen = np.linalg.norm(stored[:, None] - stored[None], axis=2)
+    assert (seen <= true + 2 * COORDINATE_ERROR + np.linalg.norm(model.step)).all()
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.9, 0.95, 0.999, 1.0])
@@ -61,8 +64,19 @@ def test_filter_radius_loses_no_pair_at_the_threshold(threshold):
     other = unit(rng.normal(size=(300, 64)))
     other = unit(other - (other * base).sum(axis=1, keepdims=True) * base)
     turned = threshold * base + np.sqrt(1 - threshold**2) * other
-    stored = images(np.concatenate([base, turned]), 16)
-    assert (np.linalg.norm(stored[:300] - stored[300:], axis=1) <= filter_radius(threshold)).all()
+    image, stored, model = images(np.concatenate([base, turned]), 16)
+    assert (np.linalg.norm(image[:300] - image[300:], axis=1) <= filter_radius(threshold)).all()
+    far = np.linalg.norm(stored[:300] - stored[300:], axis=1) > model.grid_radius(threshold)
+    assert not far.any()
+
+
+def test_grid_takes_rows_outside_the_sample_and_axes_without_variance():
+    flat = torch.zeros(50, 4)
+    flat[:, 0] = 1
+    model = fit_axes(flat, 3)
+    others = prepare_block(np.eye(4, dtype=np.float32))
+    assert not model.from_grid(model.to_grid(model.transform(others))).any()
+    assert model.grid_radius(0.95) == filter_radius(0.95)
 
 
 def test_transform_exactly_equals_the_matrix_product():
@@ -79,6 +93,8 @@ def test_save_and_load_pca_give_the_same_model(tmp_path):
     loaded = load_pca(tmp_path / "model.safetensors")
     np.testing.assert_array_equal(loaded.axes, model.axes)
     np.testing.assert_array_equal(loaded.mean, model.mean)
+    np.testing.assert_array_equal(loaded.centre, model.centre)
+    np.testing.assert_array_equal(loaded.step, model.step)
     assert loaded.variance_share == model.variance_share
 
 

@@ -31,14 +31,14 @@ def test_layout_every_usable_distinct_row_visits_at_least_one_cell(tmp_path, wri
     rows[6] = 0
     rows[2000] = rows[7] = rows[2]
     layout = build(tmp_path / "cells", write_dataset(tmp_path / "d", np.split(rows, 3)), cells=30)
-    records, bounds = all_records(layout)
+    records = all_records(layout)
     usable = np.setdiff1d(np.arange(3000), [5, 6, 7])  # 2000 lies in another part than 2
-    np.testing.assert_array_equal(np.unique(records["row_id"]), usable)
-    np.testing.assert_array_equal(np.diff(bounds), read_cell_counts(layout))
-    cell = np.repeat(np.arange(layout.cells), np.diff(bounds))
-    pairs = np.stack([cell, records["row_id"]])
-    assert len(np.unique(pairs, axis=1).T) == len(records)  # no row twice in a cell
-    assert (np.diff(cell * 10_000 + records["row_id"]) > 0).all()  # by cell, then by row
+    np.testing.assert_array_equal(np.unique(records.row_ids), usable)
+    np.testing.assert_array_equal(np.diff(records.bounds), read_cell_counts(layout))
+    cell = np.repeat(np.arange(layout.cells), np.diff(records.bounds))
+    pairs = np.stack([cell, records.row_ids])
+    assert len(np.unique(pairs, axis=1).T) == len(cell)  # no row twice in a cell
+    assert (np.diff(cell * 10_000 + records.row_ids) > 0).all()  # by cell, then by row
 
 
 def test_layout_identical_and_invalid_rows_are_set_aside(tmp_path, write_dataset):
@@ -59,7 +59,7 @@ def test_layout_counts_add_up(tmp_path, write_dataset):
     layout = build(tmp_path / "cells", write_dataset(tmp_path / "d", [rows]))
     counts = layout_part(layout, layout.parts[0])
     assert (counts.rows, counts.invalid, counts.identical, counts.distinct) == (500, 1, 1, 498)
-    assert counts.visits == len(all_records(layout)[0])
+    assert counts.visits == len(all_records(layout).row_ids)
 
 
 @pytest.mark.parametrize("cuts", [[], [1], [1500, 1500], [700, 701, 2999]])
@@ -68,20 +68,22 @@ def test_layout_does_not_depend_on_the_parts(tmp_path, write_dataset, cuts, monk
     whole = build(tmp_path / "one", write_dataset(tmp_path / "a", [rows]), cells=30)
     monkeypatch.setattr("dask_dedup.index.layout._BLOCK_ROWS", 777)
     cut = build(tmp_path / "two", write_dataset(tmp_path / "b", np.split(rows, cuts)), cells=30)
-    expected, expected_bounds = all_records(whole)
-    records, bounds = all_records(cut)
-    np.testing.assert_array_equal(bounds, expected_bounds)
-    np.testing.assert_array_equal(records["row_id"], expected["row_id"])
-    np.testing.assert_allclose(records["image"], expected["image"], atol=2e-3)
+    expected, records = all_records(whole), all_records(cut)
+    np.testing.assert_array_equal(records.bounds, expected.bounds)
+    np.testing.assert_array_equal(records.row_ids, expected.row_ids)
+    np.testing.assert_array_equal(records.content, expected.content)
+    np.testing.assert_allclose(records.steps, expected.steps, atol=1)  # rounded either way
 
 
 def test_read_records_range_equals_its_slice(tmp_path, write_dataset):
     rows = clustered(2000).astype("f4")
     layout = build(tmp_path / "cells", write_dataset(tmp_path / "d", np.split(rows, 4)), cells=20)
-    records, bounds = all_records(layout)
-    some, some_bounds = read_records(layout, 5, 9)
-    assert some.tobytes() == records[bounds[5] : bounds[9]].tobytes()
-    np.testing.assert_array_equal(some_bounds, bounds[5:10] - bounds[5])
+    every, some = all_records(layout), read_records(layout, 5, 9)
+    inside = slice(*every.bounds[[5, 9]])
+    np.testing.assert_array_equal(some.row_ids, every.row_ids[inside])
+    np.testing.assert_array_equal(some.content, every.content[inside])
+    np.testing.assert_array_equal(some.steps, every.steps[inside])
+    np.testing.assert_array_equal(some.bounds, every.bounds[5:10] - every.bounds[5])
 
 
 def test_layout_equal_hashes_of_different_rows_are_not_taken_for_equal(
@@ -94,7 +96,7 @@ def test_layout_equal_hashes_of_different_rows_are_not_taken_for_equal(
     rows[20] = rows[0]
     layout = build(tmp_path / "cells", write_dataset(tmp_path / "d", [rows]))
     assert read_identical(layout, layout.parts[0]).to_numpy().tolist() == [[0, 20, 1]]
-    assert len(np.unique(all_records(layout)[0]["row_id"])) == 49
+    assert len(np.unique(all_records(layout).row_ids)) == 49
 
 
 @pytest.mark.parametrize("equal", [100, 2000])
@@ -105,11 +107,11 @@ def test_layout_of_nearly_equal_rows_gives_each_a_home(tmp_path, write_dataset, 
     rows[: equal // 2] *= 1 + np.arange(equal // 2, dtype=np.float32)[:, None] * 1e-6
     layout = build(tmp_path / "cells", write_dataset(tmp_path / "d", [rows]), cells=100)
     distinct = len(np.unique(rows, axis=0))
-    assert len(np.unique(all_records(layout)[0]["row_id"])) == distinct
+    assert len(np.unique(all_records(layout).row_ids)) == distinct
 
 
 def test_build_cells_with_hardly_a_usable_row(tmp_path, write_dataset):
     rows = np.full((6000, 8), np.nan, np.float32)
     rows[17] = 1
     layout = build(tmp_path / "cells", write_dataset(tmp_path / "d", [rows]))
-    assert all_records(layout)[0]["row_id"].tolist() == [17]
+    assert all_records(layout).row_ids.tolist() == [17]

@@ -99,7 +99,7 @@ def test_join_cells_in_many_cells_has_true_edges_and_finds_nearly_all(
 
 
 def test_join_group_contraction_keeps_the_components(tmp_path, write_dataset, monkeypatch):
-    monkeypatch.setattr("dask_dedup.search.join._BATCH_PAIRS", 100)
+    monkeypatch.setattr("dask_dedup.search.candidates.BATCH_PAIRS", 100)
     rows = near_copies()
     layout = build(tmp_path, write_dataset, [rows], cells=5)
     for group in plan_groups(layout):

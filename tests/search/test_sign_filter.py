@@ -2,14 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from dask_dedup.search.sign_filter import left_factor, near_pairs, right_factor
+from dask_dedup.search.sign_filter import factors, near_pairs, shorten, within
 
 
-def find(rows, columns, radius, usable=None, first_column=None):
-    product = torch.mm(left_factor(rows, usable), right_factor(columns, radius).T).numpy()
-    if first_column is None:
-        first_column = np.zeros(len(rows), np.int64)
-    return set(zip(*(side.tolist() for side in near_pairs(product, first_column)), strict=True))
+def find(rows, columns, radius, usable=None, first=(0, 0)):
+    left, right = factors(rows, radius, usable)[0], factors(columns, radius)[1]
+    hits = near_pairs(torch.mm(left, right.T).numpy(), *first)
+    return set(zip(*(side.tolist() for side in hits), strict=True))
 
 
 @pytest.fixture
@@ -32,10 +31,24 @@ def test_near_pairs_equal_brute_force(rows, columns, radius):
 
 
 def test_near_pairs_pass_over_the_first_columns(rows):
-    first = np.minimum(np.arange(1, 61), 60)
-    found = find(rows, rows, 3.0, first_column=first)
+    found = find(rows, rows, 3.0, first=(1, 1))
     assert found == {(i, j) for i, j in find(rows, rows, 3.0) if j > i}
     assert found
+    assert find(rows, rows, 3.0, first=(-10, 1)) >= found
+    assert not find(rows, rows, 3.0, first=(60, 0))
+
+
+@pytest.mark.parametrize("radius", [0.5, 2.5, 3.5, 10.0])
+def test_within_equals_brute_force(rows, columns, radius):
+    i, j = (side.ravel() for side in np.indices((60, 150)))
+    near = torch.cdist(rows.double(), columns.double()).numpy() <= radius
+    np.testing.assert_array_equal(within(rows.numpy(), columns.numpy(), i, j, radius), near.ravel())
+
+
+def test_shorten_never_lengthens_a_distance(rows, columns):
+    whole = torch.cdist(rows, columns)
+    assert (torch.cdist(shorten(rows), shorten(columns)) <= whole + 1e-5).all()
+    assert shorten(rows).shape == (60, 5)
 
 
 def test_unusable_rows_are_near_to_nothing(rows):

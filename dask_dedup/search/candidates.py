@@ -1,0 +1,168 @@
+"""Candidate pairs of one join task: verified in batches at full dimension, kept as edges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numba
+import numpy as np
+import pandas as pd
+
+from dask_dedup.index.layout import CellLayout
+from dask_dedup.io.parts import gather_by_row
+from dask_dedup.search.sign_filter import within
+from dask_dedup.search.verify import cosine_pairs, exact_rows
+
+__all__ = ["BATCH_PAIRS", "Candidates", "Contract"]
+
+BATCH_PAIRS = 1 << 20  # candidates verified at a time
+_READ_BYTES = 256 << 20  # full rows kept in memory, at 8 bytes a value
+
+#: Positions to keep of edges (src, dst, similarity) with src < dst, without loss of components.
+Contract = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+
+class Candidates:
+    """Candidates on their way to verification, and the edges that came of them.
+
+    Parameters
+    ----------
+    layout : CellLayout
+    row_ids, cells : int64 arrays, shape (records,)
+        Row and cell of each record of the task, by cell.
+    threshold : float
+        Cosine from which on a pair is an edge.
+    contract : callable, optional
+        Drops edges without changing the components at any threshold.
+
+    Rows are numbered by their rank among the task's rows, so that a row that is met in several
+    cells has one number, and the edges of a task have small ones.
+    """
+
+    def __init__(
+        self,
+        layout: CellLayout,
+        row_ids: np.ndarray,
+        cells: np.ndarray,
+        threshold: float,
+        contract: Contract | None,
+    ) -> None:
+        self.layout = layout
+        self.ids, self.rank = np.unique(row_ids, return_inverse=True)
+        self.cell = 0
+        self.image: np.ndarray | None = None  # of the records, where pairs are yet to pass it
+        self.radius = 0.0
+        self._visited = cells[np.argsort(self.rank, kind="stable")]  # by rank, then by cell
+        self._visited_start = np.concatenate([[0], np.cumsum(np.bincount(self.rank))])
+        self.threshold = np.float32(threshold)
+        self.contract = contract
+        self.candidates = 0
+        self.pairs = 0
+        self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
+        self._waiting_pairs = 0
+        self._edges: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self._edge_rows = 0
+        # Full rows that have been read: where each rank's is, and how many there are.
+        self._place = np.full(len(self.ids), -1)
+        self._filled = 0
+        self._rows = np.empty((0, 0), np.float32)
+        self._most_rows = _READ_BYTES // (8 * layout.parts[0].embeddings.dim)
+
+    def add(self, i: np.ndarray, j: np.ndarray) -> None:
+        """Take candidate pairs of the current cell, as indices of records."""
+        if self.image is not None:
+            near = within(self.image, self.image, i, j, self.radius)
+            i, j = i[near], j[near]
+        a, b = _meet_first(i, j, self.rank, self.cell, self._visited, self._visited_start)
+        self._waiting.append((a, b))
+        self._waiting_pairs += len(a)
+        if self._waiting_pairs >= BATCH_PAIRS:
+            self._verify_waiting()
+
+    def finish(self) -> pd.DataFrame:
+        """Return the edges of all candidates."""
+        self._verify_waiting()
+        src, dst, similarity = self._contracted()
+        return pd.DataFrame({"src": self.ids[src], "dst": self.ids[dst], "similarity": similarity})
+
+    def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Verify pairs of ranks at full dimension: float32."""
+        needed = np.zeros(len(self.ids), np.bool_)
+        needed[a] = True
+        needed[b] = True
+        self._read(np.flatnonzero(needed))
+        return cosine_pairs(self._rows, self._rows, self._place[a], self._place[b])
+
+    def _read(self, ranks: np.ndarray) -> None:
+        """Read the full rows of some ranks; those read before stay while there is room."""
+        missing = ranks[self._place[ranks] < 0]
+        if self._filled + len(missing) > self._most_rows:
+            self._place[:] = -1
+            self._filled, missing = 0, ranks
+        if not len(missing):
+            return
+        stop = self._filled + len(missing)
+        rows = exact_rows(gather_by_row(self.layout.parts, self.ids[missing]))
+        if self._filled == 0:
+            self._rows = rows
+        else:
+            if stop > len(self._rows) or rows.dtype != self._rows.dtype:
+                space = max(stop, min(2 * stop, self._most_rows))
+                room = np.empty((space, rows.shape[1]), np.result_type(rows, self._rows))
+                room[: self._filled] = self._rows[: self._filled]
+                self._rows = room
+            self._rows[self._filled : stop] = rows
+        self._place[missing] = np.arange(self._filled, stop)
+        self._filled = stop
+
+    def keep(self, a: np.ndarray, b: np.ndarray, similarity: np.ndarray) -> None:
+        """Keep verified pairs of ranks as edges."""
+        self._edges.append((np.minimum(a, b), np.maximum(a, b), similarity))
+        self.pairs += len(a)
+        self._edge_rows += len(a)
+        if self.contract is not None and self._edge_rows >= 2 * BATCH_PAIRS:
+            self._edges = [self._contracted()]
+            self._edge_rows = len(self._edges[0][0])
+
+    def _contracted(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        if not self._edges:
+            return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
+        src, dst, similarity = (np.concatenate(side) for side in zip(*self._edges, strict=True))
+        if self.contract is not None:
+            kept = self.contract(src, dst, similarity)
+            src, dst, similarity = src[kept], dst[kept], similarity[kept]
+        return src, dst, similarity
+
+    def _verify_waiting(self) -> None:
+        if not self._waiting:
+            return
+        all_a, all_b = (np.concatenate(side) for side in zip(*self._waiting, strict=True))
+        self._waiting, self._waiting_pairs = [], 0
+        for start in range(0, len(all_a), BATCH_PAIRS):
+            a, b = all_a[start : start + BATCH_PAIRS], all_b[start : start + BATCH_PAIRS]
+            self.candidates += len(a)
+            similarity = self.similarity(a, b)
+            passed = similarity >= self.threshold
+            self.keep(a[passed], b[passed], similarity[passed])
+
+
+@numba.njit(cache=True, nogil=True)
+def _meet_first(i, j, rank, cell, visited, visited_start):
+    """Return the ranks of pairs of records whose rows have no cell in common before ``cell``."""
+    a, b = np.empty(len(i), np.int64), np.empty(len(i), np.int64)
+    kept = 0
+    for pair in range(len(i)):
+        a[kept], b[kept] = rank[i[pair]], rank[j[pair]]
+        x, x_stop = visited_start[a[kept]], visited_start[a[kept] + 1]
+        y, y_stop = visited_start[b[kept]], visited_start[b[kept] + 1]
+        new = True
+        while x < x_stop and y < y_stop and visited[x] < cell and visited[y] < cell:
+            if visited[x] == visited[y]:
+                new = False
+                break
+            if visited[x] < visited[y]:
+                x += 1
+            else:
+                y += 1
+        kept += new
+    return a[:kept], b[:kept]
