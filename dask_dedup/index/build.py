@@ -54,7 +54,7 @@ def build_cells(
     pca : PcaModel
         From `dask_dedup.fit_pca`.
     folder : path
-        Where the layout goes; ``visits * (2 * kept + 18)`` bytes a row.
+        Where the layout goes; ``visits * (kept + 9)`` bytes a row, filled up to a multiple of 4.
     visits : float
         Cells in which a row is compared on average, its home included.
     cells : int
