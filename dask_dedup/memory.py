@@ -10,7 +10,7 @@ import psutil
 __all__ = ["TreeMemory"]
 
 _INTERVAL_SECONDS = 0.2
-_LISTED_EVERY = 10  # measurements between two looks for new processes, which cost much more
+_LISTED_EVERY = 5  # measurements between two looks for new processes, which cost much more
 
 
 class TreeMemory:
