@@ -114,10 +114,14 @@ class Stage:
         for record in records.values():
             if record is not None:
                 on_result(record)
+        run = uuid.uuid4().hex  # Dask takes tasks of equal names for the same one
         new = execute(
             [
-                delayed(_run_and_record, pure=False)(
-                    function, str(self._record_path(name)), *tasks[name]
+                delayed(_run_and_record)(
+                    function,
+                    str(self._record_path(name)),
+                    *tasks[name],
+                    dask_key_name=f"{self.folder.name}-{name}-{run}",
                 )
                 for name in missing
             ],

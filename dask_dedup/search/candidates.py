@@ -93,6 +93,11 @@ class Candidates:
         self._read(np.flatnonzero(needed))
         return cosine_pairs(self._rows, self._rows, self._place[a], self._place[b])
 
+    def full_rows(self, ranks: np.ndarray) -> np.ndarray:
+        """Return full rows as `exact_rows` does: float32 or float64, shape (ranks, dim)."""
+        self._read(np.unique(ranks))
+        return self._rows[self._place[ranks]]
+
     def _read(self, ranks: np.ndarray) -> None:
         """Read the full rows of some ranks; those read before stay while there is room."""
         missing = ranks[self._place[ranks] < 0]

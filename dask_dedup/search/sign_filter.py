@@ -9,11 +9,15 @@ a first filter, as that never lengthens a distance either; what passes is looked
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numba
 import numpy as np
 import torch
 
-__all__ = ["factors", "near_pairs", "shorten", "within"]
+__all__ = ["PRODUCT", "factors", "near_pairs", "near_products", "shorten", "within"]
+
+PRODUCT = (128, 4096)  # rows and columns of one matrix product: 2 MB, little below the diagonal
 
 _FAR = 1e30  # as half a squared length: makes every product negative
 
@@ -41,6 +45,34 @@ def factors(
     left = torch.cat([image, -half_square[:, None], one], dim=1)
     right = torch.cat([image, one, radius**2 / 2 - half_square[:, None]], dim=1)
     return left, right
+
+
+def near_products(
+    left: torch.Tensor, right: torch.Tensor, upper: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the pairs of rows whose product is at least 0, block by block.
+
+    Parameters
+    ----------
+    left, right : float32 tensors, shapes (n, width) and (m, width)
+        Factors.
+    upper : bool
+        Both are of the same rows: pairs i < j only.
+
+    Yields
+    ------
+    i, j : int64 arrays, shape (hits,)
+        Rows of ``left`` and of ``right``.
+    """
+    height, width = PRODUCT
+    turned = right.T
+    for a, block in zip(range(0, len(left), height), left.split(height), strict=True):
+        # Columns up to a row's own are below the diagonal: compared already.
+        for b in range(a if upper else 0, len(right), width):
+            product = torch.mm(block, turned.narrow(1, b, min(width, len(right) - b)))
+            i, j = near_pairs(product.numpy(), a + 1 - b if upper else 0, int(upper))
+            if len(i):
+                yield a + i, b + j
 
 
 def shorten(image: torch.Tensor) -> torch.Tensor:

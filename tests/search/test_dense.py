@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from dask_dedup import build_cells, fit_pca, read_dataset
+from dask_dedup.graph.forest import merge_forests, spanning_edges
+from dask_dedup.search.join import join_group, plan_groups
+
+DIM = 32
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+def turned(centre, cosine, rows, rng):
+    """Unit rows at about this cosine to the centre."""
+    away = rng.normal(size=(rows, DIM))
+    away = unit(away - (away @ centre)[:, None] * centre)
+    return unit(cosine * centre + np.sqrt(1 - cosine**2) * away)
+
+
+@pytest.fixture(scope="module")
+def crowded():
+    """Two dense groups, a shell around the first at the threshold, and strangers."""
+    rng = np.random.default_rng(3)
+    one, other = unit(rng.normal(size=(2, DIM)))
+    rows = np.concatenate(
+        [
+            turned(one, 0.9999, 3000, rng),
+            turned(other, 0.9998, 1500, rng),
+            turned(one, 0.955, 150, rng),
+            turned(one, 0.94, 150, rng),
+            turned(unit(one + other), 0.97, 20, rng),
+            unit(rng.normal(size=(700, DIM))),
+        ]
+    )
+    return rng.permutation(rows).astype("f4")
+
+
+def true_components(rows, threshold):
+    wide = unit(rows.astype("f8"))
+    cosines = wide @ wide.T
+    assert np.abs(cosines - threshold).min() > 1e-9  # float32 decides alike
+    return connected_components(coo_matrix(cosines >= threshold), directed=False)[1]
+
+
+def grouping(labels):
+    """Number the groups by their first rows."""
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    return first[inverse].tolist()
+
+
+def forest_of(rows, tmp_path, write_dataset, threshold):
+    data = read_dataset(write_dataset(tmp_path / "data", np.array_split(rows, 3)))
+    layout = build_cells(data, fit_pca(data, 16), tmp_path / "cells", cells=1, visits=1.0)
+    results = [
+        join_group(layout, group, threshold, contract=spanning_edges)
+        for group in plan_groups(layout)
+    ]
+    return merge_forests([result.edges for result in results]), results
+
+
+@pytest.mark.parametrize("tile_rows", [32_768, 1300])
+def test_join_group_dense_groups_give_the_true_components(
+    crowded, tmp_path, write_dataset, tile_rows, monkeypatch
+):
+    monkeypatch.setattr("dask_dedup.search.join.TILE_ROWS", tile_rows)
+    monkeypatch.setattr("dask_dedup.search.join.LEAST_RECORDS", 1000)
+    monkeypatch.setattr("dask_dedup.search.dense.LEAST_RECORDS", 500)
+    monkeypatch.setattr("dask_dedup.search.dense._LEAST_MEMBERS", 100)
+    monkeypatch.setattr("dask_dedup.search.dense._MANY_PAIRS", 20)
+    forest, results = forest_of(crowded, tmp_path, write_dataset, 0.9)
+    assert (len(results) > 1) == (tile_rows < 32_768)
+    pairs = sum(result.pairs for result in results)
+    assert pairs < 300_000  # of some 6 million that are true
+    wide = unit(crowded.astype("f8"))
+    exact = (wide[forest["src"]] * wide[forest["dst"]]).sum(axis=1)
+    np.testing.assert_allclose(forest["similarity"], exact, atol=1e-7)
+    for threshold in (0.9, 0.93, 0.95, 0.96, 0.99):
+        linked = forest[forest["similarity"] >= np.float32(threshold)]
+        graph = coo_matrix(
+            (np.ones(len(linked)), (linked["src"], linked["dst"])), (len(crowded),) * 2
+        )
+        found = connected_components(graph, directed=False)[1]
+        assert grouping(found) == grouping(true_components(crowded, threshold)), threshold
+
+
+def test_join_group_small_cells_are_not_searched_for_dense_groups(
+    crowded, tmp_path, write_dataset, monkeypatch
+):
+    monkeypatch.setattr("dask_dedup.search.join.find_groups", None)
+    forest, _ = forest_of(crowded[:2000], tmp_path, write_dataset, 0.95)
+    assert len(forest)
+
+
+def test_join_group_at_a_high_threshold_compares_all_pairs(
+    crowded, tmp_path, write_dataset, monkeypatch
+):
+    monkeypatch.setattr("dask_dedup.search.join.find_groups", None)
+    monkeypatch.setattr("dask_dedup.search.join.LEAST_RECORDS", 100)
+    forest, _ = forest_of(crowded[:2000], tmp_path, write_dataset, 0.9995)
+    found = connected_components(
+        coo_matrix((np.ones(len(forest)), (forest["src"], forest["dst"])), (2000, 2000)),
+        directed=False,
+    )[1]
+    assert grouping(found) == grouping(true_components(crowded[:2000], np.float32(0.9995)))
