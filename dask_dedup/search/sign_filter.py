@@ -64,6 +64,8 @@ def near_products(
     i, j : int64 arrays, shape (hits,)
         Rows of ``left`` and of ``right``.
     """
+    if not len(left):
+        return
     height, width = PRODUCT
     turned = right.T
     for a, block in zip(range(0, len(left), height), left.split(height), strict=True):
