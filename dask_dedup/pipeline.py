@@ -25,6 +25,7 @@ from dask_dedup.graph.components import merge_tree
 from dask_dedup.graph.forest import label_forest
 from dask_dedup.index.build import train_cells
 from dask_dedup.index.layout import CellLayout
+from dask_dedup.index.leaders import SAME_SIMILARITY
 from dask_dedup.io.dataset import Dataset, read_dataset
 from dask_dedup.io.run_folder import RunFolder
 from dask_dedup.io.store import Stage, read_json, write_aside, write_json
@@ -33,7 +34,7 @@ from dask_dedup.report.histogram import histogram_frame, plot_histogram, write_h
 from dask_dedup.report.summary import StageTime, count_clusters, versions
 from dask_dedup.search.join import CellGroup, plan_groups
 from dask_dedup.stages import (
-    contract_identical,
+    contract_linked,
     finish_part,
     join_and_write,
     layout_and_audit,
@@ -196,6 +197,7 @@ class _Chain:
                     pca,
                     where,
                     **settings.cells.model_dump(),
+                    dense_groups=settings.search_threshold < SAME_SIMILARITY,
                     seed=settings.seed,
                     execute=self.execute,
                 )
@@ -274,7 +276,7 @@ class _Chain:
         """Merge the task forests; return a delayed reader of the result."""
         path = self.forest_folder / "part-00000.parquet"
         pieces = [delayed(read_forest)(self._group_path(group)) for group in self._groups]
-        pieces += [delayed(contract_identical)(layout, part) for part in layout.parts]
+        pieces += [delayed(contract_linked)(layout, part) for part in layout.parts]
         tasks = {"forest": (merge_tree(pieces), path)}
         self._run("forest", self.forest_stage, write_forest, tasks, self.data.rows)
         published = self.folder.path / "forest" / path.name

@@ -18,14 +18,14 @@ from dask_dedup.compress.pca import load_pca
 from dask_dedup.compress.vectors import INVALID_REASONS
 from dask_dedup.evaluate.audit import AuditCollector, AuditQueries, judge
 from dask_dedup.graph.forest import forest_of_edges, spanning_edges
-from dask_dedup.index.layout import CellLayout, layout_part, read_identical, read_invalid
+from dask_dedup.index.layout import CellLayout, layout_part, read_invalid, read_linked
 from dask_dedup.io.metadata import MetadataColumns, read_metadata
 from dask_dedup.io.parts import Part
 from dask_dedup.io.store import write_frame
 from dask_dedup.search.join import CellGroup, join_group
 
 __all__ = [
-    "contract_identical",
+    "contract_linked",
     "finish_part",
     "join_and_write",
     "layout_and_audit",
@@ -61,9 +61,9 @@ def join_and_write(
     }
 
 
-def contract_identical(layout: CellLayout, part: Part) -> pd.DataFrame:
+def contract_linked(layout: CellLayout, part: Part) -> pd.DataFrame:
     """Return FOREST of a part's equal rows."""
-    return forest_of_edges(read_identical(layout, part))
+    return forest_of_edges(read_linked(layout, part))
 
 
 def read_forest(path: Path) -> pd.DataFrame:

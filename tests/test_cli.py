@@ -78,7 +78,7 @@ def test_help_names_every_option_and_its_default():
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
 def test_help_of_the_group_names_the_command(arguments):
     result = CliRunner().invoke(cli.main, arguments)
-    assert "run  find the duplicates of a data set" in result.output
+    assert "run find the duplicates of a data set" in " ".join(result.output.split())
 
 
 def test_version_is_that_of_the_package_by_the_real_command():

@@ -23,12 +23,12 @@ from scipy.special import betaincinv
 from dask_dedup.compress.pca import PcaModel, filter_radius
 from dask_dedup.compress.sample import hash_rows, sample_row_ids
 from dask_dedup.compress.vectors import prepare_block
+from dask_dedup.compress.verify import cosine_pairs, exact_rows
 from dask_dedup.index.layout import Block
 from dask_dedup.io.parts import Part, gather_by_row
 from dask_dedup.io.store import write_frame
 from dask_dedup.schema import EDGES
 from dask_dedup.search.sign_filter import factors, near_pairs, shorten, within
-from dask_dedup.search.verify import cosine_pairs, exact_rows
 
 __all__ = ["AuditCollector", "AuditQueries", "AuditResult", "judge", "sample_queries"]
 

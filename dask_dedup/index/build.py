@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from dask.delayed import delayed
 
-from dask_dedup.compress.pca import PcaModel, load_pca, save_pca
+from dask_dedup.compress.pca import PcaModel, filter_radius, load_pca, save_pca
 from dask_dedup.compress.sample import sample_row_ids, split_by_part
 from dask_dedup.compress.vectors import prepare_block
 from dask_dedup.index.assign import set_margins
@@ -23,13 +23,19 @@ from dask_dedup.index.cells import (
     train_fine,
 )
 from dask_dedup.index.layout import CellLayout, layout_part
+from dask_dedup.index.leaders import (
+    LEADER_SAMPLE,
+    SAME_SIMILARITY,
+    find_leaders,
+    save_leaders,
+)
 from dask_dedup.io.dataset import Dataset
 from dask_dedup.io.parts import Part, gather_rows
 from dask_dedup.tasks import Execute, compute_tasks, ignore_result
 
 __all__ = ["build_cells", "train_cells"]
 
-_PURPOSE = 2  # of the sample: see compress.sample
+_PURPOSE, _LEADER_PURPOSE = 2, 4  # of the samples: see compress.sample
 _HELD_OUT = 16  # every sixteenth row of the sample is kept from training: margins are set on them
 _MARGIN_ROWS = 16_384  # of those, at most so many
 _FINE_TASKS = 16  # the coarse cells are divided in so many tasks
@@ -43,6 +49,7 @@ def build_cells(
     visits: float = 6.0,
     cells: int = 0,
     probes: float = 12.0,
+    dense_groups: bool = True,
     seed: int = 0,
     execute: Execute = compute_tasks,
 ) -> CellLayout:
@@ -61,6 +68,9 @@ def build_cells(
         Number of cells; 0 chooses by the number of rows.
     probes : float
         Coarse cells whose fine cells are considered for a row, on average.
+    dense_groups : bool
+        Whether rows that nearly equal a percent of the data set visit one cell only and are linked
+        to one of them: for thresholds below `dask_dedup.index.leaders.SAME_SIMILARITY`.
     seed : int
 
     Returns
@@ -74,6 +84,7 @@ def build_cells(
         visits=visits,
         cells=cells,
         probes=probes,
+        dense_groups=dense_groups,
         seed=seed,
         execute=execute,
     )
@@ -90,6 +101,7 @@ def train_cells(
     cells: int = 0,
     probes: float = 12.0,
     sample_per_cell: int = 24,
+    dense_groups: bool = True,
     seed: int = 0,
     execute: Execute = compute_tasks,
 ) -> CellLayout:
@@ -112,11 +124,16 @@ def train_cells(
         delayed(_read_images)(part, ids, layout.pca_path)
         for part, ids in split_by_part(chosen, dataset.parts)
     ]
+    few = np.empty(0, np.int64)
+    if dense_groups:
+        few = sample_row_ids(dataset.rows, LEADER_SAMPLE, seed, _LEADER_PURPOSE)
+    pieces = [delayed(_read_stored)(part, ids) for part, ids in split_by_part(few, dataset.parts)]
+    leaders = delayed(_find_leaders)(few, pieces, layout.pca_path, layout.leaders_path)
     coarse = delayed(_train_coarse)(blocks, wanted, seed)
     thinned = [delayed(_thin_some)(coarse, share) for share in range(_FINE_TASKS)]
     counts = [delayed(_count)(members) for members in thinned]
     fine = [delayed(_train_some)(members, counts, wanted, seed) for members in thinned]
-    model = delayed(_combine)(coarse, fine, blocks, probes, visits, layout.cells_path)
+    model = delayed(_combine)(coarse, fine, blocks, leaders, probes, visits, layout.cells_path)
     (trained,) = execute([model], ignore_result)
     return replace(layout, cells=trained)
 
@@ -127,6 +144,23 @@ def _read_images(part: Part, row_ids: np.ndarray, pca_path: str) -> np.ndarray:
     pca = load_pca(pca_path)
     block = prepare_block(gather_rows(part.embeddings, row_ids - part.row_start))
     return pca.transform(block)[torch.from_numpy(block.reason == 0), : pca.kept].numpy()
+
+
+def _read_stored(part: Part, row_ids: np.ndarray) -> np.ndarray:
+    """Return some rows as they are stored."""
+    return gather_rows(part.embeddings, row_ids - part.row_start)
+
+
+def _find_leaders(
+    row_ids: np.ndarray, pieces: list[np.ndarray], pca_path: str, path: str
+) -> np.ndarray:
+    """Choose the leaders of dense groups and write them; return their images without residual."""
+    torch.set_num_threads(1)
+    pca = load_pca(pca_path)
+    stored = np.concatenate(pieces) if pieces else np.empty((0, len(pca.mean)), np.float32)
+    leaders = find_leaders(row_ids, stored, pca)
+    save_leaders(leaders, Path(path))
+    return leaders.image[:, : pca.kept]
 
 
 def _train_coarse(
@@ -163,6 +197,7 @@ def _combine(
     coarse: tuple[np.ndarray, list[np.ndarray]],
     fine: list[list[np.ndarray]],
     blocks: list[np.ndarray],
+    leaders: np.ndarray,
     probes: float,
     visits: float,
     path: str,
@@ -186,7 +221,7 @@ def _combine(
         np.zeros(2),
         np.zeros(2),
     )
-    save_cells(set_margins(model, _margin_rows(sample), probes, visits), Path(path))
+    save_cells(set_margins(model, _margin_rows(sample, leaders), probes, visits), Path(path))
     return model.cells
 
 
@@ -202,7 +237,13 @@ def _training_rows(sample: np.ndarray) -> np.ndarray:
     return sample if len(sample) <= _HELD_OUT else sample[~held_out]
 
 
-def _margin_rows(sample: np.ndarray) -> np.ndarray:
-    """Return some of the others: rows that the centroids have not seen lie further from them."""
+def _margin_rows(sample: np.ndarray, leaders: np.ndarray) -> np.ndarray:
+    """Return some of the others: rows that the centroids have not seen lie further from them.
+
+    Members of dense groups do not count: they visit their homes only.
+    """
     held_out = sample[::_HELD_OUT]
-    return held_out[:: -(-len(held_out) // _MARGIN_ROWS)]
+    held_out = held_out[:: -(-len(held_out) // _MARGIN_ROWS)]
+    distances = torch.cdist(torch.from_numpy(held_out), torch.from_numpy(leaders))
+    others = held_out[(distances > filter_radius(SAME_SIMILARITY)).all(dim=1).numpy()]
+    return others if len(others) else held_out

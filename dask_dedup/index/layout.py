@@ -29,6 +29,7 @@ from dask_dedup.compress.pca import PcaModel, load_pca
 from dask_dedup.compress.vectors import VectorBlock, prepare_block
 from dask_dedup.index.assign import MOST_VISITS, assign_cells, assign_exactly
 from dask_dedup.index.cells import CellModel, load_cells
+from dask_dedup.index.leaders import Leaders, link_members, load_leaders
 from dask_dedup.io.parts import EmbeddingFile, Part, gather_rows, read_rows
 from dask_dedup.io.store import write_aside, write_frame
 from dask_dedup.schema import EDGES
@@ -40,8 +41,8 @@ __all__ = [
     "Records",
     "layout_part",
     "read_cell_counts",
-    "read_identical",
     "read_invalid",
+    "read_linked",
     "read_records",
 ]
 
@@ -77,6 +78,11 @@ class CellLayout:
     def pca_path(self) -> str:
         """The PCA's file."""
         return str(Path(self.folder) / "pca.safetensors")
+
+    @property
+    def leaders_path(self) -> str:
+        """The file of the dense groups' leaders."""
+        return str(Path(self.folder) / "leaders.npz")
 
     @property
     def cells_path(self) -> str:
@@ -138,9 +144,10 @@ def layout_part(
 ) -> PartLayout:
     """Write the layout of one part: read, project, assign, collapse, sort, in one pass.
 
-    Files written: ``records`` and ``offsets`` (see `read_records`), ``identical`` (EDGES of
+    Files written: ``records`` and ``offsets`` (see `read_records`), ``linked`` (EDGES: of
     similarity 1 from the smallest row of each group of equal bytes to the others, which are left
-    out of the records) and ``invalid`` (``row_id``, ``reason`` code).
+    out of the records; and from members of dense groups to their leaders) and ``invalid``
+    (``row_id``, ``reason`` code).
 
     Parameters
     ----------
@@ -152,7 +159,7 @@ def layout_part(
         Called with each `Block` while it is in memory.
     """
     torch.set_num_threads(threads)
-    pca, cells = _open_models(layout.pca_path, layout.cells_path)
+    pca, cells, leaders = _open_models(layout.pca_path, layout.cells_path, layout.leaders_path)
     rows, kept = part.rows, layout.kept
     heads = np.empty((rows, _HEAD_WORDS), np.uint32)
     images = np.zeros((rows, _image_words(kept)), np.uint32)
@@ -163,6 +170,7 @@ def layout_part(
     block_rows = min(_BLOCK_ROWS, rows)
     buffer = torch.empty(block_rows, part.embeddings.dim)
     image = torch.empty(block_rows, kept + 1)
+    links = []  # members of dense groups: row_id, that of the leader, similarity
     for start in range(0, rows, _BLOCK_ROWS):
         stop = min(start + _BLOCK_ROWS, rows)
         stored = read_rows(part.embeddings, start, stop)
@@ -170,6 +178,11 @@ def layout_part(
         block_image = pca.transform(vectors, image[: stop - start])
         visited[start:stop] = _assign(block_image, vectors, pca, cells)
         steps[start:stop] = pca.to_grid(block_image)
+        ids = part.row_start + np.arange(start, stop)
+        usable_here = vectors.reason == 0
+        members, *link = link_members(leaders, ids, stored, usable_here, block_image)
+        visited[start + members, 1:] = -1
+        links.append((ids[members], *link))
         content[start:stop] = _hash_rows(_as_words(stored))
         reason[start:stop] = vectors.reason
         if watch is not None:
@@ -188,16 +201,8 @@ def layout_part(
 
     with write_aside(layout.path("records", part)) as temporary:
         records.tofile(temporary)
-    write_frame(
-        layout.path("identical", part),
-        pd.DataFrame(
-            {
-                "src": part.row_start + first[first != usable],
-                "dst": part.row_start + copies,
-                "similarity": np.ones(len(copies), np.float32),
-            }
-        ).astype(EDGES.dtypes),
-    )
+    links.append((part.row_start + copies, part.row_start + first[first != usable], 1.0))
+    _write_links(layout.path("linked", part), links)
     invalid = np.flatnonzero(reason)
     write_frame(
         layout.path("invalid", part),
@@ -241,9 +246,9 @@ def read_records(layout: CellLayout, cell_start: int, cell_stop: int) -> Records
     return Records(row_ids, content, images.view(np.int8)[:, : layout.kept + 1], bounds)
 
 
-def read_identical(layout: CellLayout, part: Part) -> pd.DataFrame:
-    """Return the EDGES of similarity 1 between a part's equal rows."""
-    return pd.read_parquet(layout.path("identical", part))
+def read_linked(layout: CellLayout, part: Part) -> pd.DataFrame:
+    """Return the EDGES from a part's rows to rows that stand for them: equal ones, or leaders."""
+    return pd.read_parquet(layout.path("linked", part))
 
 
 def read_invalid(layout: CellLayout, part: Part) -> pd.DataFrame:
@@ -252,9 +257,11 @@ def read_invalid(layout: CellLayout, part: Part) -> pd.DataFrame:
 
 
 @lru_cache(maxsize=2)
-def _open_models(pca_path: str, cells_path: str) -> tuple[PcaModel, CellModel]:
+def _open_models(
+    pca_path: str, cells_path: str, leaders_path: str
+) -> tuple[PcaModel, CellModel, Leaders]:
     """Read the models once per worker."""
-    return load_pca(pca_path), load_cells(cells_path)
+    return load_pca(pca_path), load_cells(cells_path), load_leaders(leaders_path)
 
 
 def _assign(
@@ -308,6 +315,19 @@ def _sort_by_cell(visited: np.ndarray, cells: int) -> tuple[np.ndarray, np.ndarr
     counts = np.bincount(flat[there], minlength=cells)
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     return offsets, there[np.argsort(flat[there], kind="stable")]
+
+
+def _write_links(
+    path: Path, links: list[tuple[np.ndarray, np.ndarray, np.ndarray | float]]
+) -> None:
+    """Write edges between rows and those that stand for them as EDGES."""
+    one = np.concatenate([link[0] for link in links])
+    other = np.concatenate([link[1] for link in links])
+    similarity = np.concatenate([np.broadcast_to(link[2], len(link[0])) for link in links])
+    frame = pd.DataFrame(
+        {"src": np.minimum(one, other), "dst": np.maximum(one, other), "similarity": similarity}
+    )
+    write_frame(path, frame.astype(EDGES.dtypes))
 
 
 def _image_words(kept: int) -> int:

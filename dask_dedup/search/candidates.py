@@ -8,10 +8,10 @@ import numba
 import numpy as np
 import pandas as pd
 
+from dask_dedup.compress.verify import cosine_pairs, exact_rows
 from dask_dedup.index.layout import CellLayout
 from dask_dedup.io.parts import gather_by_row
 from dask_dedup.search.sign_filter import within
-from dask_dedup.search.verify import cosine_pairs, exact_rows
 
 __all__ = ["BATCH_PAIRS", "Candidates", "Contract"]
 

@@ -15,7 +15,8 @@ pairs. In a cell of many records:
    between those that float32 cannot tell apart.
 5. Of two groups, the pairs with one of the two leaders are compared.
 
-Ours; the similarity is a choice: copies that were compressed again lie at 0.99 to 1.
+The largest groups are known before the layout, and visit their homes only: see `index.leaders`.
+Ours.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ import numpy as np
 import torch
 
 from dask_dedup.compress.pca import PcaModel
+from dask_dedup.index.leaders import SAME_SIMILARITY
 from dask_dedup.search.candidates import Candidates
 from dask_dedup.search.sign_filter import near_products, within
 
-__all__ = ["LEAST_RECORDS", "SAME_SIMILARITY", "find_groups", "join_around"]
+__all__ = ["LEAST_RECORDS", "find_groups", "join_around"]
 
-SAME_SIMILARITY = 0.999
 LEAST_RECORDS = 4096  # of a cell, before dense groups are looked for
 _LEAST_MEMBERS = 1024
 _TRIES = 32  # rows tried as leaders: a group of a tenth of the cell escapes once in thirty cells

@@ -28,11 +28,13 @@ import pandas as pd
 import torch
 
 from dask_dedup.compress.pca import PcaModel, load_pca
-from dask_dedup.index.layout import CellLayout, read_cell_counts, read_identical, read_records
+from dask_dedup.errors import SettingsError
+from dask_dedup.index.layout import CellLayout, read_cell_counts, read_linked, read_records
+from dask_dedup.index.leaders import SAME_SIMILARITY, load_leaders
 from dask_dedup.io.parts import Part
 from dask_dedup.schema import EDGES
 from dask_dedup.search.candidates import Candidates, Contract
-from dask_dedup.search.dense import LEAST_RECORDS, SAME_SIMILARITY, find_groups, join_around
+from dask_dedup.search.dense import LEAST_RECORDS, find_groups, join_around
 from dask_dedup.search.sign_filter import PRODUCT, factors, near_pairs, near_products, shorten
 
 if TYPE_CHECKING:
@@ -195,9 +197,21 @@ def join_cells(layout: CellLayout, threshold: float, threads: int = 1) -> dd.Dat
     -------
     dask DataFrame
         EDGES: lazy; one partition per task, where a pair may stand in two of them, and one per
-        part with the edges of rows that are equal inside it.
+        part with the edges of rows that are equal inside it, or members of a dense group.
+
+    Raises
+    ------
+    SettingsError
+        The layout has dense groups, and the threshold would look inside them.
     """
     import dask.dataframe as dd
+
+    if threshold >= SAME_SIMILARITY and len(load_leaders(layout.leaders_path).row_ids):
+        raise SettingsError(
+            f"{layout.folder}: rows of cosine {SAME_SIMILARITY:g} or above to the leader of a "
+            f"dense group were not compared with each other, so a threshold of {threshold:g} has "
+            f"no answer here. Make another layout with build_cells(dense_groups=False)."
+        )
 
     return dd.from_map(
         _join_edges,
@@ -214,7 +228,7 @@ def _join_edges(
     source: CellGroup | Part, layout: CellLayout, threshold: float, threads: int
 ) -> pd.DataFrame:
     if isinstance(source, Part):
-        return read_identical(layout, source)
+        return read_linked(layout, source)
     return join_group(layout, source, threshold, threads).edges
 
 

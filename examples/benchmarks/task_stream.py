@@ -28,7 +28,7 @@ STAGES = {
     "layout": "layout",
     "join": "join",
     "read_forest": "forest",
-    "contract_identical": "forest",
+    "contract_linked": "forest",
     "merge_forests": "forest",
     "forests": "forest",
     "label_forest": "clusters",

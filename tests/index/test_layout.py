@@ -1,14 +1,16 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from dask_dedup import build_cells, fit_pca, read_dataset
 from dask_dedup.index.layout import (
     layout_part,
     read_cell_counts,
-    read_identical,
     read_invalid,
+    read_linked,
     read_records,
 )
+from dask_dedup.index.leaders import load_leaders
 
 
 def build(folder, path, **options):
@@ -41,12 +43,48 @@ def test_layout_every_usable_distinct_row_visits_at_least_one_cell(tmp_path, wri
     assert (np.diff(cell * 10_000 + records.row_ids) > 0).all()  # by cell, then by row
 
 
+def crowd_and_strangers(rng, crowd=2000, dim=8):
+    centre = rng.normal(size=dim)
+    rows = [centre + rng.normal(size=(crowd, dim)) * 0.01, rng.normal(size=(4000, dim))]
+    return rng.permutation(np.concatenate(rows)).astype("f4")
+
+
+def test_layout_members_of_a_dense_group_visit_home_and_are_linked(tmp_path, write_dataset):
+    rows = crowd_and_strangers(np.random.default_rng(0))
+    path = write_dataset(tmp_path / "d", np.split(rows, 3))
+    layout = build(tmp_path / "cells", path, cells=30)
+    leaders = load_leaders(layout.leaders_path).row_ids
+    assert len(leaders) >= 1
+    links = pd.concat([read_linked(layout, part) for part in layout.parts])
+    wide = rows.astype("f8") / np.linalg.norm(rows, axis=1, keepdims=True)
+    exact = (wide[links["src"]] * wide[links["dst"]]).sum(axis=1)
+    np.testing.assert_allclose(links["similarity"], exact, atol=1e-7)
+    near = (wide @ wide[leaders].T).astype("f4") >= np.float32(0.999)
+    members = np.setdiff1d(np.flatnonzero(near.any(axis=1)), leaders)
+    linked = np.where(np.isin(links["src"], leaders), links["dst"], links["src"])
+    np.testing.assert_array_equal(np.sort(linked), members)
+    visits = np.bincount(all_records(layout).row_ids, minlength=len(rows))
+    assert (visits[members] == 1).all()
+    assert visits.min() == 1
+    assert visits[leaders].max() > 1
+    others = np.setdiff1d(np.arange(len(rows)), members)
+    assert visits[others].mean() == pytest.approx(6, rel=0.15)
+
+
+def test_layout_without_dense_groups_links_equal_rows_only(tmp_path, write_dataset):
+    rows = crowd_and_strangers(np.random.default_rng(0))
+    path = write_dataset(tmp_path / "d", [rows])
+    layout = build(tmp_path / "cells", path, cells=30, dense_groups=False)
+    assert len(load_leaders(layout.leaders_path).row_ids) == 0
+    assert read_linked(layout, layout.parts[0]).empty
+
+
 def test_layout_identical_and_invalid_rows_are_set_aside(tmp_path, write_dataset):
     rows = clustered(100).astype("f2")
     rows[[10, 30, 90]] = rows[3]
     rows[50] = np.inf
     layout = build(tmp_path / "cells", write_dataset(tmp_path / "d", [rows[:60], rows[60:]]))
-    first, second = (read_identical(layout, part) for part in layout.parts)
+    first, second = (read_linked(layout, part) for part in layout.parts)
     assert first.to_numpy().tolist() == [[3, 10, 1], [3, 30, 1]]
     assert second.empty
     assert read_invalid(layout, layout.parts[0]).to_numpy().tolist() == [[50, 2]]
@@ -95,7 +133,7 @@ def test_layout_equal_hashes_of_different_rows_are_not_taken_for_equal(
     rows = clustered(50).astype("f4")
     rows[20] = rows[0]
     layout = build(tmp_path / "cells", write_dataset(tmp_path / "d", [rows]))
-    assert read_identical(layout, layout.parts[0]).to_numpy().tolist() == [[0, 20, 1]]
+    assert read_linked(layout, layout.parts[0]).to_numpy().tolist() == [[0, 20, 1]]
     assert len(np.unique(all_records(layout).row_ids)) == 49
 
 

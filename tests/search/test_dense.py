@@ -4,7 +4,8 @@ import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from dask_dedup import build_cells, fit_pca, read_dataset
+from dask_dedup import build_cells, fit_pca, join_cells, read_dataset
+from dask_dedup.errors import SettingsError
 from dask_dedup.graph.forest import merge_forests, spanning_edges
 from dask_dedup.search.join import join_group, plan_groups
 from dask_dedup.search.sign_filter import near_products
@@ -123,6 +124,15 @@ def test_join_group_at_a_high_threshold_compares_all_pairs(
     )[1]
     wide = unit(crowded[:2000].astype("f8"))
     assert grouping(found) == grouping(true_components(wide @ wide.T, 0.9995))
+
+
+def test_join_cells_inside_dense_groups_is_refused(crowded, tmp_path, write_dataset):
+    data = read_dataset(write_dataset(tmp_path / "data", [crowded]))
+    layout = build_cells(data, fit_pca(data, 16), tmp_path / "cells")
+    with pytest.raises(SettingsError, match=r"a threshold of 0\.9995 has no answer here"):
+        join_cells(layout, 0.9995)
+    layout = build_cells(data, fit_pca(data, 16), tmp_path / "other", dense_groups=False)
+    assert join_cells(layout, 0.9995).npartitions
 
 
 def test_near_products_of_no_row_are_none():

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dask_dedup.search.verify import cosine_pairs, exact_rows
+from dask_dedup.compress.verify import cosine_pairs, exact_rows
 
 
 def cosines(left, right):

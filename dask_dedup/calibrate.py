@@ -1,0 +1,149 @@
+"""Measuring what a plan rests on: the rates of one core, with the run's own kernels."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dask_dedup.compress.sample import hash_rows
+from dask_dedup.compress.vectors import prepare_block
+from dask_dedup.compress.verify import cosine_pairs
+from dask_dedup.graph.forest import spanning_edges
+from dask_dedup.index.assign import assign_cells
+from dask_dedup.index.cells import CellModel, train_fine
+from dask_dedup.io.parts import gather_rows, read_npy_header
+from dask_dedup.search.sign_filter import PRODUCT, near_pairs
+from dask_dedup.workload import Rates
+
+__all__ = ["measure_rates"]
+
+_KEPT = 64
+
+
+def measure_rates(folder: Path, seconds: float = 1.0, rows: int = 16_384, dim: int = 512) -> Rates:
+    """Measure this machine, one thread.
+
+    Parameters
+    ----------
+    folder : Path
+        On the file system where the runs' working files will lie; what is written is deleted.
+    seconds : float
+        For each of some ten measurements.
+    rows, dim : int
+        Of the made-up embeddings.
+
+    Returns
+    -------
+    Rates
+        What cannot be measured in seconds (start, tasks, Parquet) as shipped.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return replace(_measure_arithmetic(seconds, rows, dim), **_measure_files(folder, seconds))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _measure_arithmetic(seconds: float, rows: int, dim: int) -> Rates:
+    random = np.random.default_rng(0)
+    stored = random.standard_normal((rows, dim), np.float32).astype(np.float16)
+    wide, axes = torch.from_numpy(stored).float(), torch.randn(dim, _KEPT)
+    target = torch.empty(rows, _KEPT)
+    projection = _typical(lambda: torch.mm(wide, axes, out=target), seconds)
+
+    height, width = PRODUCT
+    depth = _KEPT // 2 + 3
+    left, right = torch.randn(height, depth), torch.randn(width, depth)
+    product = _typical(lambda: torch.mm(left, right.T), seconds)
+    signs = np.full(PRODUCT, -1.0, np.float32)
+    scan = _typical(lambda: near_pairs(signs, 0, 0), seconds)
+
+    points = random.standard_normal((min(rows, 4096), _KEPT), np.float32)
+    cells = max(1, len(points) // 32)
+    kmeans = _typical(lambda: train_fine(points, cells, 0), seconds)
+    kmeans_flops = 2.0 * 10 * len(points) * cells * _KEPT / kmeans
+
+    product_flops = 2.0 * height * width * depth / product
+    found_i, found_j = (random.integers(0, rows, 4 * rows) for _ in range(2))
+    verified = _typical(lambda: cosine_pairs(wide.numpy(), wide.numpy(), found_i, found_j), seconds)
+    keys = random.integers(0, 8192, 16 * rows).astype(np.int32)
+    sort = _typical(lambda: np.argsort(keys, kind="stable"), seconds)
+    ends = np.sort(random.integers(0, 4 * rows, (2, 2 * rows)), axis=0)
+    similarity = random.random(2 * rows, np.float32)
+    forest = _typical(lambda: spanning_edges(ends[0], ends[1] + 1, similarity), seconds)
+    prepared = _typical(lambda: prepare_block(stored, wide), seconds)
+    hashed = _typical(lambda: hash_rows(keys, 0, 0), seconds)
+    return Rates(
+        projection_flops=2.0 * rows * dim * _KEPT / projection,
+        product_flops=product_flops,
+        kmeans_flops=kmeans_flops,
+        scores=_measure_scores(seconds, rows, product_flops),
+        signs=signs.size / scan,
+        verified_values=len(found_i) * dim / verified,
+        sorted_keys=len(keys) / sort,
+        merged_edges=len(similarity) / forest,
+        prepared_values=stored.size / prepared,
+        hashed_rows=len(keys) / hashed,
+    )
+
+
+def _measure_scores(seconds: float, rows: int, product_flops: float) -> float:
+    """Return the scores a second of an assignment of which the products are taken off."""
+    random = np.random.default_rng(1)
+    coarse, fine = 64, 64
+    centroids = random.standard_normal((coarse, _KEPT), np.float32)
+    model = CellModel(
+        centroids,
+        np.repeat(centroids, fine, axis=0)
+        + 0.5 * random.standard_normal((coarse * fine, _KEPT), np.float32),
+        np.arange(coarse + 1) * fine,
+        np.ones(_KEPT, np.float32),
+        np.array([2.0, 0.5]),
+        np.array([20.0, 2.0]),
+    )
+    near = model.fine[random.integers(0, coarse * fine, rows)]
+    image = torch.from_numpy(near + 0.5 * random.standard_normal(near.shape, np.float32))
+    took = _typical(lambda: assign_cells(image, model), seconds) / rows
+    limit = model.margins[0] * np.linalg.norm(centroids[:, None] - centroids, axis=2)
+    scores = image.numpy() @ centroids.T - (centroids**2).sum(axis=1) / 2
+    gaps = scores.max(axis=1, keepdims=True) - scores
+    probes = (gaps <= np.minimum(limit[scores.argmax(axis=1)], model.reaches[0])).sum(axis=1)
+    looked_at = coarse + fine * float(probes.clip(1, 32).mean())
+    return looked_at / max(took - 2.0 * _KEPT * looked_at / product_flops, took / 4)
+
+
+def _measure_files(folder: Path, seconds: float) -> dict[str, float]:
+    """Measure files through the page cache: bytes written and read, single rows read."""
+    random = np.random.default_rng(2)
+    block = random.integers(0, 256, (1 << 15, 1024), np.uint8).view(np.float16)
+    with tempfile.TemporaryDirectory(dir=folder, prefix="dask-dedup-rates-") as made:
+        path = Path(made) / "rows.npy"
+        write = _typical(lambda: np.save(path, block), seconds)
+        read = _typical(lambda: path.read_bytes(), seconds)
+        file = read_npy_header(str(path))
+        positions = np.sort(random.permutation(len(block))[: len(block) // 3])
+        single = _typical(lambda: gather_rows(file, positions), seconds)
+    return {
+        "write_bytes": block.nbytes / write,
+        "read_bytes": block.nbytes / read,
+        "single_reads": len(positions) / single,
+    }
+
+
+def _typical(work: Callable[[], object], seconds: float) -> float:
+    """Return the seconds of a typical call: the median of those that fit, the first one aside."""
+    work()
+    took: list[float] = []
+    end = time.perf_counter() + seconds
+    while not took or time.perf_counter() < end:
+        began = time.perf_counter()
+        work()
+        took.append(time.perf_counter() - began)
+    return max(float(np.median(took)), 1e-9)

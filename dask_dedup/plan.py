@@ -1,0 +1,383 @@
+"""What a run will cost, before it runs: a model of every stage, in pure functions on numbers.
+
+Counts follow from the code, times from `Rates`. Below: N rows of ``dim`` values, v visits, C cells
+in sqrt(C) coarse ones, k = ``kept`` axes, P parts.
+
+Where a run breaks first as N grows, by memory of one task: the last merge of the forest (120 bytes
+a duplicate: 76 GB at 2.1 * 10^9 rows), the labels that every worker holds, then the training of the
+cells: 18 GB at C = 10^6 with k = 64, since their sample is held in one task three times at once.
+The coarse k-means runs in that task, too, on one core, whatever the cluster.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from math import ceil
+from typing import Any
+
+from dask_dedup.errors import CapacityError
+from dask_dedup.workload import Machine, Rates, Workload
+
+__all__ = [
+    "Plan",
+    "StagePlan",
+    "count_groups",
+    "describe",
+    "plan",
+    "refuse",
+]
+
+#: Copies of constants of the code; tests compare them with what they copy.
+BLOCK_ROWS = 16_384  # index.layout
+FINE_TASKS = 16  # index.build
+LEADER_SAMPLE = 4096  # index.leaders
+TILE_ROWS = 32_768  # search.join
+MERGED_AT_ONCE = 8  # graph.components
+MOST_VISITS = 16  # index.assign
+READ_BYTES = 256 << 20  # search.candidates
+BATCH_PAIRS = 1 << 20  # search.candidates
+ITERATIONS = 10  # index.cells
+COARSE_SAMPLE = 256  # index.cells
+
+#: Measured on 10^6 synthetic rows: cells differ in size, their squared coefficient of variation.
+CELL_SPREAD = 0.28
+#: Distinct rows among a task's records (3 * 10^5 synthetic rows, 105 tasks): a row's cells are
+#: neighbours, but mostly not in one task.
+ROWS_PER_RECORD = 0.75
+#: Of a task's rows those with a candidate, of which the full vector is read.
+LOOKED_UP = 1 / 3
+#: Task forests hold so many edges per duplicate: some pairs are found by two tasks.
+EDGES_PER_DUPLICATE = 1.5
+EDGE_BYTES = 20  # src, dst, similarity
+MERGE_BYTES = 120  # held per forest row by the last merge
+PAGE_BYTES = 4096  # the least that a single read takes from a disk
+PROCESS_BYTES = 300_000_000  # of a worker with its imports, before it does anything
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage: ``memory_bytes`` is the peak of one task, all else is of all tasks together."""
+
+    name: str
+    tasks: int
+    flops: float
+    bytes_read: float
+    bytes_written: float
+    seconds: float
+    memory_bytes: float
+    advice: str
+    """What to change where a task does not fit."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages of a run and what they share.
+
+    ``working_bytes``: the largest size of OUT/stages, which is deleted in the end.
+    """
+
+    workload: Workload
+    machine: Machine
+    stages: tuple[StagePlan, ...]
+    start_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time in all."""
+        return self.start_seconds + sum(stage.seconds for stage in self.stages)
+
+    @property
+    def working_bytes(self) -> float:
+        """Bytes of models, layout and task forests: what fit, layout and join write."""
+        return sum(stage.bytes_written for stage in self.stages[:3])
+
+    @property
+    def memory_bytes(self) -> float:
+        """Peak of the largest task."""
+        return max(stage.memory_bytes for stage in self.stages)
+
+
+def describe(planned: Plan) -> dict[str, Any]:
+    """Return a plan as plain numbers, for JSON."""
+    return {
+        **asdict(planned),
+        "seconds": planned.seconds,
+        "memory_bytes": planned.memory_bytes,
+        "working_bytes": planned.working_bytes,
+    }
+
+
+def plan(work: Workload, machine: Machine, rates: Rates | None = None) -> Plan:
+    """Plan a run; computes nothing but numbers."""
+    rates = rates or Rates()
+    stages = (
+        plan_fit(work, machine, rates),
+        plan_layout(work, machine, rates),
+        plan_join(work, machine, rates),
+        plan_forest(work, machine, rates),
+        plan_clusters(work, machine, rates),
+    )
+    return Plan(work, machine, stages, rates.start_seconds)
+
+
+def refuse(planned: Plan, memory_bytes: float) -> None:
+    """Refuse a run of which a task cannot fit.
+
+    Parameters
+    ----------
+    planned : Plan
+    memory_bytes : float
+        What each worker has.
+
+    Raises
+    ------
+    CapacityError
+        Naming the stage that needs most, what it needs, what there is, and what to do.
+    """
+    worst = max(planned.stages, key=_memory_of)
+    if worst.memory_bytes > memory_bytes:
+        raise CapacityError(
+            f"{worst.name}: a task needs {worst.memory_bytes / 1e9:.1f} GB, a worker has "
+            f"{memory_bytes / 1e9:.1f} GB. {worst.advice}"
+        )
+
+
+def plan_fit(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
+    """Plan the PCA and the training of the cells.
+
+    With s = the PCA's sample, n = 24 C rows (at least 4,096, at most N), m = n / sqrt(C):
+
+    - singly read rows: s + n + queries + 4,096 for leaders; hashes: 4 N on one core
+    - PCA, one task, float64 (half the rate): 2 s dim^2 + 10 dim^3
+    - images of the sample, a task a part: 2 n dim k
+    - coarse, one task: 10 iterations of 2 k sqrt(C) min(256 sqrt(C), n), then 2 k n sqrt(C)
+    - 16 tasks: thinning n m (k + 2); fine k-means 10 * 2 k n sqrt(C)
+    - memory: the sample three times, 3 * 4 k n, or the PCA's at 28 bytes a value
+    """
+    n, s, k, coarse = work.sample, min(work.rows, work.sample_rows), work.kept, work.coarse
+    singles = s + n + min(work.rows, work.queries) + min(work.rows, LEADER_SAMPLE)
+    pca_flops = 2.0 * s * work.dim**2 + 10.0 * work.dim**3
+    image_flops = 2.0 * n * work.dim * k
+    coarse_flops = 2.0 * k * coarse * (ITERATIONS * min(COARSE_SAMPLE * coarse, n) + n)
+    thin_flops = n * (n / coarse) * (k + 2.0)
+    fine_flops = 2.0 * k * n * coarse * ITERATIONS
+    shared = min(FINE_TASKS, machine.workers, max(1, round(coarse)))
+    tasks = 3 * work.parts + 4 + 3 * FINE_TASKS
+    alone = (
+        4 * work.rows / rates.hashed_rows
+        + 2 * pca_flops / rates.projection_flops
+        + coarse_flops / rates.kmeans_flops
+        + tasks * rates.task_seconds
+    )
+    divided = thin_flops / rates.product_flops + fine_flops / rates.kmeans_flops
+    reading = (
+        singles / rates.single_reads
+        + image_flops / rates.projection_flops
+        + (s + n) * work.dim / rates.prepared_values
+    ) / min(machine.workers, work.parts)
+    memory = max(3 * 4.0 * k * n, 28.0 * s * work.dim) + PROCESS_BYTES
+    models = 4.0 * k * (work.cells + coarse) + 8.0 * work.dim * (k + 1)
+    return StagePlan(
+        "fit",
+        tasks,
+        pca_flops + image_flops + coarse_flops + thin_flops + fine_flops,
+        _single_bytes(work, singles),
+        models + 4.0 * work.dim * min(work.rows, work.queries),
+        _at_least_disk(
+            alone + divided / shared + reading, _single_bytes(work, singles), models, machine
+        ),
+        memory,
+        "The sample of the cells is held in one task: give each worker more with --memory and "
+        "fewer --workers, or set fewer --cells or a smaller cells.sample_per_cell.",
+    )
+
+
+def plan_layout(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
+    """Plan the layout: a task a part.
+
+    - flops per row: projection 2 dim k, coarse scores 2 k sqrt(C), fine scores 2 k probes sqrt(C),
+      audit 2 (k/2 + 3) queries
+    - bytes read: N rows once; written: v records a row (k + 12 bytes for k = 64) and 8 (C + 1) of
+      offsets a part
+    - memory for n = N / P rows: arrays over rows 149 + image, entries sorted by cell and records
+      v * (36 + record), a block of rows with its scores, the centroids (4 k + 8) C, offsets
+    """
+    k, coarse, per_row = work.kept, work.coarse, work.scored
+    projection = 2.0 * work.dim * k
+    scores = 2.0 * k * (coarse + per_row)
+    audit = 2.0 * (k // 2 + 3) * work.queries
+    offsets = work.parts * 8.0 * (work.cells + 1)
+    read, written = float(work.rows * work.row_bytes), work.records * work.record_bytes + offsets
+    flop_seconds = projection / rates.projection_flops + (scores + audit) / rates.product_flops
+    row_seconds = (
+        flop_seconds / machine.threads
+        + work.dim / rates.prepared_values
+        + (coarse + per_row) / rates.scores
+        + work.queries / rates.signs
+        + (1 + work.seen_visits) / rates.sorted_keys
+    )
+    core_seconds = (
+        work.rows * row_seconds
+        + read / rates.read_bytes
+        + written / rates.write_bytes
+        + work.parts * rates.task_seconds
+    )
+    rows = work.rows / work.parts
+    block = min(BLOCK_ROWS, rows)
+    memory = (
+        rows * (17 + 8 * MOST_VISITS + work.record_bytes)
+        + rows * work.seen_visits * (36 + work.record_bytes)
+        + block * (work.dim * (work.item_bytes + 4) + 4 * coarse + 12 * k)
+        + (4 * k + 8 + 16) * work.cells
+        + PROCESS_BYTES
+    )
+    return StagePlan(
+        "layout",
+        work.parts,
+        work.rows * (projection + scores + audit),
+        read,
+        written,
+        _at_least_disk(_waves(core_seconds, work.parts, machine), read, written, machine),
+        memory,
+        "It grows with the rows of a part: cut the data set into smaller files, or give each "
+        "worker more with --memory and fewer --workers.",
+    )
+
+
+def count_groups(work: Workload) -> int:
+    """Return the number of join tasks, as `dask_dedup.search.join.plan_groups` cuts them.
+
+    A task takes N v / 128 records, at least 16,384 and at most 2^20, and 1/128 of all products, at
+    least 32,768^2; at most as many tasks as cells.
+    """
+    per_group = min(max(work.records // 128, 16_384), 1 << 20)
+    products = work.records * work.records / work.cells * (1 + CELL_SPREAD)
+    cost_per_group = max(products / 128, float(TILE_ROWS) ** 2)
+    groups = ceil(max(work.records / per_group, products / cost_per_group))
+    return max(1, min(groups, work.cells))
+
+
+def plan_join(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
+    """Plan the join.
+
+    - products: N v * (N v / C) * (1 + 0.28) / 2 pairs of 2 (k/2 + 3) flops and one sign each
+    - bytes read: every record and offset once, and the full vectors of a third of each task's rows
+      singly; written: the task forests
+    - pairs verified: ``pairs_per_row`` a row, dim values each
+    - before it, on one core: the offsets of all parts are read to cut the tasks
+    - memory for r records a task: r * (record + 12 + images 4 (k + 1) + whole factors 8 (k + 3) +
+      ranks and keys 80), the full rows read and their copy, a batch of pairs
+    """
+    k, tasks, records = work.kept, count_groups(work), work.records
+    pairs = records * (records / work.cells) * (1 + CELL_SPREAD) / 2
+    flops = pairs * 2.0 * (k // 2 + 3)
+    singles = records * ROWS_PER_RECORD * LOOKED_UP
+    offsets = work.parts * 8.0 * (work.cells + 1)
+    read = records * work.record_bytes + 2 * offsets + _single_bytes(work, singles)
+    found = work.edges * EDGES_PER_DUPLICATE
+    written = found * EDGE_BYTES
+    verified = work.rows * work.pairs_per_row
+    core_seconds = (
+        flops / rates.product_flops / machine.threads
+        + pairs / rates.signs
+        + (records * work.record_bytes + offsets) / rates.read_bytes
+        + records * (k + 1) / rates.prepared_values
+        + 2 * records / rates.sorted_keys
+        + singles / rates.single_reads
+        + verified * work.dim / rates.verified_values
+        + verified / rates.merged_edges / 8  # most fall within a tree at once, unsorted
+        + written / rates.write_bytes
+        + tasks * (rates.task_seconds + work.parts * rates.open_seconds)
+    )
+    seconds = _waves(core_seconds, tasks, machine)
+    seconds += offsets / rates.read_bytes + work.parts * rates.open_seconds
+    width = work.record_bytes + 12 + 4 * (k + 1) + 8 * (k + 3) + 80
+    looked_up = min(READ_BYTES / 2, singles / tasks * work.dim * 4)
+    memory = records / tasks * width + 2 * looked_up + 100 * BATCH_PAIRS + PROCESS_BYTES
+    return StagePlan(
+        "join",
+        tasks,
+        flops,
+        read,
+        written,
+        _at_least_disk(seconds, read, written, machine),
+        memory,
+        "Give each worker more with --memory and fewer --workers, or compare less with --visits.",
+    )
+
+
+def plan_forest(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
+    """Plan the tree of merges, eight forests at a time: log8(join tasks + parts) levels.
+
+    Each level contracts the duplicates' edges once, in as many tasks as it has; the last one in
+    one. Memory: 120 bytes an edge in the last merge.
+    """
+    pieces = count_groups(work) + work.parts
+    edges = work.edges * EDGES_PER_DUPLICATE
+    tasks, core_seconds, left = pieces, 0.0, pieces
+    seconds = _waves(pieces * rates.task_seconds, pieces, machine)
+    while left > 1:
+        left = ceil(left / MERGED_AT_ONCE)
+        tasks += left
+        core_seconds = edges / rates.merged_edges + left * rates.task_seconds
+        seconds += core_seconds / min(left, machine.workers)
+    read, written = edges * EDGE_BYTES, work.edges * EDGE_BYTES
+    seconds += read / rates.read_bytes + written / rates.table_bytes / 4
+    return StagePlan(
+        "forest",
+        tasks + 1,
+        0.0,
+        read,
+        written,
+        _at_least_disk(seconds, read, written, machine),
+        MERGE_BYTES * work.edges + PROCESS_BYTES,
+        "The last merge holds the forest in one task: give each worker more with --memory and "
+        "fewer --workers, or raise the search threshold.",
+    )
+
+
+def plan_clusters(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
+    """Plan the labels, one task over the forest, and the metadata, read and written by parts.
+
+    Memory: the labels in every worker, 24 bytes a labelled row (1.5 a duplicate), 64 while they
+    are made; a part's metadata four times and 50 bytes of ours a row.
+    """
+    read = work.rows * work.metadata_bytes + work.edges * EDGE_BYTES
+    written = work.rows * (work.metadata_bytes + 8)
+    labels = 1.5 * work.edges
+    core_seconds = (read + written) / rates.table_bytes + work.parts * rates.task_seconds
+    seconds = _waves(core_seconds, work.parts, machine) + labels / rates.sorted_keys * 3
+    rows = work.rows / work.parts
+    memory = 64 * labels + rows * (4 * work.metadata_bytes + 50) + PROCESS_BYTES
+    return StagePlan(
+        "clusters",
+        work.parts + 2,
+        0.0,
+        read,
+        written,
+        _at_least_disk(seconds, read, written, machine),
+        memory,
+        "Every worker holds the labels of all duplicates: give each more with --memory and fewer "
+        "--workers.",
+    )
+
+
+def _memory_of(stage: StagePlan) -> float:
+    return stage.memory_bytes
+
+
+def _waves(core_seconds: float, tasks: int, machine: Machine) -> float:
+    """Return the time of equal tasks: rounds of as many as there are workers."""
+    return core_seconds / tasks * ceil(tasks / machine.workers)
+
+
+def _single_bytes(work: Workload, rows: float) -> float:
+    """Return what reading rows singly takes from a disk: a page each, at least."""
+    return rows * max(PAGE_BYTES, work.row_bytes)
+
+
+def _at_least_disk(seconds: float, read: float, written: float, machine: Machine) -> float:
+    """Return the time, no less than the storage needs for the bytes."""
+    if machine.disk_bytes is None:
+        return seconds
+    return max(seconds, (read + written) / machine.disk_bytes)

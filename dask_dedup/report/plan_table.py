@@ -1,0 +1,55 @@
+"""A plan as tables for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+__all__ = ["plan_tables", "size_text", "span_text"]
+
+
+def plan_tables(told: dict[str, Any]) -> tuple[Table, Table]:
+    """Return the facts of a plan, as `dask_dedup.plan.describe` tells them, and its stages."""
+    facts = Table(box=None, show_header=False, pad_edge=False)
+    facts.add_column(style="bold")
+    facts.add_column(justify="right")
+    facts.add_column(style="dim")
+    work, machine = told["workload"], told["machine"]
+    started = f"{span_text(told['start_seconds'])} of it to start and stop"
+    for line in (
+        ("rows", f"{work['rows']:,}", f"dimension {work['dim']}"),
+        ("parts", f"{work['parts']:,}", ""),
+        ("cells", f"{work['cells']:,}", f"{work['visits']:g} visits a row"),
+        ("workers", f"{machine['workers']:,}", f"threads of each: {machine['threads']}"),
+        ("time", span_text(told["seconds"]), started),
+        ("peak memory", size_text(told["memory_bytes"]), "the largest task"),
+        ("working files", size_text(told["working_bytes"]), "in OUT/stages, deleted in the end"),
+    ):
+        facts.add_row(*line)
+    stages = Table(box=None, pad_edge=False)
+    for name in ("stage", "tasks", "Tflop", "read", "written", "memory a task", "time"):
+        stages.add_column(name, justify="left" if name == "stage" else "right", no_wrap=True)
+    for stage in told["stages"]:
+        sizes = [size_text(stage[key]) for key in ("bytes_read", "bytes_written", "memory_bytes")]
+        tera = f"{stage['flops'] / 1e12:,.2f}"
+        stages.add_row(
+            stage["name"], f"{stage['tasks']:,}", tera, *sizes, span_text(stage["seconds"])
+        )
+    return facts, stages
+
+
+def size_text(size_bytes: float) -> str:
+    """Return bytes in the largest fitting unit: 1.5 GB."""
+    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if size_bytes >= scale:
+            return f"{size_bytes / scale:,.1f} {unit}"
+    return f"{size_bytes / 1e3:,.1f} kB"
+
+
+def span_text(seconds: float) -> str:
+    """Return a time in seconds, minutes or hours: 2.5 min."""
+    for unit, scale in (("h", 3600.0), ("min", 120.0)):
+        if seconds >= scale:
+            return f"{seconds / (3600 if unit == 'h' else 60):,.1f} {unit}"
+    return f"{seconds:.1f} s"
