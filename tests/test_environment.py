@@ -84,13 +84,15 @@ def test_readme_links_to_files_that_exist(readme):
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
-def test_readme_names_every_command_line_option_as_it_is(readme):
+@pytest.mark.parametrize("name", ["run", "plan"])
+def test_readme_names_every_command_line_option_as_it_is(readme, name):
     shown = subprocess.run(
-        [sys.executable, "-m", "dask_dedup.cli", "run", "--help"],
+        [sys.executable, "-m", "dask_dedup.cli", name, "--help"],
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
-    commands = [line for line in readme.splitlines() if "dask-dedup" in line]
+    commands = [line for line in readme.splitlines() if f"dask-dedup {name} " in line]
     options = set(re.findall(r"--[a-z][a-z-]+", " ".join(commands)))
+    assert options
     assert options <= set(re.findall(r"--[a-z][a-z-]+", shown))
 
 

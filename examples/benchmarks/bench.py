@@ -1,10 +1,12 @@
 """Compare dask_dedup with its rivals on synthetic rows: `make bench`.
 
-1. Generate the data set (`synthetic.py`), once; it stays in `bench/`.
-2. Find the truth of a seeded sample of rows by brute force, decided in float64; kept, too.
+1. Generate the data set (`synthetic.py`), once; it stays in `bench/`. `--data` takes another one.
+2. Find the truth of a seeded sample of rows by brute force, decided in float64; kept, too. A data
+   set with an `exact_pairs.parquet` brings its own, for all rows.
 3. Run each contender (`contenders.py`) as a process of its own, on the same cores, one after the
    other, the files in the page cache: wall time of the whole command, peak memory of its processes.
 4. Judge all of them by the same truth; write `bench/results.json` and `RESULTS.md`, print a table.
+   `--report PATH.md` writes that and `PATH.json` instead.
 
 One run on the example data set comes first, so that numba's compiled kernels lie on the disk.
 """
@@ -17,14 +19,26 @@ import shlex
 import shutil
 import sys
 import time
-from dataclasses import asdict
+import zlib
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
+from subprocess import CalledProcessError
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from contenders import CHECKED_EDGES, CONTENDERS, TRAINING_ROWS_PER_CELL, Job
-from judging import describe_machine, edges_that_hold, judge, read_through, run_measured
+from environments import prepare_environment
+from judging import (
+    describe_machine,
+    edges_that_hold,
+    judge,
+    read_through,
+    run_measured,
+    share_in_right_cluster,
+)
+from results import label_components, shape_of
 from rich.console import Console
 from rich.table import Table
 from rivals import ITERATIONS, exact_pairs_of
@@ -36,6 +50,12 @@ REPORT = Path(__file__).with_name("RESULTS.md")
 EXAMPLE = ROOT / "examples" / "data" / "clipart"
 QUERIES = 4000  # a third of the rows have a duplicate
 THRESHOLD = 0.95
+DEFAULT_CONTENDERS = ["dask-dedup", "faiss-ivf-flat"]
+EXACT_NOTE = (
+    "The truth of this data set is its exact_pairs.parquet: every row is a query here. Rows in the "
+    "right cluster: those, with or without a pair, whose cluster is exactly their component of the "
+    "exact pairs."
+)
 
 COLUMNS = (
     "contender",
@@ -48,6 +68,7 @@ COLUMNS = (
     "largest cluster",
     "edges that hold",
 )
+RIGHT, RATIO = "rows_in_right_cluster", "ratio_to_dask_dedup"  # columns that not all reports have
 NOTES = (
     f"Seconds: wall time of the whole command, imports included; the files are in the page cache. "
     f"dask-dedup runs with default settings. faiss gets as many cells; its k-means is trained on "
@@ -75,9 +96,40 @@ def prepare_data(rows: int, dim: int, seed: int, skip_generate: bool, console: C
     return aside.rename(folder)
 
 
-def prepare_truth(data: Path, job: Job, console: Console) -> pd.DataFrame:
-    """Return every true pair of the sampled query rows; compute it if it is not there."""
-    path = data / f"truth-{job.threshold:g}-{QUERIES}.parquet"
+@dataclass(frozen=True)
+class Truth:
+    """What the contenders are judged by.
+
+    Attributes
+    ----------
+    pairs : pandas.DataFrame
+        `query_row`, `row` int64: all true pairs of the query rows.
+    labels : numpy.ndarray or None
+        int64, (rows,): every row's true component, where all pairs are known.
+    """
+
+    pairs: pd.DataFrame
+    labels: np.ndarray | None = None
+
+
+def exact_truth(data: Path, job: Job) -> Truth | None:
+    """Return the truth of all rows from `exact_pairs.parquet`, None where it does not reach."""
+    path = data / "exact_pairs.parquet"
+    if not path.exists():
+        return None
+    pairs = pd.read_parquet(path, columns=["src", "dst", "similarity"])
+    # The file starts at a threshold of its own, which its lowest pair comes close to.
+    if job.threshold < round(float(pairs["similarity"].min()), 3):
+        return None
+    pairs = pairs[pairs["similarity"] >= np.float32(job.threshold)]
+    src, dst = pairs["src"].to_numpy(), pairs["dst"].to_numpy()
+    both = {"query_row": np.concatenate([src, dst]), "row": np.concatenate([dst, src])}
+    return Truth(pd.DataFrame(both), label_components(src, dst, job.rows))
+
+
+def sampled_truth(folder: Path, data: Path, job: Job, console: Console) -> Truth:
+    """Return every true pair of the sampled query rows; compute it if it is not in `folder`."""
+    path = folder / f"truth-{job.threshold:g}-{QUERIES}.parquet"
     if not path.exists():
         console.print(f"brute force for {QUERIES:,} rows")
         rows = np.random.default_rng(job.seed).permutation(job.rows)[:QUERIES]
@@ -85,10 +137,63 @@ def prepare_truth(data: Path, job: Job, console: Console) -> pd.DataFrame:
         aside = path.with_suffix(".partial")
         pairs.to_parquet(aside)
         aside.rename(path)
-    return pd.read_parquet(path)
+    return Truth(pd.read_parquet(path))
 
 
-def run_contender(name: str, job: Job, truth: pd.DataFrame, console: Console) -> dict[str, Any]:
+def choose_contenders(names: list[str], rows: int, console: Console) -> dict[str, str | None]:
+    """Return for each contender asked for why it cannot run, None if it can."""
+    reasons: dict[str, str | None] = {}
+    for name in CONTENDERS if "all" in names else names:
+        contender = CONTENDERS[name]
+        reasons[name] = None
+        if rows > contender.largest:
+            reasons[name] = f"meant for {contender.largest:,.0f} rows at most"
+        elif contender.environment is not None:
+            try:
+                prepare_environment(contender.environment)
+            except CalledProcessError:
+                reasons[name] = f"its environment, env-{contender.environment}, could not be made"
+        if reasons[name]:
+            console.print(f"{name} is skipped: {reasons[name]}", highlight=False)
+    return reasons
+
+
+def run_contenders(
+    reasons: dict[str, str | None], job: Job, truth: Truth, repeat: int, console: Console
+) -> list[dict[str, Any]]:
+    """Run all that can, one after the other, `repeat` times over; one result for each.
+
+    Their seconds are the median. Beside dask-dedup, the median of the ratios to its seconds in the
+    same round. A rival that fails is taken out, and `reasons` says so.
+    """
+    rounds: dict[str, list[dict[str, Any]]] = {}
+    for _ in range(repeat):
+        for name in [name for name, reason in reasons.items() if reason is None]:
+            try:
+                result = run_contender(name, job, truth, console)
+            except CalledProcessError as error:
+                if name == "dask-dedup":
+                    raise
+                reasons[name] = f"it failed with exit status {error.returncode}"
+                console.print(f"{name}: {reasons[name]}", highlight=False)
+                rounds.pop(name, None)
+            else:
+                rounds.setdefault(name, []).append(result)
+    own = rounds.get("dask-dedup")
+    results = []
+    for runs in rounds.values():
+        seconds = [run["wall_seconds"] for run in runs]
+        result = runs[-1] | {"wall_seconds": median(seconds), "wall_seconds_each": seconds}
+        speed = job.rows / result["wall_seconds"] / job.threads
+        result["rows_per_second_and_core"] = round(speed, 1)
+        if own and repeat > 1:
+            ratios = [a["wall_seconds"] / b["wall_seconds"] for a, b in zip(runs, own, strict=True)]
+            result["ratio_to_dask_dedup"] = round(median(ratios), 3)
+        results.append(result)
+    return results
+
+
+def run_contender(name: str, job: Job, truth: Truth, console: Console) -> dict[str, Any]:
     """Run, measure and judge one contender."""
     contender = CONTENDERS[name]
     command = contender.command(name, job)
@@ -96,6 +201,9 @@ def run_contender(name: str, job: Job, truth: pd.DataFrame, console: Console) ->
     read_through(Path(job.data))
     seconds, peak_bytes = run_measured(command, job.threads)
     outcome = contender.read(name, job)
+    exact = {}
+    if truth.labels is not None:
+        exact = {"rows_in_right_cluster": share_in_right_cluster(outcome.labels, truth.labels)}
     return {
         "contender": name,
         "title": outcome.title,
@@ -105,7 +213,8 @@ def run_contender(name: str, job: Job, truth: pd.DataFrame, console: Console) ->
         "rows_per_second_and_core": round(job.rows / seconds / job.threads, 1),
         "peak_memory_bytes": peak_bytes,
         "stages": {stage: round(value, 2) for stage, value in outcome.seconds.items()},
-        **judge(outcome.labels, truth),
+        **judge(outcome.labels, truth.pairs),
+        **exact,
         "checked_edges": len(outcome.edges),
         "edges_that_hold": edges_that_hold(job.data, outcome.edges, job.threshold),
         **outcome.facts,
@@ -125,7 +234,15 @@ def table_row(result: dict[str, Any]) -> list[str]:
         f"{result['duplicates']:,}",
         f"{result['largest_cluster']:,}",
         f"{result['edges_that_hold']:.3%}",
+        *([f"{result[RIGHT]:.2%}"] if RIGHT in result else []),
+        *([f"{result[RATIO]:.2f}"] if RATIO in result else []),
     ]
+
+
+def columns_of(results: list[dict[str, Any]]) -> list[str]:
+    """Return the headings: some stand only where there is something to say."""
+    further = {RIGHT: "rows in the right cluster", RATIO: "time ÷ dask-dedup's"}
+    return [*COLUMNS, *(title for key, title in further.items() if key in results[0])]
 
 
 def stage_lines(results: list[dict[str, Any]]) -> list[str]:
@@ -141,20 +258,21 @@ def stage_lines(results: list[dict[str, Any]]) -> list[str]:
 def write_report(path: Path, outcome: dict[str, Any]) -> None:
     """Write the table, how it was made and where, as Markdown."""
     machine, results = outcome["machine"], outcome["results"]
-    rows = [list(COLUMNS), ["---", *["---:"] * (len(COLUMNS) - 1)], *map(table_row, results)]
+    columns = columns_of(results)
+    rows = [columns, ["---", *["---:"] * (len(columns) - 1)], *map(table_row, results)]
     versions = [f"{name} {value}" for name, value in list(machine.items())[4:]]
     lines = [
         "# dask_dedup and its rivals",
         "",
-        f"{outcome['rows']:,} synthetic rows of {outcome['dim']} (`synthetic.py`, seed "
-        f"{outcome['seed']}), cosine ≥ {outcome['threshold']:g}, {outcome['threads']} cores. "
-        f"Measured on {outcome['date']} by",
+        f"{outcome['rows']:,} {outcome['described']}, cosine ≥ {outcome['threshold']:g}, "
+        f"{outcome['threads']} cores. Measured on {outcome['date']} by",
         "",
         f"    {outcome['command']}",
         "",
         *(f"| {' | '.join(row)} |" for row in rows),
         "",
-        *(f"- {note}" for note in NOTES),
+        *(f"- {note}" for note in (*NOTES, *outcome["notes"])),
+        *(f"- Not run: {name}, {reason}." for name, reason in outcome["not_run"].items()),
         "",
         "Seconds by stage:",
         "",
@@ -170,7 +288,7 @@ def write_report(path: Path, outcome: dict[str, Any]) -> None:
 def print_table(results: list[dict[str, Any]], console: Console) -> None:
     """Print what the report shows, a column for each contender."""
     table = Table(box=None, pad_edge=False, show_header=False)
-    for values in zip(COLUMNS, *map(table_row, results), strict=True):
+    for values in zip(columns_of(results), *map(table_row, results), strict=True):
         table.add_row(*values)
     console.print(table)
     for line in stage_lines(results):
@@ -184,32 +302,67 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--threads", type=int, default=2, help="cores that each contender gets")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument(
+        "--contenders", nargs="+", choices=[*CONTENDERS, "all"], default=DEFAULT_CONTENDERS
+    )
     parser.add_argument("--skip-generate", action="store_true", help="fail where data is missing")
+    parser.add_argument("--data", type=Path, help="folder to run on, instead of synthetic rows")
+    parser.add_argument("--threshold", type=float, default=THRESHOLD)
+    parser.add_argument("--repeat", type=int, default=1, help="rounds; the median is reported")
+    parser.add_argument(
+        "--report", type=Path, default=REPORT, help="Markdown; the figures go beside"
+    )
     arguments = parser.parse_args()
     console = Console()
-    rows = int(arguments.rows)
     BENCH.mkdir(exist_ok=True)
-    data = prepare_data(rows, arguments.dim, arguments.seed, arguments.skip_generate, console)
-    work = BENCH / f"work-{data.name}"
-    job = Job(str(data), str(work), rows, THRESHOLD, arguments.threads, arguments.seed)
-    truth = prepare_truth(data, job, console)
+    if arguments.data:
+        data = arguments.data.resolve()
+        name = f"{data.name}-{zlib.crc32(bytes(data)):08x}"
+        described = f"rows of {shape_of(data)[1]} in `{arguments.data}`"
+    else:
+        size = (int(arguments.rows), arguments.dim)
+        data = prepare_data(*size, arguments.seed, arguments.skip_generate, console)
+        name = data.name
+        described = f"synthetic rows of {arguments.dim} (`synthetic.py`, seed {arguments.seed})"
+    rows, dim = shape_of(data)
+    work = BENCH / f"work-{name}"
+    work.mkdir(exist_ok=True)
+    job = Job(str(data), str(work), rows, arguments.threshold, arguments.threads, arguments.seed)
+    kept = work if arguments.data else data  # nothing is written into a folder that is not ours
+    truth = exact_truth(data, job) or sampled_truth(kept, data, job, console)
+    reasons = choose_contenders(arguments.contenders, rows, console)
     example = Job(str(EXAMPLE), str(BENCH / "warm-up"), 0, THRESHOLD, job.threads, job.seed)
     run_measured(CONTENDERS["dask-dedup"].command("clipart", example), job.threads)
+    results = run_contenders(reasons, job, truth, arguments.repeat, console)
+    notes = []
+    if truth.labels is not None:
+        notes.append(EXACT_NOTE)
+    if arguments.repeat > 1:
+        notes.append(f"{arguments.repeat} rounds of all contenders in turn: medians are shown.")
     outcome = {
         "date": time.strftime("%Y-%m-%d"),
         "command": shlex.join(["python", "examples/benchmarks/bench.py", *sys.argv[1:]]),
-        "dim": arguments.dim,
+        "described": described,
+        "dim": dim,
         **{key: value for key, value in asdict(job).items() if key not in ("data", "work")},
         "queries": QUERIES,
         "machine": describe_machine(),
-        "results": [run_contender(name, job, truth, console) for name in arguments.contenders],
+        "notes": notes,
+        "not_run": {name: reason for name, reason in reasons.items() if reason},
+        "results": results,
     }
-    (BENCH / "results.json").write_text(json.dumps(outcome, indent=2) + "\n")
-    write_report(REPORT, outcome)
+    default = arguments.report == REPORT
+    figures = BENCH / "results.json" if default else arguments.report.with_suffix(".json")
+    figures.write_text(json.dumps(outcome, indent=2) + "\n")
+    write_report(arguments.report, outcome)
     console.rule()
     print_table(outcome["results"], console)
-    console.print(f"written: {REPORT.relative_to(ROOT)}, bench/results.json", highlight=False)
+    console.print(f"written: {_shown(arguments.report)}, {_shown(figures)}", highlight=False)
+
+
+def _shown(path: Path) -> Path:
+    path = path.resolve()
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
 if __name__ == "__main__":

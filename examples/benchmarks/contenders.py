@@ -1,13 +1,15 @@
 """The contenders of the benchmark: each a command that is run and measured from outside.
 
-To add one, write a function `Job -> rivals.Result` and enter it in `CONTENDERS` with `in_process`;
-a tool with a command line of its own is a `Contender` of two functions: the command, and what to
+To add one, write a function `Job -> results.Result` and enter it in `CONTENDERS` with `in_process`,
+with the largest size that it is good for, and its environment (`environments.py`) if it needs one.
+A tool with a command line of its own is a `Contender` of two functions: the command, and what to
 read from the files it leaves.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -17,8 +19,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+from environments import python_of
 
 CHECKED_EDGES = 20_000  # sampled of each contender's edges, to be decided again in float64
+SEMDEDUP_ROWS_PER_CELL = 8800  # 440 million rows in 50,000 cells
 TRAINING_ROWS_PER_CELL = 40  # for faiss: with thousands of cells more take minutes
 
 
@@ -81,10 +85,24 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Contender:
-    """How a contender is started, and how its files are read."""
+    """How a contender is started, and how its files are read.
+
+    Attributes
+    ----------
+    command : callable
+        Name and job to the command line.
+    read : callable
+        Name and job to what the command left.
+    largest : float
+        Rows; beyond it the contender is passed over.
+    environment : str or None
+        Name in `environments.PACKAGES`; None where our own Python runs it.
+    """
 
     command: Callable[[str, Job], list[str]]
     read: Callable[[str, Job], Outcome]
+    largest: float = math.inf
+    environment: str | None = None
 
 
 def _dask_dedup_command(name: str, job: Job) -> list[str]:
@@ -136,17 +154,121 @@ def faiss_ivf_flat(job: Job) -> Any:
     )
 
 
+def faiss_ivf_sq8(job: Job) -> Any:
+    """Two probes, as many cells as dask-dedup: 8 bits lose nothing beside 32."""
+    import more_rivals
+
+    return more_rivals.faiss_ivf_sq8(*_settings(job), _cells(job), probes=2, seed=job.seed)
+
+
+def faiss_pca_fast_scan(job: Job) -> Any:
+    """Cells of 64 axes are cheap to train and to visit: twice as many probes."""
+    import more_rivals
+
+    return more_rivals.faiss_pca_ivf(*_settings(job), _cells(job), probes=4, seed=job.seed)
+
+
+def faiss_pca_flat(job: Job) -> Any:
+    """The same without codes: 256 bytes per row instead of 16, and no error but the PCA's."""
+    import more_rivals
+
+    settings = {"probes": 4, "seed": job.seed, "codec": "Flat"}
+    return more_rivals.faiss_pca_ivf(*_settings(job), _cells(job), **settings)
+
+
+def faiss_hnsw(job: Job) -> Any:
+    """M 16, efSearch 64, 32 neighbours."""
+    import more_rivals
+
+    return more_rivals.faiss_hnsw(*_settings(job))
+
+
+def faiss_big_batch(job: Job) -> Any:
+    """The cells and probes of `faiss_ivf_flat`, 32 neighbours."""
+    import more_rivals
+
+    return more_rivals.faiss_big_batch(*_settings(job), _cells(job), probes=2, seed=job.seed)
+
+
+def semdedup(job: Job) -> Any:
+    """As many rows in a cell as in SemDeDup's paper, and at least two cells."""
+    import more_rivals
+
+    cells = max(2, job.rows // SEMDEDUP_ROWS_PER_CELL)
+    return more_rivals.semdedup(*_settings(job), cells, seed=job.seed)
+
+
+def adaptive_adc_4(job: Job) -> Any:
+    """The chain of "On the De-duplication of LAION-2B", 4 bytes per row."""
+    import more_rivals
+
+    return more_rivals.adaptive_adc(*_settings(job), _cells(job), codes=4, seed=job.seed)
+
+
+def adaptive_adc_16(job: Job) -> Any:
+    """The same, 16 bytes per row."""
+    import more_rivals
+
+    return more_rivals.adaptive_adc(*_settings(job), _cells(job), codes=16, seed=job.seed)
+
+
+def faiss_flat(job: Job) -> Any:
+    """Brute force."""
+    import rivals
+
+    return rivals.faiss_flat(*_settings(job))
+
+
+def usearch_graph(job: Job) -> Any:
+    """Its default connectivity and expansion, 32 neighbours."""
+    import foreign_rivals
+
+    return foreign_rivals.usearch_graph(*_settings(job))
+
+
+def pynndescent_graph(job: Job) -> Any:
+    """Its default settings, 32 neighbours."""
+    import foreign_rivals
+
+    return foreign_rivals.pynndescent_graph(*_settings(job), seed=job.seed)
+
+
+def semhash_embeddings(job: Job) -> Any:
+    """Its default settings; it has none for recall."""
+    import foreign_rivals
+
+    return foreign_rivals.semhash_embeddings(*_settings(job))
+
+
+def autofaiss_index(job: Job) -> Any:
+    """The index that autofaiss chooses for 1 ms a query, 32 neighbours."""
+    import foreign_rivals
+
+    return foreign_rivals.autofaiss_index(*_settings(job))
+
+
+def _settings(job: Job) -> tuple[str, float, int]:
+    return job.data, job.threshold, job.threads
+
+
 _IN_PROCESS: dict[str, Callable[[Job], Any]] = {}
 
 
-def in_process(name: str, function: Callable[[Job], Any]) -> Contender:
+def in_process(
+    name: str,
+    function: Callable[[Job], Any],
+    largest: float = math.inf,
+    environment: str | None = None,
+) -> Contender:
     """Return the contender that runs `function` in a Python process of its own."""
     _IN_PROCESS[name] = function
-    return Contender(_own_command, _read_own)
+    return Contender(_own_command, _read_own, largest, environment)
 
 
 def _own_command(name: str, job: Job) -> list[str]:
-    return [sys.executable, __file__, name, json.dumps(asdict(job))]
+    environment = CONTENDERS[name].environment
+    python = sys.executable if environment is None else str(python_of(environment))
+    return [python, __file__, name, json.dumps(asdict(job))]
 
 
 def _read_own(name: str, job: Job) -> Outcome:
@@ -166,6 +288,19 @@ def _some(edges: pd.DataFrame, seed: int) -> pd.DataFrame:
 CONTENDERS: dict[str, Contender] = {
     "dask-dedup": Contender(_dask_dedup_command, _read_dask_dedup),
     "faiss-ivf-flat": in_process("faiss-ivf-flat", faiss_ivf_flat),
+    "faiss-ivf-sq8": in_process("faiss-ivf-sq8", faiss_ivf_sq8, 1e6),
+    "faiss-pca-fast-scan": in_process("faiss-pca-fast-scan", faiss_pca_fast_scan, 1e7),
+    "faiss-pca-flat": in_process("faiss-pca-flat", faiss_pca_flat, 1e7),
+    "faiss-hnsw": in_process("faiss-hnsw", faiss_hnsw, 1e6),
+    "faiss-big-batch": in_process("faiss-big-batch", faiss_big_batch, 1e6),
+    "semdedup": in_process("semdedup", semdedup, 1e6),
+    "adaptive-adc-4": in_process("adaptive-adc-4", adaptive_adc_4, 1e6),
+    "adaptive-adc-16": in_process("adaptive-adc-16", adaptive_adc_16, 1e6),
+    "usearch": in_process("usearch", usearch_graph, 1e6, "usearch"),
+    "pynndescent": in_process("pynndescent", pynndescent_graph, 1e6, "pynndescent"),
+    "semhash": in_process("semhash", semhash_embeddings, 1e5, "semhash"),
+    "autofaiss": in_process("autofaiss", autofaiss_index, 1e5, "autofaiss"),
+    "faiss-flat": in_process("faiss-flat", faiss_flat, 1e5),
 }
 
 

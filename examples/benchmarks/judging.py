@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import psutil
-from rivals import part_paths
+from results import part_paths
 from scipy.stats import binomtest
 
 INTERVAL_SECONDS = 0.1
@@ -102,8 +102,25 @@ def judge(labels: np.ndarray, truth: pd.DataFrame) -> dict[str, Any]:
     }
 
 
+def share_in_right_cluster(labels: np.ndarray, true_labels: np.ndarray) -> float:
+    """Return the share (0-1) of the rows whose cluster has the true component's rows, no others.
+
+    Parameters
+    ----------
+    labels, true_labels : numpy.ndarray
+        int64, (rows,).
+    """
+    both = pd.DataFrame({"found": labels, "true": true_labels})
+    common = both.groupby(["found", "true"])["true"].transform("size")
+    right = common == both.groupby("found")["true"].transform("size")
+    right &= common == both.groupby("true")["true"].transform("size")
+    return float(right.mean())
+
+
 def edges_that_hold(folder: str, edges: pd.DataFrame, threshold: float) -> float:
     """Return the share (0-1) of the edges whose cosine in float64 reaches the threshold."""
+    if edges.empty:
+        return 1.0
     parts = [np.load(path, mmap_mode="r") for path in part_paths(folder)]
     starts = np.cumsum([0, *(len(part) for part in parts)])
     ids, place = np.unique(edges[["src", "dst"]].to_numpy(), return_inverse=True)

@@ -20,96 +20,19 @@ threshold    pairs  1 probe       2 probes      4 probes      duplicates, 1 / 2 
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import faiss
 import numpy as np
 import pandas as pd
 import torch
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
+from results import READ_ROWS, Result, Stopwatch, label_components, part_paths, read_unit_rows
 
 QUERY_ROWS = 4096
-READ_ROWS = 16_384
 TRAINING_ROWS_PER_CELL = 64
 ITERATIONS = 10  # of k-means; faiss has the same default for inverted files
 FLOAT32_SLACK = 1e-5  # a float32 product of unit vectors is off by less than this
 DECIDED_PAIRS = 65_536
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a baseline found, and how long it took.
-
-    Attributes
-    ----------
-    name : str
-        Of the baseline, with its settings.
-    seconds : dict of str to float
-        Wall time of each stage, in the order of the stages.
-    labels : numpy.ndarray
-        int64, (rows,): the smallest row_id of each row's component.
-    pairs : pandas.DataFrame or None
-        `src`, `dst` int64, `src < dst`, distinct and sorted; `similarity` float32. None where the
-        baseline yields no pairs.
-    note : str
-        What a reader of the figures should know.
-    """
-
-    name: str
-    seconds: dict[str, float]
-    labels: np.ndarray
-    pairs: pd.DataFrame | None = None
-    note: str = ""
-
-    @property
-    def duplicates(self) -> int:
-        """Rows minus components, components of one counted."""
-        return len(self.labels) - len(np.unique(self.labels))
-
-
-@dataclass
-class Stopwatch:
-    """Wall time by stage."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Add the time spent inside to the stage."""
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-
-
-def part_paths(folder: str | Path) -> list[Path]:
-    """Return the parts in their natural order; row_id counts over them."""
-    paths = sorted(Path(folder, "img_emb").glob("*.npy"), key=_by_number)
-    if not paths:
-        raise FileNotFoundError(f"{folder}: no img_emb/*.npy. Give the folder that holds img_emb.")
-    return paths
-
-
-def _by_number(path: Path) -> tuple[int, str]:
-    return len(path.name), path.name
-
-
-def read_unit_rows(folder: str | Path) -> np.ndarray:
-    """Return all rows scaled to unit length, float32, (rows, dim)."""
-    parts = [np.load(path, mmap_mode="r") for path in part_paths(folder)]
-    rows = np.empty((sum(len(part) for part in parts), parts[0].shape[1]), dtype=np.float32)
-    position = 0
-    for part in parts:
-        for first in range(0, len(part), READ_ROWS):
-            block = part[first : first + READ_ROWS]
-            rows[position : position + len(block)] = block
-            faiss.normalize_L2(rows[position : position + len(block)])
-            position += len(block)
-    return rows
 
 
 def search_pairs(index: faiss.Index, rows: np.ndarray, threshold: float) -> pd.DataFrame:
@@ -131,15 +54,6 @@ def search_pairs(index: faiss.Index, rows: np.ndarray, threshold: float) -> pd.D
     similarity = np.concatenate([similarity for _, similarity in found])[position]
     src, dst = np.divmod(code, len(rows))
     return pd.DataFrame({"src": src, "dst": dst, "similarity": similarity})
-
-
-def label_components(src: np.ndarray, dst: np.ndarray, rows: int) -> np.ndarray:
-    """Return int64, (rows,): the smallest row_id of each row's connected component."""
-    graph = coo_matrix((np.ones(len(src), dtype=bool), (src, dst)), shape=(rows, rows))
-    count, component = connected_components(graph, directed=False)
-    smallest = np.empty(count, dtype=np.int64)
-    smallest[component[::-1]] = np.arange(rows - 1, -1, -1)  # the last assignment stays
-    return smallest[component]
 
 
 def faiss_ivf_flat(
