@@ -1,0 +1,399 @@
+"""Merging forests that do not fit into memory together: band by band, through a dense array.
+
+1. The headers of the files tell between which similarities and rows each row group lies.
+2. A histogram of all similarities cuts the forest's order (falling similarity, then ``src``, then
+   ``dst``) into bands of a bounded number of edges. Too many edges of one similarity are cut by
+   ``src``, too many of one ``src`` by ``dst``.
+3. Each band is gathered from the row groups that reach into it, one open file at a time, sorted,
+   and joined through one array with the parent of each row; what joins two trees is written.
+
+That is Kruskal's algorithm in the order of `dask_dedup.graph.forest`: the same forest, bit by bit,
+with the parent array and one band in memory.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dask_dedup.errors import CapacityError, InputError
+from dask_dedup.graph.forest import _join_trees
+from dask_dedup.io.store import write_aside
+from dask_dedup.schema import LABELS, check_frame
+
+__all__ = [
+    "choose_merge",
+    "component_sizes",
+    "dense_parent",
+    "join_edges",
+    "labels_between",
+    "stream_labels",
+    "stream_merge",
+]
+
+_TREE_BYTES = 120  # per forest row in the last merge of a tree
+_BAND_BYTES = 48  # per edge of a band: 12 as read, 8 the sort key, 16 the sort, 9 in order
+_BAND_EDGES = 1 << 25  # 1.6 GB
+_NARROW_ROWS = 1 << 32  # up to here a row id fits into 4 bytes
+_BINS = 1 << 20
+_BATCH_EDGES = 1 << 17
+
+_SCHEMA = pa.schema([("src", pa.int64()), ("dst", pa.int64()), ("similarity", pa.float32())])
+_ORDER = ("similarity", "src", "dst")  # the forest's order: three coordinates of each edge
+
+_log = logging.getLogger(__name__)
+
+
+def choose_merge(forest_edges: int, rows: int, memory_bytes: int) -> str:
+    """Choose how forests are merged, and log why.
+
+    Parameters
+    ----------
+    forest_edges : int
+        Edges of all forests together.
+    rows : int
+        Rows of the data set.
+    memory_bytes : int
+        What one worker has.
+
+    Returns
+    -------
+    str
+        "tree" while the last merge takes no more than half of the memory, else "stream".
+
+    Raises
+    ------
+    CapacityError
+        Where the parent array and one band do not fit either.
+    """
+    tree = _TREE_BYTES * forest_edges
+    stream = _row_bytes(rows) * rows + _BAND_BYTES * min(forest_edges, _BAND_EDGES)
+    figures = (
+        f"{forest_edges:,} forest edges over {rows:,} rows: merging in a tree takes "
+        f"{tree / 1e9:.2f} GB, of at most half of a worker's memory; streaming takes "
+        f"{stream / 1e9:.2f} GB; a worker has {memory_bytes / 1e9:.2f} GB"
+    )
+    if 2 * tree <= memory_bytes:
+        _log.info("forests are merged in a tree (%s)", figures)
+        return "tree"
+    if stream <= memory_bytes:
+        _log.info("forests are streamed (%s)", figures)
+        return "stream"
+    raise CapacityError(
+        f"{figures}. Give each worker at least {min(2 * tree, stream) / 1e9:.2f} GB with --memory, "
+        f"or use fewer workers."
+    )
+
+
+def stream_merge(
+    paths: Sequence[Path], rows: int, out_path: Path, *, band_edges: int = _BAND_EDGES
+) -> dict[str, int]:
+    """Merge forest files to the maximum spanning forest of them all.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        FOREST in parquet files, as `dask_dedup.io.store.write_frame` writes them. Their edges may
+        be in any order; in the forest's order, few row groups reach into a band.
+    rows : int
+        Rows of the data set: every id is below.
+    out_path : Path
+        FOREST, what `dask_dedup.graph.forest.merge_forests` would return: complete or absent.
+    band_edges : int
+        Edges that are held at once. Only copies of one and the same edge can be more.
+
+    Returns
+    -------
+    dict
+        "edges" written, "edges_read" and "bands".
+
+    Raises
+    ------
+    InputError
+        Where a file is no FOREST of these rows.
+    """
+    groups = _survey(paths, rows)
+    parent = dense_parent(rows)
+    counts = {"edges": 0, "edges_read": int(groups.edges.sum()), "bands": 0}
+    whole = _Band((), *groups.limits(()), counts["edges_read"])
+    with (
+        write_aside(out_path) as temporary,
+        pq.ParquetWriter(temporary, _SCHEMA, compression="zstd") as writer,
+    ):
+        for band in _bands(groups, whole, band_edges):
+            key, src, dst = _read_band(groups, band, parent.dtype)
+            order = _forest_order(key, src, dst)
+            src, dst = src[order], dst[order]
+            joins = join_edges(parent, src, dst)
+            kept = (src[joins], dst[joins], _similarity_of(key[order[joins]]))
+            arrays = [pa.array(k, field.type) for k, field in zip(kept, _SCHEMA, strict=True)]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=_SCHEMA))
+            counts["edges"] += len(kept[0])
+            counts["bands"] += 1
+    return counts
+
+
+def stream_labels(forest_path: Path, rows: int, threshold: float) -> np.ndarray:
+    """Label every row with its component among a forest's edges at or above a threshold.
+
+    Parameters
+    ----------
+    forest_path : Path
+        FOREST in a parquet file; it is never in memory as a whole.
+    rows : int
+    threshold : float
+        Cosine; compared as float32, "at least".
+
+    Returns
+    -------
+    uint32 array, shape (rows,), int64 past 2**32 rows
+        Smallest ``row_id`` of the component.
+    """
+    lowest = np.float32(threshold)
+    last = _falling_key(np.array([lowest if lowest else np.float32(-0.0)]))[0]  # -0 is at least 0
+    parent = dense_parent(rows)
+    for _, src, dst in _survey([forest_path], rows).read((), 0, int(last), columns=3):
+        join_edges(parent, src.astype(parent.dtype), dst.astype(parent.dtype))
+    _flatten(parent)
+    return parent
+
+
+def component_sizes(labels: np.ndarray) -> np.ndarray:
+    """Count the rows of each component, at the position of its label: the dtype of the labels."""
+    sizes = np.zeros_like(labels)
+    _count(sizes, labels, 0, 1)
+    return sizes
+
+
+def labels_between(labels: np.ndarray, sizes: np.ndarray, start: int, stop: int) -> pd.DataFrame:
+    """Return LABELS of the rows ``start`` to ``stop``.
+
+    Parameters
+    ----------
+    labels, sizes : arrays, shape (rows,)
+        From `stream_labels` and `component_sizes`; memory maps will do.
+    start, stop : int
+    """
+    cluster = labels[start:stop].astype(np.int64)
+    size = sizes[cluster].astype(np.int64)
+    shared = np.flatnonzero(size > 1)
+    table = pd.DataFrame(
+        {"cluster_id": cluster[shared], "cluster_size": size[shared]},
+        index=pd.Index(start + shared, name="row_id"),
+    )
+    return check_frame(table, LABELS, "labels")
+
+
+def dense_parent(rows: int) -> np.ndarray:
+    """Return a forest of single rows, each its own parent: uint32, int64 past 2**32 rows."""
+    return np.arange(rows, dtype=np.uint32 if _row_bytes(rows) == 4 else np.int64)
+
+
+def join_edges(parent: np.ndarray, src: np.ndarray, dst: np.ndarray) -> np.ndarray:
+    """Return which of the edges, in this order, join two trees; ``parent`` is changed.
+
+    A root is the smallest row of its tree, and no parent is larger than its child.
+    """
+    return _join_trees(parent, src, dst)
+
+
+def _row_bytes(rows: int) -> int:
+    return 4 if rows <= _NARROW_ROWS else 8
+
+
+class _Band(NamedTuple):
+    """Edges that lie together in the forest's order.
+
+    Their first coordinates are ``fixed``, the next one lies between ``first`` and ``last``.
+    """
+
+    fixed: tuple[int, ...]
+    first: int
+    last: int
+    edges: int
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """The row groups of all files, in their order: int64 arrays, shapes (groups,), (groups, 3)."""
+
+    paths: Sequence[Path]
+    rows: int
+    file: np.ndarray  # which of the paths
+    number: np.ndarray  # which row group of it
+    edges: np.ndarray  # its length
+    low: np.ndarray  # limits of the coordinates: falling key of the similarity, src, dst
+    high: np.ndarray
+
+    def limits(self, fixed: tuple[int, ...]) -> tuple[int, int]:
+        """Return between what the next coordinate of such edges can lie."""
+        some = self._reaching(fixed, fixed)
+        low, high = self.low[some, len(fixed)], self.high[some, len(fixed)]
+        return int(low.min(initial=np.iinfo(np.int64).max)), int(high.max(initial=0))
+
+    def read(
+        self, fixed: tuple[int, ...], first: int, last: int, columns: int
+    ) -> Iterator[list[np.ndarray]]:
+        """Yield the first coordinates of the edges of a band, piece by piece."""
+        some = self._reaching((*fixed, first), (*fixed, last))
+        of_a_file = np.split(some, np.flatnonzero(np.diff(self.file[some])) + 1)
+        for chosen in of_a_file if len(some) else []:
+            path = self.paths[self.file[chosen[0]]]
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(
+                    _BATCH_EDGES,
+                    self.number[chosen].tolist(),
+                    list(_ORDER[:columns]),
+                    use_threads=False,
+                ):
+                    coordinates = _coordinates(path, batch, self.rows)
+                    tested = coordinates[len(fixed)]
+                    inside = (tested >= first) & (tested <= last)
+                    for values, value in zip(coordinates, fixed, strict=False):
+                        inside &= values == value
+                    yield [values[inside] for values in coordinates]
+
+    def _reaching(self, low: tuple[int, ...], high: tuple[int, ...]) -> np.ndarray:
+        """Return which row groups can have edges with coordinates between these."""
+        reaching = (self.low[:, : len(low)] <= high) & (self.high[:, : len(low)] >= low)
+        return np.flatnonzero(reaching.all(axis=1))
+
+
+def _survey(paths: Sequence[Path], rows: int) -> _Groups:
+    """Read the headers of all files."""
+    found = []
+    for i, path in enumerate(paths):
+        with pq.ParquetFile(path) as file:
+            types = {field.name: field.type for field in file.schema_arrow}
+            if any(types.get(field.name) != field.type for field in _SCHEMA):
+                expected, got = (str(one).split("\n") for one in (_SCHEMA, file.schema_arrow))
+                raise InputError(f"{path}: expected a forest with columns {expected}, got {got}.")
+            for number in range(file.num_row_groups):
+                edges = file.metadata.row_group(number).num_rows
+                if edges:
+                    low, high = zip(*_group_limits(path, file, number, rows), strict=True)
+                    found.append((i, number, edges, *low, *high))
+    table = np.array(found, dtype=np.int64).reshape(-1, 9)
+    file_of, number_of, edges_of = table[:, :3].T
+    return _Groups(paths, rows, file_of, number_of, edges_of, table[:, 3:6], table[:, 6:])
+
+
+def _group_limits(path: Path, file: Any, number: int, rows: int) -> list[tuple[int, int]]:
+    """Return the lowest and the highest of each coordinate of a row group."""
+    header = file.metadata.row_group(number)
+    columns = {header.column(i).path_in_schema: i for i in range(header.num_columns)}
+    statistics = [header.column(columns[name]).statistics for name in _ORDER]
+    if all(one is not None and one.has_min_max for one in statistics):
+        similarity, src, dst = statistics
+        ends = np.array([similarity.max, similarity.min], np.float32)
+        return [tuple(_falling_key(ends).tolist()), (src.min, src.max), (dst.min, dst.max)]
+    values = _coordinates(path, file.read_row_group(number, list(_ORDER)), rows)
+    return [(int(some.min()), int(some.max())) for some in values]
+
+
+def _coordinates(path: Path, batch: Any, rows: int) -> list[np.ndarray]:
+    """Return what the forest's order goes by, of the columns that were read, in this order."""
+    columns = [batch.column(name) for name in _ORDER if name in batch.schema.names]
+    if any(column.null_count for column in columns):
+        raise InputError(f"{path}: expected every edge to be whole, found missing values.")
+    similarity, *ends = (column.to_numpy() for column in columns)
+    if np.isnan(similarity).any():
+        raise InputError(f"{path}: expected a similarity for every edge, found NaN.")
+    if len(ends) == 2 and len(similarity):
+        src, dst = ends
+        if src.min() < 0 or dst.max() >= rows or not (src < dst).all():
+            raise InputError(
+                f"{path}: expected edges with 0 <= src < dst < {rows:,}, found src from "
+                f"{src.min():,} and dst up to {dst.max():,}. The forest is of other rows."
+            )
+    return [_falling_key(similarity), *ends]
+
+
+def _bands(groups: _Groups, whole: _Band, band_edges: int) -> Iterator[_Band]:
+    """Cut a band, by a histogram of the coordinate, into bands of at most so many edges."""
+    fixed, first, last, edges = whole
+    if edges <= band_edges or (len(fixed) == 2 and first == last):  # the latter: copies of one edge
+        yield whole
+        return
+    if first == last:
+        fixed = (*fixed, first)
+        first, last = groups.limits(fixed)
+    width = -(-(last - first + 1) // _BINS)
+    counts = np.zeros(-(-(last - first + 1) // width), np.int64)
+    for coordinates in groups.read(fixed, first, last, columns=len(fixed) + 1):
+        _count(counts, coordinates[-1], first, width)
+    assert counts.sum() == edges, f"{edges} edges became {counts.sum()} when they were counted"
+    for start, stop, some in _cut(counts, band_edges):
+        low, high = first + start * width, min(last, first + stop * width - 1)
+        yield from _bands(groups, _Band(fixed, low, high, some), band_edges)
+
+
+def _cut(counts: np.ndarray, most: int) -> Iterator[tuple[int, int, int]]:
+    """Yield runs of bins that hold at most so many, or one bin, and what they hold: not nothing."""
+    total = np.concatenate([[0], np.cumsum(counts)])
+    start = 0
+    while start < len(counts):
+        stop = max(int(np.searchsorted(total, total[start] + most, "right")) - 1, start + 1)
+        if total[stop] > total[start]:
+            yield start, stop, int(total[stop] - total[start])
+        start = stop
+
+
+def _read_band(
+    groups: _Groups, band: _Band, dtype: np.dtype
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gather a band: falling keys, ``src`` and ``dst``."""
+    arrays = np.empty(band.edges, np.uint32), *np.empty((2, band.edges), dtype)
+    filled = 0
+    for piece in groups.read(band.fixed, band.first, band.last, columns=3):
+        stop = filled + len(piece[0])
+        for array, values in zip(arrays, piece, strict=True):
+            array[filled:stop] = values
+        filled = stop
+    assert filled == band.edges, f"{band} became {filled} edges when it was read"
+    return arrays
+
+
+def _forest_order(key: np.ndarray, src: np.ndarray, dst: np.ndarray) -> np.ndarray:
+    """Return the positions of edges in the forest's order."""
+    if src.itemsize == 4:
+        return np.lexsort((dst, (key.astype(np.uint64) << np.uint64(32)) | src))
+    return np.lexsort((dst, src, key))
+
+
+def _falling_key(similarity: np.ndarray) -> np.ndarray:
+    """Return uint32 numbers that rise as the similarities (float32) fall, -0 below 0."""
+    return _mirrored(similarity.view(np.uint32))
+
+
+def _similarity_of(key: np.ndarray) -> np.ndarray:
+    """Return the similarities of falling keys."""
+    return _mirrored(key).view(np.float32)
+
+
+def _mirrored(bits: np.ndarray) -> np.ndarray:
+    """Turn the order of the numbers below 2**31 round: the bits of floats that are not negative."""
+    return np.where(bits >> 31, bits, bits ^ np.uint32(0x7FFFFFFF))
+
+
+@numba.njit(cache=True, nogil=True)
+def _count(counts, values, first, width):
+    """Count values in bins of so many numbers; ``counts`` is changed."""
+    for i in range(len(values)):
+        counts[(np.int64(values[i]) - first) // width] += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _flatten(parent):
+    """Turn parents into roots: a parent is smaller than its child, so its root is known by then."""
+    for node in range(len(parent)):
+        parent[node] = parent[parent[node]]
