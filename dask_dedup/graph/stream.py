@@ -41,11 +41,12 @@ __all__ = [
 ]
 
 _TREE_BYTES = 120  # per forest row in the last merge of a tree
-_BAND_BYTES = 48  # per edge of a band: 12 as read, 8 the sort key, 16 the sort, 9 in order
+_BAND_BYTES = {4: 48, 8: 64}  # per edge of a band, by bytes per row id (40 were measured for 4)
 _BAND_EDGES = 1 << 25  # 1.6 GB
 _NARROW_ROWS = 1 << 32  # up to here a row id fits into 4 bytes
 _BINS = 1 << 20
-_BATCH_EDGES = 1 << 17
+_BATCH_EDGES = 1 << 17  # read at once
+_GROUP_EDGES = 1 << 20  # written at once
 
 _SCHEMA = pa.schema([("src", pa.int64()), ("dst", pa.int64()), ("similarity", pa.float32())])
 _ORDER = ("similarity", "src", "dst")  # the forest's order: three coordinates of each edge
@@ -76,7 +77,8 @@ def choose_merge(forest_edges: int, rows: int, memory_bytes: int) -> str:
         Where the parent array and one band do not fit either.
     """
     tree = _TREE_BYTES * forest_edges
-    stream = _row_bytes(rows) * rows + _BAND_BYTES * min(forest_edges, _BAND_EDGES)
+    row_bytes = _row_bytes(rows)
+    stream = row_bytes * rows + _BAND_BYTES[row_bytes] * min(forest_edges, _BAND_EDGES)
     figures = (
         f"{forest_edges:,} forest edges over {rows:,} rows: merging in a tree takes "
         f"{tree / 1e9:.2f} GB, of at most half of a worker's memory; streaming takes "
@@ -133,11 +135,12 @@ def stream_merge(
             key, src, dst = _read_band(groups, band, parent.dtype)
             order = _forest_order(key, src, dst)
             src, dst = src[order], dst[order]
-            joins = join_edges(parent, src, dst)
-            kept = (src[joins], dst[joins], _similarity_of(key[order[joins]]))
-            arrays = [pa.array(k, field.type) for k, field in zip(kept, _SCHEMA, strict=True)]
-            writer.write_table(pa.Table.from_arrays(arrays, schema=_SCHEMA))
-            counts["edges"] += len(kept[0])
+            kept = np.flatnonzero(join_edges(parent, src, dst))
+            for some in np.split(kept, range(_GROUP_EDGES, len(kept), _GROUP_EDGES)):
+                columns = src[some], dst[some], _similarity_of(key[order[some]])
+                arrays = [pa.array(*pair) for pair in zip(columns, _SCHEMA.types, strict=True)]
+                writer.write_table(pa.Table.from_arrays(arrays, schema=_SCHEMA))
+            counts["edges"] += len(kept)
             counts["bands"] += 1
     return counts
 
@@ -211,10 +214,7 @@ def _row_bytes(rows: int) -> int:
 
 
 class _Band(NamedTuple):
-    """Edges that lie together in the forest's order.
-
-    Their first coordinates are ``fixed``, the next one lies between ``first`` and ``last``.
-    """
+    """Edges whose first coordinates are ``fixed``, and the next is from ``first`` to ``last``."""
 
     fixed: tuple[int, ...]
     first: int
@@ -248,7 +248,7 @@ class _Groups:
         of_a_file = np.split(some, np.flatnonzero(np.diff(self.file[some])) + 1)
         for chosen in of_a_file if len(some) else []:
             path = self.paths[self.file[chosen[0]]]
-            with pq.ParquetFile(path) as file:
+            with pq.ParquetFile(path, pre_buffer=False) as file:  # which would hold all of it
                 for batch in file.iter_batches(
                     _BATCH_EDGES,
                     self.number[chosen].tolist(),
