@@ -32,7 +32,7 @@ WITHIN = {
     "plan": {"workload"},
     "calibrate": {"workload"},
     "deploy": {"prefork"},
-    "cli": {"deploy", "prefork", "progress"},
+    "cli": {"cli", "deploy", "prefork", "progress"},
 }
 #: Heavy packages, and the only modules that may import them.
 HEAVY = {

@@ -67,7 +67,12 @@ def tiny(tmp_path, write_dataset) -> Path:
 def test_help_names_every_option_and_its_default():
     result = CliRunner().invoke(cli.main, ["run", "--help"], terminal_width=200)
     assert result.exit_code == 0
-    options = [option for param in cli.run.params for option in param.opts if option[:1] == "-"]
+    options = [
+        option
+        for param in cli.main.commands["run"].params
+        for option in param.opts
+        if option[:1] == "-"
+    ]
     assert len(options) == 19
     assert [option for option in options if option not in result.output] == []
     for text in ("[default: 0.95]", "[default: one per core]", "130 interrupted", "-h, --help"):
@@ -100,8 +105,8 @@ def received(monkeypatch) -> SimpleNamespace:
         logging.getLogger("dask_dedup.somewhere").warning("a warning of :smile: %s", "x" * 200)
         return {}
 
-    monkeypatch.setattr(cli, "_run", remember)
-    monkeypatch.setattr(cli, "_print_summary", lambda *_: None)
+    monkeypatch.setattr(cli.run, "_run", remember)
+    monkeypatch.setattr(cli.run, "_print_summary", lambda *_: None)
     return seen
 
 

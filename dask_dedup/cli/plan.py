@@ -1,0 +1,129 @@
+"""`dask-dedup plan`: tell what a run will cost."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from dask_dedup.cli.group import main, setting, tell
+from dask_dedup.config import Settings, load_settings
+from dask_dedup.errors import SettingsError
+
+__all__ = ["plan_run"]
+
+
+@main.command("plan", short_help="tell what a run will cost, without running it")
+@click.argument("dataset", type=click.Path(path_type=Path), required=False)
+@click.option("--rows", type=float, help="plan for so many rows (2.1e9, say) instead of a DATASET")
+@click.option("--parts", type=int, help="with --rows: files [default: one per million rows]")
+@click.option("--dtype", default="float16", show_default=True, help="with --rows: of the values")
+@click.option("--dim", type=int, help="with --rows: of the embeddings [768]; else as in `run`")
+@click.option("--nodes", type=int, default=1, show_default=True, help="machines")
+@click.option("--cores", type=int, help="cores of each machine [default: this one's]")
+@click.option("--disk-rate", help="bytes a second of the storage, such as 2GB [default: cached]")
+@click.option("--duplicates", type=float, default=0.3, show_default=True, help="share expected")
+@click.option("--pairs-per-row", type=float, default=12.0, show_default=True, help="verified")
+@setting("--threshold", "clusters.threshold", float)
+@setting("--search-threshold", "join.search_threshold", float)
+@setting("--visits", "cells.visits", float)
+@setting("--cells", "cells.cells", int)
+@setting("--url-column", "read.url_column", str)
+@setting("--caption-column", "read.caption_column", str)
+@setting("--audit-queries", "audit.queries", int)
+@setting("--seed", "seed", int)
+@setting("--workers", "compute.workers", int)
+@setting("--threads", "compute.threads", int)
+@setting("--memory", "compute.memory", str)
+@click.option("--config", type=click.Path(path_type=Path), help="TOML file with settings")
+@click.option("--json", "as_json", is_flag=True, help="print JSON")
+@click.option("--calibrate", is_flag=True, help="measure this machine first, and remember it")
+@click.option("--calibrate-seconds", type=float, default=1.0, hidden=True)
+def plan_run(dataset: Path | None, config: Path | None, **options: Any) -> None:
+    """Tell what a run over DATASET, or over so many --rows, will cost: time, disk, memory.
+
+    Nothing is run. Times rest on what `--calibrate` measured on this machine, else on shipped
+    rates; without --disk-rate all files count as cached in memory. The thresholds play no part:
+    say with --duplicates and --pairs-per-row what they let through.
+
+    Exit codes: 0 done, 2 wrong input or settings, or a task that does not fit into --memory (with
+    a DATASET also into this machine's).
+    """
+    own = {key: options.pop(key) for key in list(options) if "__" not in key and key != "seed"}
+    rows, calibrate = own["rows"], own["calibrate"]
+    if (dataset is None) == (rows is None) and not (calibrate and dataset is None):
+        raise SettingsError("plan: expected either a DATASET or --rows.")
+    for key in ("nodes", "cores"):
+        if own[key] is not None and own[key] < 1:
+            raise SettingsError(f"{key}: expected at least 1, got {own[key]}.")
+    if dataset is not None:
+        options["compress__dim"] = own["dim"]
+    overrides = {key.replace("__", "."): value for key, value in options.items()}
+    settings = load_settings(config, overrides)
+    from dask_dedup.calibrate import measure_rates
+    from dask_dedup.deploy import memory_per_worker, worker_count
+    from dask_dedup.plan import describe, plan, refuse
+    from dask_dedup.report.plan_table import plan_tables
+    from dask_dedup.workload import (
+        Machine,
+        Rates,
+        load_rates,
+        parse_rate,
+        rates_path,
+        save_rates,
+    )
+
+    path = rates_path()
+    if calibrate:
+        save_rates(measure_rates(Path.cwd(), own["calibrate_seconds"]), path)
+        tell(Console(stderr=True), f"{path}: rates of this machine, just measured")
+        if dataset is None and rows is None:
+            return
+    work = _workload(dataset, settings, own)
+    compute, workers = settings.compute, worker_count(settings.compute)
+    if own["cores"] is not None and compute.workers is None:
+        workers = max(1, own["cores"] // compute.threads)
+    machine = Machine(workers * own["nodes"], compute.threads, parse_rate(own["disk_rate"]))
+    measured = load_rates(path)
+    planned = plan(work, machine, measured or Rates())
+    origin = f"measured, {path}" if measured else "shipped; --calibrate measures this machine's"
+    if own["as_json"]:
+        click.echo(json.dumps({**describe(planned), "rates": origin}, indent=2))
+    else:
+        console = Console()
+        for table in plan_tables(describe(planned)):
+            console.print(table)
+            console.print()
+        tell(console, f"rates: {origin}")
+    if compute.memory is not None or dataset is not None:
+        refuse(planned, memory_per_worker(compute))
+
+
+def _workload(dataset: Path | None, settings: Settings, own: dict[str, Any]) -> Any:
+    """Return what is to be planned for: a data set's headers, or the numbers given."""
+    from dask_dedup.workload import numbers_workload
+
+    facts: dict[str, Any] = {
+        "rows": own["rows"],
+        "dim": 768 if own["dim"] is None else own["dim"],
+        "dtype": own["dtype"],
+        "parts": own["parts"],
+    }
+    if dataset is not None:
+        from dask_dedup.io.dataset import read_dataset
+
+        data = read_dataset(dataset, **settings.read.model_dump())
+        files = {part.metadata_path for part in data.parts}
+        facts = {
+            "rows": data.rows,
+            "dim": data.dim,
+            "dtype": data.parts[0].embeddings.dtype,
+            "parts": len(data.filled_parts),
+            "metadata_bytes": sum(os.path.getsize(file) for file in files) / data.rows,
+        }
+    shares = {key: own[key] for key in ("duplicates", "pairs_per_row")}
+    return numbers_workload(settings, **facts, **shares)

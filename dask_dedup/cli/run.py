@@ -1,0 +1,185 @@
+"""`dask-dedup run`: find the duplicates of a data set."""
+
+from __future__ import annotations
+
+import gc
+import os
+from importlib import import_module
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from dask_dedup.cli.group import configure_logging, main, setting, tell
+from dask_dedup.config import Settings, load_settings
+from dask_dedup.prefork import start_server
+
+__all__ = ["run"]
+
+_INTERRUPTED = 130  # what a shell gives for Ctrl-C
+
+
+@main.command(short_help="find the duplicates of a data set")
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@setting("--threshold", "clusters.threshold", float)
+@setting("--search-threshold", "join.search_threshold", float)
+@setting("--visits", "cells.visits", float)
+@setting("--cells", "cells.cells", int)
+@setting("--dim", "compress.dim", int)
+@setting("--url-column", "read.url_column", str)
+@setting("--caption-column", "read.caption_column", str)
+@setting("--audit-queries", "audit.queries", int)
+@setting("--seed", "seed", int)
+@setting("--workers", "compute.workers", int)
+@setting("--threads", "compute.threads", int)
+@setting("--memory", "compute.memory", str)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="TOML file with settings; options given here win",
+)
+@click.option("--overwrite", is_flag=True, help="begin anew, whatever an earlier run left in OUT")
+@click.option("--keep-stages", is_flag=True, help="keep the working files in OUT/stages")
+@click.option("-v", "--verbose", is_flag=True, help="log what is done and why")
+@click.option("-q", "--quiet", is_flag=True, help="print errors only")
+def run(
+    dataset: Path,
+    out: Path,
+    config: Path | None,
+    overwrite: bool,
+    keep_stages: bool,
+    verbose: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Find the duplicates of DATASET and write everything about them to OUT.
+
+    DATASET is a folder as clip-retrieval writes it: img_emb/*.npy (one row per image) and
+    metadata/*.parquet (the same rows with URL and caption).
+
+    OUT gets clusters/ (every row with its cluster and your columns), forest/ (the similarities
+    that link them), invalid/ (rows without a usable embedding), histogram.csv and .png,
+    settings.toml and summary.json. The same command again continues where it was stopped.
+
+    Exit codes: 0 done, 2 wrong input or settings, 130 interrupted.
+    """
+    console = Console(stderr=True, quiet=quiet)
+    configure_logging(console, verbose, quiet)
+    overrides = {key.replace("__", "."): value for key, value in options.items()}
+    settings = load_settings(config, overrides)
+    try:
+        summary = _run(dataset, out, settings, overwrite, keep_stages, console)
+    except KeyboardInterrupt:
+        console.print("\ninterrupted; the same command continues where this stopped")
+        os._exit(_INTERRUPTED)  # workers and their threads are gone with the cluster
+    if not quiet:
+        _print_summary(summary, out, Console())
+    gc.freeze()  # else Python looks at every object again before it ends: most of a second
+
+
+def _run(
+    dataset: Path,
+    out: Path,
+    settings: Settings,
+    overwrite: bool,
+    keep_stages: bool,
+    console: Console,
+) -> dict[str, Any]:
+    start_server(settings.compute.threads)  # imports for seconds, beside what follows
+    from dask_dedup.io.dataset import read_dataset
+
+    data = read_dataset(dataset, **settings.read.model_dump())
+
+    # These load for seconds: a fault in the input should not have to wait for them.
+    from dask_dedup.deploy import local_cluster, memory_per_worker, worker_count
+    from dask_dedup.io.run_folder import RunFolder
+    from dask_dedup.progress import choose_progress
+
+    tell(console, f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts, dimension {data.dim}")
+    with RunFolder(out, settings.for_result(), data.fingerprint, overwrite) as folder:
+        if folder.is_finished():
+            tell(console, f"{out}: finished before with these settings; nothing to do")
+            return folder.read_summary()
+        folder.begin()
+        progress = choose_progress(console)
+        # Seconds of imports, meanwhile the workers start.
+        importing = Thread(target=import_module, args=("dask_dedup.pipeline",), daemon=True)
+        importing.start()
+        with local_cluster(settings.compute, folder.stages / "dask") as execute:
+            workers, memory = worker_count(settings.compute), memory_per_worker(settings.compute)
+            tell(
+                console,
+                f"{workers} workers with {memory / 1e9:.1f} GB each; "
+                f"dashboard at {execute.dashboard}",
+            )
+            importing.join()
+            from dask_dedup.pipeline import run_stages
+
+            try:
+                return run_stages(data, folder, settings, execute, progress, keep_stages)
+            finally:
+                progress.close()
+
+
+def _print_summary(summary: dict[str, Any], out: Path, console: Console) -> None:
+    from dask_dedup.report.histogram import bin_sizes, read_histogram
+
+    def line(name: str, value: str, note: str = "") -> None:
+        table.add_row(name, value, note)
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_column(style="dim")
+    line("rows", f"{summary['rows']:,}")
+    line("duplicates", f"{summary['duplicates']:,}", f"{summary['duplicate_fraction']:.1%} of rows")
+    line("clusters", f"{summary['clusters']:,}", "single rows counted")
+    line("of two or more", f"{summary['clusters_of_two_or_more']:,}")
+    line("largest", f"{summary['largest_cluster']:,}", "rows")
+    line("invalid rows", f"{summary['invalid_rows']:,}", "no usable embedding; kept")
+    line("threshold", f"{summary['threshold']:g}", "cosine")
+    audit = summary["audit"]
+    if audit and audit["queries_with_pairs"]:
+        line(
+            "audit",
+            f"{audit['all_united_share']:.2%}",
+            f"{audit['all_united']:,} of {audit['queries_with_pairs']:,} sampled rows are with all "
+            f"their true duplicates (95 %: {audit['all_united_low']:.2%} to "
+            f"{audit['all_united_high']:.2%})",
+        )
+        line(
+            "pair recall",
+            f"{audit['pair_recall']:.2%}",
+            f"{audit['united_pairs']:,} of {audit['true_pairs']:,} true pairs",
+        )
+    elif audit:
+        line("audit", "–", f"none of {audit['queries']:,} sampled rows has a duplicate")
+    line(
+        "time",
+        f"{summary['wall_seconds']:.1f} s",
+        ", ".join(f"{stage['name']} {stage['seconds']:.1f}" for stage in summary["stages"]),
+    )
+    line("peak memory", f"{summary['peak_memory_bytes'] / 1e9:.2f} GB", "all processes")
+    console.print()
+    console.print(table)
+
+    bins = bin_sizes(read_histogram(out / "histogram.csv"))
+    if bins:
+        sizes = Table(box=None, pad_edge=False)
+        sizes.add_column("cluster size", justify="right")
+        sizes.add_column("clusters", justify="right")
+        sizes.add_column("rows", justify="right")
+        sizes.add_column("")
+        most = max(rows for _, _, rows in bins)
+        for label, clusters, rows in bins:
+            sizes.add_row(
+                label, f"{clusters:,}", f"{rows:,}", "█" * max(1, round(30 * rows / most))
+            )
+        console.print()
+        console.print(sizes)
+    console.print()
+    tell(console, f"results in {out}: clusters/*.parquet has every row with its cluster")
