@@ -73,13 +73,13 @@ class CompressSettings(_Table):
 class CellSettings(_Table):
     """``[cells]``: the Voronoi cells in which rows are compared."""
 
-    visits: Annotated[float, Field(ge=1, le=16)] = 6.0
+    visits: Annotated[float, Field(ge=1, le=16)] = 5.0
     """cells in which a row is compared on average, its home included; more find more"""
 
     cells: Annotated[int, Field(ge=0)] = 0
     """number of cells; 0 chooses by the number of rows"""
 
-    probes: Annotated[float, Field(ge=1, le=32)] = 12.0
+    probes: Annotated[float, Field(ge=1, le=32)] = 8.0
     """coarse cells whose fine cells are considered for a row, on average"""
 
     sample_per_cell: Annotated[int, Field(ge=1)] = 24

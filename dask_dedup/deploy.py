@@ -92,7 +92,7 @@ def local_cluster(compute: ComputeSettings, scratch: Path) -> Iterator[ClientExe
     scratch : Path
         Folder for the workers' own files.
     """
-    start_server(compute.threads)
+    start_server()
     with (
         dask.config.set(
             {

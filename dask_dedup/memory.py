@@ -9,8 +9,8 @@ import psutil
 
 __all__ = ["TreeMemory"]
 
-_INTERVAL_SECONDS = 0.2
-_LISTED_EVERY = 5  # measurements between two looks for new processes, which cost much more
+_INTERVAL_SECONDS = 0.5  # a look costs some milliseconds: /proc is slow
+_LISTED_EVERY = 2  # measurements between two looks for new processes, which cost much more
 
 
 class TreeMemory:

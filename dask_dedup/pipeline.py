@@ -13,6 +13,7 @@ import logging
 import time
 from collections import Counter
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -27,10 +28,16 @@ from dask_dedup.index.build import train_cells
 from dask_dedup.index.layout import CellLayout
 from dask_dedup.index.leaders import SAME_SIMILARITY
 from dask_dedup.io.dataset import Dataset, read_dataset
+from dask_dedup.io.part_list import write_parts
 from dask_dedup.io.run_folder import RunFolder
 from dask_dedup.io.store import Stage, read_json, write_aside, write_json
 from dask_dedup.memory import TreeMemory
-from dask_dedup.report.histogram import histogram_frame, plot_histogram, write_histogram_csv
+from dask_dedup.report.histogram import (
+    histogram_frame,
+    plot_histogram,
+    prepare_plots,
+    write_histogram_csv,
+)
 from dask_dedup.report.summary import StageTime, count_clusters, versions
 from dask_dedup.search.join import CellGroup, plan_groups
 from dask_dedup.stages import (
@@ -109,6 +116,8 @@ def run_stages(
         layout = chain.fit()
         chain.write_layout(layout)
         chain.join(layout)
+        # A second of imports and fonts, while the forests leave one core idle.
+        Thread(target=prepare_plots, daemon=True).start()
         forest = chain.merge_forest(layout)
         found = chain.write_clusters(layout, forest)
         histogram = histogram_frame(found["sizes"])
@@ -214,8 +223,9 @@ class _Chain:
                 write_json(where / "trained.json", trained)
             logger.debug("cells: %d for %d rows", trained["cells"], self.data.rows)
             self.progress.advance(self.data.rows)
-            parts = self.data.filled_parts
-            return CellLayout(str(where), parts, trained["kept"], trained["cells"])
+            layout = CellLayout(str(where), trained["kept"], trained["cells"])
+            write_parts(self.data.filled_parts, Path(layout.parts_path))
+            return layout
 
     def write_layout(self, layout: CellLayout) -> None:
         """Write the cell layout of every part, and the audit's true pairs."""

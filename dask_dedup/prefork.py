@@ -39,18 +39,20 @@ def worker_environment(threads: int) -> dict[str, str]:
     }
 
 
-def start_server(threads: int) -> None:
+def start_server() -> None:
     """Start the process that workers are forked from, unless it runs already; returns at once.
 
     Ctrl-C does not reach it, nor the workers, nor those that replace a worker later: a terminal
     interrupts all processes of the command, but workers are to end with the cluster, without a
     traceback.
+
+    Its libraries are told of one thread; kernels ask for as many as they are to use.
     """
     if start_method() != "forkserver":
         return
     resource_tracker.ensure_running()  # would lift the block, were it started meanwhile
     forkserver.set_forkserver_preload(_PRELOADED)
-    with _environment(worker_environment(threads)), without_interrupts():
+    with _environment(worker_environment(1)), without_interrupts():
         forkserver.ensure_running()
 
 

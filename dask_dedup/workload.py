@@ -106,8 +106,8 @@ class Workload:
     cells: int
     item_bytes: int = 2
     kept: int = 64
-    visits: float = 6.0
-    probes: float = 12.0
+    visits: float = 5.0
+    probes: float = 8.0
     sample_rows: int = 16_384
     sample_per_cell: int = 24
     queries: int = 1000

@@ -17,7 +17,7 @@ LAYERS = [
     ["compress", "index", "search", "graph"],
     ["clusters", "evaluate", "report"],
     ["stages", "pipeline", "workload", "plan", "calibrate"],
-    ["prefork", "preloaded", "deploy", "progress", "cli"],
+    ["prefork", "preloaded", "deploy", "progress", "cli", "__main__"],
 ]
 #: Inside a layer: who may use whom. Stages meet in tables, not in imports.
 WITHIN = {
@@ -32,6 +32,7 @@ WITHIN = {
     "plan": {"workload"},
     "calibrate": {"workload"},
     "deploy": {"prefork"},
+    "__main__": {"cli", "prefork"},
     "cli": {"cli", "deploy", "prefork", "progress"},
 }
 #: Heavy packages, and the only modules that may import them.

@@ -254,7 +254,7 @@ def test_wrong_output_folder_is_one_error_and_stays_as_it_is(
 def test_wrong_data_set_by_the_real_command_shows_no_traceback(data, tmp_path):
     removed(METADATA)(data)
     done = subprocess.run(
-        [sys.executable, "-m", "dask_dedup.cli", "run", str(data), str(tmp_path / "out")],
+        [sys.executable, "-m", "dask_dedup", "run", str(data), str(tmp_path / "out")],
         capture_output=True,
         text=True,
     )

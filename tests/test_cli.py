@@ -25,7 +25,7 @@ from click.testing import CliRunner
 from dask_dedup import Settings, cli, read_dataset, run
 from dask_dedup.io.store import read_json
 
-COMMAND = [sys.executable, "-m", "dask_dedup.cli"]
+COMMAND = [sys.executable, "-m", "dask_dedup"]
 RESULTS = [
     "clusters",
     "forest",

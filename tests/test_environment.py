@@ -87,7 +87,7 @@ def test_readme_links_to_files_that_exist(readme):
 @pytest.mark.parametrize("name", ["run", "plan"])
 def test_readme_names_every_command_line_option_as_it_is(readme, name):
     shown = subprocess.run(
-        [sys.executable, "-m", "dask_dedup.cli", name, "--help"],
+        [sys.executable, "-m", "dask_dedup", name, "--help"],
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     commands = [line for line in readme.splitlines() if f"dask-dedup {name} " in line]

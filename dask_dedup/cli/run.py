@@ -89,7 +89,7 @@ def _run(
     keep_stages: bool,
     console: Console,
 ) -> dict[str, Any]:
-    start_server(settings.compute.threads)  # imports for seconds, beside what follows
+    start_server()  # unless it runs already; imports for seconds, beside what follows
     from dask_dedup.io.dataset import read_dataset
 
     data = read_dataset(dataset, **settings.read.model_dump())

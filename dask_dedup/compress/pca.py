@@ -34,6 +34,7 @@ _KIND = "dask_dedup.pca.2"
 COORDINATE_ERROR = 2.0e-3
 
 _GRID_SPREAD = 3.0  # standard deviations between the middle of the grid and its border
+_GRAM_ROWS = 1024  # squared in float32 and summed in float64: any orthonormal axes lose no pair
 _GRID_STEPS = 127  # as many, in one byte
 
 
@@ -141,11 +142,13 @@ def fit_axes(sample: torch.Tensor, dim: int) -> PcaModel:
         Axes to keep; at most the embeddings' dimension are.
     """
     kept = min(dim, sample.shape[1])
-    wide = sample.double()
-    mean = wide.mean(dim=0)
-    centred = wide - mean
+    mean = sample.mean(dim=0, dtype=torch.float64)
+    gram = torch.zeros(sample.shape[1], sample.shape[1], dtype=torch.float64)
+    for block in sample.split(_GRAM_ROWS):
+        centred = (block - mean).float()
+        gram += centred.T @ centred
     # By torch: its threads are the caller's to set, and their number changes the last bits.
-    values, vectors = (side.numpy() for side in torch.linalg.eigh(centred.T @ centred))
+    values, vectors = (side.numpy() for side in torch.linalg.eigh(gram))
     axes = np.ascontiguousarray(vectors[:, ::-1][:, :kept])
     total = values.clip(min=0).sum()
     share = float(values[::-1][:kept].clip(min=0).sum() / total) if total > 0 else 1.0

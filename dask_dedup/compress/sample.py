@@ -10,7 +10,7 @@ from dask_dedup.io.parts import Part
 
 __all__ = ["hash_rows", "sample_row_ids"]
 
-_HASH_BLOCK = 1 << 22  # row ids hashed at a time
+_HASH_BLOCK = 1 << 16  # row ids hashed at a time: what fits into a cache takes half the time
 
 
 def hash_rows(row_ids: np.ndarray, seed: int, purpose: int) -> np.ndarray:

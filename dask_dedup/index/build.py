@@ -30,6 +30,7 @@ from dask_dedup.index.leaders import (
     save_leaders,
 )
 from dask_dedup.io.dataset import Dataset
+from dask_dedup.io.part_list import write_parts
 from dask_dedup.io.parts import Part, gather_rows
 from dask_dedup.tasks import Execute, compute_tasks, ignore_result
 
@@ -37,7 +38,7 @@ __all__ = ["build_cells", "train_cells"]
 
 _PURPOSE, _LEADER_PURPOSE = 2, 4  # of the samples: see compress.sample
 _HELD_OUT = 16  # every sixteenth row of the sample is kept from training: margins are set on them
-_MARGIN_ROWS = 16_384  # of those, at most so many
+_MARGIN_ROWS = 8_192  # of those, at most so many
 _FINE_TASKS = 16  # the coarse cells are divided in so many tasks
 
 
@@ -46,9 +47,9 @@ def build_cells(
     pca: PcaModel,
     folder: str | os.PathLike,
     *,
-    visits: float = 6.0,
+    visits: float = 5.0,
     cells: int = 0,
-    probes: float = 12.0,
+    probes: float = 8.0,
     dense_groups: bool = True,
     seed: int = 0,
     execute: Execute = compute_tasks,
@@ -97,9 +98,9 @@ def train_cells(
     pca: PcaModel,
     folder: str | os.PathLike,
     *,
-    visits: float = 6.0,
+    visits: float = 5.0,
     cells: int = 0,
-    probes: float = 12.0,
+    probes: float = 8.0,
     sample_per_cell: int = 24,
     dense_groups: bool = True,
     seed: int = 0,
@@ -117,7 +118,8 @@ def train_cells(
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
     wanted = cells or default_cells(dataset.rows)
-    layout = CellLayout(str(folder), dataset.filled_parts, pca.kept, wanted)
+    layout = CellLayout(str(folder), pca.kept, wanted)
+    write_parts(dataset.filled_parts, Path(layout.parts_path))
     save_pca(pca, Path(layout.pca_path))
     chosen = sample_row_ids(dataset.rows, max(4096, sample_per_cell * wanted), seed, _PURPOSE)
     blocks = [

@@ -75,14 +75,14 @@ class CellModel:
 
 
 def default_cells(rows: int) -> int:
-    """Return the number of cells for so many rows: 8,192 at 10^6.
+    """Return the number of cells for so many rows: 5,000 at 10^6.
 
     With assignment at 2 * sqrt(probes * C) and the join at rows * visits / C products a row, the
     sum is least where C grows as rows^(2/3). Below 10^6 rows the products cost little: C falls
     faster (rows^1.3), so that small data sets are searched nearly exhaustively.
     """
     scale = rows / 1e6
-    return max(1, round(8192 * (scale ** (2 / 3) if scale > 1 else scale**1.3)))
+    return max(1, round(5000 * (scale ** (2 / 3) if scale > 1 else scale**1.3)))
 
 
 def train_coarse(sample: np.ndarray, cells: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

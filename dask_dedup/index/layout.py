@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,9 +28,10 @@ from dask_dedup.compress.pca import PcaModel, load_pca
 from dask_dedup.compress.vectors import VectorBlock, prepare_block
 from dask_dedup.index.assign import MOST_VISITS, assign_cells, assign_exactly
 from dask_dedup.index.cells import CellModel, load_cells
-from dask_dedup.index.leaders import Leaders, link_members, load_leaders
+from dask_dedup.index.leaders import link_members, load_leaders
+from dask_dedup.io.part_list import read_parts
 from dask_dedup.io.parts import EmbeddingFile, Part, gather_rows, read_rows
-from dask_dedup.io.store import write_aside, write_frame
+from dask_dedup.io.store import open_once, write_aside, write_frame
 from dask_dedup.schema import EDGES
 
 __all__ = [
@@ -57,22 +57,29 @@ class CellLayout:
     Attributes
     ----------
     folder : str
-    parts : tuple of Part
-        Filled parts only.
     kept : int
         Axes of the PCA; a stored image has one coordinate more.
     cells : int
     """
 
     folder: str
-    parts: tuple[Part, ...]
     kept: int
     cells: int
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The filled parts of the data set: read from a file, which keeps tasks small."""
+        return open_once(read_parts, self.parts_path)
 
     def path(self, kind: str, part: Part) -> Path:
         """Return the path of one file of one part."""
         suffix = {"records": "bin", "offsets": "npy"}.get(kind, "parquet")
         return Path(self.folder) / f"{kind}-{part.index:05d}.{suffix}"
+
+    @property
+    def parts_path(self) -> str:
+        """The file of the parts."""
+        return str(Path(self.folder) / "parts.json")
 
     @property
     def pca_path(self) -> str:
@@ -159,7 +166,9 @@ def layout_part(
         Called with each `Block` while it is in memory.
     """
     torch.set_num_threads(threads)
-    pca, cells, leaders = _open_models(layout.pca_path, layout.cells_path, layout.leaders_path)
+    pca = open_once(load_pca, layout.pca_path)
+    cells = open_once(load_cells, layout.cells_path)
+    leaders = open_once(load_leaders, layout.leaders_path)
     rows, kept = part.rows, layout.kept
     heads = np.empty((rows, _HEAD_WORDS), np.uint32)
     images = np.zeros((rows, _image_words(kept)), np.uint32)
@@ -254,14 +263,6 @@ def read_linked(layout: CellLayout, part: Part) -> pd.DataFrame:
 def read_invalid(layout: CellLayout, part: Part) -> pd.DataFrame:
     """Return a part's rows without a usable embedding: ``row_id`` int64, ``reason`` uint8."""
     return pd.read_parquet(layout.path("invalid", part))
-
-
-@lru_cache(maxsize=2)
-def _open_models(
-    pca_path: str, cells_path: str, leaders_path: str
-) -> tuple[PcaModel, CellModel, Leaders]:
-    """Read the models once per worker."""
-    return load_pca(pca_path), load_cells(cells_path), load_leaders(leaders_path)
 
 
 def _assign(

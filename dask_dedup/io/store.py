@@ -15,8 +15,9 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -25,7 +26,17 @@ from dask.delayed import delayed
 
 from dask_dedup.tasks import Execute, OnResult
 
-__all__ = ["Stage", "digest_of", "read_json", "write_aside", "write_frame", "write_json"]
+__all__ = [
+    "Stage",
+    "digest_of",
+    "open_once",
+    "read_json",
+    "write_aside",
+    "write_frame",
+    "write_json",
+]
+
+Opened = TypeVar("Opened")
 
 MANIFEST = "manifest.json"
 _TEMPORARY_PREFIX = ".unfinished-"
@@ -63,6 +74,20 @@ def write_frame(path: Path, table: pa.Table | pd.DataFrame) -> None:
         table = pa.Table.from_pandas(table, preserve_index=False)
     with write_aside(path) as temporary:
         pq.write_table(table.replace_schema_metadata(None), temporary, compression="zstd")
+
+
+def open_once(read: Callable[[Path], Opened], path: str | Path) -> Opened:
+    """Return what ``read`` makes of a file: tasks carry paths, and a worker reads each file once.
+
+    A file that was written anew is read anew. Eight are kept.
+    """
+    status = os.stat(path)
+    return _read_version(read, Path(path), status.st_mtime_ns, status.st_size, status.st_ino)
+
+
+@lru_cache(maxsize=8)
+def _read_version(read: Callable[[Path], Opened], path: Path, *_: int) -> Opened:
+    return read(path)
 
 
 def digest_of(settings: Mapping[str, Any]) -> str:

@@ -19,7 +19,6 @@ task: its records, one tile product, one batch of candidates with the full vecto
 
 from __future__ import annotations
 
-from functools import lru_cache
 from itertools import combinations_with_replacement, pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,11 +26,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dask_dedup.compress.pca import PcaModel, load_pca
+from dask_dedup.compress.pca import load_pca
 from dask_dedup.errors import SettingsError
 from dask_dedup.index.layout import CellLayout, read_cell_counts, read_linked, read_records
 from dask_dedup.index.leaders import SAME_SIMILARITY, load_leaders
 from dask_dedup.io.parts import Part
+from dask_dedup.io.store import open_once
 from dask_dedup.schema import EDGES
 from dask_dedup.search.candidates import Candidates, Contract
 from dask_dedup.search.dense import LEAST_RECORDS, find_groups, join_around
@@ -130,7 +130,7 @@ def join_group(
         near-copies makes more pairs than rows.
     """
     torch.set_num_threads(threads)
-    pca = _open_pca(layout.pca_path)
+    pca = open_once(load_pca, layout.pca_path)
     records = read_records(layout, group.cell_start, group.cell_stop)
     cell = np.repeat(np.arange(len(records.bounds) - 1), np.diff(records.bounds))
     batch = Candidates(layout, records.row_ids, cell, threshold, contract)
@@ -234,12 +234,6 @@ def _join_edges(
 
 def _falling_cost(group: CellGroup) -> tuple[float, int]:
     return -group.cost, group.number
-
-
-@lru_cache(maxsize=2)
-def _open_pca(path: str) -> PcaModel:
-    """Read the model once per worker."""
-    return load_pca(path)
 
 
 def _collapse(cell: np.ndarray, content: np.ndarray, batch: Candidates) -> np.ndarray:

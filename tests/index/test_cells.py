@@ -121,7 +121,7 @@ def test_default_cells_grows_slower_than_the_rows():
     sizes = [1, 1000, 10**5, 10**6, 10**7, 2 * 10**9]
     cells = [default_cells(rows) for rows in sizes]
     assert cells[0] == 1
-    assert default_cells(10**6) == 8192
+    assert default_cells(10**6) == 5000
     assert cells == sorted(cells)
     assert cells[-1] < 2**31
 
