@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import psutil
 import tomli_w
 from dask.utils import parse_bytes
 from pydantic import (
@@ -31,7 +32,12 @@ __all__ = [
     "ReadSettings",
     "Settings",
     "load_settings",
+    "memory_per_worker",
+    "worker_count",
 ]
+
+
+_MEMORY_SHARE = 0.75  # of the machine's memory, for all workers, where none is given
 
 
 def _parse_memory(value: Any) -> Any:
@@ -157,6 +163,20 @@ class Settings(_Table):
     def to_toml(self) -> str:
         """Return all settings as TOML; a setting without a value is left out."""
         return tomli_w.dumps(self.model_dump(exclude_none=True))
+
+
+def worker_count(compute: ComputeSettings) -> int:
+    """Return the number of worker processes: as told, or one per core and thread asked for."""
+    if compute.workers is not None:
+        return compute.workers
+    return max(1, len(os.sched_getaffinity(0)) // compute.threads)
+
+
+def memory_per_worker(compute: ComputeSettings) -> int:
+    """Return the bytes each worker may use: as told, or its share of three quarters of all."""
+    if compute.memory is not None:
+        return compute.memory
+    return int(psutil.virtual_memory().total * _MEMORY_SHARE / worker_count(compute))
 
 
 def load_settings(

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import dask
-import psutil
 from dask.delayed import Delayed
 from distributed import Client, KilledWorker, LocalCluster, as_completed
 
-from dask_dedup.config import ComputeSettings
+from dask_dedup.config import ComputeSettings, memory_per_worker, worker_count
 from dask_dedup.errors import CapacityError
 from dask_dedup.prefork import (
     start_method,
@@ -24,10 +22,9 @@ from dask_dedup.prefork import (
 )
 from dask_dedup.tasks import OnResult
 
-__all__ = ["ClientExecutor", "local_cluster", "memory_per_worker", "worker_count"]
+__all__ = ["ClientExecutor", "local_cluster"]
 
 _TASKS = "dask_dedup.stages"  # what the workers will run
-_MEMORY_SHARE = 0.75  # of the machine's memory, for all workers, where none is given
 
 
 class ClientExecutor:
@@ -66,20 +63,6 @@ class ClientExecutor:
     def dashboard(self) -> str:
         """Address of the dashboard."""
         return str(self.client.dashboard_link)
-
-
-def worker_count(compute: ComputeSettings) -> int:
-    """Return the number of worker processes: as told, or one per core and thread asked for."""
-    if compute.workers is not None:
-        return compute.workers
-    return max(1, len(os.sched_getaffinity(0)) // compute.threads)
-
-
-def memory_per_worker(compute: ComputeSettings) -> int:
-    """Return the bytes each worker may use: as told, or its share of three quarters of all."""
-    if compute.memory is not None:
-        return compute.memory
-    return int(psutil.virtual_memory().total * _MEMORY_SHARE / worker_count(compute))
 
 
 @contextmanager

@@ -18,19 +18,22 @@ from dask_dedup.compress.pca import load_pca
 from dask_dedup.compress.vectors import INVALID_REASONS
 from dask_dedup.evaluate.audit import AuditCollector, AuditQueries, judge
 from dask_dedup.graph.forest import forest_of_edges, spanning_edges
-from dask_dedup.index.layout import CellLayout, layout_part, read_invalid, read_linked
+from dask_dedup.graph.labels import DenseLabels, SparseLabels, label_densely, label_sparsely
+from dask_dedup.index.layout import CellLayout, layout_part, read_invalid
 from dask_dedup.io.metadata import MetadataColumns, read_metadata
 from dask_dedup.io.parts import Part
 from dask_dedup.io.store import write_frame
+from dask_dedup.schema import LABELS
 from dask_dedup.search.join import CellGroup, join_group
 
 __all__ = [
-    "contract_linked",
-    "finish_part",
     "join_and_write",
+    "label_and_judge",
+    "labels_path",
     "layout_and_audit",
     "read_forest",
     "write_forest",
+    "write_part",
 ]
 
 
@@ -58,45 +61,69 @@ def join_and_write(
         "visits": result.visits,
         "candidates": result.candidates,
         "pairs": result.pairs,
+        "edges": len(result.edges),
     }
 
 
-def contract_linked(layout: CellLayout, part: Part) -> pd.DataFrame:
-    """Return FOREST of a part's equal rows."""
-    return forest_of_edges(read_linked(layout, part))
-
-
 def read_forest(path: Path) -> pd.DataFrame:
-    """Return FOREST from a file."""
+    """Read FOREST, or EDGES, from a file."""
     return pd.read_parquet(path)
 
 
 def write_forest(forest: pd.DataFrame, path: Path) -> dict[str, int]:
-    """Write FOREST to a file."""
+    """Write what a tree of merges has come to; alone in it, a file may have been no forest."""
+    forest = forest_of_edges(forest)
     write_frame(path, forest)
     return {"edges": len(forest)}
 
 
-def finish_part(layout: CellLayout, *arguments: Any) -> dict[str, Any]:
-    """Write one part's clusters; or, as the stage's last task, judge the audit."""
-    if isinstance(arguments[0], Part):
-        return _write_part(layout, *arguments)
-    return _judge_audit(layout, *arguments)
+def label_and_judge(
+    layout: CellLayout,
+    forest_path: Path,
+    rows: int,
+    merged: str,
+    threshold: float,
+    seed: int,
+    queries: int,
+    folder: Path,
+) -> dict[str, Any]:
+    """Label the components, write the labels of each part, judge the audit.
+
+    ``merged`` is what `dask_dedup.graph.stream.choose_merge` chose: the labels are in memory in the
+    same way.
+    """
+    labels: DenseLabels | SparseLabels
+    if merged == "stream":
+        labels = label_densely(forest_path, rows, threshold)
+    else:
+        labels = label_sparsely(forest_path, threshold)
+    for part in layout.parts:
+        own = labels.between(part.row_start, part.row_stop)
+        write_frame(labels_path(folder, part), own.reset_index())
+    audit = _judge_audit(layout, labels, threshold, seed) if queries else None
+    return {"edges": labels.edges, "audit": audit}
 
 
-def _write_part(
+def labels_path(folder: Path, part: Part) -> Path:
+    """Return the path of a part's LABELS."""
+    return folder / f"labels-{part.index:05d}.parquet"
+
+
+def write_part(
     layout: CellLayout,
     part: Part,
     columns: MetadataColumns,
-    labels: pd.DataFrame,
+    labels_folder: Path,
     clusters_path: Path,
     invalid_path: Path,
 ) -> dict[str, Any]:
-    invalid = (
-        read_invalid(layout, part)
-        if part.rows
-        else pd.DataFrame({"row_id": [], "reason": []}, dtype=np.int64)
-    )
+    """Write the clusters of one part, and its invalid rows."""
+    if part.rows:
+        invalid = read_invalid(layout, part)
+        labels = pd.read_parquet(labels_path(labels_folder, part)).set_index("row_id")
+    else:
+        invalid = pd.DataFrame({"row_id": [], "reason": []}, dtype=np.int64)
+        labels = LABELS
     ids = invalid["row_id"].to_numpy()
     _write_invalid(part, columns, ids, invalid["reason"].to_numpy(), invalid_path)
     return write_clusters(part, columns, labels, ids, clusters_path)
@@ -116,10 +143,8 @@ def _write_invalid(
 
 
 def _judge_audit(
-    layout: CellLayout, labels: pd.DataFrame, threshold: float, seed: int, queries: int
+    layout: CellLayout, labels: DenseLabels | SparseLabels, threshold: float, seed: int
 ) -> dict[str, Any]:
-    if not queries:
-        return {}
     began = time.perf_counter()
     with np.load(Path(layout.folder) / "queries.npz") as saved:
         row_ids = saved["row_ids"]
@@ -127,7 +152,7 @@ def _judge_audit(
         [pd.read_parquet(_audit_path(layout, part)) for part in layout.parts], ignore_index=True
     )
     true = pairs[pairs["similarity"] >= np.float32(threshold)]
-    result = judge(row_ids, true, labels, seed).to_dict()
+    result = judge(row_ids, true, labels.of, seed).to_dict()
     return {**result, "seconds": time.perf_counter() - began}
 
 

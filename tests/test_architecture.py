@@ -16,7 +16,7 @@ LAYERS = [
     ["config", "io"],
     ["compress", "index", "search", "graph"],
     ["clusters", "evaluate", "report"],
-    ["stages", "pipeline", "workload", "plan", "calibrate"],
+    ["stages", "job", "join_finder", "pipeline", "workload", "plan", "calibrate"],
     ["prefork", "preloaded", "deploy", "progress", "cli", "__main__"],
 ]
 #: Inside a layer: who may use whom. Stages meet in tables, not in imports.
@@ -28,7 +28,8 @@ WITHIN = {
     "graph": {"graph"},
     "evaluate": {"evaluate"},
     "report": {"report"},
-    "pipeline": {"stages"},
+    "join_finder": {"job", "stages"},
+    "pipeline": {"job", "join_finder", "stages"},
     "plan": {"workload"},
     "calibrate": {"workload"},
     "deploy": {"prefork"},

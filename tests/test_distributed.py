@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from dask_dedup import Settings, read_dataset
-from dask_dedup.deploy import local_cluster, memory_per_worker, worker_count
+from dask_dedup.config import memory_per_worker, worker_count
+from dask_dedup.deploy import local_cluster
 from dask_dedup.io.run_folder import RunFolder
 from dask_dedup.pipeline import run_stages
 from dask_dedup.tasks import NoProgress
@@ -22,7 +23,7 @@ def run(clipart, out, execute, progress=None, threads=1):
     settings = Settings.model_validate({"compute": {"threads": threads}})
     with RunFolder(out, settings.for_result(), data.fingerprint) as folder:
         folder.begin()
-        run_stages(data, folder, settings, execute, progress or NoProgress(), False)
+        run_stages(data, folder, settings, execute, progress or NoProgress(), False, 1 << 30)
     return pd.read_parquet(out / "clusters", columns=["row_id", "cluster_id"])
 
 

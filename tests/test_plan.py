@@ -124,7 +124,7 @@ def test_forest_and_clusters_by_hand():
 
 def test_groups_by_hand_and_at_most_one_per_cell():
     assert count_groups(SMALL) == 1
-    assert count_groups(Workload(rows=1_000_000, dim=3, parts=1, cells=8192)) == 128
+    assert count_groups(Workload(rows=1_000_000, dim=3, parts=1, cells=8192, visits=6.0)) == 128
     assert count_groups(LARGE) == 12017  # 12.6e9 records, 2^20 a task
     assert count_groups(Workload(rows=10**6, dim=3, parts=1, cells=100)) == 100
 

@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 
 from dask_dedup.cli.group import main, setting, tell
-from dask_dedup.config import Settings, load_settings
+from dask_dedup.config import Settings, load_settings, memory_per_worker, worker_count
 from dask_dedup.errors import SettingsError
 
 __all__ = ["plan_run"]
@@ -65,7 +65,6 @@ def plan_run(dataset: Path | None, config: Path | None, **options: Any) -> None:
     overrides = {key.replace("__", "."): value for key, value in options.items()}
     settings = load_settings(config, overrides)
     from dask_dedup.calibrate import measure_rates
-    from dask_dedup.deploy import memory_per_worker, worker_count
     from dask_dedup.plan import describe, plan, refuse
     from dask_dedup.report.plan_table import plan_tables
     from dask_dedup.workload import (

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dask_dedup.cli.group import configure_logging, main, setting, tell
-from dask_dedup.config import Settings, load_settings
+from dask_dedup.config import Settings, load_settings, memory_per_worker, worker_count
 from dask_dedup.prefork import start_server
 
 __all__ = ["run"]
@@ -95,7 +95,7 @@ def _run(
     data = read_dataset(dataset, **settings.read.model_dump())
 
     # These load for seconds: a fault in the input should not have to wait for them.
-    from dask_dedup.deploy import local_cluster, memory_per_worker, worker_count
+    from dask_dedup.deploy import local_cluster
     from dask_dedup.io.run_folder import RunFolder
     from dask_dedup.progress import choose_progress
 
@@ -120,7 +120,7 @@ def _run(
             from dask_dedup.pipeline import run_stages
 
             try:
-                return run_stages(data, folder, settings, execute, progress, keep_stages)
+                return run_stages(data, folder, settings, execute, progress, keep_stages, memory)
             finally:
                 progress.close()
 

@@ -11,7 +11,7 @@ Cost: queries * (kept + 3) multiplications a row.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -167,7 +167,12 @@ class AuditCollector:
         return kept.sort_index().drop(columns="key")
 
 
-def judge(queries: np.ndarray, pairs: pd.DataFrame, labels: pd.DataFrame, seed: int) -> AuditResult:
+def judge(
+    queries: np.ndarray,
+    pairs: pd.DataFrame,
+    cluster_of: Callable[[np.ndarray], np.ndarray],
+    seed: int,
+) -> AuditResult:
     """Say how many of the true pairs are in one cluster.
 
     Parameters
@@ -176,12 +181,12 @@ def judge(queries: np.ndarray, pairs: pd.DataFrame, labels: pd.DataFrame, seed: 
         ``row_id`` of the queries.
     pairs : DataFrame
         ``query``, ``row_id``: true pairs.
-    labels : DataFrame
-        LABELS of the whole data set.
+    cluster_of : callable
+        Returns the clusters (int64) of some ``row_id`` (int64).
     seed : int
         Of the bootstrap.
     """
-    united = _cluster_of(pairs["query"], labels) == _cluster_of(pairs["row_id"], labels)
+    united = cluster_of(pairs["query"].to_numpy()) == cluster_of(pairs["row_id"].to_numpy())
     per_query = pd.DataFrame({"query": pairs["query"], "united": united}).groupby("query")
     counts = per_query["united"].agg(["size", "sum"]).to_numpy().astype(np.int64)
     with_pairs, all_united = len(counts), int((counts[:, 0] == counts[:, 1]).sum())
@@ -212,12 +217,3 @@ def _clopper_pearson(successes: int, trials: int) -> tuple[float, float]:
     low = betaincinv(successes, trials - successes + 1, 0.025) if successes else 0.0
     high = betaincinv(successes + 1, trials - successes, 0.975) if successes < trials else 1.0
     return float(low), float(high)
-
-
-def _cluster_of(row_ids: pd.Series, labels: pd.DataFrame) -> np.ndarray:
-    """Return each row's cluster; a row without a label is its own."""
-    ids, labelled = row_ids.to_numpy(), labels.index.to_numpy()
-    if not len(labelled):
-        return ids
-    place = np.minimum(np.searchsorted(labelled, ids), len(labelled) - 1)
-    return np.where(labelled[place] == ids, labels["cluster_id"].to_numpy()[place], ids)

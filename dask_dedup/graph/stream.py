@@ -21,22 +21,18 @@ from typing import Any, NamedTuple
 
 import numba
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dask_dedup.errors import CapacityError, InputError
 from dask_dedup.graph.forest import _join_trees
 from dask_dedup.io.store import write_aside
-from dask_dedup.schema import LABELS, check_frame
 
 __all__ = [
     "choose_merge",
-    "component_sizes",
     "dense_parent",
     "join_edges",
-    "labels_between",
-    "stream_labels",
+    "read_edges",
     "stream_merge",
 ]
 
@@ -44,6 +40,7 @@ _TREE_BYTES = 120  # per forest row in the last merge of a tree
 _BAND_BYTES = {4: 48, 8: 64}  # per edge of a band, by bytes per row id (40 were measured for 4)
 _BAND_EDGES = 1 << 25  # 1.6 GB
 _NARROW_ROWS = 1 << 32  # up to here a row id fits into 4 bytes
+_TREE_EDGE_ROWS = 500  # an edge takes 2 us longer in a tree, a row of the arrays 4 ns (measured)
 _BINS = 1 << 20
 _BATCH_EDGES = 1 << 17  # read at once
 _GROUP_EDGES = 1 << 20  # written at once
@@ -69,27 +66,30 @@ def choose_merge(forest_edges: int, rows: int, memory_bytes: int) -> str:
     Returns
     -------
     str
-        "tree" while the last merge takes no more than half of the memory, else "stream".
+        "stream" where the arrays over all rows fit, unless there are so few edges that a tree is
+        merged before such an array is filled; else "tree".
 
     Raises
     ------
     CapacityError
-        Where the parent array and one band do not fit either.
+        Where neither fits.
     """
     tree = _TREE_BYTES * forest_edges
     row_bytes = _row_bytes(rows)
-    stream = row_bytes * rows + _BAND_BYTES[row_bytes] * min(forest_edges, _BAND_EDGES)
+    band = _BAND_BYTES[row_bytes] * min(forest_edges, _BAND_EDGES)
+    stream = row_bytes * rows + max(band, row_bytes * rows)  # labels and sizes are two arrays
+    fits = {"tree": 2 * tree <= memory_bytes, "stream": stream <= memory_bytes}
+    quick = "stream" if forest_edges * _TREE_EDGE_ROWS >= rows else "tree"
+    other = "tree" if quick == "stream" else "stream"
     figures = (
-        f"{forest_edges:,} forest edges over {rows:,} rows: merging in a tree takes "
-        f"{tree / 1e9:.2f} GB, of at most half of a worker's memory; streaming takes "
-        f"{stream / 1e9:.2f} GB; a worker has {memory_bytes / 1e9:.2f} GB"
+        f"{forest_edges:,} forest edges over {rows:,} rows: streaming takes "
+        f"{stream / 1e9:.2f} GB; merging in a tree takes {tree / 1e9:.2f} GB, of at most half of a "
+        f"worker's memory; a worker has {memory_bytes / 1e9:.2f} GB"
     )
-    if 2 * tree <= memory_bytes:
-        _log.info("forests are merged in a tree (%s)", figures)
-        return "tree"
-    if stream <= memory_bytes:
-        _log.info("forests are streamed (%s)", figures)
-        return "stream"
+    for choice, reason in ((quick, "the quicker way"), (other, f"not enough for a {quick}")):
+        if fits[choice]:
+            _log.debug("forests merge in a %s, %s (%s)", choice, reason, figures)
+            return choice
     raise CapacityError(
         f"{figures}. Give each worker at least {min(2 * tree, stream) / 1e9:.2f} GB with --memory, "
         f"or use fewer workers."
@@ -145,55 +145,22 @@ def stream_merge(
     return counts
 
 
-def stream_labels(forest_path: Path, rows: int, threshold: float) -> np.ndarray:
-    """Label every row with its component among a forest's edges at or above a threshold.
+def read_edges(path: Path, rows: int, threshold: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield ``src`` and ``dst`` of a forest file's edges at or above a threshold, piece by piece.
 
     Parameters
     ----------
-    forest_path : Path
-        FOREST in a parquet file; it is never in memory as a whole.
+    path : Path
+        FOREST in a parquet file.
     rows : int
+        Rows of the data set: every id is below.
     threshold : float
         Cosine; compared as float32, "at least".
-
-    Returns
-    -------
-    uint32 array, shape (rows,), int64 past 2**32 rows
-        Smallest ``row_id`` of the component.
     """
     lowest = np.float32(threshold)
     last = _falling_key(np.array([lowest if lowest else np.float32(-0.0)]))[0]  # -0 is at least 0
-    parent = dense_parent(rows)
-    for _, src, dst in _survey([forest_path], rows).read((), 0, int(last), columns=3):
-        join_edges(parent, src.astype(parent.dtype), dst.astype(parent.dtype))
-    _flatten(parent)
-    return parent
-
-
-def component_sizes(labels: np.ndarray) -> np.ndarray:
-    """Count the rows of each component, at the position of its label: the dtype of the labels."""
-    sizes = np.zeros_like(labels)
-    _count(sizes, labels, 0, 1)
-    return sizes
-
-
-def labels_between(labels: np.ndarray, sizes: np.ndarray, start: int, stop: int) -> pd.DataFrame:
-    """Return LABELS of the rows ``start`` to ``stop``.
-
-    Parameters
-    ----------
-    labels, sizes : arrays, shape (rows,)
-        From `stream_labels` and `component_sizes`; memory maps will do.
-    start, stop : int
-    """
-    cluster = labels[start:stop].astype(np.int64)
-    size = sizes[cluster].astype(np.int64)
-    shared = np.flatnonzero(size > 1)
-    table = pd.DataFrame(
-        {"cluster_id": cluster[shared], "cluster_size": size[shared]},
-        index=pd.Index(start + shared, name="row_id"),
-    )
-    return check_frame(table, LABELS, "labels")
+    for _, src, dst in _survey([path], rows).read((), 0, int(last), columns=3):
+        yield src, dst
 
 
 def dense_parent(rows: int) -> np.ndarray:
@@ -390,10 +357,3 @@ def _count(counts, values, first, width):
     """Count values in bins of so many numbers; ``counts`` is changed."""
     for i in range(len(values)):
         counts[(np.int64(values[i]) - first) // width] += 1
-
-
-@numba.njit(cache=True, nogil=True)
-def _flatten(parent):
-    """Turn parents into roots: a parent is smaller than its child, so its root is known by then."""
-    for node in range(len(parent)):
-        parent[node] = parent[parent[node]]

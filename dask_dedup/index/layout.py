@@ -100,7 +100,8 @@ class CellLayout:
 class PartLayout(NamedTuple):
     """What `layout_part` did: row counts that must add up.
 
-    ``rows = invalid + identical + distinct``; ``visits`` is the number of records.
+    ``rows = invalid + identical + distinct``; ``visits`` is the number of records, ``linked`` that
+    of the edges to equal rows and to leaders.
     """
 
     rows: int
@@ -108,6 +109,7 @@ class PartLayout(NamedTuple):
     identical: int
     distinct: int
     visits: int
+    linked: int
 
 
 class Block(NamedTuple):
@@ -220,7 +222,8 @@ def layout_part(
     with write_aside(layout.path("offsets", part)) as temporary, open(temporary, "wb") as file:
         np.save(file, offsets)
     assert len(invalid) + len(copies) + len(distinct) == rows
-    return PartLayout(rows, len(invalid), len(copies), len(distinct), len(records))
+    linked = sum(len(link[0]) for link in links)
+    return PartLayout(rows, len(invalid), len(copies), len(distinct), len(records), linked)
 
 
 def read_cell_counts(layout: CellLayout) -> np.ndarray:

@@ -32,7 +32,8 @@ from rich.console import Console
 from rich.table import Table
 
 from dask_dedup.graph.forest import forest_of_edges, merge_forests
-from dask_dedup.graph.stream import dense_parent, join_edges, stream_labels, stream_merge
+from dask_dedup.graph.labels import label_densely
+from dask_dedup.graph.stream import dense_parent, join_edges, stream_merge
 from dask_dedup.io.store import write_frame
 
 CHUNK_EDGES = 10**6
@@ -131,7 +132,7 @@ def merge_by_stream(folder: Path, rows: int, band_edges: int) -> dict[str, Any]:
 def label(folder: Path, rows: int) -> dict[str, Any]:
     """Label all rows from the merged forest."""
     began = time.perf_counter()
-    labels = stream_labels(folder / "stream.parquet", rows, 0.97)
+    labels = label_densely(folder / "stream.parquet", rows, 0.97).cluster_ids
     seconds = time.perf_counter() - began
     edges = pq.ParquetFile(folder / "stream.parquet").metadata.num_rows
     starts = range(0, rows, CHUNK_EDGES)

@@ -9,14 +9,11 @@ from dask_dedup.compress.vectors import prepare_block
 from dask_dedup.evaluate.audit import AuditCollector, AuditQueries, judge, sample_queries
 from dask_dedup.index.layout import Block
 from dask_dedup.io.dataset import read_dataset
-from dask_dedup.schema import LABELS
 
 
 def labels(clusters):
-    rows = {row: (min(c), len(c)) for c in clusters for row in c}
-    frame = pd.DataFrame.from_dict(rows, "index", columns=["cluster_id", "cluster_size"])
-    frame.index.name = "row_id"
-    return frame.sort_index().astype(LABELS.dtypes)
+    smallest = {row: min(cluster) for cluster in clusters for row in cluster}
+    return lambda row_ids: np.array([smallest.get(row, row) for row in row_ids.tolist()])
 
 
 def pairs(*tuples):

@@ -16,11 +16,9 @@ from scipy.sparse.csgraph import connected_components
 from dask_dedup.errors import CapacityError, InputError
 from dask_dedup.graph import stream
 from dask_dedup.graph.forest import forest_of_edges, label_forest, merge_forests
+from dask_dedup.graph.labels import label_densely, label_sparsely
 from dask_dedup.graph.stream import (
     choose_merge,
-    component_sizes,
-    labels_between,
-    stream_labels,
     stream_merge,
 )
 from dask_dedup.io.store import write_frame
@@ -121,15 +119,19 @@ def test_stream_merge_of_any_files_in_any_bands_equals_merge_forests(
 
 
 @given(FILES, st.sampled_from([*SIMILARITIES, 0.3]))
-def test_stream_labels_equal_scipy_and_label_forest(files, threshold):
+def test_dense_and_sparse_labels_equal_scipy_and_label_forest(files, threshold):
     forest = merge_forests([frame(edges) for edges in files])
     with TemporaryDirectory() as folder:
         (path,) = written(folder, [forest])
-        labels = stream_labels(path, 31, threshold)
-    np.testing.assert_array_equal(labels, smallest_of_components(forest, threshold, 31))
-    sizes = component_sizes(labels)
-    tables = [labels_between(labels, sizes, *ends) for ends in ((0, 7), (7, 7), (7, 31))]
-    pd.testing.assert_frame_equal(pd.concat(tables), label_forest(forest, threshold))
+        dense = label_densely(path, 31, threshold)
+        sparse = label_sparsely(path, threshold)
+    expected = smallest_of_components(forest, threshold, 31)
+    np.testing.assert_array_equal(dense.cluster_ids, expected)
+    for labels in (dense, sparse):
+        tables = [labels.between(*ends) for ends in ((0, 7), (7, 7), (7, 31))]
+        pd.testing.assert_frame_equal(pd.concat(tables), label_forest(forest, threshold))
+        np.testing.assert_array_equal(labels.of(np.array([30, 2, 2, 0])), expected[[30, 2, 2, 0]])
+        assert labels.edges == 31 - len(np.unique(expected))
 
 
 @pytest.mark.parametrize("band_edges", [100, 5_000, 1 << 20])
@@ -156,7 +158,8 @@ def test_stream_merge_of_empty_files_and_single_ones(tmp_path, files):
     forest = merged(tmp_path, frames, 100, band_edges=13)
     pd.testing.assert_frame_equal(forest, merge_forests(frames))
     np.testing.assert_array_equal(
-        stream_labels(tmp_path / "merged.parquet", 100, -1), smallest_of_components(forest, -1, 100)
+        label_densely(tmp_path / "merged.parquet", 100, -1).cluster_ids,
+        smallest_of_components(forest, -1, 100),
     )
 
 
@@ -177,7 +180,7 @@ def test_stream_merge_and_labels_of_a_long_path_and_a_giant_star(
     frames = [forest_of_edges(edges.iloc[i::3]) for i in range(3)]
     forest = merged(tmp_path, frames, rows, band_edges=30_000)
     pd.testing.assert_frame_equal(forest, forest_of_edges(edges))
-    assert not stream_labels(tmp_path / "merged.parquet", rows, -1).any()
+    assert not label_densely(tmp_path / "merged.parquet", rows, -1).cluster_ids.any()
     assert sum(bands) == rows - 1
     assert max(bands) <= 30_000
 
@@ -260,7 +263,7 @@ def test_stream_merge_with_wide_row_ids_equals_the_narrow_ones(tmp_path, monkeyp
     monkeypatch.setattr(stream, "_NARROW_ROWS", 999)
     forest = merged(tmp_path, frames, 1_000, band_edges=100)
     pd.testing.assert_frame_equal(forest, merge_forests(frames))
-    labels = stream_labels(tmp_path / "merged.parquet", 1_000, 0.97)
+    labels = label_densely(tmp_path / "merged.parquet", 1_000, 0.97).cluster_ids
     assert labels.dtype == np.int64
     np.testing.assert_array_equal(labels, smallest_of_components(forest, 0.97, 1_000))
 
@@ -321,36 +324,37 @@ def test_stream_merge_of_a_file_that_is_no_forest_is_refused_and_leaves_nothing(
 
 
 def test_choose_merge_by_hand(caplog):
-    """7 edges take 840 bytes in a tree: 1,680 of memory. 11 rows and 7 edges: 44 + 336 = 380."""
-    caplog.set_level(logging.INFO, "dask_dedup.graph.stream")
-    assert choose_merge(7, 11, 1680) == "tree"
-    assert choose_merge(7, 11, 1679) == "stream"
+    """11 rows and 7 edges: 44 + 336 = 380 bytes streamed, 840 in a tree, of half of the memory."""
+    caplog.set_level(logging.DEBUG, "dask_dedup.graph.stream")
     assert choose_merge(7, 11, 380) == "stream"
+    assert choose_merge(7, 3500, 28_000) == "stream"  # two arrays of 14,000 bytes
+    assert choose_merge(7, 3500, 27_999) == "tree"
+    assert choose_merge(7, 3501, 10**6) == "tree"  # 500 rows for an edge
     assert choose_merge(0, 11, 0) == "tree"
     assert [record.message.split(" (")[0] for record in caplog.records] == [
-        "forests are merged in a tree",
-        "forests are streamed",
-        "forests are streamed",
-        "forests are merged in a tree",
+        "forests merge in a stream, the quicker way",
+        "forests merge in a stream, the quicker way",
+        "forests merge in a tree, not enough for a stream",
+        "forests merge in a tree, the quicker way",
+        "forests merge in a tree, the quicker way",
     ]
+    with pytest.raises(CapacityError, match=r"at least 0\.00 GB with --memory"):
+        choose_merge(7, 11, 379)
 
 
 def test_choose_merge_of_two_billion_rows(caplog):
-    """10^9 edges: 120 GB in a tree, 8 + 1.61 GB streamed; past 2^32 rows 40 + 2.15 GB."""
-    caplog.set_level(logging.INFO, "dask_dedup.graph.stream")
+    """Two arrays of 8 GB, past 2^32 rows two of 40; 10^9 edges are 120 GB in a tree."""
+    caplog.set_level(logging.DEBUG, "dask_dedup.graph.stream")
     edges, rows = 10**9, 2 * 10**9
-    assert choose_merge(edges, rows, 240 * 10**9) == "tree"
     assert choose_merge(edges, rows, 16 * 10**9) == "stream"
-    assert choose_merge(edges, 5 * 10**9, 43 * 10**9) == "stream"
-    assert caplog.messages[1] == (
-        "forests are streamed (1,000,000,000 forest edges over 2,000,000,000 rows: merging in a "
-        "tree takes 120.00 GB, of at most half of a worker's memory; streaming takes 9.61 GB; "
-        "a worker has 16.00 GB)"
+    assert choose_merge(edges, 5 * 10**9, 80 * 10**9) == "stream"
+    assert caplog.messages[0] == (
+        "forests merge in a stream, the quicker way (1,000,000,000 forest edges over "
+        "2,000,000,000 rows: streaming takes 16.00 GB; merging in a tree takes 120.00 GB, of at "
+        "most half of a worker's memory; a worker has 16.00 GB)"
     )
     with pytest.raises(
         CapacityError,
-        match=r"streaming takes 9.61 GB; a worker has 8.00 GB. Give each worker at least 9.61 GB",
+        match=r"a worker has 15.90 GB. Give each worker at least 16.00 GB with --memory",
     ):
-        choose_merge(edges, rows, 8 * 10**9)
-    with pytest.raises(CapacityError, match=r"at least 42\.15 GB with --memory"):
-        choose_merge(edges, 5 * 10**9, 42 * 10**9)
+        choose_merge(edges, rows, 159 * 10**8)

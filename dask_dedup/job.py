@@ -1,0 +1,74 @@
+"""What every stage of a run works with: data, folder, settings, workers, progress, the clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from dask_dedup.config import Settings
+from dask_dedup.io.dataset import Dataset
+from dask_dedup.io.run_folder import RunFolder
+from dask_dedup.io.store import Stage
+from dask_dedup.report.summary import StageTime
+from dask_dedup.tasks import Execute, OnResult, Progress
+
+__all__ = ["Job", "conserve"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run over one folder.
+
+    Attributes
+    ----------
+    data : Dataset
+    folder : RunFolder
+    settings : Settings
+    execute : callable
+        How tasks are computed.
+    progress : Progress
+    memory_bytes : int
+        What each worker may use.
+    times : list of StageTime
+        Of the stages that have ended.
+    """
+
+    data: Dataset
+    folder: RunFolder
+    settings: Settings
+    execute: Execute
+    progress: Progress
+    memory_bytes: int
+    times: list[StageTime] = field(default_factory=list)
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Put one stage over all rows on the clock and into the progress display."""
+        self.progress.start(name, self.data.rows)
+        began = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - began
+        self.times.append(StageTime(name, seconds, self.data.rows))
+        self.progress.finish()
+
+    def run_stage(
+        self,
+        stage: Stage,
+        function: Any,
+        tasks: dict[str, tuple],
+        on_result: OnResult | None = None,
+    ) -> list[dict[str, Any]]:
+        """Run the tasks of a stage; by default the ``rows`` of their records are the progress."""
+        return stage.run(function, tasks, self.execute, on_result or self._advance)
+
+    def _advance(self, record: dict[str, Any]) -> None:
+        self.progress.advance(int(record.get("rows", 0)))
+
+
+def conserve(stage: str, rows: int, expected: int) -> None:
+    """Stop where a stage has lost or gained rows: a fault of ours, not of the input."""
+    if rows != expected:
+        raise AssertionError(f"{stage}: {rows} rows came out of {expected}")

@@ -1,0 +1,191 @@
+"""The finder `join`: every pair of rows that meet in a cell.
+
+1. fit       sample → PCA, audit queries, coarse and fine cells
+2. layout    each part: read, project, assign, audit, sort by cell, write once
+3. join      each group of cells: candidates, verification, contraction to a forest
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dask_dedup.compress.fit import fit_pca
+from dask_dedup.evaluate.audit import sample_queries
+from dask_dedup.index.build import train_cells
+from dask_dedup.index.layout import CellLayout
+from dask_dedup.index.leaders import SAME_SIMILARITY
+from dask_dedup.io.part_list import write_parts
+from dask_dedup.io.store import read_json, write_json
+from dask_dedup.job import Job, conserve
+from dask_dedup.search.join import CellGroup, plan_groups
+from dask_dedup.stages import join_and_write, layout_and_audit
+
+__all__ = ["Found", "JoinFinder"]
+
+logger = logging.getLogger(__name__)
+
+
+class Found(NamedTuple):
+    """What a finder hands on.
+
+    Attributes
+    ----------
+    layout : CellLayout
+        Tells invalid rows, and the audit's true pairs.
+    paths : list of Path
+        Files of EDGES: what the tasks have found, contracted to forests, and links to equal rows.
+    edges : int
+        In all of them.
+    keys : dict
+        The settings that all this depends on.
+    counts : dict
+        For the summary.
+    audit_seconds : float
+    """
+
+    layout: CellLayout
+    paths: list[Path]
+    edges: int
+    keys: dict[str, Any]
+    counts: dict[str, int]
+    audit_seconds: float
+
+
+class JoinFinder:
+    """The stages of the finder, in one job."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        settings = job.settings
+        self.keys: dict[str, Any] = {
+            "seed": settings.seed,
+            "compress": settings.compress.model_dump(),
+            "cells": settings.cells.model_dump(),
+            "audit": settings.audit.model_dump(),
+            "search_threshold": settings.search_threshold,
+        }
+        self.layout_stage = job.folder.stage("layout", self.keys)
+        self.join_stage = job.folder.stage("join", self.keys)
+        self.layout_counts: dict[str, int] = {}
+        self.join_counts: dict[str, int] = {}
+        self.audit_seconds = 0.0
+
+    def find(self) -> Found:
+        """Find the edges."""
+        layout = self._fit()
+        self._write_layout(layout)
+        groups = self._join(layout)
+        paths = [self._group_path(group) for group in groups]
+        paths += [layout.path("linked", part) for part in layout.parts]
+        edges = self.join_counts["edges"] + self.layout_counts["linked"]
+        counts = {**self.layout_counts, **self.join_counts, "cells": layout.cells}
+        return Found(layout, paths, edges, self.keys, counts, self.audit_seconds)
+
+    def _fit(self) -> CellLayout:
+        """Fit the PCA, train the cells, draw the audit's queries."""
+        with self.job.timed("fit"):
+            self.layout_stage.prepare()
+            where = self.layout_stage.folder
+            trained = read_json(where / "trained.json")
+            if trained is None:
+                settings = self.job.settings
+                pca = fit_pca(
+                    self.job.data,
+                    settings.compress.dim,
+                    sample_rows=settings.compress.sample_rows,
+                    seed=settings.seed,
+                    execute=self.job.execute,
+                )
+                layout = train_cells(
+                    self.job.data,
+                    pca,
+                    where,
+                    **settings.cells.model_dump(),
+                    dense_groups=settings.search_threshold < SAME_SIMILARITY,
+                    seed=settings.seed,
+                    execute=self.job.execute,
+                )
+                if settings.audit.queries:
+                    queries = sample_queries(layout.parts, settings.audit.queries, settings.seed)
+                    np.savez(where / "queries.npz", row_ids=queries.row_ids, rows=queries.rows)
+                logger.debug(
+                    "PCA: %d of %d axes keep %.1f %% of the sample's variance",
+                    pca.kept,
+                    self.job.data.dim,
+                    100 * pca.variance_share,
+                )
+                trained = {"kept": layout.kept, "cells": layout.cells}
+                write_json(where / "trained.json", trained)
+            logger.debug("cells: %d for %d rows", trained["cells"], self.job.data.rows)
+            self.job.progress.advance(self.job.data.rows)
+            layout = CellLayout(str(where), trained["kept"], trained["cells"])
+            write_parts(self.job.data.filled_parts, Path(layout.parts_path))
+            return layout
+
+    def _write_layout(self, layout: CellLayout) -> None:
+        """Write the cell layout of every part, and the audit's true pairs."""
+        settings = self.job.settings
+        audited = settings.audit.queries > 0
+        tasks = {
+            f"part-{part.index:05d}": (
+                layout,
+                part,
+                settings.compute.threads,
+                settings.search_threshold if audited else None,
+                settings.seed,
+            )
+            for part in layout.parts
+        }
+        with self.job.timed("layout"):
+            records = self.job.run_stage(self.layout_stage, layout_and_audit, tasks)
+        self.layout_counts = {
+            key: sum(record[key] for record in records)
+            for key in ("invalid", "identical", "distinct", "visits", "linked")
+        }
+        self.audit_seconds = sum(record["audit_seconds"] for record in records)
+        conserve("layout", sum(record["rows"] for record in records), self.job.data.rows)
+        logger.debug(
+            "layout: %(distinct)d distinct rows make %(visits)d visits; %(identical)d repeat an "
+            "earlier row of their part, %(invalid)d are invalid",
+            self.layout_counts,
+        )
+
+    def _join(self, layout: CellLayout) -> list[CellGroup]:
+        """Join inside the cells: one forest per task; return the tasks."""
+        groups = plan_groups(layout)
+        tasks = {
+            f"group-{group.number:05d}": (
+                layout,
+                group,
+                self.job.settings.search_threshold,
+                self.job.settings.compute.threads,
+                self._group_path(group),
+            )
+            for group in groups
+        }
+        visits = self.layout_counts["visits"]
+        with self.job.timed("join"):
+            records = self.job.run_stage(self.join_stage, join_and_write, tasks, self._advance)
+        self.join_counts = {
+            key: sum(record[key] for record in records) for key in ("candidates", "pairs", "edges")
+        }
+        logger.debug(
+            "join: %d tasks; the filter let %d candidates through, %d were pairs",
+            len(tasks),
+            self.join_counts["candidates"],
+            self.join_counts["pairs"],
+        )
+        conserve("join", sum(record["visits"] for record in records), visits)
+        return groups
+
+    def _group_path(self, group: CellGroup) -> Path:
+        return self.join_stage.folder / f"group-{group.number:05d}.parquet"
+
+    def _advance(self, record: dict[str, Any]) -> None:
+        """Count a task's share of the visits as its share of the rows."""
+        share = record["visits"] / self.layout_counts["visits"]
+        self.job.progress.advance(round(share * self.job.data.rows))
