@@ -9,21 +9,25 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from dask_dedup.compress.sample import hash_rows
 from dask_dedup.compress.vectors import prepare_block
 from dask_dedup.compress.verify import cosine_pairs
-from dask_dedup.graph.forest import spanning_edges
+from dask_dedup.graph.forest import forest_of_edges, spanning_edges
+from dask_dedup.graph.stream import stream_merge
 from dask_dedup.index.assign import assign_cells
 from dask_dedup.index.cells import CellModel, train_fine
 from dask_dedup.io.parts import gather_rows, read_npy_header
+from dask_dedup.io.store import write_frame
 from dask_dedup.search.sign_filter import PRODUCT, near_pairs
 from dask_dedup.workload import Rates
 
 __all__ = ["measure_rates"]
 
 _KEPT = 64
+_FOREST_EDGES = 1 << 16
 
 
 def measure_rates(folder: Path, seconds: float = 1.0, rows: int = 16_384, dim: int = 512) -> Rates:
@@ -130,7 +134,18 @@ def _measure_files(folder: Path, seconds: float) -> dict[str, float]:
         file = read_npy_header(str(path))
         positions = np.sort(random.permutation(len(block))[: len(block) // 3])
         single = _typical(lambda: gather_rows(file, positions), seconds)
+        forests = [Path(made) / f"forest-{i}.parquet" for i in range(8)]
+        for forest in forests:
+            src = np.sort(random.integers(0, _FOREST_EDGES, _FOREST_EDGES))
+            dst = src + random.integers(1, _FOREST_EDGES, _FOREST_EDGES)
+            similarity = random.random(_FOREST_EDGES, np.float32)
+            edges = pd.DataFrame({"src": src, "dst": dst, "similarity": similarity})
+            write_frame(forest, forest_of_edges(edges))
+        merged = Path(made) / "merged.parquet"
+        counts = stream_merge(forests, 2 * _FOREST_EDGES, merged)
+        stream = _typical(lambda: stream_merge(forests, 2 * _FOREST_EDGES, merged), seconds)
     return {
+        "streamed_edges": counts["edges_read"] / stream,
         "write_bytes": block.nbytes / write,
         "read_bytes": block.nbytes / read,
         "single_reads": len(positions) / single,

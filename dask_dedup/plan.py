@@ -3,10 +3,10 @@
 Counts follow from the code, times from `Rates`. Below: N rows of ``dim`` values, v visits, C cells
 in sqrt(C) coarse ones, k = ``kept`` axes, P parts.
 
-Where a run breaks first as N grows, by memory of one task: the last merge of the forest (120 bytes
-a duplicate: 76 GB at 2.1 * 10^9 rows), the labels that every worker holds, then the training of the
-cells: 18 GB at C = 10^6 with k = 64, since their sample is held in one task three times at once.
-The coarse k-means runs in that task, too, on one core, whatever the cluster.
+Where a run breaks first as N grows, by memory of one task: the labels, 8 bytes a row (17 GB at
+2.1 * 10^9 rows), then the training of the cells: 15 GB at C = 820,000 with k = 64, since their
+sample is held in one task three times at once. The coarse k-means runs in that task, too, on one
+core, whatever the cluster.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ BLOCK_ROWS = 16_384  # index.layout
 FINE_TASKS = 16  # index.build
 LEADER_SAMPLE = 4096  # index.leaders
 TILE_ROWS = 32_768  # search.join
-MERGED_AT_ONCE = 8  # graph.components
+BAND_EDGES = 1 << 25  # graph.stream
+BAND_BYTES = {4: 48, 8: 64}  # graph.stream
+NARROW_ROWS = 1 << 32  # graph.stream
 MOST_VISITS = 16  # index.assign
 READ_BYTES = 256 << 20  # search.candidates
 BATCH_PAIRS = 1 << 20  # search.candidates
@@ -49,7 +51,8 @@ LOOKED_UP = 1 / 3
 #: Task forests hold so many edges per duplicate: some pairs are found by two tasks.
 EDGES_PER_DUPLICATE = 1.5
 EDGE_BYTES = 20  # src, dst, similarity
-MERGE_BYTES = 120  # held per forest row by the last merge
+LABEL_BYTES = 10  # of a labelled row in its parquet file
+ARRAY_SECONDS = 4e-9  # to fill and follow an array over all rows, a row (10^9 rows)
 PAGE_BYTES = 4096  # the least that a single read takes from a disk
 PROCESS_BYTES = 300_000_000  # of a worker with its imports, before it does anything
 
@@ -307,59 +310,66 @@ def plan_join(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
 
 
 def plan_forest(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
-    """Plan the tree of merges, eight forests at a time: log8(join tasks + parts) levels.
+    """Plan the merge: one task that streams all task forests through an array over the rows.
 
-    Each level contracts the duplicates' edges once, in as many tasks as it has; the last one in
-    one. Memory: 120 bytes an edge in the last merge.
+    Each edge is read, sorted in its band and joined once; where there are several bands, its
+    similarity is read once more before. Memory: `_row_bytes` a row and one band.
     """
-    pieces = count_groups(work) + work.parts
     edges = work.edges * EDGES_PER_DUPLICATE
-    tasks, core_seconds, left = pieces, 0.0, pieces
-    seconds = _waves(pieces * rates.task_seconds, pieces, machine)
-    while left > 1:
-        left = ceil(left / MERGED_AT_ONCE)
-        tasks += left
-        core_seconds = edges / rates.merged_edges + left * rates.task_seconds
-        seconds += core_seconds / min(left, machine.workers)
+    bands = max(1, ceil(edges / BAND_EDGES))
     read, written = edges * EDGE_BYTES, work.edges * EDGE_BYTES
-    seconds += read / rates.read_bytes + written / rates.table_bytes / 4
+    seconds = (
+        (count_groups(work) + work.parts) * rates.open_seconds
+        + edges / rates.streamed_edges * (1.3 if bands > 1 else 1.0)
+        + work.rows * ARRAY_SECONDS
+        + rates.task_seconds
+    )
+    row_bytes = _row_bytes(work)
+    memory = row_bytes * work.rows + BAND_BYTES[row_bytes] * min(edges, BAND_EDGES)
     return StagePlan(
         "forest",
-        tasks + 1,
+        1,
         0.0,
         read,
         written,
         _at_least_disk(seconds, read, written, machine),
-        MERGE_BYTES * work.edges + PROCESS_BYTES,
-        "The last merge holds the forest in one task: give each worker more with --memory and "
-        "fewer --workers, or raise the search threshold.",
+        memory + PROCESS_BYTES,
+        "One task holds an array over all rows: give each worker more with --memory and fewer "
+        "--workers.",
     )
 
 
 def plan_clusters(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
     """Plan the labels, one task over the forest, and the metadata, read and written by parts.
 
-    Memory: the labels in every worker, 24 bytes a labelled row (1.5 a duplicate), 64 while they
-    are made; a part's metadata four times and 50 bytes of ours a row.
+    Memory: labels and sizes of all rows in the first; a part's metadata four times, 50 bytes of
+    ours a row and 64 a labelled row (1.5 a duplicate) in the others.
     """
-    read = work.rows * work.metadata_bytes + work.edges * EDGE_BYTES
-    written = work.rows * (work.metadata_bytes + 8)
     labels = 1.5 * work.edges
+    read = work.rows * work.metadata_bytes + work.edges * EDGE_BYTES + labels * LABEL_BYTES
+    written = work.rows * (work.metadata_bytes + 8) + labels * LABEL_BYTES
     core_seconds = (read + written) / rates.table_bytes + work.parts * rates.task_seconds
-    seconds = _waves(core_seconds, work.parts, machine) + labels / rates.sorted_keys * 3
+    seconds = _waves(core_seconds, work.parts, machine)
+    seconds += work.rows * ARRAY_SECONDS + work.edges / rates.merged_edges
+    seconds += labels * LABEL_BYTES / rates.table_bytes + work.parts * rates.open_seconds
     rows = work.rows / work.parts
-    memory = 64 * labels + rows * (4 * work.metadata_bytes + 50) + PROCESS_BYTES
+    part = rows * (4 * work.metadata_bytes + 50) + 64 * labels / work.parts
     return StagePlan(
         "clusters",
-        work.parts + 2,
+        work.parts + 1,
         0.0,
         read,
         written,
         _at_least_disk(seconds, read, written, machine),
-        memory,
-        "Every worker holds the labels of all duplicates: give each more with --memory and fewer "
+        max(2.0 * _row_bytes(work) * work.rows, part) + PROCESS_BYTES,
+        "One task holds two arrays over all rows: give each worker more with --memory and fewer "
         "--workers.",
     )
+
+
+def _row_bytes(work: Workload) -> int:
+    """Return the bytes of a row id in an array over all rows."""
+    return 4 if work.rows <= NARROW_ROWS else 8
 
 
 def _memory_of(stage: StagePlan) -> float:

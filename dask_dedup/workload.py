@@ -50,8 +50,8 @@ class Rates:
         Pairs verified at full dimension, times the dimension.
     sorted_keys : float
         Keys sorted.
-    merged_edges : float
-        Edges contracted to a forest.
+    merged_edges, streamed_edges : float
+        Edges contracted to a forest in a task; edges of task forests merged to one.
     prepared_values : float
         Embedding values converted, measured and hashed.
     hashed_rows, table_bytes : float
@@ -71,6 +71,7 @@ class Rates:
     verified_values: float = 800e6
     sorted_keys: float = 8e6
     merged_edges: float = 2.5e6
+    streamed_edges: float = 1.0e6
     prepared_values: float = 800e6
     hashed_rows: float = 200e6
     table_bytes: float = 50e6

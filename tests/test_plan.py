@@ -16,7 +16,7 @@ from dask_dedup.calibrate import measure_rates
 from dask_dedup.compress.fit import fit_pca
 from dask_dedup.config import load_settings
 from dask_dedup.errors import CapacityError, SettingsError
-from dask_dedup.graph import components
+from dask_dedup.graph import stream
 from dask_dedup.index import assign, build, cells, layout, leaders
 from dask_dedup.plan import count_groups, describe, plan, refuse
 from dask_dedup.search import candidates, join
@@ -44,7 +44,7 @@ SMALL = Workload(
     pairs_per_row=7.0,
     metadata_bytes=17.0,
 )
-LARGE = Workload(rows=2_100_000_000, dim=768, parts=2100, cells=1_343_392)
+LARGE = Workload(rows=2_100_000_000, dim=768, parts=2100, cells=819_941)
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +71,9 @@ def test_constants_are_those_of_the_code():
     assert module.FINE_TASKS == build._FINE_TASKS
     assert module.LEADER_SAMPLE == leaders.LEADER_SAMPLE
     assert module.TILE_ROWS == join.TILE_ROWS
-    assert module.MERGED_AT_ONCE == components._MERGED_AT_ONCE
+    assert module.BAND_EDGES == stream._BAND_EDGES
+    assert module.BAND_BYTES == stream._BAND_BYTES
+    assert module.NARROW_ROWS == stream._NARROW_ROWS
     assert module.MOST_VISITS == assign.MOST_VISITS
     assert module.READ_BYTES == candidates._READ_BYTES
     assert module.BATCH_PAIRS == candidates.BATCH_PAIRS
@@ -116,16 +118,21 @@ def test_join_by_hand():
 
 def test_forest_and_clusters_by_hand():
     found = stages()
-    assert found["forest"].memory_bytes == 120 * 200 + module.PROCESS_BYTES
-    assert found["forest"].tasks == 6 + 1 + 1  # one join task and five parts, merged, written
-    assert found["clusters"].bytes_read == 1000 * 17 + 200 * 20
-    assert found["clusters"].tasks == 5 + 2
+    assert found["forest"].memory_bytes == 4 * 1000 + 48 * 300 + module.PROCESS_BYTES
+    assert found["forest"].tasks == 1
+    assert found["clusters"].bytes_read == 1000 * 17 + 200 * 20 + 300 * 10
+    assert found["clusters"].tasks == 5 + 1
+    # a part: 200 rows, 60 of them labelled; the labels of all rows: two arrays
+    assert found["clusters"].memory_bytes == 200 * (4 * 17 + 50) + 64 * 60 + module.PROCESS_BYTES
+    wide = stages(replace(SMALL, rows=5 * 10**9))
+    assert wide["forest"].memory_bytes == 8 * 5e9 + 64 * 2**25 + module.PROCESS_BYTES
+    assert wide["clusters"].memory_bytes > 2 * 8 * 5e9
 
 
 def test_groups_by_hand_and_at_most_one_per_cell():
     assert count_groups(SMALL) == 1
     assert count_groups(Workload(rows=1_000_000, dim=3, parts=1, cells=8192, visits=6.0)) == 128
-    assert count_groups(LARGE) == 12017  # 12.6e9 records, 2^20 a task
+    assert count_groups(LARGE) == 10014  # 10.5e9 records, 2^20 a task
     assert count_groups(Workload(rows=10**6, dim=3, parts=1, cells=100)) == 100
 
 
@@ -169,7 +176,7 @@ def test_the_disk_bounds_a_stage_from_below():
 
 
 def test_measured_run_is_met_within_a_third():
-    work = Workload(rows=10**6, dim=512, parts=10, cells=8192, duplicates=0.26, metadata_bytes=30)
+    work = Workload(rows=10**6, dim=512, parts=10, cells=5000, duplicates=0.26, metadata_bytes=30)
     planned = plan(work, Machine(2))
     measured = 5.2 + 10.9 + 11.7 + 1.4 + 1.0 + 6.0  # two cores, 2026-11
     assert planned.seconds == pytest.approx(measured, rel=0.33)
@@ -195,9 +202,8 @@ def test_refuse_says_stage_need_has_and_cure():
     with pytest.raises(CapacityError) as caught:
         refuse(planned, 8e9)
     assert str(caught.value) == (
-        "forest: a task needs 75.9 GB, a worker has 8.0 GB. The last merge holds the forest in "
-        "one task: give each worker more with --memory and fewer --workers, or raise the search "
-        "threshold."
+        "clusters: a task needs 17.1 GB, a worker has 8.0 GB. One task holds two arrays over all "
+        "rows: give each worker more with --memory and fewer --workers."
     )
 
 
@@ -291,7 +297,9 @@ def test_command_prints_the_plan_and_refuses_what_cannot_fit():
     result = invoke("--rows", 2.1e9, "--memory", "8GB")
     assert result.exit_code == 2
     assert "working files" in result.stdout
-    assert result.stderr.startswith("dask-dedup: forest: a task needs 75.9 GB, a worker has 8.0 GB")
+    assert result.stderr.startswith(
+        "dask-dedup: clusters: a task needs 17.1 GB, a worker has 8.0 GB"
+    )
 
 
 @pytest.mark.parametrize(
