@@ -49,6 +49,8 @@ KERNELS = [
     "compress.vectors",
     "graph.forest",
     "index.assign",
+    "index.assign_device",
+    "index.assign_exact",
     "index.cells",
     "search.sign_filter",
     "compress.verify",

@@ -40,7 +40,16 @@ import torch
 
 from dask_dedup.index.cells import CellModel, nearness
 
-__all__ = ["MOST_PROBES", "MOST_VISITS", "assign_cells", "assign_exactly", "set_margins"]
+__all__ = [
+    "MOST_PROBES",
+    "MOST_VISITS",
+    "SCORE_ERROR",
+    "assign_cells",
+    "coarse_limits",
+    "cut_to_margin",
+    "pick_within",
+    "set_margins",
+]
 
 MOST_PROBES = 32  # coarse cells probed for a row, at most
 MOST_VISITS = 16  # cells visited by a row, at most
@@ -92,42 +101,21 @@ def assign_cells(image: torch.Tensor, model: CellModel) -> tuple[np.ndarray, np.
     cells : int32 array, shape (n, MOST_VISITS)
         The home first, then the further cells by distance; -1 where there are no more.
     unsure : bool array, shape (n,)
-        Rows of which some decision hangs on less than float32 can tell: `assign_exactly` makes it.
+        Rows of which some decision hangs on less than float32 can tell; it is made in
+        `dask_dedup.index.assign_exact`.
     """
     probed, probe_unsure = _probe(image, model)
     _, cells, visit_unsure = _visit(image, model, probed)
     return cells[:, :MOST_VISITS], probe_unsure | visit_unsure
 
 
-def assign_exactly(image: np.ndarray, model: CellModel) -> np.ndarray:
-    """Do `assign_cells` in float64, row by row, ties to the lower cell: some 50 us a row.
-
-    Parameters
-    ----------
-    image : float64 array, shape (n, kept)
-
-    Returns
-    -------
-    int32 array, shape (n, MOST_VISITS)
-    """
-    return _assign_rows(
-        image,
-        model.coarse,
-        model.fine,
-        model.fine_start,
-        model.weights,
-        model.margins,
-        model.reaches,
-    )
-
-
 def _probe(image: torch.Tensor, model: CellModel) -> tuple[np.ndarray, np.ndarray]:
     """Return the coarse cells to probe for each row, the nearest first, and which are unsure."""
-    limits = _coarse_limits(model.coarse, model.weights, model.margins[0], model.reaches[0])
+    limits = coarse_limits(model.coarse, model.weights, model.margins[0], model.reaches[0])
     scores = nearness(image, model.coarse).numpy()
     cells = np.full((len(image), MOST_PROBES), -1, np.int32)
     unsure = np.zeros(len(image), bool)
-    _pick_within(scores, limits, SCORE_ERROR, cells, unsure)
+    pick_within(scores, limits, SCORE_ERROR, cells, unsure)
     return cells, unsure
 
 
@@ -150,7 +138,7 @@ def _visit(
                 halves = model.fine_half_squares[first:last]
                 scores = nearness(some, model.fine[first:last], halves)
                 _merge_top(scores.numpy(), chosen, first, best, cells, reach + SCORE_ERROR)
-    _cut(best, cells, model.fine, model.weights, margin, reach, SCORE_ERROR, unsure)
+    cut_to_margin(best, cells, model.fine, model.weights, margin, reach, SCORE_ERROR, unsure)
     return best, cells, unsure
 
 
@@ -179,7 +167,7 @@ def _boundary_scale(centroids, weights, a, b):
 
 
 @numba.njit(cache=True, nogil=True)
-def _coarse_limits(coarse, weights, margin, reach):
+def coarse_limits(coarse, weights, margin, reach):
     """Return how much further than cell a, the nearest, cell b may be for a row to probe it."""
     limits = np.empty((len(coarse), len(coarse)), np.float32)
     for a in range(len(coarse)):
@@ -189,7 +177,7 @@ def _coarse_limits(coarse, weights, margin, reach):
 
 
 @numba.njit(cache=True, nogil=True)
-def _pick_within(scores, limits, error, cells, unsure):
+def pick_within(scores, limits, error, cells, unsure):
     """Pick the nearest cell of each row and those within its limits; mark what is too close.
 
     At most as many as ``cells`` has columns, then the nearest ones. The first is the nearest, the
@@ -278,7 +266,7 @@ def _margins(scores, cells, centroids, weights):
 
 
 @numba.njit(cache=True, nogil=True)
-def _cut(scores, cells, centroids, weights, margin, reach, error, unsure):
+def cut_to_margin(scores, cells, centroids, weights, margin, reach, error, unsure):
     """Keep the nearest cell of each row and those within the margin; mark what is too close.
 
     ``scores`` and ``cells`` are by falling score and one column wider than may be kept. What is
@@ -307,77 +295,6 @@ def _cut(scores, cells, centroids, weights, margin, reach, error, unsure):
                 kept += 1
         for k in range(kept, width):
             cells[i, k] = -1
-
-
-@numba.njit(cache=True, nogil=True)
-def _nearest_within(distances, ids, centroids, weights, margin, reach, looked_at, most):
-    """Return the nearest cells within the margin, ties to the lower, among the nearest of all."""
-    within = np.flatnonzero(distances - distances.min() <= reach)
-    order = within[np.argsort(distances[within], kind="mergesort")][:looked_at]
-    nearest = ids[order[0]]
-    chosen = np.full(most, -1, np.int32)
-    kept = 0
-    for place in order:
-        square = 0.0
-        for d in range(centroids.shape[1]):
-            step = np.float64(centroids[ids[place], d]) - np.float64(centroids[nearest, d])
-            square += weights[d] * step * step
-        gap = distances[place] - distances[order[0]]
-        if kept == 0 or gap <= margin * np.sqrt(square):
-            chosen[kept] = ids[place]
-            kept += 1
-            if kept == most:
-                break
-    return chosen[:kept]
-
-
-@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _distances(point, centroids, first, last):
-    """Return |c|^2/2 - x.c in float64 for a range of centroids."""
-    distances = np.empty(last - first)
-    for i in range(first, last):
-        total = 0.0
-        for d in range(centroids.shape[1]):
-            c = np.float64(centroids[i, d])
-            total += c * (c / 2 - point[d])
-        distances[i - first] = total
-    return distances
-
-
-@numba.njit(cache=True, nogil=True)
-def _assign_rows(image, coarse, fine, fine_start, weights, margins, reaches):
-    """Assign each row in float64."""
-    cells = np.full((len(image), MOST_VISITS), -1, np.int32)
-    every_coarse = np.arange(len(coarse))
-    for i in range(len(image)):
-        point = image[i]
-        distances = _distances(point, coarse, 0, len(coarse))
-        probed = _nearest_within(
-            distances,
-            every_coarse,
-            coarse,
-            weights,
-            margins[0],
-            reaches[0],
-            len(coarse),
-            MOST_PROBES,
-        )
-        probed = np.sort(probed)
-        count = 0
-        for cell in probed:
-            count += fine_start[cell + 1] - fine_start[cell]
-        ids, distances = np.empty(count, np.int64), np.empty(count)
-        at = 0
-        for cell in probed:
-            first, last = fine_start[cell], fine_start[cell + 1]
-            ids[at : at + last - first] = np.arange(first, last)
-            distances[at : at + last - first] = _distances(point, fine, first, last)
-            at += last - first
-        chosen = _nearest_within(
-            distances, ids, fine, weights, margins[1], reaches[1], MOST_VISITS, MOST_VISITS
-        )
-        cells[i, : len(chosen)] = chosen
-    return cells
 
 
 @numba.njit(cache=True, nogil=True)

@@ -26,7 +26,8 @@ import torch
 
 from dask_dedup.compress.pca import PcaModel, load_pca
 from dask_dedup.compress.vectors import VectorBlock, prepare_block
-from dask_dedup.index.assign import MOST_VISITS, assign_cells, assign_exactly
+from dask_dedup.index.assign import MOST_VISITS, assign_cells
+from dask_dedup.index.assign_exact import assign_exactly
 from dask_dedup.index.cells import CellModel, load_cells
 from dask_dedup.index.leaders import link_members, load_leaders
 from dask_dedup.io.part_list import read_parts

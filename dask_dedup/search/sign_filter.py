@@ -15,10 +15,19 @@ import numba
 import numpy as np
 import torch
 
-__all__ = ["PRODUCT", "factors", "near_pairs", "near_products", "shorten", "within"]
+__all__ = [
+    "PRODUCT",
+    "factors",
+    "near_pairs",
+    "near_products",
+    "near_products_on",
+    "shorten",
+    "within",
+]
 
 PRODUCT = (128, 4096)  # rows and columns of one matrix product: 2 MB, little below the diagonal
 
+_DEVICE_PRODUCT = (8192, 32_768)  # 1 GB, and a quarter of it for the signs
 _FAR = 1e30  # as half a squared length: makes every product negative
 
 
@@ -73,6 +82,26 @@ def near_products(
         for b in range(a if upper else 0, len(right), width):
             product = torch.mm(block, turned.narrow(1, b, min(width, len(right) - b)))
             i, j = near_pairs(product.numpy(), a + 1 - b if upper else 0, int(upper))
+            if len(i):
+                yield a + i, b + j
+
+
+def near_products_on(
+    device: torch.device, left: torch.Tensor, right: torch.Tensor, upper: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Do what `near_products` does on another device, in larger products.
+
+    Only the hits come back.
+    """
+    height, width = _DEVICE_PRODUCT
+    left, turned = left.to(device), right.to(device).T
+    for a in range(0, len(left), height):
+        block = left[a : a + height]
+        for b in range(a if upper else 0, turned.shape[1], width):
+            near = torch.mm(block, turned[:, b : b + width]) >= 0
+            if upper:
+                near.triu_(a + 1 - b)
+            i, j = (side.cpu().numpy() for side in near.nonzero(as_tuple=True))
             if len(i):
                 yield a + i, b + j
 

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from dask_dedup.index.assign import MOST_VISITS, assign_cells, assign_exactly, set_margins
+from dask_dedup.index.assign import MOST_VISITS, assign_cells, set_margins
+from dask_dedup.index.assign_device import DeviceCells
+from dask_dedup.index.assign_exact import assign_exactly
 from dask_dedup.index.cells import (
     THIN_RADIUS,
     CellModel,
@@ -39,6 +41,21 @@ def test_assign_cells_equals_float64_where_it_is_sure(points, model):
     exact = assign_exactly(points.astype(np.float64), model)
     assert unsure.mean() < 0.05
     np.testing.assert_array_equal(cells[~unsure], exact[~unsure])
+
+
+@pytest.mark.parametrize("probes", [1.0, 4.0, 32.0])
+@pytest.mark.parametrize("score_bytes", [2 << 30, 5 * 64 * 100])
+def test_device_cells_equal_assign_cells_where_both_are_sure(
+    points, monkeypatch, probes, score_bytes
+):
+    """The way of a GPU, with the CPU as the device."""
+    monkeypatch.setattr("dask_dedup.index.assign_device._SCORE_BYTES", score_bytes)
+    model = model_of(points, 64, probes=probes)
+    cells, unsure = DeviceCells(model, torch.device("cpu")).assign(torch.from_numpy(points))
+    expected, expected_unsure = assign_cells(torch.from_numpy(points), model)
+    sure = ~unsure & ~expected_unsure
+    assert sure.mean() > 0.9
+    np.testing.assert_array_equal(cells[sure], expected[sure])
 
 
 @pytest.mark.parametrize("block", [1, 7, 1000])

@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 import torch
 
-from dask_dedup.search.sign_filter import factors, near_pairs, shorten, within
+from dask_dedup.search import sign_filter
+from dask_dedup.search.sign_filter import (
+    factors,
+    near_pairs,
+    near_products,
+    near_products_on,
+    shorten,
+    within,
+)
 
 
 def find(rows, columns, radius, usable=None, first=(0, 0)):
@@ -36,6 +44,24 @@ def test_near_pairs_pass_over_the_first_columns(rows):
     assert found
     assert find(rows, rows, 3.0, first=(-10, 1)) >= found
     assert not find(rows, rows, 3.0, first=(60, 0))
+
+
+@pytest.mark.parametrize("upper", [False, True])
+@pytest.mark.parametrize("product", [(8192, 32_768), (7, 11)])
+def test_near_products_on_a_device_equal_those_of_the_processor(rows, monkeypatch, upper, product):
+    """The way of a GPU, with the CPU as the device."""
+    monkeypatch.setattr(sign_filter, "_DEVICE_PRODUCT", product)
+    left, right = factors(rows, 3.0)
+    ways = [
+        near_products(left, right, upper),
+        near_products_on(torch.device("cpu"), left, right, upper),
+    ]
+    one, other = (
+        sorted((a, b) for i, j in way for a, b in zip(i.tolist(), j.tolist(), strict=True))
+        for way in ways
+    )
+    assert one == other
+    assert len(one) > 60
 
 
 @pytest.mark.parametrize("radius", [0.5, 2.5, 3.5, 10.0])
