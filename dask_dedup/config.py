@@ -6,7 +6,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import psutil
 import tomli_w
@@ -57,7 +57,10 @@ class _Table(BaseModel):
 
 
 class ReadSettings(_Table):
-    """``[read]``: how metadata columns are found."""
+    """``[read]``: what is compared, and how metadata columns are found."""
+
+    modality: Literal["image", "text"] = "image"
+    """embeddings that are compared: image (img_emb) or text (text_emb)"""
 
     url_column: str | None = None
     """metadata column that holds the URL [default: url or URL]"""

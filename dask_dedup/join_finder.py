@@ -63,6 +63,7 @@ class JoinFinder:
         settings = job.settings
         self.keys: dict[str, Any] = {
             "seed": settings.seed,
+            "modality": settings.read.modality,
             "compress": settings.compress.model_dump(),
             "cells": settings.cells.model_dump(),
             "audit": settings.audit.model_dump(),

@@ -40,8 +40,13 @@ def write_dataset() -> Callable[..., Path]:
         folder: Path,
         embeddings: Sequence[np.ndarray],
         metadata: Sequence[pd.DataFrame | None] | None = None,
+        texts: Sequence[np.ndarray] | None = None,
     ) -> Path:
         """Write one part per array; without a data frame a part gets made-up URLs and captions."""
+        if texts is not None:
+            (folder / "text_emb").mkdir(parents=True)
+            for i, array in enumerate(texts):
+                np.save(folder / "text_emb" / f"text_emb_{i}.npy", array)
         (folder / "img_emb").mkdir(parents=True)
         (folder / "metadata").mkdir()
         for i, array in enumerate(embeddings):

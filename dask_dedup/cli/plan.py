@@ -32,6 +32,7 @@ __all__ = ["plan_run"]
 @setting("--search-threshold", "join.search_threshold", float)
 @setting("--visits", "cells.visits", float)
 @setting("--cells", "cells.cells", int)
+@setting("--modality", "read.modality", click.Choice(["image", "text"]))
 @setting("--url-column", "read.url_column", str)
 @setting("--caption-column", "read.caption_column", str)
 @setting("--audit-queries", "audit.queries", int)

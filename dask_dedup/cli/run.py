@@ -30,6 +30,7 @@ _INTERRUPTED = 130  # what a shell gives for Ctrl-C
 @setting("--visits", "cells.visits", float)
 @setting("--cells", "cells.cells", int)
 @setting("--dim", "compress.dim", int)
+@setting("--modality", "read.modality", click.Choice(["image", "text"]))
 @setting("--url-column", "read.url_column", str)
 @setting("--caption-column", "read.caption_column", str)
 @setting("--audit-queries", "audit.queries", int)
@@ -59,7 +60,8 @@ def run(
     """Find the duplicates of DATASET and write everything about them to OUT.
 
     DATASET is a folder as clip-retrieval writes it: img_emb/*.npy (one row per image) and
-    metadata/*.parquet (the same rows with URL and caption).
+    metadata/*.parquet (the same rows with URL and caption). With --modality text the captions'
+    embeddings, text_emb/*.npy, are compared instead.
 
     OUT gets clusters/ (every row with its cluster and your columns), forest/ (the similarities
     that link them), invalid/ (rows without a usable embedding), histogram.csv and .png,

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,11 +36,14 @@ class Dataset:
     parts : tuple of Part
         In natural order of the file names; empty ones included.
     columns : MetadataColumns
+    modality : str
+        ``image`` or ``text``: whose embeddings the parts carry as ``embeddings``.
     """
 
     path: str
     parts: tuple[Part, ...]
     columns: MetadataColumns
+    modality: str = "image"
 
     @property
     def rows(self) -> int:
@@ -82,6 +85,28 @@ class Dataset:
             label="read-metadata",
         )
 
+    def view(self, modality: str) -> Dataset:
+        """Return this data set with the embeddings of ``modality`` as those that are compared.
+
+        Raises
+        ------
+        InputError
+            The data set has none of them, or was read without them.
+        """
+        if modality == self.modality:
+            return self
+        texts = [part.text_embeddings for part in self.parts]
+        if modality != "text" or any(file is None for file in texts):
+            raise InputError(
+                f"{self.path}: has no {modality} embeddings as it was read, only those of "
+                f"modality {self.modality}. Texts are expected in text_emb/*.npy, one file a part, "
+                f"and images are not read with modality='text'."
+            )
+        parts = tuple(
+            replace(part, embeddings=file) for part, file in zip(self.parts, texts, strict=True)
+        )
+        return replace(self, parts=parts, modality=modality)
+
     @property
     def embeddings(self) -> da.Array:
         """The stored embeddings: lazy, shape (rows, dim), one block of rows per filled part."""
@@ -112,7 +137,7 @@ class Dataset:
         """Hex digest of the files' names, sizes, times and row counts."""
         facts = []
         for part in self.parts:
-            for path in _paths_of(part):
+            for path in dict.fromkeys(_paths_of(part)):
                 status = os.stat(path)
                 facts.append((Path(path).name, status.st_size, status.st_mtime_ns, part.rows))
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
@@ -123,6 +148,7 @@ def read_dataset(
     *,
     url_column: str | None = None,
     caption_column: str | None = None,
+    modality: str = "image",
 ) -> Dataset:
     """Open a data set in the layout of clip-retrieval and LAION; reads headers only.
 
@@ -135,6 +161,9 @@ def read_dataset(
     url_column, caption_column : str, optional
         Names of the metadata columns that become ``url`` and ``caption``. By default ``url``
         or ``URL``, and ``caption`` or ``TEXT``; their absence is logged once.
+    modality : str
+        ``image``, or ``text``: then the parts' ``embeddings`` are those of ``text_emb``, and
+        ``img_emb`` is neither needed nor looked at.
 
     Returns
     -------
@@ -157,13 +186,26 @@ def read_dataset(
     folder = Path(path)
     if not os.path.isdir(folder):  # where Path.is_dir would raise, of a name too long, say
         raise InputError(f"{folder}: no such folder.")
-    embedding_paths = find_files(folder / "img_emb", ".npy")
-    metadata_paths = find_files(folder / "metadata", ".parquet")
+    if modality not in ("image", "text"):
+        raise InputError(f"modality: expected image or text, got {modality!r}.")
     text_folder = folder / "text_emb"
-    text_paths = find_files(text_folder, ".npy") if text_folder.is_dir() else None
+    text_paths = None
+    if modality == "text":
+        if not text_folder.is_dir():
+            raise InputError(
+                f"{text_folder}: no such folder. Modality text compares the captions' embeddings, "
+                f"which are expected there, one .npy file for each file of metadata."
+            )
+        embedding_paths = find_files(text_folder, ".npy")
+    else:
+        embedding_paths = find_files(folder / "img_emb", ".npy")
+        text_paths = find_files(text_folder, ".npy") if text_folder.is_dir() else None
+    metadata_paths = find_files(folder / "metadata", ".parquet")
     parts, schemas = scan_parts(metadata_paths, embedding_paths, text_paths)
+    if modality == "text":
+        parts = tuple(replace(part, text_embeddings=part.embeddings) for part in parts)
     columns = unify_columns(parts, schemas, url_column, caption_column)
-    return Dataset(str(folder), parts, columns)
+    return Dataset(str(folder), parts, columns, modality)
 
 
 def _read_metadata_frame(
