@@ -95,8 +95,8 @@ class Dataset:
         """
         if modality == self.modality:
             return self
-        texts = [part.text_embeddings for part in self.parts]
-        if modality != "text" or any(file is None for file in texts):
+        texts = [part.text_embeddings for part in self.parts if part.text_embeddings is not None]
+        if modality != "text" or len(texts) < len(self.parts):
             raise InputError(
                 f"{self.path}: has no {modality} embeddings as it was read, only those of "
                 f"modality {self.modality}. Texts are expected in text_emb/*.npy, one file a part, "

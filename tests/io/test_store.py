@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from dask_dedup.io.store import (
     Stage,
     digest_of,
+    open_once,
     read_json,
     write_aside,
     write_frame,
@@ -276,3 +277,23 @@ def test_stage_record_is_written_after_the_work(tmp_path, log):
     with pytest.raises(RuntimeError):
         run(stage, log, {"bad": -1})
     assert files_under(stage.folder) == ["manifest.json"]
+
+
+def test_open_once_reads_a_file_once_until_it_changes(tmp_path):
+    opened = []
+
+    def load(path):
+        opened.append(path)
+        return (tmp_path / "model").read_text()
+
+    (tmp_path / "model").write_text("one")
+    assert [open_once(load, tmp_path / "model") for _ in range(3)] == ["one"] * 3
+    assert len(opened) == 1
+    with write_aside(tmp_path / "model") as temporary:
+        temporary.write_text("two")
+    assert open_once(load, tmp_path / "model") == "two"
+
+
+def test_open_once_of_a_missing_file_raises(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        open_once(lambda path: open(path).close(), tmp_path / "none")
