@@ -5,7 +5,9 @@ The chain, each function on what the one before returned::
     read_dataset → fit_pca → build_cells → join_cells → spanning_forest → label_components
     → join_clusters
 
-or all of it, with resume, audit and report, by `run`.
+or all of it, with resume, audit and report, by `run`. Beside it, embeddings are made smaller::
+
+    read_dataset → fit_compressor → save_model, compress_dataset
 """
 
 from importlib import import_module
@@ -13,7 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dask_dedup.clusters import join_clusters
+    from dask_dedup.compress.apply import compress_dataset
+    from dask_dedup.compress.base import Compressor, load_model, save_model
     from dask_dedup.compress.fit import fit_pca
+    from dask_dedup.compress.fit_model import fit_compressor
+    from dask_dedup.compress.settings import NetworkSettings
     from dask_dedup.config import Settings, load_settings
     from dask_dedup.errors import (
         CapacityError,
@@ -30,39 +36,51 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "CapacityError": "errors",
+    "Compressor": "compress.base",
     "Dataset": "io.dataset",
     "DedupError": "errors",
     "InputError": "errors",
+    "NetworkSettings": "compress.settings",
     "OutputError": "errors",
     "Settings": "config",
     "SettingsError": "errors",
     "build_cells": "index.build",
+    "compress_dataset": "compress.apply",
+    "fit_compressor": "compress.fit_model",
     "fit_pca": "compress.fit",
     "join_cells": "search.join",
     "join_clusters": "clusters",
     "label_components": "graph.components",
+    "load_model": "compress.base",
     "load_settings": "config",
     "read_dataset": "io.dataset",
     "run": "pipeline",
+    "save_model": "compress.base",
     "spanning_forest": "graph.components",
 }
 
 __all__ = [
     "CapacityError",
+    "Compressor",
     "Dataset",
     "DedupError",
     "InputError",
+    "NetworkSettings",
     "OutputError",
     "Settings",
     "SettingsError",
     "build_cells",
+    "compress_dataset",
+    "fit_compressor",
     "fit_pca",
     "join_cells",
     "join_clusters",
     "label_components",
+    "load_model",
     "load_settings",
     "read_dataset",
     "run",
+    "save_model",
     "spanning_forest",
 ]
 

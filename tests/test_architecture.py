@@ -39,13 +39,17 @@ WITHIN = {
 #: Heavy packages, and the only modules that may import them.
 HEAVY = {
     "faiss": {"index.cells"},
-    "matplotlib": {"report.histogram"},
+    "matplotlib": {"report.histogram", "report.learning_curve"},
     "distributed": {"deploy", "preloaded"},
     "scipy": {"evaluate.audit"},
 }
 KERNELS = [
+    "compress.axes",
+    "compress.losses",
+    "compress.network",
     "compress.pca",
     "compress.sample",
+    "compress.train",
     "compress.vectors",
     "graph.forest",
     "index.assign",

@@ -24,7 +24,15 @@ from dask_dedup.compress.vectors import VectorBlock, prepare_block
 from dask_dedup.errors import InputError
 from dask_dedup.io.store import write_aside
 
-__all__ = ["COORDINATE_ERROR", "PcaModel", "filter_radius", "fit_axes", "load_pca", "save_pca"]
+__all__ = [
+    "COORDINATE_ERROR",
+    "PcaModel",
+    "filter_radius",
+    "fit_axes",
+    "leading_axes",
+    "load_pca",
+    "save_pca",
+]
 
 _KIND = "dask_dedup.pca.2"
 
@@ -147,11 +155,7 @@ def fit_axes(sample: torch.Tensor, dim: int) -> PcaModel:
     for block in sample.split(_GRAM_ROWS):
         centred = (block - mean).float()
         gram += centred.T @ centred
-    # By torch: its threads are the caller's to set, and their number changes the last bits.
-    values, vectors = (side.numpy() for side in torch.linalg.eigh(gram))
-    axes = np.ascontiguousarray(vectors[:, ::-1][:, :kept])
-    total = values.clip(min=0).sum()
-    share = float(values[::-1][:kept].clip(min=0).sum() / total) if total > 0 else 1.0
+    axes, share = leading_axes(gram, kept)
     one = np.ones(kept + 1, np.float32)
     image = PcaModel(mean.numpy(), axes, one, one, share).transform(
         prepare_block(sample.float().numpy())
@@ -159,6 +163,28 @@ def fit_axes(sample: torch.Tensor, dim: int) -> PcaModel:
     centre, spread = image.mean(dim=0), image.std(dim=0, correction=0)
     step = (_GRID_SPREAD / _GRID_STEPS) * spread
     return PcaModel(mean.numpy(), axes, centre.numpy(), step.numpy(), share)
+
+
+def leading_axes(moment: torch.Tensor, kept: int) -> tuple[np.ndarray, float]:
+    """Return the eigenvectors of largest eigenvalue, and these values' share of the trace.
+
+    Parameters
+    ----------
+    moment : float64 tensor, shape (dim, dim)
+        Symmetric, no negative eigenvalue: a covariance, or a sum of squares and products.
+    kept : int
+
+    Returns
+    -------
+    axes : float64 array, shape (dim, kept)
+    share : float
+    """
+    # By torch: its threads are the caller's to set, and their number changes the last bits.
+    values, vectors = (side.numpy() for side in torch.linalg.eigh(moment))
+    axes = np.ascontiguousarray(vectors[:, ::-1][:, :kept])
+    total = values.clip(min=0).sum()
+    share = float(values[::-1][:kept].clip(min=0).sum() / total) if total > 0 else 1.0
+    return axes, share
 
 
 def save_pca(model: PcaModel, path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-__all__ = ["INVALID_REASONS", "VectorBlock", "prepare_block"]
+__all__ = ["INVALID_REASONS", "VectorBlock", "prepare_block", "unit_rows"]
 
 #: What the codes of `VectorBlock.reason` mean; 0 is a usable row.
 INVALID_REASONS = ("", "nan", "infinite", "zero")
@@ -64,6 +64,12 @@ def prepare_block(block: np.ndarray, buffer: torch.Tensor | None = None) -> Vect
         rows[i] = torch.from_numpy(unit)
         lengths[i] = 1.0
     return VectorBlock(rows, lengths, reason)
+
+
+def unit_rows(rows: torch.Tensor) -> torch.Tensor:
+    """Return rows at unit length; a zero row, such as an unusable one's, stays zero."""
+    lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    return rows / lengths.clamp(min=torch.finfo(rows.dtype).tiny)
 
 
 def _examine(values: np.ndarray) -> tuple[np.ndarray, int]:

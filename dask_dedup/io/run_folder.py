@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
@@ -24,12 +24,8 @@ __all__ = ["RunFolder"]
 
 logger = logging.getLogger(__name__)
 
-_STATE = "run.json"
 _TOOL = "dask_dedup"
 _LOCK = ".lock"
-_RESULT_FOLDERS = ("clusters", "forest", "invalid")
-_RESULT_FILES = ("histogram.csv", "histogram.png", "settings.toml", "summary.json")
-_OWN = (*_RESULT_FOLDERS, *_RESULT_FILES, "stages", _STATE)
 
 
 class RunFolder:
@@ -50,7 +46,23 @@ class RunFolder:
     ------
     OutputError
         On entry: the folder holds something else, or another run is writing into it.
+
+    Attributes
+    ----------
+    state_name : str
+        File that tells whose the folder is; other commands' folders have another.
+    result_folders, result_files : tuple of str
+        What is there when a run has finished.
     """
+
+    state_name = "run.json"
+    result_folders: tuple[str, ...] = ("clusters", "forest", "invalid")
+    result_files: tuple[str, ...] = (
+        "histogram.csv",
+        "histogram.png",
+        "settings.toml",
+        "summary.json",
+    )
 
     def __init__(
         self, path: Path, settings: Mapping[str, Any], fingerprint: str, overwrite: bool = False
@@ -61,7 +73,7 @@ class RunFolder:
         self.overwrite = overwrite
         self._lock = FileLock(path / _LOCK, timeout=0)
 
-    def __enter__(self) -> RunFolder:
+    def __enter__(self) -> Self:
         try:
             self._check_content()
             self.path.mkdir(parents=True, exist_ok=True)
@@ -108,7 +120,9 @@ class RunFolder:
         return (
             bool(state.get("finished"))
             and state.get("digest") == self.digest
-            and all((self.path / name).exists() for name in (*_RESULT_FOLDERS, *_RESULT_FILES))
+            and all(
+                (self.path / name).exists() for name in (*self.result_folders, *self.result_files)
+            )
         )
 
     def begin(self) -> None:
@@ -170,7 +184,7 @@ class RunFolder:
             )
 
     def _remove_own(self) -> None:
-        for name in _OWN:
+        for name in (*self.result_folders, *self.result_files, "stages", self.state_name):
             path = self.path / name
             if path.is_dir():
                 shutil.rmtree(path)
@@ -179,14 +193,14 @@ class RunFolder:
 
     def _read_state(self) -> dict[str, Any]:
         """Return what our ``run.json`` says; empty where there is none, or another tool's."""
-        state = read_json(self.path / _STATE)
+        state = read_json(self.path / self.state_name)
         if isinstance(state, dict) and state.get("tool") == _TOOL:
             return state
         return {}
 
     def _write_state(self, finished: bool) -> None:
         write_json(
-            self.path / _STATE,
+            self.path / self.state_name,
             {
                 "tool": _TOOL,
                 "finished": finished,

@@ -1,0 +1,264 @@
+"""`dask-dedup fit-compressor` and `dask-dedup compress`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from dask_dedup.cli.group import configure_logging, main, setting, tell
+from dask_dedup.compress.settings import NetworkSettings, load_network_settings
+from dask_dedup.config import load_settings
+
+__all__ = ["compress", "fit_compressor"]
+
+_INTERRUPTED = 130  # what a shell gives for Ctrl-C
+_MODALITIES = click.Choice(["image", "text", "both"])
+_DEVICES = click.Choice(["auto", "cpu", "cuda"])
+
+
+def _network(flag: str, name: str, kind: Any = None) -> Callable:
+    """Return the option that sets ``name``: text and default are those of the settings."""
+    field = NetworkSettings.model_fields[name]
+    text = f"{field.description} [default: {field.default}]"
+    if kind is bool:
+        return click.option(flag, name, is_flag=True, default=None, help=str(field.description))
+    return click.option(flag, name, type=kind, default=None, help=text)
+
+
+@main.command("fit-compressor", short_help="fit a model that makes embeddings smaller")
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--kind",
+    type=click.Choice(["pca", "mse", "snip"]),
+    default="snip",
+    show_default=True,
+    help="pca: linear; mse: least error of reconstruction; snip: keeps similarities",
+)
+@click.option("--dim", type=int, default=128, show_default=True, help="dimension wanted")
+@click.option(
+    "--modality",
+    type=_MODALITIES,
+    default="image",
+    show_default=True,
+    help="embeddings to fit on: img_emb, text_emb, or both with one model",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="of the fit")
+@click.option("--device", type=_DEVICES, default="auto", show_default=True, help="to train on")
+@_network("--sample-rows", "sample_rows", int)
+@_network("--validation-share", "validation_share", float)
+@_network("--epochs", "epochs", int)
+@_network("--patience", "patience", int)
+@_network("--batch", "batch", int)
+@_network("--lr", "learning_rate", float)
+@_network("--width", "width", int)
+@_network("--depth", "depth", int)
+@_network("--temperature", "temperature", float)
+@_network("--hard", "hard", bool)
+@_network("--clip-weight", "clip_weight", float)
+@_network("--threads", "threads", int)
+@click.option("--overwrite", is_flag=True, help="replace an earlier model")
+@click.option("-v", "--verbose", is_flag=True, help="log what is done and why")
+@click.option("-q", "--quiet", is_flag=True, help="print errors only")
+def fit_compressor(
+    dataset: Path,
+    model: Path,
+    kind: str,
+    dim: int,
+    modality: str,
+    seed: int,
+    device: str,
+    overwrite: bool,
+    verbose: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Fit a compressor on a seeded sample of DATASET and write it to the folder MODEL.
+
+    MODEL gets model.safetensors (tensors, no code), model.json (what they are, how they were
+    fitted), and for networks the learning curve: curve.csv and curve.png.
+
+    Exit codes: 0 done, 2 wrong input or settings, or MODEL exists, 130 interrupted.
+    """
+    console = Console(stderr=True, quiet=quiet)
+    configure_logging(console, verbose, quiet)
+    settings = load_network_settings(options)
+    from dask_dedup.io.dataset import read_dataset
+
+    data = read_dataset(dataset, modality="text" if modality == "text" else "image")
+
+    from dask_dedup.compress import base, fit_model
+    from dask_dedup.progress import choose_progress
+
+    base.check_model_path(model, overwrite)
+    tell(console, f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts, dimension {data.dim}")
+    progress = choose_progress(console)
+    began = time.perf_counter()
+    try:
+        fitted = fit_model.fit_compressor(
+            data,
+            kind,
+            dim,
+            modality=modality,
+            settings=settings,
+            seed=seed,
+            device=device,
+            progress=progress,
+        )
+    except KeyboardInterrupt:
+        console.print("\ninterrupted; nothing was written")
+        os._exit(_INTERRUPTED)  # threads that read the sample may still be at it
+    finally:
+        progress.close()
+    seconds = time.perf_counter() - began
+    base.save_model(fitted, model, overwrite=overwrite)
+    statistics = fitted.facts.statistics
+    if "curve" in statistics:
+        from dask_dedup.report.learning_curve import plot_curve, write_curve_csv
+
+        title = f"{kind}, {data.dim} to {dim} dimensions, {modality}"
+        write_curve_csv(statistics["curve"], model / "curve.csv")
+        plot_curve(statistics["curve"], statistics["best_epoch"], title, model / "curve.png")
+    if not quiet:
+        _print_fit(fitted, model, seconds, Console())
+
+
+@main.command(short_help="make the embeddings of a data set smaller")
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--modality", type=_MODALITIES, help="[default: what MODEL was fitted on]")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float16", "float32"]),
+    default="float16",
+    show_default=True,
+    help="of the values written",
+)
+@click.option("--device", type=_DEVICES, default="cpu", show_default=True, help="to compute on")
+@setting("--workers", "compute.workers", int)
+@setting("--threads", "compute.threads", int)
+@setting("--memory", "compute.memory", str)
+@click.option("--overwrite", is_flag=True, help="begin anew, whatever an earlier one left in OUT")
+@click.option("-v", "--verbose", is_flag=True, help="log what is done and why")
+@click.option("-q", "--quiet", is_flag=True, help="print errors only")
+def compress(
+    dataset: Path,
+    model: Path,
+    out: Path,
+    modality: str | None,
+    dtype: str,
+    device: str,
+    overwrite: bool,
+    verbose: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Compress the embeddings of DATASET with MODEL into OUT, which is a data set again.
+
+    OUT gets img_emb/, text_emb/ or both, with the files' names, metadata/ (linked where the disk
+    allows it), a copy of the model, and summary.json. Rows are at unit length; an unusable one is
+    zero. The same command again continues where it was stopped.
+
+    Exit codes: 0 done, 2 wrong input or settings, or OUT holds something else, 130 interrupted.
+    """
+    console = Console(stderr=True, quiet=quiet)
+    configure_logging(console, verbose, quiet)
+    settings = load_settings(
+        None, {key.replace("__", "."): value for key, value in options.items()}
+    )
+    try:
+        summary = _compress(
+            dataset, model, out, modality, dtype, device, overwrite, settings.compute, console
+        )
+    except KeyboardInterrupt:
+        console.print("\ninterrupted; the same command continues where this stopped")
+        os._exit(_INTERRUPTED)
+    if not quiet:
+        for name, count in summary["zero_rows"].items():
+            tell(Console(), f"{name}: {summary['rows']:,} rows, {count:,} of them without values")
+        tell(Console(), f"compressed data set in {out}")
+
+
+def _compress(
+    dataset: Path,
+    model: Path,
+    out: Path,
+    modality: str | None,
+    dtype: str,
+    device: str,
+    overwrite: bool,
+    compute: Any,
+    console: Console,
+) -> dict[str, Any]:
+    from dask_dedup.compress.apply import compress_dataset
+    from dask_dedup.compress.base import load_model
+    from dask_dedup.deploy import local_cluster
+    from dask_dedup.io.dataset import read_dataset
+    from dask_dedup.progress import choose_progress
+    from dask_dedup.tasks import OnResult
+
+    fitted = load_model(model)
+    modality = modality or fitted.facts.modality
+    data = read_dataset(dataset, modality="text" if modality == "text" else "image")
+    tell(
+        console,
+        f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts; "
+        f"{fitted.kind} from {fitted.dim_in} to {fitted.dim_out} dimensions",
+    )
+    with ExitStack() as stack:
+
+        def execute(tasks: Sequence[Any], on_result: OnResult) -> list[Any]:
+            """Start the workers when it is known that there is work for them."""
+            if not tasks:
+                return []
+            return stack.enter_context(local_cluster(compute, out / "stages" / "dask"))(
+                tasks, on_result
+            )
+
+        progress = choose_progress(console)
+        try:
+            return compress_dataset(
+                data,
+                fitted,
+                out,
+                modality=modality,
+                dtype=dtype,
+                device=device,
+                threads=compute.threads,
+                overwrite=overwrite,
+                execute=execute,
+                progress=progress,
+            )
+        finally:
+            progress.close()
+
+
+def _print_fit(fitted: Any, model: Path, seconds: float, console: Console) -> None:
+    facts, statistics = fitted.facts, fitted.facts.statistics
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column()
+    table.add_row("model", f"{facts.kind}, {facts.dim_in} to {facts.dim_out} dimensions")
+    table.add_row("modality", facts.modality)
+    table.add_row("sampled rows", f"{statistics['sampled_rows']:,} usable ones")
+    if "curve" in statistics:
+        last = len(statistics["curve"]) - 1
+        early = ", stopped early" if statistics["stopped_early"] else ""
+        table.add_row("epochs", f"best {statistics['best_epoch']} of {last}{early}")
+        table.add_row("validation loss", f"{statistics['validation_loss']:.4f}")
+    else:
+        table.add_row("squared length kept", f"{statistics['length_share']:.1%}")
+    table.add_row("time", f"{seconds:.1f} s")
+    console.print()
+    console.print(table)
+    console.print()
+    tell(console, f"model in {model}")

@@ -1,0 +1,103 @@
+"""PCA as a compressor: one linear map, no mean removed.
+
+The mean stays, unlike in the PCA that filters the join's candidates (`compress.pca`): cosines, not
+distances from a mean, are what the compressed rows must keep, and one map has to serve images and
+texts alike, whose means differ. These are the axes that keep most of the rows' squared length, so
+that products of rows, and the cosines with them, change least.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from dask_dedup.compress.base import ModelFacts, check_rows, check_tensors
+from dask_dedup.compress.pca import leading_axes
+from dask_dedup.compress.vectors import prepare_block, unit_rows
+
+__all__ = ["PcaCompressor", "fit_shared_axes"]
+
+_BLOCK_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class PcaCompressor:
+    """A fitted PCA; see `dask_dedup.compress.base.Compressor`.
+
+    Attributes
+    ----------
+    facts : ModelFacts
+    axes : float32 array, shape (dim_in, dim_out)
+        Orthonormal columns, by falling share of the squared length.
+    device : str
+    """
+
+    facts: ModelFacts
+    axes: np.ndarray
+    device: str = "cpu"
+
+    @classmethod
+    def from_tensors(
+        cls, facts: ModelFacts, tensors: Mapping[str, np.ndarray], where: str, device: str = "cpu"
+    ) -> PcaCompressor:
+        """Make the model of a file's tensors, which are checked."""
+        check_tensors(tensors, {"axes": (facts.dim_in, facts.dim_out)}, where)
+        return cls(facts, tensors["axes"], device)
+
+    @property
+    def kind(self) -> str:
+        """``pca``."""
+        return self.facts.kind
+
+    @property
+    def dim_in(self) -> int:
+        """Dimension of the rows that it takes."""
+        return self.facts.dim_in
+
+    @property
+    def dim_out(self) -> int:
+        """Dimension of the rows that it gives."""
+        return self.facts.dim_out
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Return the axes."""
+        return {"axes": self.axes}
+
+    def transform(self, rows: np.ndarray) -> np.ndarray:
+        """Project rows on the axes; at unit length, as every compressor gives them."""
+        check_rows(rows, self.facts)
+        axes = torch.from_numpy(self.axes).to(self.device)
+        out = np.empty((len(rows), self.dim_out), np.float32)
+        for start in range(0, len(rows), _BLOCK_ROWS):
+            block = prepare_block(rows[start : start + _BLOCK_ROWS])
+            image = torch.mm((block.rows / block.lengths[:, None]).to(self.device), axes)
+            out[start : start + len(image)] = unit_rows(image).cpu().numpy()
+        return out
+
+
+def fit_shared_axes(samples: Sequence[np.ndarray], dim: int) -> tuple[np.ndarray, float]:
+    """Find the axes that keep most of the squared length of all samples' rows.
+
+    Parameters
+    ----------
+    samples : sequence of float32 arrays, shape (n, dim_in)
+        Rows at unit length; one array for each modality.
+    dim : int
+        Axes to keep; fewer than ``dim_in``, or as many.
+
+    Returns
+    -------
+    axes : float32 array, shape (dim_in, dim)
+    share : float
+        Of the rows' squared length that the axes keep.
+    """
+    moment = torch.zeros((samples[0].shape[1],) * 2, dtype=torch.float64)
+    for sample in samples:
+        for start in range(0, len(sample), _BLOCK_ROWS):
+            wide = torch.from_numpy(sample[start : start + _BLOCK_ROWS]).double()
+            moment += wide.T @ wide
+    axes, share = leading_axes(moment, dim)
+    return axes.astype(np.float32), share

@@ -1,0 +1,287 @@
+"""One interface for every compressor, and its files: plain tensors and a JSON header.
+
+A model is a folder of two files. ``model.safetensors`` holds tensors, which are data and never
+code; ``model.json`` tells what they are, and the SHA-256 of the tensors' file, so that neither a
+damaged file nor one of another model is taken for this one's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from dask_dedup.errors import InputError, OutputError, SettingsError
+from dask_dedup.io.store import read_json, write_json
+
+__all__ = [
+    "Compressor",
+    "ModelFacts",
+    "check_model_path",
+    "check_rows",
+    "check_tensors",
+    "choose_device",
+    "digest_tensors",
+    "load_model",
+    "save_model",
+]
+
+_FORMAT = "dask_dedup.compressor"
+_FORMAT_VERSION = 1
+_HEADER, _TENSORS = "model.json", "model.safetensors"
+_CLASSES = {
+    "pca": ("dask_dedup.compress.axes", "PcaCompressor"),
+    "mse": ("dask_dedup.compress.network", "NetworkCompressor"),
+    "snip": ("dask_dedup.compress.network", "NetworkCompressor"),
+}
+
+
+class ModelFacts(BaseModel):
+    """What a model's header says of it.
+
+    Attributes
+    ----------
+    kind : str
+        ``pca``, ``mse`` or ``snip``.
+    dim_in, dim_out : int
+        Dimension of the raw and of the compressed rows.
+    modality : str
+        ``image``, ``text`` or ``both``: what it was fitted on and is meant for.
+    seed : int
+    settings : dict
+        Those of `NetworkSettings` it was fitted with.
+    statistics : dict
+        Of the fit: rows, losses, variance; ``curve`` is the learning curve, one dict an epoch.
+    data : dict
+        Path, rows and fingerprint of the data set it was fitted on.
+    versions : dict
+        Of this package, torch and numpy.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["pca", "mse", "snip"]
+    dim_in: int = Field(ge=1)
+    dim_out: int = Field(ge=1)
+    modality: Literal["image", "text", "both"]
+    seed: int
+    settings: dict[str, Any]
+    statistics: dict[str, Any]
+    data: dict[str, Any]
+    versions: dict[str, str]
+
+
+class Compressor(Protocol):
+    """A fitted compressor of any kind."""
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What the header says."""
+
+    @property
+    def kind(self) -> str:
+        """``pca``, ``mse`` or ``snip``."""
+
+    @property
+    def dim_in(self) -> int:
+        """Dimension of the rows that it takes."""
+
+    @property
+    def dim_out(self) -> int:
+        """Dimension of the rows that it gives."""
+
+    def transform(self, rows: np.ndarray) -> np.ndarray:
+        """Compress rows of any length.
+
+        Parameters
+        ----------
+        rows : float16, float32 or float64 array, shape (n, dim_in)
+
+        Returns
+        -------
+        float32 array, shape (n, dim_out)
+            At unit length, so that squared L2 is 2 − 2 cosine; zero where the row is unusable:
+            NaN, infinite or zero.
+        """
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Return the tensors of the model's file."""
+
+
+def choose_device(name: str) -> str:
+    """Return ``cpu`` or ``cuda`` for ``auto``, ``cpu`` or ``cuda``.
+
+    Raises
+    ------
+    SettingsError
+        torch sees no such device.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name not in ("cpu", "cuda"):
+        raise SettingsError(f"device: expected auto, cpu or cuda, got {name!r}.")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise SettingsError("device: torch sees no CUDA device. Use auto or cpu.")
+    return name
+
+
+def check_model_path(path: Path, overwrite: bool) -> None:
+    """Raise OutputError where `save_model` would: call it before the work, not after.
+
+    With ``overwrite`` an earlier model may be there, but nothing else.
+    """
+    if not path.exists():
+        return
+    if not overwrite:
+        raise OutputError(f"{path}: exists. Choose another name, or replace it with --overwrite.")
+    header = read_json(path / _HEADER) if path.is_dir() else None
+    if not isinstance(header, dict) or header.get("format") != _FORMAT:
+        raise OutputError(f"{path}: is no model of this tool; it is not overwritten.")
+
+
+def save_model(model: Compressor, path: Path | str, *, overwrite: bool = False) -> None:
+    """Write a model's folder, complete or not at all.
+
+    Raises
+    ------
+    OutputError
+        The folder exists and ``overwrite`` is false, or it is something else; or it cannot be
+        written.
+    """
+    path = Path(path)
+    check_model_path(path, overwrite)
+    tensors = _pack(model)
+    header = {
+        "format": _FORMAT,
+        "format_version": _FORMAT_VERSION,
+        **model.facts.model_dump(),
+        "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
+    }
+    aside, old = (path.parent / f".unfinished-{uuid.uuid4().hex[:12]}" for _ in range(2))
+    try:
+        aside.mkdir(parents=True)
+        (aside / _TENSORS).write_bytes(tensors)
+        write_json(aside / _HEADER, header)
+        if path.exists():
+            path.rename(old)
+        aside.rename(path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error}).") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def digest_tensors(model: Compressor) -> str:
+    """SHA-256 of a model's tensors as its file has them."""
+    return hashlib.sha256(_pack(model)).hexdigest()
+
+
+def _pack(model: Compressor) -> bytes:
+    return save_tensors({name: np.ascontiguousarray(a) for name, a in model.tensors().items()})
+
+
+def load_model(path: Path | str, *, device: str = "cpu") -> Compressor:
+    """Read a model that `save_model` wrote.
+
+    Parameters
+    ----------
+    path : path
+        The model's folder.
+    device : str
+        Where `transform` computes: ``cpu``, ``cuda`` or ``auto``.
+
+    Raises
+    ------
+    SettingsError
+        torch sees no such device.
+    InputError
+        The folder is missing, damaged, of another format, or its parts do not fit together.
+    """
+    path = Path(path)
+    facts, digest = _read_header(path / _HEADER)
+    where = path / _TENSORS
+    try:
+        content = where.read_bytes()
+    except OSError as error:
+        raise InputError(f"{where}: cannot be read ({error.strerror or error}).") from error
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise InputError(
+            f"{where}: damaged, or of another model: its SHA-256 is not the one that "
+            f"{_HEADER} names. Copy both files again, or fit the model again."
+        )
+    try:
+        tensors = load_tensors(content)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{where}: not a safetensors file ({error}).") from error
+    module, name = _CLASSES[facts.kind]
+    return getattr(import_module(module), name).from_tensors(
+        facts, tensors, str(where), choose_device(device)
+    )
+
+
+def check_tensors(
+    tensors: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], where: str
+) -> None:
+    """Raise InputError unless the tensors are those of a model: names, shapes, finite values."""
+    if set(tensors) != set(shapes):
+        raise InputError(
+            f"{where}: expected the tensors {', '.join(sorted(shapes))}, "
+            f"got {', '.join(sorted(tensors)) or 'none'}."
+        )
+    for name, shape in shapes.items():
+        found = tensors[name]
+        if found.shape != shape or found.dtype != np.float32:
+            raise InputError(
+                f"{where}: expected {name} to be float32 of shape {shape}, "
+                f"got {found.dtype} of shape {found.shape}."
+            )
+        if not np.isfinite(found).all():
+            raise InputError(f"{where}: {name} holds values that are NaN or infinite.")
+
+
+def check_rows(rows: np.ndarray, facts: ModelFacts) -> None:
+    """Raise InputError unless rows are what a model takes."""
+    if rows.ndim != 2 or rows.shape[1] != facts.dim_in or rows.dtype.kind != "f":
+        raise InputError(
+            f"expected rows of floating point, shape (n, {facts.dim_in}), which is what the "
+            f"{facts.kind} model was fitted on; got {rows.dtype} of shape {rows.shape}."
+        )
+
+
+def _read_header(path: Path) -> tuple[ModelFacts, str]:
+    if not os.path.isfile(path):
+        raise InputError(
+            f"{path}: no such file. A model is a folder with {_HEADER} and {_TENSORS}, as "
+            f"`dask-dedup fit-compressor` writes it."
+        )
+    header = read_json(path)
+    if not isinstance(header, dict) or header.get("format") != _FORMAT:
+        raise InputError(f"{path}: not the header of a compressor (JSON, format {_FORMAT}).")
+    content = dict(header)
+    content.pop("format")
+    version = content.pop("format_version", None)
+    if version != _FORMAT_VERSION:
+        raise InputError(
+            f"{path}: format version {version}; this release reads version {_FORMAT_VERSION}."
+        )
+    digest = content.pop("tensors_sha256", None)
+    try:
+        return ModelFacts.model_validate(content), str(digest)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
+        )
+        raise InputError(f"{path}: damaged header ({problems}).") from error
