@@ -61,6 +61,7 @@ def _network(flag: str, name: str, kind: Any = None) -> Callable:
 @_network("--lr", "learning_rate", float)
 @_network("--width", "width", int)
 @_network("--depth", "depth", int)
+@_network("--start", "start", click.Choice(["pca", "random"]))
 @_network("--temperature", "temperature", float)
 @_network("--hard", "hard", bool)
 @_network("--clip-weight", "clip_weight", float)

@@ -78,7 +78,9 @@ class PcaCompressor:
         return out
 
 
-def fit_shared_axes(samples: Sequence[np.ndarray], dim: int) -> tuple[np.ndarray, float]:
+def fit_shared_axes(
+    samples: Sequence[np.ndarray], dim: int, left_out: np.ndarray | None = None
+) -> tuple[np.ndarray, float]:
     """Find the axes that keep most of the squared length of all samples' rows.
 
     Parameters
@@ -87,6 +89,8 @@ def fit_shared_axes(samples: Sequence[np.ndarray], dim: int) -> tuple[np.ndarray
         Rows at unit length; one array for each modality.
     dim : int
         Axes to keep; fewer than ``dim_in``, or as many.
+    left_out : bool array, shape (n,), optional
+        Rows that play no part.
 
     Returns
     -------
@@ -97,7 +101,10 @@ def fit_shared_axes(samples: Sequence[np.ndarray], dim: int) -> tuple[np.ndarray
     moment = torch.zeros((samples[0].shape[1],) * 2, dtype=torch.float64)
     for sample in samples:
         for start in range(0, len(sample), _BLOCK_ROWS):
-            wide = torch.from_numpy(sample[start : start + _BLOCK_ROWS]).double()
+            block = sample[start : start + _BLOCK_ROWS]
+            if left_out is not None:
+                block = block[~left_out[start : start + _BLOCK_ROWS]]
+            wide = torch.from_numpy(block).double()
             moment += wide.T @ wide
     axes, share = leading_axes(moment, dim)
     return axes.astype(np.float32), share

@@ -7,7 +7,7 @@ settings it was trained with.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -39,7 +39,7 @@ class NetworkSettings(BaseModel):
     batch: Annotated[int, Field(ge=2)] = 512
     """rows of one training step: for snip the subset among which neighbours are sought"""
 
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 4e-3
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 2e-3
     """of AdamW, at the start; falls to zero along half a cosine"""
 
     width: Annotated[int, Field(ge=1)] = 512
@@ -47,6 +47,9 @@ class NetworkSettings(BaseModel):
 
     depth: Annotated[int, Field(ge=1, le=16)] = 2
     """linear layers of the encoder, GELU between them; 1 is a linear map"""
+
+    start: Literal["pca", "random"] = "pca"
+    """pca: a linear map beside the layers, which starts as the PCA's axes; random: layers alone"""
 
     temperature: Annotated[float, Field(ge=1e-3, le=10)] = 0.05
     """of the similarities in the losses of snip"""

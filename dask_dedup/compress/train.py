@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
 
+from dask_dedup.compress.axes import fit_shared_axes
 from dask_dedup.compress.losses import clip_loss, mse_loss, snip_hard_loss, snip_soft_loss
-from dask_dedup.compress.network import build_network, encode
+from dask_dedup.compress.network import Network, build_network
 from dask_dedup.compress.settings import NetworkSettings
+from dask_dedup.compress.vectors import unit_rows
 from dask_dedup.errors import SettingsError
 
 __all__ = ["Trained", "train_network"]
@@ -32,7 +33,7 @@ class Trained(NamedTuple):
 
     Attributes
     ----------
-    network : nn.Sequential
+    network : Network
         On the device it was trained on.
     statistics : dict
         ``best_epoch``, ``validation_loss`` (at it), ``stopped_early``, ``curve``: for each epoch
@@ -40,7 +41,7 @@ class Trained(NamedTuple):
         ``validation_loss``. Epoch 0 is the network before training.
     """
 
-    network: nn.Sequential
+    network: Network
     statistics: dict[str, Any]
 
 
@@ -106,9 +107,16 @@ class _Trainer:
         self.validation = self.validation[torch.randperm(len(self.validation))]
         self.kind, self.settings, self.device = kind, settings, device
         dim_in = samples[0].shape[1]
-        shape = settings.width, settings.depth
-        self.network = build_network(dim_in, dim, *shape).to(device)
-        self.decoder = build_network(dim, dim_in, *shape).to(device) if kind == "mse" else None
+        self.network = build_network(dim_in, dim, settings)
+        self.decoder = build_network(dim, dim_in, settings) if kind == "mse" else None
+        if settings.start == "pca":
+            axes, _ = fit_shared_axes(samples, dim, held_out)
+            self.network.start_from(axes)
+            if self.decoder is not None:
+                self.decoder.start_from(axes.T)
+        for module in (self.network, self.decoder):
+            if module is not None:
+                module.to(device)
         parameters = [*self.network.parameters()]
         if self.decoder is not None:
             parameters += self.decoder.parameters()
@@ -186,10 +194,11 @@ class _Trainer:
     def loss(self, chosen: torch.Tensor) -> torch.Tensor:
         """Return the loss of some rows, in all modalities."""
         raw = torch.cat([sample[chosen] for sample in self.samples]).to(self.device)
-        code = encode(self.network, raw)
+        image = self.network(raw)
+        code = unit_rows(image)
         temperature = self.settings.temperature
         if self.decoder is not None:
-            loss = mse_loss(self.decoder(code * math.sqrt(code.shape[1])), raw)
+            loss = mse_loss(self.decoder(image), raw)  # which may use the length
         else:
             measure = snip_hard_loss if self.settings.hard else snip_soft_loss
             loss = measure(raw, code, temperature)
