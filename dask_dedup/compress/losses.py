@@ -8,10 +8,25 @@ nats where they are entropies.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch.nn.functional import cross_entropy, log_softmax
 
-__all__ = ["clip_loss", "mse_loss", "snip_hard_loss", "snip_soft_loss"]
+__all__ = ["Side", "clip_loss", "mse_loss", "snip_hard_loss", "snip_soft_loss"]
+
+
+class Side(NamedTuple):
+    """The rows of a subset in one modality.
+
+    Attributes
+    ----------
+    raw : float tensor, shape (n, dim)
+    compressed : float tensor, shape (n, kept)
+    """
+
+    raw: torch.Tensor
+    compressed: torch.Tensor
 
 
 def mse_loss(reconstructed: torch.Tensor, raw: torch.Tensor) -> torch.Tensor:
@@ -26,41 +41,46 @@ def mse_loss(reconstructed: torch.Tensor, raw: torch.Tensor) -> torch.Tensor:
     return (reconstructed - raw).square().sum(dim=1).mean()
 
 
-def snip_soft_loss(raw: torch.Tensor, compressed: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Divergence between each row's neighbourhoods in the subset, raw and compressed.
+def snip_soft_loss(query: Side, key: Side, temperature: float) -> torch.Tensor:
+    """Divergence between each query's neighbourhoods among the keys, raw and compressed.
 
-    ``p_ij = softmax_j(x_i·x_j / τ)`` over the other rows j of the subset, x raw, and ``q_ij`` the
-    same of the compressed rows: mean over i of ``Σ_j p_ij log(p_ij / q_ij)``. Ours. It is zero
-    where the compression keeps all similarities up to a constant for each row.
+    ``p_ij = softmax_j(x_i·y_j / τ)`` over the keys j, raw, and ``q_ij`` the same of the compressed
+    rows: mean over i of ``Σ_j p_ij log(p_ij / q_ij)``. Ours. It is zero where the compression
+    keeps all similarities up to a constant for each query.
 
     Parameters
     ----------
-    raw : float tensor, shape (n, dim)
-    compressed : float tensor, shape (n, kept)
+    query, key : Side
+        The same object for one modality with itself: then a row is not its own neighbour. Images
+        and texts are compared by a call of their own, since two images are nearer to each other
+        than an image to its text in CLIP's spaces: in one softmax over both, texts would count
+        for nothing.
     temperature : float
-        τ, of both.
+        τ, of both softmaxes.
     """
-    if len(raw) < 2:
-        return compressed.sum() * 0.0  # no other row, nothing to keep
-    log_target = log_softmax(_others(raw) / temperature, dim=1)
-    log_kept = log_softmax(_others(compressed) / temperature, dim=1)
+    raw, kept = _products(query, key)
+    if not raw.shape[1]:
+        return query.compressed.sum() * 0.0  # no other row, nothing to keep
+    log_target = log_softmax(raw / temperature, dim=1)
+    log_kept = log_softmax(kept / temperature, dim=1)
     return (log_target.exp() * (log_target - log_kept)).sum(dim=1).mean()
 
 
-def snip_hard_loss(raw: torch.Tensor, compressed: torch.Tensor, temperature: float) -> torch.Tensor:
-    """InfoNCE whose positive is the row's nearest neighbour in the raw space, inside the subset.
+def snip_hard_loss(query: Side, key: Side, temperature: float) -> torch.Tensor:
+    """InfoNCE whose positive is the query's nearest key in the raw space.
 
-    ``−log q_i,nn(i)`` with ``q_ij = softmax_j(y_i·y_j / τ)`` over the other rows j, y compressed,
-    and ``nn(i) = argmax_j x_i·x_j``, x raw. Mean over i. Ours.
+    ``−log q_i,nn(i)`` with ``q_ij`` as in `snip_soft_loss` and ``nn(i) = argmax_j x_i·y_j``, raw.
+    Mean over i. Ours.
 
     Parameters
     ----------
-    raw, compressed, temperature
+    query, key, temperature
         As `snip_soft_loss` takes them.
     """
-    if len(raw) < 2:
-        return compressed.sum() * 0.0
-    return cross_entropy(_others(compressed) / temperature, _others(raw).argmax(dim=1))
+    raw, kept = _products(query, key)
+    if not raw.shape[1]:
+        return query.compressed.sum() * 0.0
+    return cross_entropy(kept / temperature, raw.argmax(dim=1))
 
 
 def clip_loss(images: torch.Tensor, texts: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -79,9 +99,16 @@ def clip_loss(images: torch.Tensor, texts: torch.Tensor, temperature: float) -> 
     return (cross_entropy(scores, target) + cross_entropy(scores.T, target)) / 2
 
 
-def _others(rows: torch.Tensor) -> torch.Tensor:
-    """Return each row's products with the other rows: shape (n, n - 1), in their order."""
-    n = len(rows)
-    products = rows @ rows.T
-    # Without its diagonal a matrix is n - 1 lines of n + 1 values, of which the first is dropped.
+def _products(query: Side, key: Side) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the products of queries and keys, raw and compressed; a row's own ones left out."""
+    products = query.raw @ key.raw.T, query.compressed @ key.compressed.T
+    return products if query is not key else (_without_own(products[0]), _without_own(products[1]))
+
+
+def _without_own(products: torch.Tensor) -> torch.Tensor:
+    """Return a square matrix without its diagonal: shape (n, n - 1), in the order of columns."""
+    n = len(products)
+    if n == 1:
+        return products[:, :0]
+    # Without its first value, the matrix is n - 1 lines of n values and one of the diagonal.
     return products.flatten()[1:].view(n - 1, n + 1)[:, :-1].reshape(n, n - 1)

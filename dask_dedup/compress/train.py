@@ -3,7 +3,8 @@
 1. Rows (of each modality) are split into training and validation rows by the caller.
 2. An epoch goes over the training rows once, in a new order, in batches; a last, smaller batch is
    left out, unless it is the only one. With two modalities a batch holds the rows' images and
-   their texts, through the one encoder: the subset of SNIP.
+   their texts, through the one encoder: the subset of SNIP, whose loss is the mean of four, from
+   images or texts to images or texts.
 3. The validation loss is taken over fixed batches of the same size after each epoch. The weights
    of the best epoch are kept; after ``patience`` epochs without a better one training stops.
 """
@@ -13,13 +14,14 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from dask_dedup.compress.axes import fit_shared_axes
-from dask_dedup.compress.losses import clip_loss, mse_loss, snip_hard_loss, snip_soft_loss
+from dask_dedup.compress.losses import Side, clip_loss, mse_loss, snip_hard_loss, snip_soft_loss
 from dask_dedup.compress.network import Network, build_network
 from dask_dedup.compress.settings import NetworkSettings
 from dask_dedup.compress.vectors import unit_rows
@@ -194,15 +196,19 @@ class _Trainer:
     def loss(self, chosen: torch.Tensor) -> torch.Tensor:
         """Return the loss of some rows, in all modalities."""
         raw = torch.cat([sample[chosen] for sample in self.samples]).to(self.device)
-        image = self.network(raw)
-        code = unit_rows(image)
-        temperature = self.settings.temperature
+        code = unit_rows(self.network(raw))
         if self.decoder is not None:
-            loss = mse_loss(self.decoder(image), raw)  # which may use the length
-        else:
+            # From the unit row, which is all that is kept: with a length of its own at hand, the
+            # code's angles are left to chance, and neighbours with them.
+            loss = mse_loss(self.decoder(code), raw)
+        count, temperature = len(chosen), self.settings.temperature
+        sides = [Side(*pair) for pair in zip(raw.split(count), code.split(count), strict=True)]
+        if self.decoder is None:
             measure = snip_hard_loss if self.settings.hard else snip_soft_loss
-            loss = measure(raw, code, temperature)
+            losses = [measure(*sides_of_two, temperature) for sides_of_two in product(sides, sides)]
+            loss = torch.stack(losses).mean()
         if self.settings.clip_weight:
-            pairs = clip_loss(code[: len(chosen)], code[len(chosen) :], temperature)
-            loss = loss + self.settings.clip_weight * pairs
+            images, texts = sides
+            contrast = clip_loss(images.compressed, texts.compressed, temperature)
+            loss = loss + self.settings.clip_weight * contrast
         return loss
