@@ -219,12 +219,12 @@ def _open_model(path: str, device: str) -> Compressor:
     return open_once(load, Path(path) / "model.safetensors")
 
 
-def _load_on_cpu(path: str) -> Compressor:
-    return load_model(Path(path).parent, device="cpu")
+def _load_on_cpu(path: Path) -> Compressor:
+    return load_model(path.parent, device="cpu")
 
 
-def _load_on_cuda(path: str) -> Compressor:
-    return load_model(Path(path).parent, device="cuda")
+def _load_on_cuda(path: Path) -> Compressor:
+    return load_model(path.parent, device="cuda")
 
 
 def _link(source: str, target: Path) -> None:
