@@ -111,7 +111,7 @@ def test_compress_with_workers_then_again_then_otherwise(tmp_path, data, rows):
     assert "finished before with these settings; nothing to do" in result.output
     result = command(*arguments, "--dtype", "float32")
     assert result.exit_code == 2
-    assert "with another model or with other settings" in result.output
+    assert "by another model, with other settings" in result.output
 
 
 def test_compress_with_a_damaged_model_is_refused(tmp_path, data):

@@ -167,7 +167,8 @@ def compress(
 
     OUT gets img_emb/, text_emb/ or both, with the files' names, metadata/ (linked where the disk
     allows it), a copy of the model, and summary.json. Rows are at unit length; an unusable one is
-    zero. The same command again continues where it was stopped.
+    zero. Cosines, and the thresholds of `run` with them, are then those of the compressed rows.
+    The same command again continues where it was stopped.
 
     Exit codes: 0 done, 2 wrong input or settings, or OUT holds something else, 130 interrupted.
     """

@@ -53,8 +53,9 @@ class CompressFolder(RunFolder):
         state = self._read_state()
         if state and state.get("digest") != self.digest:
             raise OutputError(
-                f"{self.path}: was compressed from another data set, with another model or with "
-                f"other settings. Choose another folder, or begin anew with --overwrite."
+                f"{self.path}: was compressed from another data set, by another model, with other "
+                f"settings or by another version. Choose another folder, or begin anew with "
+                f"--overwrite."
             )
 
     def _remove_own(self) -> None:

@@ -3,12 +3,13 @@
 The mean stays, unlike in the PCA that filters the join's candidates (`compress.pca`): cosines, not
 distances from a mean, are what the compressed rows must keep, and one map has to serve images and
 texts alike, whose means differ. These are the axes that keep most of the rows' squared length, so
-that products of rows, and the cosines with them, change least.
+that products of rows, and the cosines with them, change least. For images and texts together they
+are the images' axes: what an image has no part in changes no product with an image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from dask_dedup.compress.base import ModelFacts, check_rows, check_tensors
 from dask_dedup.compress.pca import leading_axes
 from dask_dedup.compress.vectors import prepare_block, unit_rows
 
-__all__ = ["PcaCompressor", "fit_shared_axes"]
+__all__ = ["PcaCompressor", "fit_uncentred_axes"]
 
 _BLOCK_ROWS = 8192
 
@@ -78,15 +79,15 @@ class PcaCompressor:
         return out
 
 
-def fit_shared_axes(
-    samples: Sequence[np.ndarray], dim: int, left_out: np.ndarray | None = None
+def fit_uncentred_axes(
+    sample: np.ndarray, dim: int, left_out: np.ndarray | None = None
 ) -> tuple[np.ndarray, float]:
-    """Find the axes that keep most of the squared length of all samples' rows.
+    """Find the axes that keep most of the rows' squared length.
 
     Parameters
     ----------
-    samples : sequence of float32 arrays, shape (n, dim_in)
-        Rows at unit length; one array for each modality.
+    sample : float32 array, shape (n, dim_in)
+        Rows at unit length.
     dim : int
         Axes to keep; fewer than ``dim_in``, or as many.
     left_out : bool array, shape (n,), optional
@@ -98,13 +99,12 @@ def fit_shared_axes(
     share : float
         Of the rows' squared length that the axes keep.
     """
-    moment = torch.zeros((samples[0].shape[1],) * 2, dtype=torch.float64)
-    for sample in samples:
-        for start in range(0, len(sample), _BLOCK_ROWS):
-            block = sample[start : start + _BLOCK_ROWS]
-            if left_out is not None:
-                block = block[~left_out[start : start + _BLOCK_ROWS]]
-            wide = torch.from_numpy(block).double()
-            moment += wide.T @ wide
+    moment = torch.zeros((sample.shape[1],) * 2, dtype=torch.float64)
+    for start in range(0, len(sample), _BLOCK_ROWS):
+        block = sample[start : start + _BLOCK_ROWS]
+        if left_out is not None:
+            block = block[~left_out[start : start + _BLOCK_ROWS]]
+        wide = torch.from_numpy(block).double()
+        moment += wide.T @ wide
     axes, share = leading_axes(moment, dim)
     return axes.astype(np.float32), share

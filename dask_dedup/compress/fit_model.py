@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from dask.delayed import delayed
 
-from dask_dedup.compress.axes import PcaCompressor, fit_shared_axes
+from dask_dedup.compress.axes import PcaCompressor, fit_uncentred_axes
 from dask_dedup.compress.base import Compressor, ModelFacts, choose_device
 from dask_dedup.compress.network import NetworkCompressor
 from dask_dedup.compress.sample import hash_rows, sample_row_ids, split_by_part
@@ -61,7 +61,8 @@ def fit_compressor(
     dim : int
         Dimension of the compressed rows; at most that of the embeddings.
     modality : str
-        ``image``, ``text``, or ``both``: one model for images and texts, fitted on both.
+        ``image``, ``text``, or ``both``: one model for images and texts. Networks are trained on
+        both; a PCA, and the one they start from, has the images' axes.
     settings : NetworkSettings, optional
     seed : int
     device : str
@@ -123,7 +124,7 @@ def fit_compressor(
 
     if kind == "pca":
         progress.start("fit", len(row_ids))
-        axes, share = _with_threads(settings.threads, samples, dim)
+        axes, share = _with_threads(settings.threads, samples[0], dim)
         progress.advance(len(row_ids))
         progress.finish()
         statistics["length_share"] = share
@@ -227,12 +228,10 @@ def _split(row_ids: np.ndarray, share: float, seed: int) -> np.ndarray:
     return held_out
 
 
-def _with_threads(
-    threads: int, samples: Sequence[np.ndarray], dim: int
-) -> tuple[np.ndarray, float]:
+def _with_threads(threads: int, sample: np.ndarray, dim: int) -> tuple[np.ndarray, float]:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        return fit_shared_axes(samples, dim)
+        return fit_uncentred_axes(sample, dim)
     finally:
         torch.set_num_threads(before)

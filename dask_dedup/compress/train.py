@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from dask_dedup.compress.axes import fit_shared_axes
+from dask_dedup.compress.axes import fit_uncentred_axes
 from dask_dedup.compress.losses import Side, clip_loss, mse_loss, snip_hard_loss, snip_soft_loss
 from dask_dedup.compress.network import Network, build_network
 from dask_dedup.compress.settings import NetworkSettings
@@ -112,7 +112,7 @@ class _Trainer:
         self.network = build_network(dim_in, dim, settings)
         self.decoder = build_network(dim, dim_in, settings) if kind == "mse" else None
         if settings.start == "pca":
-            axes, _ = fit_shared_axes(samples, dim, held_out)
+            axes, _ = fit_uncentred_axes(samples[0], dim, held_out)
             self.network.start_from(axes)
             if self.decoder is not None:
                 self.decoder.start_from(axes.T)

@@ -26,7 +26,7 @@ from dask_dedup import Dataset, NetworkSettings, fit_compressor, read_dataset
 from dask_dedup.io.parts import gather_by_row
 
 METHODS = {
-    "PCA (shared, uncentred)": ("pca", {}),
+    "PCA (images' axes, uncentred)": ("pca", {}),
     "MSE": ("mse", {}),
     "SNIP hard": ("snip", {"hard": True}),
     "SNIP soft": ("snip", {}),

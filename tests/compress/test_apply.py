@@ -156,7 +156,7 @@ def test_compress_dataset_with_other_settings_is_refused(tmp_path, data, model):
         {"model": other},
         {"model": same_facts},
     ):
-        with pytest.raises(OutputError, match="with another model or with other settings"):
+        with pytest.raises(OutputError, match="by another model, with other settings"):
             compress_dataset(data, **{"model": model, "out": out, **arguments})
     compress_dataset(data, model, out, modality="image", overwrite=True)
     assert names(out) == ["compress.json", "img_emb", "metadata", "model", "summary.json"]

@@ -71,11 +71,11 @@ def test_fit_compressor_learns_from_the_sample_alone(both, rows, monkeypatch):
     """The rows of smallest hash, of both modalities, at unit length; never simply the first."""
     given = {}
 
-    def remember(samples, dim, left_out=None):
+    def remember(samples, *_, **__):
         given["samples"] = samples
-        return np.eye(10, dim, dtype="f4"), 1.0
+        raise LookupError  # nothing is to be trained
 
-    monkeypatch.setattr(fit_model, "fit_shared_axes", remember)
+    monkeypatch.setattr(fit_model, "train_network", remember)
     monkeypatch.setattr(fit_model, "_WAVE_BYTES", 2000)
     waves = []
 
@@ -83,7 +83,8 @@ def test_fit_compressor_learns_from_the_sample_alone(both, rows, monkeypatch):
         waves.append(len(tasks))
         return compute_tasks(tasks, on_result)
 
-    fit_compressor(both, "pca", 4, modality="both", settings=QUICK, seed=5, execute=execute)
+    with pytest.raises(LookupError):
+        fit_compressor(both, "mse", 4, modality="both", settings=QUICK, seed=5, execute=execute)
     chosen = sample_row_ids(300, 150, 5, 5)
     assert chosen.max() > 250
     for sample, array in zip(given["samples"], rows, strict=True):
@@ -102,6 +103,13 @@ def test_fit_compressor_of_one_modality_reads_that_one(both, rows, modality):
     np.testing.assert_allclose(np.abs(np.sum(model.axes.T * vectors, axis=1)), 1, atol=1e-4)
     assert model.facts.modality == modality
     assert model.facts.data["fingerprint"] == both.fingerprint
+
+
+def test_fit_compressor_pca_of_both_has_the_images_axes(both):
+    models = [
+        fit_compressor(both, "pca", 4, modality=name, settings=QUICK) for name in ("both", "image")
+    ]
+    assert digest_tensors(models[0]) == digest_tensors(models[1])
 
 
 def test_fit_compressor_leaves_out_rows_unusable_in_either_modality(tmp_path, write_dataset, rows):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dask_dedup.compress.axes import fit_shared_axes
+from dask_dedup.compress.axes import fit_uncentred_axes
 from dask_dedup.compress.losses import mse_loss
 from dask_dedup.compress.settings import NetworkSettings
 from dask_dedup.compress.train import train_network
@@ -73,7 +73,7 @@ def test_train_network_learns(samples, held_out, kind, start):
 def test_train_network_starts_as_the_pca(samples, held_out):
     """Before training MSE's validation loss is that of the training rows' axes, there and back."""
     statistics = train(samples, held_out, "mse", epochs=1).statistics
-    axes, _ = fit_shared_axes(samples, 5, held_out)
+    axes, _ = fit_uncentred_axes(samples[0], 5, held_out)
     rows = np.concatenate([sample[held_out] for sample in samples])
     there_and_back = unit(rows @ axes) @ axes.T
     expected = mse_loss(torch.from_numpy(there_and_back), torch.from_numpy(rows))
