@@ -58,6 +58,9 @@ KERNELS = [
     "index.cells",
     "search.sign_filter",
     "compress.verify",
+    "evaluate.ranks",
+    "evaluate.retrieval",
+    "evaluate.zeroshot",
 ]
 
 
