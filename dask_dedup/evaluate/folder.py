@@ -1,0 +1,158 @@
+"""The output folder of an evaluation: whose it is, finished or not, and never anything else's."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from dask.delayed import Delayed
+from filelock import FileLock, Timeout
+
+from dask_dedup.errors import InputError, OutputError
+from dask_dedup.io.dataset import Dataset
+from dask_dedup.io.parts import Part
+from dask_dedup.io.store import MANIFEST, Stage, read_json
+
+__all__ = ["is_finished", "one_by_one", "open_folder", "view_parts"]
+
+_LOCK = ".lock"
+
+
+@contextmanager
+def open_folder(
+    path: Path, kind: str, settings: Mapping[str, Any], overwrite: bool = False
+) -> Iterator[Stage]:
+    """Lock an output folder and give it as a stage.
+
+    What an earlier call with the same settings left is kept: it is the cache.
+
+    Parameters
+    ----------
+    path : Path
+        Made if it is missing.
+    kind : str
+        What the folder holds: "truth", "pareto".
+    settings : mapping
+        Everything the content depends on, the input's fingerprint included; JSON.
+    overwrite : bool
+        Begin anew where an earlier evaluation of this kind had other settings, or finished.
+
+    Raises
+    ------
+    OutputError
+        The folder holds something else, or the same of other settings or another input; it is in
+        use; or it cannot be written.
+    """
+    stage = Stage(path, {"kind": kind, **settings, "version": version("dask_dedup")})
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{path}: is a file; the output needs a folder.")
+    lock = FileLock(path / _LOCK, timeout=0)
+    try:
+        made = not path.is_dir()
+        _check_content(stage, kind, overwrite)
+        path.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise OutputError(
+            f"{path}: another evaluation is writing into this folder. Wait for it to end, or "
+            f"choose another folder."
+        ) from error
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error}).") from error
+    try:
+        if overwrite:
+            _empty(path)
+        yield stage
+    except BaseException:
+        if made and not (path / MANIFEST).exists():
+            shutil.rmtree(path, ignore_errors=True)  # nothing was begun: leave nothing
+        raise
+    finally:
+        (path / _LOCK).unlink(missing_ok=True)
+        lock.release()
+
+
+def is_finished(stage: Stage) -> bool:
+    """Return whether the stage's folder holds the finished result of its very settings."""
+    manifest = read_json(stage.folder / MANIFEST) or {}
+    return bool(manifest.get("finished")) and manifest.get("digest") == stage.digest
+
+
+def one_by_one(tasks: Sequence[Delayed], on_result: Callable[[Any], None]) -> list[Any]:
+    """Compute tasks in this process, one after the other: an `Execute` for what is timed."""
+    results = []
+    for task in tasks:
+        results.append(task.compute(scheduler="synchronous"))
+        on_result(results[-1])
+    return results
+
+
+def view_parts(dataset: Dataset, modality: str) -> tuple[Part, ...]:
+    """Return the filled parts with the embeddings of a modality as those that are compared.
+
+    Parameters
+    ----------
+    modality : str
+        ``image`` or ``text``.
+
+    Raises
+    ------
+    InputError
+        The data set has no such embeddings.
+    """
+    if modality == "image":
+        return dataset.filled_parts
+    texts = [part.text_embeddings for part in dataset.filled_parts]
+    if modality != "text" or any(text is None for text in texts):
+        raise InputError(
+            f"{dataset.path}: has no {modality} embeddings. Texts are expected in "
+            f"text_emb/*.npy, one file for each file of metadata."
+        )
+    return tuple(
+        replace(part, embeddings=text)
+        for part, text in zip(dataset.filled_parts, texts, strict=True)
+        if text is not None
+    )
+
+
+def _check_content(stage: Stage, kind: str, overwrite: bool) -> None:
+    """Raise OutputError unless the folder is missing, empty, or of this stage."""
+    path = stage.folder
+    if not path.is_dir():
+        return
+    manifest = read_json(path / MANIFEST)
+    settings = manifest.get("settings") if isinstance(manifest, dict) else None
+    if not isinstance(settings, dict) or settings.get("kind") != kind:
+        foreign = sorted(p.name for p in path.iterdir() if p.name != _LOCK)
+        if foreign:
+            raise OutputError(
+                f"{path}: holds files of something else ({', '.join(foreign[:3])}"
+                f"{', …' if len(foreign) > 3 else ''}). Choose an empty folder or a new one."
+            )
+        return
+    if overwrite or (isinstance(manifest, dict) and manifest.get("digest") == stage.digest):
+        return
+    changed = [
+        f"{key} ({settings.get(key)} → {stage.settings.get(key)})"
+        for key in sorted({*settings, *stage.settings})
+        if settings.get(key) != stage.settings.get(key)
+    ]
+    raise OutputError(
+        f"{path}: holds the {kind} of another input or other settings: {', '.join(changed)}. "
+        f"Choose another folder, or begin anew with --overwrite."
+    )
+
+
+def _empty(path: Path) -> None:
+    for entry in path.iterdir():
+        if entry.name == _LOCK:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
