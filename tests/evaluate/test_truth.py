@@ -175,7 +175,7 @@ def test_find_truth_refuses_what_belongs_to_others(tmp_path, write_dataset):
 def test_find_truth_refuses_more_pairs_than_it_can_hold(tmp_path, write_dataset, monkeypatch):
     monkeypatch.setattr(exact, "_MOST_PAIRS", 100)
     data = read_dataset(write_dataset(tmp_path / "data", [clumps()]))
-    with pytest.raises(CapacityError, match="more than 100 pairs at cosine 0.2 or above"):
+    with pytest.raises(CapacityError, match=r"more than 100 pairs at cosine 0\.2 or above"):
         find_truth(data, tmp_path / "t", TruthSettings(queries=None, k=0, threshold=0.2))
 
 
