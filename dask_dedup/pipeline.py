@@ -132,6 +132,7 @@ def run_stages(
         **counts,
         "threshold": settings.clusters.threshold,
         "search_threshold": settings.search_threshold,
+        "modality": settings.read.modality,
         "finder": "join",
         "stages": job.times,
         "wall_seconds": round(time.perf_counter() - began, 3),
