@@ -250,12 +250,12 @@ def plan_layout(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
 def count_groups(work: Workload) -> int:
     """Return the number of join tasks, as `dask_dedup.search.join.plan_groups` cuts them.
 
-    A task takes N v / 128 records, at least 16,384 and at most 2^20, and 1/128 of all products, at
+    A task takes N v / 64 records, at least 16,384 and at most 2^20, and 1/64 of all products, at
     least 32,768^2; at most as many tasks as cells.
     """
-    per_group = min(max(work.records // 128, 16_384), 1 << 20)
+    per_group = min(max(work.records // 64, 16_384), 1 << 20)
     products = work.records * work.records / work.cells * (1 + CELL_SPREAD)
-    cost_per_group = max(products / 128, float(TILE_ROWS) ** 2)
+    cost_per_group = max(products / 64, float(TILE_ROWS) ** 2)
     groups = ceil(max(work.records / per_group, products / cost_per_group))
     return max(1, min(groups, work.cells))
 

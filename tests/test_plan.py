@@ -131,9 +131,9 @@ def test_forest_and_clusters_by_hand():
 
 def test_groups_by_hand_and_at_most_one_per_cell():
     assert count_groups(SMALL) == 1
-    assert count_groups(Workload(rows=1_000_000, dim=3, parts=1, cells=8192, visits=6.0)) == 128
+    assert count_groups(Workload(rows=1_000_000, dim=3, parts=1, cells=8192, visits=6.0)) == 64
     assert count_groups(LARGE) == 10014  # 10.5e9 records, 2^20 a task
-    assert count_groups(Workload(rows=10**6, dim=3, parts=1, cells=100)) == 100
+    assert count_groups(Workload(rows=10**6, dim=3, parts=1, cells=50)) == 50
 
 
 def test_few_cells_limit_visits_and_scores():

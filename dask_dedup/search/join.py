@@ -77,8 +77,8 @@ def plan_groups(layout: CellLayout) -> list[CellGroup]:
     """
     visits = read_cell_counts(layout)
     products = (visits.astype(float) ** 2).tolist()
-    visits_per_group = int(np.clip(visits.sum() // 128, 16_384, 1 << 20))
-    cost_per_group = max(sum(products) / 128, float(TILE_ROWS) ** 2)
+    visits_per_group = int(np.clip(visits.sum() // 64, 16_384, 1 << 20))
+    cost_per_group = max(sum(products) / 64, float(TILE_ROWS) ** 2)
     groups: list[CellGroup] = []
     start, gathered, cost = 0, 0, 0.0
     for cell in range(layout.cells):
