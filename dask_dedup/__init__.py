@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from dask_dedup.io.dataset import Dataset, read_dataset
     from dask_dedup.pipeline import run
     from dask_dedup.search.join import join_cells
+    from dask_dedup.vector_index import build_index, open_index, search_index
 
 _HOMES = {
     "CapacityError": "errors",
@@ -45,6 +46,7 @@ _HOMES = {
     "Settings": "config",
     "SettingsError": "errors",
     "build_cells": "index.build",
+    "build_index": "vector_index",
     "compress_dataset": "compress.apply",
     "fit_compressor": "compress.fit_model",
     "fit_pca": "compress.fit",
@@ -53,8 +55,10 @@ _HOMES = {
     "label_components": "graph.components",
     "load_model": "compress.base",
     "load_settings": "config",
+    "open_index": "vector_index",
     "read_dataset": "io.dataset",
     "run": "pipeline",
+    "search_index": "vector_index",
     "save_model": "compress.base",
     "spanning_forest": "graph.components",
 }
@@ -70,6 +74,7 @@ __all__ = [
     "Settings",
     "SettingsError",
     "build_cells",
+    "build_index",
     "compress_dataset",
     "fit_compressor",
     "fit_pca",
@@ -78,6 +83,7 @@ __all__ = [
     "label_components",
     "load_model",
     "load_settings",
+    "open_index",
     "read_dataset",
     "run",
     "save_model",

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from dask_dedup.index.layout import CellLayout, read_invalid
 from dask_dedup.io.dataset import Dataset
 from dask_dedup.io.metadata import MetadataColumns, read_metadata, to_pandas
+from dask_dedup.io.part_files import PartFiles, read_invalid
 from dask_dedup.io.parts import Part
 from dask_dedup.io.store import write_frame
 from dask_dedup.schema import CLUSTERS
@@ -27,7 +27,7 @@ __all__ = ["clusters_of_part", "join_clusters", "write_clusters"]
 _OWN_COLUMNS = CLUSTERS.columns.get_loc("url")  # they stand before the user's
 
 
-def join_clusters(dataset: Dataset, labels: dd.DataFrame, layout: CellLayout) -> dd.DataFrame:
+def join_clusters(dataset: Dataset, labels: dd.DataFrame, layout: PartFiles) -> dd.DataFrame:
     """Join the clusters to the metadata of every row.
 
     Parameters
@@ -35,7 +35,7 @@ def join_clusters(dataset: Dataset, labels: dd.DataFrame, layout: CellLayout) ->
     dataset : Dataset
     labels : dask DataFrame
         LABELS from `dask_dedup.label_components`, cut at ``dataset.divisions``.
-    layout : CellLayout
+    layout : PartFiles
         Tells which rows are invalid.
 
     Returns
@@ -112,7 +112,7 @@ def write_clusters(
 
 
 def _clusters_frame(
-    part: Part, columns: MetadataColumns, labels: pd.DataFrame, layout: CellLayout
+    part: Part, columns: MetadataColumns, labels: pd.DataFrame, layout: PartFiles
 ) -> pd.DataFrame:
     invalid = read_invalid(layout, part)["row_id"].to_numpy()
     return _to_frame(clusters_of_part(part, columns, labels, invalid))

@@ -23,6 +23,7 @@ from pydantic import (
 from dask_dedup.errors import SettingsError
 
 __all__ = [
+    "AdcSettings",
     "AuditSettings",
     "CellSettings",
     "ClusterSettings",
@@ -102,6 +103,43 @@ class JoinSettings(_Table):
     """lowest cosine that is searched for and kept in the forest [default: the threshold]"""
 
 
+class AdcSettings(_Table):
+    """``[adc]``: search by quantized distances (finder adc)."""
+
+    model: str | None = None
+    """folder of a compressor; rows are indexed behind it [default: none]"""
+
+    factory: str | None = None
+    """index, as faiss's factory names it [default: by the number of rows]"""
+
+    sample_rows: Annotated[int, Field(ge=0)] = 0
+    """rows of the seeded sample that the index is trained on; 0 chooses by the factory"""
+
+    iterations: Annotated[int, Field(ge=0)] = 0
+    """of the k-means that makes the lists; 0 leaves it to faiss"""
+
+    k: Annotated[int, Field(ge=2)] = 16
+    """nearest rows searched for first; more where all of them pass"""
+
+    nprobe: Annotated[int, Field(ge=1)] = 8
+    """inverted lists that each row looks into"""
+
+    tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """T of the adaptive threshold [default: calibrated on a sample]"""
+
+    verify: bool = True
+    """whether pairs are verified at full dimension; if not, T alone decides"""
+
+    recall: Annotated[float, Field(gt=0, le=1)] = 0.99
+    """recall that T is calibrated to where pairs are verified"""
+
+    precision: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """precision that T is calibrated to where they are not"""
+
+    queries: Annotated[int, Field(ge=1)] = 1000
+    """rows with exact truth that T is calibrated on"""
+
+
 class ClusterSettings(_Table):
     """``[clusters]``: which edges make clusters."""
 
@@ -135,10 +173,14 @@ class Settings(_Table):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """seed of every random choice"""
 
+    finder: Literal["join", "adc"] = "join"
+    """how duplicates are found: join (inside cells) or adc (by quantized distances)"""
+
     read: ReadSettings = ReadSettings()
     compress: CompressSettings = CompressSettings()
     cells: CellSettings = CellSettings()
     join: JoinSettings = JoinSettings()
+    adc: AdcSettings = AdcSettings()
     clusters: ClusterSettings = ClusterSettings()
     audit: AuditSettings = AuditSettings()
     compute: ComputeSettings = ComputeSettings()

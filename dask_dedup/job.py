@@ -6,16 +6,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from dask_dedup.config import Settings
 from dask_dedup.io.dataset import Dataset
+from dask_dedup.io.part_files import PartFiles
 from dask_dedup.io.run_folder import RunFolder
 from dask_dedup.io.store import Stage
 from dask_dedup.report.summary import StageTime
 from dask_dedup.tasks import Execute, OnResult, Progress
 
-__all__ = ["Job", "conserve"]
+__all__ = ["Found", "Job", "conserve"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,38 @@ class Job:
 
     def _advance(self, record: dict[str, Any]) -> None:
         self.progress.advance(int(record.get("rows", 0)))
+
+
+class Found(NamedTuple):
+    """What a finder hands on.
+
+    Attributes
+    ----------
+    layout : PartFiles
+        Tells invalid rows, and the audit's true pairs.
+    paths : list of Path
+        Files of EDGES: what the tasks have found, contracted to forests, and links to equal rows.
+    edges : int
+        In all of them.
+    keys : dict
+        The settings that all this depends on.
+    counts : dict
+        For the summary.
+    audit_seconds : float
+    lowest : float
+        Similarity from which on an edge makes duplicates.
+    is_verified : bool
+        Whether similarities are cosines at full dimension.
+    """
+
+    layout: PartFiles
+    paths: list[Path]
+    edges: int
+    keys: dict[str, Any]
+    counts: dict[str, Any]
+    audit_seconds: float
+    lowest: float
+    is_verified: bool = True
 
 
 def conserve(stage: str, rows: int, expected: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -20,39 +20,13 @@ from dask_dedup.index.layout import CellLayout
 from dask_dedup.index.leaders import SAME_SIMILARITY
 from dask_dedup.io.part_list import write_parts
 from dask_dedup.io.store import read_json, write_json
-from dask_dedup.job import Job, conserve
+from dask_dedup.job import Found, Job, conserve
 from dask_dedup.search.join import CellGroup, plan_groups
 from dask_dedup.stages import join_and_write, layout_and_audit
 
-__all__ = ["Found", "JoinFinder"]
+__all__ = ["JoinFinder"]
 
 logger = logging.getLogger(__name__)
-
-
-class Found(NamedTuple):
-    """What a finder hands on.
-
-    Attributes
-    ----------
-    layout : CellLayout
-        Tells invalid rows, and the audit's true pairs.
-    paths : list of Path
-        Files of EDGES: what the tasks have found, contracted to forests, and links to equal rows.
-    edges : int
-        In all of them.
-    keys : dict
-        The settings that all this depends on.
-    counts : dict
-        For the summary.
-    audit_seconds : float
-    """
-
-    layout: CellLayout
-    paths: list[Path]
-    edges: int
-    keys: dict[str, Any]
-    counts: dict[str, int]
-    audit_seconds: float
 
 
 class JoinFinder:
@@ -84,7 +58,8 @@ class JoinFinder:
         paths += [layout.path("linked", part) for part in layout.parts]
         edges = self.join_counts["edges"] + self.layout_counts["linked"]
         counts = {**self.layout_counts, **self.join_counts, "cells": layout.cells}
-        return Found(layout, paths, edges, self.keys, counts, self.audit_seconds)
+        threshold = self.job.settings.clusters.threshold
+        return Found(layout, paths, edges, self.keys, counts, self.audit_seconds, threshold)
 
     def _fit(self) -> CellLayout:
         """Fit the PCA, train the cells, draw the audit's queries."""

@@ -1,6 +1,6 @@
 """The whole chain, stage by stage: what `dask-dedup run` does.
 
-1. The finder's stages (`join_finder`): from rows to files of edges.
+1. The finder's stages (`join_finder`, `adc_finder`): from rows to files of edges.
 2. forest: what the finder's tasks have found merges to one maximum spanning forest.
 3. clusters: labels from the forest, joined to each part's metadata; the audit is judged.
 """
@@ -15,14 +15,16 @@ from typing import Any
 
 from dask.delayed import delayed
 
+from dask_dedup.adc_finder import AdcFinder
 from dask_dedup.config import Settings, memory_per_worker
 from dask_dedup.graph.components import merge_tree
 from dask_dedup.graph.stream import choose_merge, stream_merge
 from dask_dedup.io.dataset import Dataset, read_dataset
+from dask_dedup.io.forest_file import UNVERIFIED
 from dask_dedup.io.run_folder import RunFolder
 from dask_dedup.io.store import write_aside
-from dask_dedup.job import Job, conserve
-from dask_dedup.join_finder import Found, JoinFinder
+from dask_dedup.job import Found, Job, conserve
+from dask_dedup.join_finder import JoinFinder
 from dask_dedup.memory import TreeMemory
 from dask_dedup.report.histogram import (
     histogram_frame,
@@ -39,7 +41,10 @@ from dask_dedup.stages import (
 )
 from dask_dedup.tasks import Execute, NoProgress, Progress, compute_tasks
 
-__all__ = ["run", "run_stages"]
+__all__ = ["FINDERS", "run", "run_stages"]
+
+#: By name, what makes a finder of a job; its ``find`` returns `Found`.
+FINDERS: dict[str, Any] = {"adc": AdcFinder, "join": JoinFinder}
 
 
 def run(
@@ -111,7 +116,7 @@ def run_stages(
     job = Job(data, folder, settings, execute, progress, memory_bytes)
     with TreeMemory() as memory:
         began = time.perf_counter()
-        found = JoinFinder(job).find()
+        found = FINDERS[settings.finder](job).find()
         # A second of imports and fonts, while there is little else to do.
         Thread(target=prepare_plots, daemon=True).start()
         forest = _Forest(job, found)
@@ -133,7 +138,8 @@ def run_stages(
         "threshold": settings.clusters.threshold,
         "search_threshold": settings.search_threshold,
         "modality": settings.read.modality,
-        "finder": "join",
+        "finder": settings.finder,
+        "is_verified": found.is_verified,
         "stages": job.times,
         "wall_seconds": round(time.perf_counter() - began, 3),
         "peak_memory_bytes": memory.peak_bytes,
@@ -164,10 +170,13 @@ class _Forest:
     def merge(self) -> None:
         """Merge what the finder's tasks have found."""
         function: Any = stream_merge
-        task: tuple = (self.found.paths, self.job.data.rows, self.folder / "part-00000.parquet")
+        path = self.folder / "part-00000.parquet"
+        notes = None if self.found.is_verified else UNVERIFIED
+        task: tuple = (self.found.paths, self.job.data.rows, path, notes)
         if self.how == "tree":
             function = write_forest
-            task = (merge_tree([delayed(read_forest)(path) for path in task[0]]), task[2])
+            forests = [delayed(read_forest)(one) for one in self.found.paths]
+            task = (merge_tree(forests), path, notes)
         with self.job.timed("forest"):
             self.job.run_stage(self.stage, function, {"forest": task})
 
@@ -184,6 +193,7 @@ def _write_clusters(job: Job, found: Found, forest: _Forest) -> dict[str, Any]:
         forest.path,
         job.data.rows,
         forest.how,
+        found.lowest,
         settings.clusters.threshold,
         settings.seed,
         settings.audit.queries,

@@ -6,6 +6,7 @@ Each writes its files and returns what `dask_dedup.io.store.Stage` records of it
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from dask_dedup.compress.vectors import INVALID_REASONS
 from dask_dedup.evaluate.audit import AuditCollector, AuditQueries, judge
 from dask_dedup.graph.forest import forest_of_edges, spanning_edges
 from dask_dedup.graph.labels import DenseLabels, SparseLabels, label_densely, label_sparsely
-from dask_dedup.index.layout import CellLayout, layout_part, read_invalid
+from dask_dedup.index.layout import CellLayout, layout_part
 from dask_dedup.io.metadata import MetadataColumns, read_metadata
+from dask_dedup.io.part_files import PartFiles, read_invalid
 from dask_dedup.io.parts import Part
 from dask_dedup.io.store import write_frame
 from dask_dedup.schema import LABELS
@@ -47,7 +49,7 @@ def layout_and_audit(
         queries = AuditQueries(saved["row_ids"], saved["rows"])
     collector = AuditCollector(queries, load_pca(layout.pca_path), threshold, seed)
     counts = layout_part(layout, part, threads, collector.add)
-    collector.write(_audit_path(layout, part))
+    collector.write(layout.path("audit", part))
     return {**counts._asdict(), "audit_seconds": collector.seconds}
 
 
@@ -70,18 +72,21 @@ def read_forest(path: Path) -> pd.DataFrame:
     return pd.read_parquet(path)
 
 
-def write_forest(forest: pd.DataFrame, path: Path) -> dict[str, int]:
+def write_forest(
+    forest: pd.DataFrame, path: Path, notes: Mapping[str, str] | None = None
+) -> dict[str, int]:
     """Write what a tree of merges has come to; alone in it, a file may have been no forest."""
     forest = forest_of_edges(forest)
-    write_frame(path, forest)
+    write_frame(path, forest, notes)
     return {"edges": len(forest)}
 
 
 def label_and_judge(
-    layout: CellLayout,
+    layout: PartFiles,
     forest_path: Path,
     rows: int,
     merged: str,
+    lowest: float,
     threshold: float,
     seed: int,
     queries: int,
@@ -89,14 +94,15 @@ def label_and_judge(
 ) -> dict[str, Any]:
     """Label the components, write the labels of each part, judge the audit.
 
-    ``merged`` is what `dask_dedup.graph.stream.choose_merge` chose: the labels are in memory in the
-    same way.
+    ``lowest`` is the similarity from which on edges are followed, ``threshold`` the cosine of the
+    audit's true pairs: with quantized distances, two things. ``merged`` is what
+    `dask_dedup.graph.stream.choose_merge` chose: the labels are in memory in the same way.
     """
     labels: DenseLabels | SparseLabels
     if merged == "stream":
-        labels = label_densely(forest_path, rows, threshold)
+        labels = label_densely(forest_path, rows, lowest)
     else:
-        labels = label_sparsely(forest_path, threshold)
+        labels = label_sparsely(forest_path, lowest)
     for part in layout.parts:
         own = labels.between(part.row_start, part.row_stop)
         write_frame(labels_path(folder, part), own.reset_index())
@@ -110,7 +116,7 @@ def labels_path(folder: Path, part: Part) -> Path:
 
 
 def write_part(
-    layout: CellLayout,
+    layout: PartFiles,
     part: Part,
     columns: MetadataColumns,
     labels_folder: Path,
@@ -143,18 +149,14 @@ def _write_invalid(
 
 
 def _judge_audit(
-    layout: CellLayout, labels: DenseLabels | SparseLabels, threshold: float, seed: int
+    layout: PartFiles, labels: DenseLabels | SparseLabels, threshold: float, seed: int
 ) -> dict[str, Any]:
     began = time.perf_counter()
     with np.load(Path(layout.folder) / "queries.npz") as saved:
         row_ids = saved["row_ids"]
     pairs = pd.concat(
-        [pd.read_parquet(_audit_path(layout, part)) for part in layout.parts], ignore_index=True
+        [pd.read_parquet(layout.path("audit", part)) for part in layout.parts], ignore_index=True
     )
     true = pairs[pairs["similarity"] >= np.float32(threshold)]
     result = judge(row_ids, true, labels.of, seed).to_dict()
     return {**result, "seconds": time.perf_counter() - began}
-
-
-def _audit_path(layout: CellLayout, part: Part) -> Path:
-    return Path(layout.folder) / f"audit-{part.index:05d}.parquet"

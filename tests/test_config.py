@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dask_dedup.config import (
+    AdcSettings,
     AuditSettings,
     CellSettings,
     ClusterSettings,
@@ -46,6 +47,20 @@ def any_settings(draw: st.DrawFn) -> Settings:
             sample_per_cell=draw(st.integers(1, 10**6)),
         ),
         join=JoinSettings(search_threshold=draw(st.none() | one_of(1e-9, threshold))),
+        finder=draw(st.sampled_from(["join", "adc"])),
+        adc=AdcSettings(
+            model=draw(st.none() | st.text()),
+            factory=draw(st.none() | st.text()),
+            sample_rows=draw(st.integers(0, 10**9)),
+            iterations=draw(st.integers(0, 100)),
+            k=draw(st.integers(2, 10**6)),
+            nprobe=draw(st.integers(1, 10**6)),
+            tolerance=draw(st.none() | one_of(0, 100)),
+            verify=draw(st.booleans()),
+            recall=draw(one_of(1e-6, 1)),
+            precision=draw(one_of(1e-6, 1)),
+            queries=draw(st.integers(1, 10**6)),
+        ),
         clusters=ClusterSettings(threshold=threshold),
         audit=AuditSettings(queries=draw(st.integers(0, 10**9))),
         compute=ComputeSettings(
@@ -95,7 +110,7 @@ def test_load_settings_single_values_win_over_the_file(tmp_path):
         (b"[clusters]\nthreshhold = 0.9", r"a\.toml: unknown setting clusters\.threshhold; known he"
          r"re: threshold\."),
         (b"[cluster]\nthreshold = 0.9", r"a\.toml: unknown setting cluster; known here: seed, "),
-        (b"threshold = 0.9", r"a\.toml: unknown setting threshold; known here: seed, read"),
+        (b"threshold = 0.9", r"a\.toml: unknown setting threshold; known here: seed, finder, read"),
         (b"clusters = 0.9", r"a\.toml: clusters: Input should be a valid dictionary.*, got 0\.9\."),
         (b"[clusters]\nthreshold = 1.5", r"a\.toml: clusters\.threshold: .*less than or equal to 1,"
          r" got 1\.5\."),

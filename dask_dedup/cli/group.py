@@ -12,7 +12,7 @@ from rich.console import Console
 from dask_dedup.config import Settings
 from dask_dedup.errors import DedupError
 
-__all__ = ["configure_logging", "main", "setting", "tell"]
+__all__ = ["configure_logging", "main", "setting", "switch", "tell"]
 
 
 class _ConsoleHandler(logging.Handler):
@@ -39,6 +39,15 @@ class _Commands(click.Group):
 
 def setting(flag: str, key: str, kind: Any = None) -> Callable:
     """Return the option that sets ``key``: text and default are those of the settings."""
+    return click.option(flag, key.replace(".", "__"), type=kind, default=None, help=_help_of(key))
+
+
+def switch(flag: str, key: str) -> Callable:
+    """Return the pair of flags that sets ``key`` to true or false."""
+    return click.option(flag, key.replace(".", "__"), default=None, help=_help_of(key))
+
+
+def _help_of(key: str) -> str:
     *tables, name = key.split(".")
     model: Any = Settings
     for table in tables:
@@ -47,7 +56,7 @@ def setting(flag: str, key: str, kind: Any = None) -> Callable:
     text = str(field.description)
     if field.default is not None and "[default" not in text:
         text += f" [default: {field.default}]"
-    return click.option(flag, key.replace(".", "__"), type=kind, default=None, help=text)
+    return text
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from dask_dedup.cli.group import configure_logging, main, setting, tell
+from dask_dedup.cli.group import configure_logging, main, setting, switch, tell
 from dask_dedup.config import Settings, load_settings, memory_per_worker, worker_count
 from dask_dedup.prefork import start_server
 
@@ -30,6 +30,13 @@ _INTERRUPTED = 130  # what a shell gives for Ctrl-C
 @setting("--visits", "cells.visits", float)
 @setting("--cells", "cells.cells", int)
 @setting("--dim", "compress.dim", int)
+@setting("--finder", "finder", click.Choice(["join", "adc"]))
+@setting("--model", "adc.model", str)
+@setting("--factory", "adc.factory", str)
+@setting("--nprobe", "adc.nprobe", int)
+@setting("--k", "adc.k", int)
+@setting("--tolerance", "adc.tolerance", float)
+@switch("--verify/--no-verify", "adc.verify")
 @setting("--modality", "read.modality", click.Choice(["image", "text"]))
 @setting("--url-column", "read.url_column", str)
 @setting("--caption-column", "read.caption_column", str)

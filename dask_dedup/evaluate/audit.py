@@ -85,7 +85,9 @@ class AuditResult:
         return asdict(self)
 
 
-def sample_queries(parts: Sequence[Part], size: int, seed: int) -> AuditQueries:
+def sample_queries(
+    parts: Sequence[Part], size: int, seed: int, purpose: int = _PURPOSE
+) -> AuditQueries:
     """Read a seeded sample of rows; unusable ones among them are left out.
 
     Parameters
@@ -94,8 +96,10 @@ def sample_queries(parts: Sequence[Part], size: int, seed: int) -> AuditQueries:
         Filled parts.
     size : int
         Rows to draw; at most ``size * dim`` values are held.
+    seed, purpose : int
+        See `dask_dedup.compress.sample`: samples of different purpose are independent.
     """
-    row_ids = sample_row_ids(parts[-1].row_stop, size, seed, _PURPOSE)
+    row_ids = sample_row_ids(parts[-1].row_stop, size, seed, purpose)
     stored = gather_by_row(parts, row_ids)
     usable = prepare_block(stored).reason == 0
     return AuditQueries(row_ids[usable], exact_rows(stored[usable]))

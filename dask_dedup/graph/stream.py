@@ -14,7 +14,7 @@ with the parent array and one band in memory.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -97,7 +97,12 @@ def choose_merge(forest_edges: int, rows: int, memory_bytes: int) -> str:
 
 
 def stream_merge(
-    paths: Sequence[Path], rows: int, out_path: Path, *, band_edges: int = _BAND_EDGES
+    paths: Sequence[Path],
+    rows: int,
+    out_path: Path,
+    notes: Mapping[str, str] | None = None,
+    *,
+    band_edges: int = _BAND_EDGES,
 ) -> dict[str, int]:
     """Merge forest files to the maximum spanning forest of them all.
 
@@ -110,6 +115,8 @@ def stream_merge(
         Rows of the data set: every id is below.
     out_path : Path
         FOREST, what `dask_dedup.graph.forest.merge_forests` would return: complete or absent.
+    notes : mapping, optional
+        Metadata of the file's schema.
     band_edges : int
         Edges that are held at once. Only copies of one and the same edge can be more.
 
@@ -125,11 +132,12 @@ def stream_merge(
     """
     groups = _survey(paths, rows)
     parent = dense_parent(rows)
+    schema = _SCHEMA.with_metadata(dict(notes) if notes else None)
     counts = {"edges": 0, "edges_read": int(groups.edges.sum()), "bands": 0}
     whole = _Band((), *groups.limits(()), counts["edges_read"])
     with (
         write_aside(out_path) as temporary,
-        pq.ParquetWriter(temporary, _SCHEMA, compression="zstd") as writer,
+        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
     ):
         for band in _bands(groups, whole, band_edges):
             key, src, dst = _read_band(groups, band, parent.dtype)
@@ -139,7 +147,7 @@ def stream_merge(
             for some in np.split(kept, range(_GROUP_EDGES, len(kept), _GROUP_EDGES)):
                 columns = src[some], dst[some], _similarity_of(key[order[some]])
                 arrays = [pa.array(*pair) for pair in zip(columns, _SCHEMA.types, strict=True)]
-                writer.write_table(pa.Table.from_arrays(arrays, schema=_SCHEMA))
+                writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
             counts["edges"] += len(kept)
             counts["bands"] += 1
     return counts

@@ -29,6 +29,7 @@ from dask_dedup.compress.vectors import VectorBlock, prepare_block
 from dask_dedup.index.assign import MOST_VISITS, assign_cells
 from dask_dedup.index.assign_exact import assign_exactly
 from dask_dedup.index.cells import CellModel, load_cells
+from dask_dedup.index.equals import as_words, hash_words
 from dask_dedup.index.leaders import link_members, load_leaders
 from dask_dedup.io.part_list import read_parts
 from dask_dedup.io.parts import EmbeddingFile, Part, gather_rows, read_rows
@@ -42,8 +43,6 @@ __all__ = [
     "Records",
     "layout_part",
     "read_cell_counts",
-    "read_invalid",
-    "read_linked",
     "read_records",
 ]
 
@@ -195,7 +194,7 @@ def layout_part(
         members, *link = link_members(leaders, ids, stored, usable_here, block_image)
         visited[start + members, 1:] = -1
         links.append((ids[members], *link))
-        content[start:stop] = _hash_rows(_as_words(stored))
+        content[start:stop] = hash_words(as_words(stored))
         reason[start:stop] = vectors.reason
         if watch is not None:
             watch(Block(part.row_start + start, stored, vectors, block_image))
@@ -259,16 +258,6 @@ def read_records(layout: CellLayout, cell_start: int, cell_stop: int) -> Records
     return Records(row_ids, content, images.view(np.int8)[:, : layout.kept + 1], bounds)
 
 
-def read_linked(layout: CellLayout, part: Part) -> pd.DataFrame:
-    """Return the EDGES from a part's rows to rows that stand for them: equal ones, or leaders."""
-    return pd.read_parquet(layout.path("linked", part))
-
-
-def read_invalid(layout: CellLayout, part: Part) -> pd.DataFrame:
-    """Return a part's rows without a usable embedding: ``row_id`` int64, ``reason`` uint8."""
-    return pd.read_parquet(layout.path("invalid", part))
-
-
 def _assign(
     image: torch.Tensor,
     vectors: VectorBlock,
@@ -300,8 +289,8 @@ def _first_of_equals(file: EmbeddingFile, positions: np.ndarray, content: np.nda
         chunk = copies[begin : begin + step]
         leaders, back = np.unique(leader[chunk], return_inverse=True)
         members, member_back = np.unique(order[chunk], return_inverse=True)
-        ours = _as_words(gather_rows(file, members))[member_back]
-        equal = (ours == _as_words(gather_rows(file, leaders))[back]).all(axis=1)
+        ours = as_words(gather_rows(file, members))[member_back]
+        equal = (ours == as_words(gather_rows(file, leaders))[back]).all(axis=1)
         first[order[chunk[equal]]] = leader[chunk[equal]]
     return first[positions]
 
@@ -340,13 +329,6 @@ def _image_words(kept: int) -> int:
     return -(-(kept + 1) // 4)
 
 
-def _as_words(stored: np.ndarray) -> np.ndarray:
-    """View rows as the widest unsigned integers that divide a row."""
-    row_bytes = stored.shape[1] * stored.itemsize
-    width = next(width for width in (8, 4, 2) if row_bytes % width == 0)
-    return np.ascontiguousarray(stored).view(f"u{width}")
-
-
 @numba.njit(cache=True, nogil=True)
 def _fill_records(records, source, heads, images):
     """Put heads and images of the source rows side by side."""
@@ -370,16 +352,3 @@ def _copy_cells(piece, offsets, row_start, place, row_ids, content, images):
             for k in range(images.shape[1]):
                 images[target, k] = piece[source, 2 + k]
             target += 1
-
-
-@numba.njit(cache=True, nogil=True)
-def _hash_rows(words):
-    """Hash the words of each row: multiply and shift, 64 bits."""
-    hashes = np.empty(words.shape[0], np.uint64)
-    for i in range(words.shape[0]):
-        value = np.uint64(0x9E3779B97F4A7C15)
-        for j in range(words.shape[1]):
-            value = (value ^ np.uint64(words[i, j])) * np.uint64(0xFF51AFD7ED558CCD)
-            value ^= value >> np.uint64(29)
-        hashes[i] = value
-    return hashes

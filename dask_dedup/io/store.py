@@ -68,12 +68,18 @@ def read_json(path: Path) -> Any | None:
         return None
 
 
-def write_frame(path: Path, table: pa.Table | pd.DataFrame) -> None:
-    """Write one parquet file, complete or not at all; no pandas index, no pandas notes."""
+def write_frame(
+    path: Path, table: pa.Table | pd.DataFrame, notes: Mapping[str, str] | None = None
+) -> None:
+    """Write one parquet file, complete or not at all; no pandas index, no pandas notes.
+
+    ``notes`` become the metadata of the file's schema.
+    """
     if isinstance(table, pd.DataFrame):
         table = pa.Table.from_pandas(table, preserve_index=False)
     with write_aside(path) as temporary:
-        pq.write_table(table.replace_schema_metadata(None), temporary, compression="zstd")
+        table = table.replace_schema_metadata(dict(notes) if notes else None)
+        pq.write_table(table, temporary, compression="zstd")
 
 
 def open_once(read: Callable[[Path], Opened], path: str | Path) -> Opened:

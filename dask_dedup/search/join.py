@@ -28,8 +28,9 @@ import torch
 
 from dask_dedup.compress.pca import load_pca
 from dask_dedup.errors import SettingsError
-from dask_dedup.index.layout import CellLayout, read_cell_counts, read_linked, read_records
+from dask_dedup.index.layout import CellLayout, read_cell_counts, read_records
 from dask_dedup.index.leaders import SAME_SIMILARITY, load_leaders
+from dask_dedup.io.part_files import read_linked
 from dask_dedup.io.parts import Part
 from dask_dedup.io.store import open_once
 from dask_dedup.schema import EDGES

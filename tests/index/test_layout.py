@@ -6,11 +6,10 @@ from dask_dedup import build_cells, fit_pca, read_dataset
 from dask_dedup.index.layout import (
     layout_part,
     read_cell_counts,
-    read_invalid,
-    read_linked,
     read_records,
 )
 from dask_dedup.index.leaders import load_leaders
+from dask_dedup.io.part_files import read_invalid, read_linked
 
 
 def build(folder, path, **options):
@@ -128,7 +127,7 @@ def test_layout_equal_hashes_of_different_rows_are_not_taken_for_equal(
     tmp_path, write_dataset, monkeypatch
 ):
     monkeypatch.setattr(
-        "dask_dedup.index.layout._hash_rows", lambda words: np.zeros(len(words), np.uint64)
+        "dask_dedup.index.layout.hash_words", lambda words: np.zeros(len(words), np.uint64)
     )
     rows = clustered(50).astype("f4")
     rows[20] = rows[0]

@@ -1,0 +1,76 @@
+"""`dask-dedup calibrate`: the tolerance for a data set and an index."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import click
+from rich.console import Console
+
+from dask_dedup.cli.group import configure_logging, main, setting, switch, tell
+from dask_dedup.config import load_settings
+
+__all__ = ["calibrate"]
+
+
+@main.command("calibrate", short_help="choose the tolerance of search by quantized distances")
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@setting("--threshold", "clusters.threshold", float)
+@setting("--model", "adc.model", str)
+@setting("--factory", "adc.factory", str)
+@setting("--nprobe", "adc.nprobe", int)
+@setting("--recall", "adc.recall", float)
+@setting("--precision", "adc.precision", float)
+@setting("--queries", "adc.queries", int)
+@switch("--verify/--no-verify", "adc.verify")
+@setting("--modality", "read.modality", click.Choice(["image", "text"]))
+@setting("--seed", "seed", int)
+@setting("--workers", "compute.workers", int)
+@setting("--threads", "compute.threads", int)
+@setting("--memory", "compute.memory", str)
+@click.option("--config", type=click.Path(path_type=Path), help="TOML file with settings")
+@click.option("--overwrite", is_flag=True, help="begin anew, whatever an earlier one left in OUT")
+def calibrate(
+    dataset: Path, out: Path, config: Path | None, overwrite: bool, **options: Any
+) -> None:
+    """Measure what search by quantized distances finds in DATASET, and choose its tolerance T.
+
+    The true pairs of sampled rows are found by brute force, and the same rows are searched in an
+    index. OUT gets curves.csv and .png (precision and recall over T, and over a fixed threshold),
+    adc.toml (for `run --config`; --verify or not tells which T) and summary.json.
+
+    Exit codes: 0 done, 2 wrong input or settings.
+    """
+    console = Console(stderr=True)
+    configure_logging(console, verbose=False, quiet=False)
+    settings = load_settings(config, {k.replace("__", "."): v for k, v in options.items()})
+    from dask_dedup.calibration import calibrate as measure
+    from dask_dedup.deploy import local_cluster
+    from dask_dedup.io.dataset import read_dataset
+    from dask_dedup.progress import choose_progress
+
+    data = read_dataset(dataset, **settings.read.model_dump())
+    progress = choose_progress(console)
+    with (
+        TemporaryDirectory(prefix="dask-dedup-") as scratch,
+        local_cluster(settings.compute, Path(scratch)) as execute,
+    ):
+        try:
+            summary = measure(
+                data, out, settings, overwrite=overwrite, execute=execute, progress=progress
+            )
+        finally:
+            progress.close()
+    printed = Console()
+    tell(printed, f"{summary['queries']:,} sampled rows with {summary['true_pairs']:,} true pairs")
+    for rule, one in summary["chosen"].items():
+        reached = "" if one["is_reached"] else "  (what was asked for is out of reach)"
+        tell(
+            printed,
+            f"{rule:<11} T {one['tolerance']:.4g}: recall {one['recall']:.2%}, "
+            f"precision {one['precision']:.2%}{reached}",
+        )
+    tell(printed, f"curves and settings in {out}")

@@ -1,0 +1,136 @@
+"""`dask-dedup build-index` and `dask-dedup search`."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from dask_dedup.cli.group import main, setting, tell
+from dask_dedup.config import load_settings
+from dask_dedup.errors import InputError, OutputError
+
+__all__ = ["build", "search"]
+
+
+@main.command("build-index", short_help="index the embeddings of a data set with faiss")
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.argument("index", type=click.Path(path_type=Path))
+@click.option("--factory", help="as faiss names it, such as IVF65536,PQ4 [default: by the rows]")
+@click.option("--model", type=click.Path(path_type=Path), help="compressor that rows go through")
+@click.option("--sample-rows", type=click.IntRange(0), default=0, help="to train on [64 per list]")
+@click.option("--iterations", type=click.IntRange(0), default=0, help="of k-means [faiss's own]")
+@setting("--seed", "seed", int)
+@setting("--workers", "compute.workers", int)
+@setting("--threads", "compute.threads", int)
+@setting("--memory", "compute.memory", str)
+def build(
+    dataset: Path,
+    index: Path,
+    factory: str | None,
+    model: Path | None,
+    sample_rows: int,
+    iterations: int,
+    **options: Any,
+) -> None:
+    """Index the embeddings of DATASET, and write the faiss files to INDEX.
+
+    Any faiss factory string will do. The index is trained once on a seeded sample over all parts;
+    each group of parts becomes one shard with global row ids. Rows without a usable embedding are
+    left out and counted. The same command again continues where it was stopped.
+
+    Exit codes: 0 done, 2 wrong input or settings.
+    """
+    settings = load_settings(None, {k.replace("__", "."): v for k, v in options.items()})
+    from dask_dedup.deploy import local_cluster
+    from dask_dedup.index.shards import default_factory, open_model
+    from dask_dedup.io.dataset import read_dataset
+    from dask_dedup.progress import choose_progress
+    from dask_dedup.vector_index import build_index
+
+    console = Console(stderr=True)
+    data = read_dataset(dataset)
+    if factory is None:
+        factory = default_factory(data.rows, open_model(str(model)).dim_out if model else data.dim)
+    tell(console, f"{dataset}: {data.rows:,} rows, dimension {data.dim}; index {factory}")
+    progress = choose_progress(console)
+    with (
+        tempfile.TemporaryDirectory(prefix="dask-dedup-") as scratch,
+        local_cluster(settings.compute, Path(scratch)) as execute,
+    ):
+        try:
+            made = build_index(
+                data,
+                index,
+                factory,
+                model=model,
+                sample_rows=sample_rows,
+                iterations=iterations,
+                seed=settings.seed,
+                threads=settings.compute.threads,
+                execute=execute,
+                progress=progress,
+            )
+        finally:
+            progress.close()
+    out = Console()
+    tell(out, f"rows indexed  {made.indexed:,} ({made.invalid:,} invalid ones left out)")
+    tell(out, f"shards        {len(made.shards):,}, {made.lists:,} inverted lists")
+    tell(out, f"bytes a row   {made.bytes_per_row} with its id of 8")
+    tell(out, f"overhead      {made.overhead_bytes / 1e6:.1f} MB: centroids, in each shard again")
+    tell(out, f"seconds       {made.train_seconds:.1f} to train, {made.add_seconds:.1f} to add")
+    tell(out, f"index in {index}")
+
+
+@main.command("search", short_help="find the nearest rows of an index")
+@click.argument("index", type=click.Path(path_type=Path))
+@click.argument("queries", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("-k", "k", type=click.IntRange(1), default=10, show_default=True, help="neighbours")
+@click.option("--nprobe", type=click.IntRange(1), default=8, show_default=True, help="lists")
+@click.option("--dataset", type=click.Path(path_type=Path), help="what INDEX was built from")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="of faiss")
+def search(
+    index: Path,
+    queries: Path,
+    out: Path,
+    k: int,
+    nprobe: int,
+    dataset: Path | None,
+    threads: int,
+) -> None:
+    """Find the nearest rows of INDEX to each of QUERIES, and write them to OUT, a parquet file.
+
+    QUERIES is a .npy file of embeddings or a data set. OUT has query, rank (from 0), row_id and
+    distance (squared L2 of unit vectors: a cosine of 1 - distance/2, up to quantization); with
+    --dataset also the neighbours' url and caption.
+
+    Exit codes: 0 done, 2 wrong input or settings.
+    """
+    from dask_dedup.io.dataset import read_dataset
+    from dask_dedup.io.parts import read_npy_header
+    from dask_dedup.progress import choose_progress
+    from dask_dedup.search_output import write_neighbours
+    from dask_dedup.vector_index import open_index
+
+    console = Console(stderr=True)
+    opened = open_index(index)
+    data = None if dataset is None else read_dataset(dataset)
+    if data is not None and data.fingerprint != opened.fingerprint:
+        raise InputError(f"{dataset}: is not the data set that {index} was built from.")
+    if out.is_dir():
+        raise OutputError(f"{out}: is a folder; the neighbours go to a parquet file.")
+    if os.path.isdir(queries):
+        files = [part.embeddings for part in read_dataset(queries).filled_parts]
+    else:
+        files = [read_npy_header(str(queries))]
+    progress = choose_progress(console)
+    try:
+        rows = write_neighbours(opened, files, out, k, nprobe, data, threads, progress)
+    finally:
+        progress.close()
+    tell(Console(), f"{rows:,} neighbours of {sum(f.rows for f in files):,} queries in {out}")

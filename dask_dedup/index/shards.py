@@ -1,0 +1,375 @@
+"""The index of a data set: one trained base, one shard per group of parts, a manifest.
+
+1. train   a seeded sample over all parts, through the compressor, trains the empty base index.
+2. shards  each group of parts: read, compress, encode, add with global row ids; written once.
+
+What goes into the index are rows at unit length; behind a compressor they are brought to unit
+length again, so that a squared distance d is a cosine of 1 - d/2 there. Rows without a usable
+embedding are left out and counted.
+
+Memory of a task: one shard (`SHARD_BYTES` and its base), one block of rows. On disk: the code and
+8 bytes of id a row, and the base once per shard.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from dask.delayed import delayed
+
+from dask_dedup.compress.base import Compressor, load_model
+from dask_dedup.compress.sample import sample_row_ids, split_by_part
+from dask_dedup.compress.vectors import VectorBlock, prepare_block
+from dask_dedup.errors import InputError
+from dask_dedup.index.equals import EqualRows
+from dask_dedup.index.ivf_training import make_base, train_base
+from dask_dedup.index.ivfpq import (
+    add_rows,
+    code_bytes,
+    distance_error,
+    empty_shard,
+    list_count,
+    open_index_file,
+    use_threads,
+    write_index_file,
+)
+from dask_dedup.io.dataset import Dataset
+from dask_dedup.io.part_list import read_parts
+from dask_dedup.io.parts import Part, gather_rows, read_rows
+from dask_dedup.io.store import open_once, read_json, write_aside, write_frame, write_json
+from dask_dedup.schema import EDGES
+from dask_dedup.tasks import Execute, compute_tasks, ignore_result
+
+__all__ = [
+    "IndexLayout",
+    "Shard",
+    "default_factory",
+    "embed",
+    "fill_shard",
+    "group_parts",
+    "model_digest",
+    "open_base",
+    "open_model",
+    "open_shards",
+    "train_index",
+    "write_shards",
+]
+
+SHARD_BYTES = 256 << 20  # codes and ids of a shard: what one task builds in memory
+_LEAST_SHARD_ROWS = 65_536  # of several shards: each costs every query a visit
+_SAMPLE_PER_LIST = 64
+_LEAST_SAMPLE = 65_536
+_MOST_SAMPLE_BYTES = 2 << 30  # of float32 rows, in the one task that trains
+_BLOCK_ROWS = 16_384
+_PURPOSE = 8  # of the sample: see compress.sample
+
+
+class Block(NamedTuple):
+    """A block of rows on its way into a shard, for whoever watches.
+
+    ``row_start`` int; ``stored`` array (n, dim); ``vectors`` VectorBlock.
+    """
+
+    row_start: int
+    stored: np.ndarray
+    vectors: VectorBlock
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One faiss index file: its ``name``, the ``rows`` in it, its size in ``bytes``."""
+
+    name: str
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class IndexLayout:
+    """Where the index of a data set lies, and what its shards are made from.
+
+    Attributes
+    ----------
+    base_path : str
+        The trained, empty index.
+    folder : str
+        Of the shards, and of what is written beside them.
+    model_path : str or None
+        A compressor; None indexes the embeddings themselves.
+    """
+
+    base_path: str
+    folder: str
+    model_path: str | None = None
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The filled parts of the data set: read from a file, which keeps tasks small."""
+        return open_once(read_parts, Path(self.folder) / "parts.json")
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        """The finished shards; from a file as well, see `write_shards`."""
+        return open_once(_read_shards, Path(self.folder) / "shards.json")
+
+    def path(self, kind: str, part: Part) -> Path:
+        """Return the path of one file of one part."""
+        return Path(self.folder) / f"{kind}-{part.index:05d}.parquet"
+
+    def shard_path(self, name: str) -> Path:
+        """Return the path of one shard."""
+        return Path(self.folder) / f"{name}.faiss"
+
+
+def default_factory(rows: int, dim: int) -> str:
+    """Return the index for so many rows.
+
+    Parameters
+    ----------
+    rows : int
+    dim : int
+        Of what is indexed.
+
+    Below 10,000 rows one byte a coordinate and no lists: there is too little to train on. Above,
+    a power of two near 4 * sqrt(rows) lists, with 39 rows or more for each (what faiss asks for).
+    """
+    if rows < 10_000:
+        return "SQ8"
+    lists = 1 << round(np.log2(min(4 * rows**0.5, rows / 39)))
+    codes = next(count for count in (16, 8, 4, 2, 1) if dim % count == 0)
+    return f"IVF{lists},PQ{codes}"
+
+
+def train_index(
+    dataset: Dataset,
+    layout: IndexLayout,
+    factory: str,
+    *,
+    sample_rows: int = 0,
+    iterations: int = 0,
+    seed: int = 0,
+    execute: Execute = compute_tasks,
+) -> dict[str, Any]:
+    """Train the base index on a seeded sample of all parts and write it; computes.
+
+    Parameters
+    ----------
+    sample_rows : int
+        0: 64 for each list, 65,536 at least, 2 GB at most.
+    iterations : int
+        Of the coarse k-means; 0 leaves it to faiss.
+
+    Returns
+    -------
+    dict
+        ``sample_rows``, ``dim``, ``lists``, ``bytes_per_row``, ``base_bytes``,
+        ``distance_error``, ``seconds``.
+
+    Raises
+    ------
+    InputError, SettingsError
+    """
+    dim = open_model(layout.model_path).dim_out if layout.model_path else dataset.dim
+    lists = list_count(make_base(dim, factory))
+    most = _MOST_SAMPLE_BYTES // (4 * dim)
+    wanted = sample_rows or min(max(_LEAST_SAMPLE, _SAMPLE_PER_LIST * lists), most)
+    chosen = sample_row_ids(dataset.rows, wanted, seed, _PURPOSE)
+    blocks = [
+        delayed(_read_images)(part, ids, layout.model_path)
+        for part, ids in split_by_part(chosen, dataset.parts)
+    ]
+    task = delayed(_train)(blocks, factory, iterations, seed, layout.base_path)
+    (facts,) = execute([task], ignore_result)
+    if facts is None:
+        raise InputError(
+            f"{dataset.path}: none of {len(chosen)} sampled embeddings is usable; "
+            f"all are zero, NaN or infinite."
+        )
+    return facts
+
+
+def group_parts(layout: IndexLayout, bytes_per_row: int) -> dict[str, tuple[Part, ...]]:
+    """Return the parts of each shard: neighbours, until a shard is full; a part is not cut.
+
+    The cut depends on the data alone.
+    """
+    rows = sum(part.rows for part in layout.parts)
+    room = SHARD_BYTES // max(bytes_per_row, 1)
+    limit = max(1, min(room, max(_LEAST_SHARD_ROWS, rows // 16)))
+    groups: list[list[Part]] = []
+    gathered = limit
+    for part in layout.parts:
+        if gathered + part.rows > limit:
+            groups.append([])
+            gathered = 0
+        groups[-1].append(part)
+        gathered += part.rows
+    return {f"shard-{i:05d}": tuple(group) for i, group in enumerate(groups)}
+
+
+def fill_shard(
+    layout: IndexLayout,
+    name: str,
+    parts: Sequence[Part],
+    threads: int = 1,
+    collapse: bool = False,
+    watch: Callable[[Part, Block], None] | None = None,
+) -> dict[str, Any]:
+    """Build and write one shard; for each part ``invalid`` and, with ``collapse``, ``linked``.
+
+    Parameters
+    ----------
+    collapse : bool
+        Leave out rows whose bytes an earlier row of their part has; ``linked`` holds the EDGES
+        of similarity 1 between the two.
+    watch : callable, optional
+        Called with each part and `Block` while it is in memory.
+
+    Returns
+    -------
+    dict
+        ``rows = invalid + identical + indexed``; ``bytes``; ``seconds``.
+    """
+    torch.set_num_threads(threads)
+    use_threads(threads)
+    began = time.perf_counter()
+    shard = empty_shard(open_base(layout))
+    counts = {"rows": 0, "invalid": 0, "identical": 0, "indexed": 0}
+    for part in parts:
+        for key, count in _add_part(layout, part, shard, collapse, watch).items():
+            counts[key] += count
+    path = layout.shard_path(name)
+    with write_aside(path) as temporary:
+        write_index_file(shard, temporary)
+    if counts["rows"] != counts["invalid"] + counts["identical"] + counts["indexed"]:
+        raise AssertionError(f"{name}: rows were lost: {counts}")
+    seconds = time.perf_counter() - began
+    return {"name": name, **counts, "bytes": os.path.getsize(path), "seconds": seconds}
+
+
+def embed(vectors: VectorBlock, model_path: str | None) -> np.ndarray:
+    """Return the usable rows of a block as the index takes them: unit float32, (usable, dim)."""
+    units = vectors.units().numpy()
+    if model_path is None or not len(units):
+        return units
+    images = np.asarray(open_model(model_path).transform(units), np.float32)
+    lengths = np.linalg.norm(images, axis=1, keepdims=True)
+    return np.divide(images, lengths, out=np.zeros_like(images), where=lengths > 0)
+
+
+def open_base(layout: IndexLayout) -> Any:
+    """Open the trained, empty index."""
+    return open_index_file(layout.base_path, mapped=False)
+
+
+def write_shards(layout: IndexLayout, records: Sequence[Mapping[str, Any]]) -> tuple[Shard, ...]:
+    """Write the list of shards, from what `fill_shard` returned, for the tasks that search."""
+    shards = tuple(Shard(r["name"], r["indexed"], r["bytes"]) for r in records)
+    write_json(Path(layout.folder) / "shards.json", [asdict(shard) for shard in shards])
+    return shards
+
+
+def open_shards(layout: IndexLayout) -> list[Any]:
+    """Open the shards, memory-mapped where faiss can."""
+    return [open_index_file(layout.shard_path(s.name), s.bytes) for s in layout.shards]
+
+
+def open_model(path: str) -> Compressor:
+    """Open a compressor once per process."""
+    return open_once(load_model, path)
+
+
+def _read_shards(path: Path) -> tuple[Shard, ...]:
+    content = read_json(path)
+    if content is None:
+        raise InputError(f"{path}: cannot be read. The index is damaged; build it again.")
+    return tuple(Shard(**shard) for shard in content)
+
+
+def model_digest(path: str) -> str:
+    """Hex digest of a compressor's files, by content."""
+    digest = hashlib.sha256()
+    folder = Path(path)
+    for file in sorted(folder.rglob("*")) if folder.is_dir() else [folder]:
+        if file.is_file():
+            digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _add_part(
+    layout: IndexLayout,
+    part: Part,
+    shard: Any,
+    collapse: bool,
+    watch: Callable[[Part, Block], None] | None,
+) -> dict[str, int]:
+    """Add one part to a shard, and write what was left out, and why."""
+    equals = EqualRows(part.embeddings) if collapse else None
+    reason = np.empty(part.rows, np.uint8)
+    first = np.arange(part.rows)
+    buffer = torch.empty(min(_BLOCK_ROWS, part.rows), part.embeddings.dim)
+    for start in range(0, part.rows, _BLOCK_ROWS):
+        stop = min(start + _BLOCK_ROWS, part.rows)
+        stored = read_rows(part.embeddings, start, stop)
+        vectors = prepare_block(stored, buffer)
+        usable = vectors.reason == 0
+        reason[start:stop] = vectors.reason
+        if equals is not None:
+            first[start:stop] = equals.look(start, stored, usable)
+        kept = np.arange(start, stop) == first[start:stop]
+        images = embed(vectors, layout.model_path)[kept[usable]]
+        add_rows(shard, images, part.row_start + start + np.flatnonzero(usable & kept))
+        if watch is not None:
+            watch(part, Block(part.row_start + start, stored, vectors))
+    invalid, copies = np.flatnonzero(reason), np.flatnonzero(first != np.arange(part.rows))
+    write_frame(
+        layout.path("invalid", part),
+        pd.DataFrame({"row_id": part.row_start + invalid, "reason": reason[invalid]}),
+    )
+    if collapse:
+        links = {"src": part.row_start + first[copies], "dst": part.row_start + copies}
+        write_frame(
+            layout.path("linked", part),
+            pd.DataFrame({**links, "similarity": 1.0}).astype(EDGES.dtypes),
+        )
+    indexed = part.rows - len(invalid) - len(copies)
+    counts = {"invalid": len(invalid), "identical": len(copies), "indexed": indexed}
+    return {"rows": part.rows, **counts}
+
+
+def _read_images(part: Part, row_ids: np.ndarray, model_path: str | None) -> np.ndarray:
+    """Return the usable ones of some rows as the index takes them."""
+    torch.set_num_threads(1)
+    block = prepare_block(gather_rows(part.embeddings, row_ids - part.row_start))
+    return embed(block, model_path)
+
+
+def _train(
+    blocks: list[np.ndarray], factory: str, iterations: int, seed: int, path: str
+) -> dict[str, Any] | None:
+    """Train in one task with one thread, so that parts and workers play no part."""
+    began = time.perf_counter()
+    sample = np.concatenate(blocks)
+    if not len(sample):
+        return None
+    base = train_base(sample, factory, iterations=iterations, seed=seed)
+    with write_aside(Path(path)) as temporary:
+        write_index_file(base, temporary)
+    return {
+        "sample_rows": len(sample),
+        "dim": sample.shape[1],
+        "lists": list_count(base),
+        "bytes_per_row": code_bytes(base),
+        "base_bytes": os.path.getsize(path),
+        "distance_error": distance_error(base, sample),
+        "seconds": time.perf_counter() - began,
+    }
