@@ -87,6 +87,7 @@ __all__ = [
     "read_dataset",
     "run",
     "save_model",
+    "search_index",
     "spanning_forest",
 ]
 

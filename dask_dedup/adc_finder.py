@@ -226,18 +226,20 @@ class AdcFinder:
         rounding = self.facts["distance_error"]
         apart = 2.0 - 2.0 * settings.search_threshold if adc.verify else 0.0
         if adc.tolerance is not None:
-            return AdaptiveRule(adc.tolerance, rounding + apart)
+            return AdaptiveRule(adc.tolerance, rounding + apart, rounding)
         self.search_stage.prepare()
         path = self.search_stage.folder / "calibrated.json"
         chosen = read_json(path)
         if chosen is None:
-            task = delayed(calibrate_sample)(self.layout, adc.nprobe, rounding + apart, self.asked)
+            task = delayed(calibrate_sample)(
+                self.layout, adc.nprobe, (rounding + apart, rounding), self.asked
+            )
             (chosen,) = self.job.execute([task], ignore_result)
             write_json(path, chosen)
         if not chosen["is_reached"]:
             _tell_unreached(chosen, adc.verify, adc.recall, adc.precision)
         self.counts["calibration"] = chosen
-        return AdaptiveRule(chosen["tolerance"], chosen["epsilon"])
+        return AdaptiveRule(chosen["tolerance"], chosen["epsilon"], rounding)
 
     def _path(self, part: Part) -> Path:
         return self.search_stage.folder / f"part-{part.index:05d}.parquet"
@@ -258,7 +260,8 @@ def _tell_unreached(chosen: dict[str, Any], verify: bool, recall: float, precisi
         )
     else:
         logger.warning(
-            "tolerance: no value keeps a precision of %g on the sample: only equal rows will "
-            "pass. A finer index (more bytes) or --verify finds more.",
+            "tolerance: no value keeps a precision of %g on the sample: only rows of equal codes "
+            "pass, with a precision of %.2f. A finer index (more bytes) or --verify does better.",
             precision,
+            chosen["precision"],
         )

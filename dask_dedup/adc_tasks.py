@@ -127,12 +127,12 @@ def judge_sample(layout: IndexLayout, nprobe: int) -> Judged:
 def calibrate_sample(
     layout: IndexLayout,
     nprobe: int,
-    epsilon: float,
+    slack: tuple[float, float],
     asked: dict[str, float],
 ) -> dict[str, Any]:
-    """Choose the tolerance on the sample of known truth."""
+    """Choose the tolerance on the sample of known truth; ``slack`` is epsilon and rounding."""
     judged = judge_sample(layout, nprobe)
-    return choose_tolerance(judged, epsilon, **asked).to_dict()
+    return choose_tolerance(judged, *slack, **asked).to_dict()
 
 
 def search_and_write(plan: AdcPlan, part: Part, path: Path) -> dict[str, int]:

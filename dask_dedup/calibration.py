@@ -94,10 +94,10 @@ def calibrate(
         rounding = finder.facts["distance_error"]
         apart = 2.0 - 2.0 * settings.search_threshold
         chosen = {
-            "verified": choose_tolerance(judged, rounding + apart, recall=adc.recall),
-            "unverified": choose_tolerance(judged, rounding, precision=adc.precision),
+            "verified": choose_tolerance(judged, rounding + apart, rounding, recall=adc.recall),
+            "unverified": choose_tolerance(judged, rounding, rounding, precision=adc.precision),
         }
-        curves = _write_curves(judged, chosen, folder.path)
+        curves = _write_curves(judged, chosen, rounding, folder.path)
         _write_setting(chosen, finder.factory, settings, folder.path / "adc.toml")
         summary = {
             "dataset": data.path,
@@ -115,10 +115,13 @@ def calibrate(
     return summary
 
 
-def _write_curves(judged: Judged, chosen: dict[str, Chosen], folder: Path) -> pd.DataFrame:
+def _write_curves(
+    judged: Judged, chosen: dict[str, Chosen], rounding: float, folder: Path
+) -> pd.DataFrame:
     epsilons = {rule: one.epsilon for rule, one in chosen.items()} | {"fixed": None}
     tables = [
-        sample_curve(curve(judged, epsilon)).assign(rule=rule) for rule, epsilon in epsilons.items()
+        sample_curve(curve(judged, epsilon, rounding)).assign(rule=rule)
+        for rule, epsilon in epsilons.items()
     ]
     curves = pd.concat(tables, ignore_index=True)
     curves = curves[["rule", *(name for name in curves.columns if name != "rule")]]

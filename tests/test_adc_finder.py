@@ -94,10 +94,9 @@ def test_run_unverified_is_marked_and_cannot_be_relabelled(rows, tmp_path, write
 def test_run_rows_all_equal_are_one_cluster(tmp_path, write_dataset):
     rows = np.tile(np.arange(1, 9, dtype="f2"), (3000, 1))
     data = write_dataset(tmp_path / "d", [rows[:1000], rows[1000:]])
-    for verify in (True, False):
-        summary = dask_dedup.run(
-            data, tmp_path / f"out-{verify}", settings(verify=verify, tolerance=1.0)
-        )
+    for verify, tolerance in ((True, 1.0), (False, 1.0), (False, 0.0)):
+        chosen = settings(verify=verify, tolerance=tolerance)
+        summary = dask_dedup.run(data, tmp_path / f"out-{verify}-{tolerance}", chosen)
         assert (summary["clusters"], summary["largest_cluster"]) == (1, 3000)
         assert summary["found"]["indexed"] == 2
 

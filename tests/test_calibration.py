@@ -10,7 +10,9 @@ from dask_dedup.config import load_settings
 @pytest.fixture(scope="module")
 def done(clipart, tmp_path_factory):
     out = tmp_path_factory.mktemp("calibrated") / "out"
-    settings = Settings(adc={"factory": "IVF64,PQ8x4", "queries": 300, "verify": False})
+    settings = Settings(
+        adc={"factory": "IVF64,PQ8x4", "queries": 300, "verify": False, "precision": 0.8}
+    )
     return out, calibrate(read_dataset(clipart), out, settings)
 
 
@@ -18,7 +20,7 @@ def test_calibrate_recall_and_precision_asked_for_are_reached_on_the_sample(done
     _, summary = done
     verified, unverified = summary["chosen"]["verified"], summary["chosen"]["unverified"]
     assert verified["recall"] >= 0.99 and verified["is_reached"]
-    assert unverified["precision"] >= 0.9 and unverified["is_reached"]
+    assert unverified["precision"] >= 0.8 and unverified["is_reached"]
     assert unverified["recall"] < verified["recall"]
 
 
@@ -46,7 +48,9 @@ def test_calibrate_setting_is_what_run_takes(done):
 def test_calibrate_again_does_nothing(done, clipart):
     out, summary = done
     before = (out / "curves.csv").stat().st_mtime_ns
-    settings = Settings(adc={"factory": "IVF64,PQ8x4", "queries": 300, "verify": False})
+    settings = Settings(
+        adc={"factory": "IVF64,PQ8x4", "queries": 300, "verify": False, "precision": 0.8}
+    )
     assert calibrate(read_dataset(clipart), out, settings) == summary
     assert (out / "curves.csv").stat().st_mtime_ns == before
 

@@ -1,7 +1,8 @@
 """Which tolerance T of the adaptive threshold finds how much, and how rightly.
 
 Sampled queries with exact truth are searched for their nearest rows in an index. Of each result the
-least T is known at which it passes, ``(d - epsilon) / d(q, q̂)``; sorted by it, the results give
+least T is known at which it passes, ``(d - epsilon) / d(q, q̂)``, or 0 where it has the query's own
+code and passes always (`dask_dedup.search.adc`); sorted by it, the results give
 precision and recall at every T. The same with the distance itself as the score gives the curve of a
 fixed threshold, for comparison.
 
@@ -123,7 +124,7 @@ def judge_results(
     )
 
 
-def curve(judged: Judged, epsilon: float | None) -> pd.DataFrame:
+def curve(judged: Judged, epsilon: float | None, rounding: float = 0.0) -> pd.DataFrame:
     """Return precision and recall at every value of T, or of a fixed threshold.
 
     Parameters
@@ -131,6 +132,8 @@ def curve(judged: Judged, epsilon: float | None) -> pd.DataFrame:
     judged : Judged
     epsilon : float or None
         Of the adaptive rule; None gives the curve of a fixed threshold on the distance.
+    rounding : float
+        Results within d(q, q̂) + rounding pass at every T: they have the query's own code.
 
     Returns
     -------
@@ -143,7 +146,8 @@ def curve(judged: Judged, epsilon: float | None) -> pd.DataFrame:
         excess = np.maximum(scores - epsilon, 0.0)
         own = judged.self_distance.astype(np.float64)
         never = np.where(excess > 0, np.inf, 0.0)
-        scores = np.divide(excess, own, out=never, where=own > 0)
+        ratio = np.divide(excess, own, out=never, where=own > 0)
+        scores = np.where(scores <= own + rounding, 0.0, ratio)
     order = np.argsort(scores, kind="stable")
     scores, is_true = scores[order], judged.is_true[order]
     last = np.ones(len(scores), np.bool_)
@@ -166,6 +170,7 @@ def curve(judged: Judged, epsilon: float | None) -> pd.DataFrame:
 def choose_tolerance(
     judged: Judged,
     epsilon: float,
+    rounding: float = 0.0,
     *,
     recall: float | None = None,
     precision: float | None = None,
@@ -173,14 +178,15 @@ def choose_tolerance(
     """Choose T: the least that reaches a recall, or the largest that keeps a precision.
 
     Where the wanted recall is out of reach (the lists probed do not hold so much), T is the least
-    that reaches nearly all that is within it; where no T keeps the precision, T is 0.
+    that reaches nearly all that is within it; where no T keeps the precision, T is 0, at which
+    rows of the query's own code still pass.
 
     Parameters
     ----------
     recall, precision : float
         One of the two.
     """
-    table = curve(judged, epsilon)
+    table = curve(judged, epsilon, rounding)
     if not len(table) or not judged.queries:
         return Chosen(1.0, epsilon, 1.0, 1.0, 1.0, False, judged.queries)
     reachable = float(table["recall"].iloc[-1])
@@ -192,7 +198,9 @@ def choose_tolerance(
         keeps = np.flatnonzero(table["precision"].to_numpy() >= (precision or 0.0))
         is_reached = len(keeps) > 0
         if not is_reached:
-            return Chosen(0.0, epsilon, 1.0, 0.0, reachable, False, judged.queries)
+            first = table.iloc[0]
+            least = (float(first["precision"]), float(first["recall"]))
+            return Chosen(0.0, epsilon, *least, reachable, False, judged.queries)
         at = int(keeps[-1])
     row = table.iloc[at]
     return Chosen(

@@ -4,11 +4,12 @@ Webster et al. compare a query with the rows as an index keeps them (asymmetric 
 take the query's distance to its own quantized version as the measure. Their inequality could not be
 had; ours is: x is a duplicate of q when
 
-    d(q, x̂) <= T * d(q, q̂) + epsilon,
+    d(q, x̂) <= T * d(q, q̂) + epsilon    or    d(q, x̂) <= d(q, q̂) + rounding,
 
 squared Euclidean distances, and one direction of a pair suffices: a badly quantized query tolerates
-more. ``epsilon`` holds the rounding of the distances, so that equal rows pass where d(q, q̂) is 0;
-with verification also what two rows at the threshold are apart, 2 - 2c, since d(q, x̂) is on average
+more. The second condition lets rows of the query's own code pass whatever T, and so equal rows,
+where d(q, q̂) is 0 as well. ``epsilon`` is the rounding of the distances; with verification also
+what two rows at the threshold are apart, 2 - 2c, since d(q, x̂) is on average
 |q - x|^2 + d(x, x̂).
 
 1. Search the k nearest of each query in all shards.
@@ -42,14 +43,17 @@ Contract = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class AdaptiveRule:
-    """``d(q, x̂) <= tolerance * d(q, q̂) + epsilon``."""
+    """``d(q, x̂) <= max(tolerance * d(q, q̂) + epsilon, d(q, q̂) + rounding)``."""
 
     tolerance: float
     epsilon: float
+    rounding: float
 
     def limits(self, self_distance: np.ndarray) -> np.ndarray:
         """Return the largest distance that passes, for each query: float32."""
-        return (self.tolerance * self_distance.astype(np.float64) + self.epsilon).astype(np.float32)
+        own = self_distance.astype(np.float64)
+        limit = np.maximum(self.tolerance * own + self.epsilon, own + self.rounding)
+        return limit.astype(np.float32)
 
 
 class Passed(NamedTuple):

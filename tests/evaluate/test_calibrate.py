@@ -30,13 +30,15 @@ def test_judge_results_query_with_more_pairs_than_k_could_hold_is_left_out():
 
 
 def test_curve_by_hand(judged):
-    # Ratios: 1 (true), 1.5 (false), 2 (true); 1 (true), 2 (false).
+    # Ratios: 1 (true), 1.5 (false), 2 (true); 1 (true), 2 (false). A ratio of 1 passes always.
     table = curve(judged, 0.0)
-    assert table["value"].tolist() == [1, 1.5, 2]
+    assert table["value"].tolist() == [0, 1.5, 2]
     assert table["precision"].tolist() == [1, 2 / 3, 3 / 5]
     assert table["recall"].tolist() == [0.5, 0.5, 0.75]
     assert table["pair_recall"].tolist() == [0.5, 0.5, 0.75]
     assert table["passed"].tolist() == [1, 1.5, 2.5]
+    wide = curve(judged, 0.0, 0.25)
+    assert wide["value"].tolist() == [0, 2] and wide["passed"].tolist() == [2, 2.5]
     fixed = curve(judged, None)
     assert fixed["value"].tolist() == [0.25, 0.5, 0.75, 1.0]
     assert fixed["precision"].tolist() == [1, 2 / 3, 0.5, 3 / 5]
@@ -52,10 +54,10 @@ def test_curve_with_no_own_distance_only_what_is_within_epsilon_passes(judged):
 @pytest.mark.parametrize(
     ("asked", "tolerance", "is_reached"),
     [
-        ({"recall": 0.5}, 1, True),
+        ({"recall": 0.5}, 0, True),
         ({"recall": 0.6}, 2, True),
         ({"recall": 0.9}, 2, False),
-        ({"precision": 0.95}, 1, True),
+        ({"precision": 0.95}, 0, True),
         ({"precision": 0.6}, 2, True),
     ],
 )
@@ -69,7 +71,7 @@ def test_choose_tolerance_by_hand(judged, asked, tolerance, is_reached):
 def test_choose_tolerance_precision_never_kept_is_zero(judged):
     wrong = type(judged)(**{**judged.__dict__, "is_true": np.zeros(5, np.bool_)})
     chosen = choose_tolerance(wrong, 0.0, precision=0.5)
-    assert (chosen.tolerance, chosen.is_reached) == (0, False)
+    assert (chosen.tolerance, chosen.is_reached, chosen.precision) == (0, False, 0)
 
 
 def test_choose_tolerance_without_truth_says_so():

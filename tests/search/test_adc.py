@@ -49,31 +49,32 @@ def by_hand(rows, rule, factory="IVF8,PQ4x6"):
     base = train_base(rows, factory)
     kept = base.sa_decode(base.sa_encode(rows)).astype("f8")
     distances = ((rows[:, None].astype("f8") - kept) ** 2).sum(axis=2)
-    passes = distances <= rule.tolerance * distances.diagonal()[:, None] + rule.epsilon
+    own = distances.diagonal()[:, None]
+    passes = distances <= np.maximum(rule.tolerance * own + rule.epsilon, own + rule.rounding)
     return {(i, j) for i, j in np.argwhere(passes).tolist() if i != j}
 
 
 @pytest.mark.parametrize("k", [2, 4, 1000])
 @pytest.mark.parametrize("cuts", [(), (1,), (50, 51)])
 def test_search_finds_what_encode_and_decode_say_whatever_k_and_shards(rows, k, cuts):
-    rule = AdaptiveRule(1.3, 1e-5)
+    rule = AdaptiveRule(1.3, 1e-5, 1e-5)
     found, _ = passed_pairs(rows, rule, k=k, cuts=cuts)
     assert found == by_hand(rows, rule)
 
 
 def test_search_group_larger_than_k_comes_out_whole_and_its_rows_count_as_saturated(rows):
-    found, search = passed_pairs(rows, AdaptiveRule(0.0, 0.3), "IVF8,Flat", k=4)
+    found, search = passed_pairs(rows, AdaptiveRule(0.0, 0.3, 1e-5), "IVF8,Flat", k=4)
     group = {(i, j) for i in range(40) for j in range(40) if i != j}
     assert group <= found
     big = 40 + 17  # rows of groups with at least k rows: 4 results, the row itself among them
     assert search.saturated == big
     assert search.largest_k == 64
-    _, roomy = passed_pairs(rows, AdaptiveRule(0.0, 0.3), "IVF8,Flat", k=50)
+    _, roomy = passed_pairs(rows, AdaptiveRule(0.0, 0.3, 1e-5), "IVF8,Flat", k=50)
     assert (roomy.saturated, roomy.largest_k) == (0, 50)
 
 
 def test_search_a_larger_tolerance_finds_no_less(rows):
-    pairs = [passed_pairs(rows, AdaptiveRule(t, 1e-5))[0] for t in (0.0, 0.8, 1.0, 1.5, 3.0)]
+    pairs = [passed_pairs(rows, AdaptiveRule(t, 1e-5, 1e-5))[0] for t in (0.0, 0.8, 1.0, 1.5, 3.0)]
     for smaller, larger in pairwise(pairs):
         assert smaller <= larger
     assert len(pairs[0]) < len(pairs[-1])
@@ -82,7 +83,7 @@ def test_search_a_larger_tolerance_finds_no_less(rows):
 @pytest.mark.parametrize("factory", ["Flat", "IVF1,Flat", "IVF2,SQ8"])
 def test_search_rows_all_equal_pass_even_where_their_own_distance_is_zero(factory):
     rows = np.tile(unit(np.arange(1.0, 9)[None]), (33, 1))
-    found, search = passed_pairs(rows, AdaptiveRule(1.0, 1e-5), factory, k=4)
+    found, search = passed_pairs(rows, AdaptiveRule(1.0, 1e-5, 1e-5), factory, k=4)
     assert len(found) == 33 * 32
     assert search.saturated == 33
     if factory != "IVF2,SQ8":
@@ -90,8 +91,8 @@ def test_search_rows_all_equal_pass_even_where_their_own_distance_is_zero(factor
 
 
 def test_limits_by_hand():
-    limits = AdaptiveRule(1.5, 0.25).limits(np.array([0.0, 0.5], "f4"))
-    assert limits.tolist() == [0.25, 1.0]
+    limits = AdaptiveRule(0.5, 0.25, 0.125).limits(np.array([0.0, 0.25, 4.0], "f4"))
+    assert limits.tolist() == [0.25, 0.375, 4.125]
 
 
 def edges_of(parts, pairs, threshold, distance=0.125):
