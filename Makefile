@@ -23,7 +23,7 @@ INSTALLED_TEST := $(VENV)/.installed-test
 INSTALLING := $(VENV)/.installing
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow check format bench clean distclean
+.PHONY: help run test test-slow check format bench big-index clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -49,6 +49,9 @@ format: $(INSTALLED_TEST) ## format the code, and fix what ruff can fix
 
 bench: $(INSTALLED) ## compare with faiss on 10^6 synthetic rows (ARGS="--rows 50000" for fewer)
 	$(BIN)/python examples/benchmarks/bench.py $(ARGS)
+
+big-index: $(INSTALLED) ## train, build and search an index of 2^16 lists over 3 * 10^6 synthetic rows
+	$(BIN)/python examples/benchmarks/big_index.py bench/big-index $(ARGS)
 
 clean: ## remove results of `make run` and `make bench`, builds and caches
 	rm -rf out/clipart bench build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
