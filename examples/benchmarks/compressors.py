@@ -23,6 +23,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from dask_dedup import Dataset, NetworkSettings, fit_compressor, read_dataset
+from dask_dedup.evaluate.retrieval import retrieval_recall
+from dask_dedup.evaluate.zeroshot import zeroshot_accuracy
 from dask_dedup.io.parts import gather_by_row
 
 METHODS = {
@@ -98,18 +100,17 @@ class Measured:
     def measure(self, compress: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
         """Return every measure as a share."""
         images, texts = compress(self.images), compress(self.texts)
-        scores = images @ compress(self.classes).T
         told = self.class_id >= 0
-        right = pd.Series(scores[told].argmax(axis=1) == self.class_id[told])
-        across = images[self.pool] @ texts[self.pool].T
-        near = neighbours(images)
-        kept = [np.intersect1d(a, b).size for a, b in zip(near, self.near, strict=True)]
-        return {
-            "zero_shot": float(right.groupby(self.class_id[told]).mean().mean()),
-            **{f"image_text_{k}": recall(across, k) for k in (1, 5)},
-            **{f"text_image_{k}": recall(across.T, k) for k in (1, 5)},
-            "neighbours": float(np.mean(kept)) / NEIGHBOURS,
-        }
+        zero_shot = zeroshot_accuracy(images[told], compress(self.classes), self.class_id[told])
+        found: dict[str, float] = {"zero_shot": zero_shot["mean_top1"]}
+        pairs = images[self.pool], texts[self.pool]
+        for name, (queries, targets) in (("image_text", pairs), ("text_image", pairs[::-1])):
+            recalls = retrieval_recall(queries, targets, (1, 5))
+            found |= {f"{name}_{k}": recalls[f"recall@{k}"] for k in (1, 5)}
+        kept = [
+            np.intersect1d(a, b).size for a, b in zip(neighbours(images), self.near, strict=True)
+        ]
+        return {**found, "neighbours": float(np.mean(kept)) / NEIGHBOURS}
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -122,11 +123,6 @@ def neighbours(rows: np.ndarray) -> np.ndarray:
     scores = rows @ rows.T
     np.fill_diagonal(scores, -np.inf)
     return np.argpartition(-scores, NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
-
-
-def recall(scores: np.ndarray, k: int) -> float:
-    """Share of rows whose own partner is among the first k; ties count in its favour."""
-    return float(((scores > np.diag(scores)[:, None]).sum(axis=1) < k).mean())
 
 
 def write_rows(data: Dataset, wanted: np.ndarray, folder: Path) -> Dataset:
