@@ -58,8 +58,8 @@ _HOMES = {
     "open_index": "vector_index",
     "read_dataset": "io.dataset",
     "run": "pipeline",
-    "search_index": "vector_index",
     "save_model": "compress.base",
+    "search_index": "vector_index",
     "spanning_forest": "graph.components",
 }
 

@@ -163,6 +163,9 @@ class ComputeSettings(_Table):
     threads: Annotated[int, Field(ge=1)] = 1
     """BLAS and OpenMP threads of each worker"""
 
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """where the matrix products run: auto takes a GPU if there is one"""
+
     memory: Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_parse_memory)] = None
     """memory of each worker, such as 8GB [default: three quarters of the machine's, shared]"""
 

@@ -111,6 +111,7 @@ class JoinFinder:
                 layout,
                 part,
                 settings.compute.threads,
+                settings.compute.device,
                 settings.search_threshold if audited else None,
                 settings.seed,
             )
@@ -139,6 +140,7 @@ class JoinFinder:
                 group,
                 self.job.settings.search_threshold,
                 self.job.settings.compute.threads,
+                self.job.settings.compute.device,
                 self._group_path(group),
             )
             for group in groups

@@ -40,24 +40,34 @@ __all__ = [
 
 
 def layout_and_audit(
-    layout: CellLayout, part: Part, threads: int, threshold: float | None, seed: int
+    layout: CellLayout,
+    part: Part,
+    threads: int,
+    device: str,
+    threshold: float | None,
+    seed: int,
 ) -> dict[str, Any]:
     """Write the layout of one part; with a threshold, collect the audit's true pairs as well."""
     if threshold is None:
-        return {**layout_part(layout, part, threads)._asdict(), "audit_seconds": 0.0}
+        return {**layout_part(layout, part, threads, device=device)._asdict(), "audit_seconds": 0.0}
     with np.load(Path(layout.folder) / "queries.npz") as saved:
         queries = AuditQueries(saved["row_ids"], saved["rows"])
     collector = AuditCollector(queries, load_pca(layout.pca_path), threshold, seed)
-    counts = layout_part(layout, part, threads, collector.add)
+    counts = layout_part(layout, part, threads, collector.add, device)
     collector.write(layout.path("audit", part))
     return {**counts._asdict(), "audit_seconds": collector.seconds}
 
 
 def join_and_write(
-    layout: CellLayout, group: CellGroup, threshold: float, threads: int, path: Path
+    layout: CellLayout,
+    group: CellGroup,
+    threshold: float,
+    threads: int,
+    device: str,
+    path: Path,
 ) -> dict[str, int]:
     """Find the edges of one group of cells and write the forest that they contract to."""
-    result = join_group(layout, group, threshold, threads, spanning_edges)
+    result = join_group(layout, group, threshold, threads, spanning_edges, device)
     write_frame(path, result.edges)
     return {
         "visits": result.visits,

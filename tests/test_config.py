@@ -85,7 +85,8 @@ def test_to_toml_names_every_table_and_every_setting_that_has_a_value():
     content = tomllib.loads(Settings().to_toml())
     assert set(content) == set(Settings.model_fields)
     assert content["clusters"] == {"threshold": 0.95}
-    assert content["compute"] == {"threads": 1}  # neither workers nor memory: chosen by machine
+    # Neither workers nor memory: these are chosen by the machine.
+    assert content["compute"] == {"threads": 1, "device": "auto"}
 
 
 def test_load_settings_without_anything_gives_the_defaults():

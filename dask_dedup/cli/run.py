@@ -45,6 +45,7 @@ _INTERRUPTED = 130  # what a shell gives for Ctrl-C
 @setting("--workers", "compute.workers", int)
 @setting("--threads", "compute.threads", int)
 @setting("--memory", "compute.memory", str)
+@setting("--device", "compute.device", click.Choice(["auto", "cpu", "cuda"]))
 @click.option(
     "--config",
     type=click.Path(path_type=Path),

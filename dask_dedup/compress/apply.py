@@ -14,11 +14,11 @@ import torch
 
 from dask_dedup.compress.base import (
     Compressor,
-    choose_device,
     digest_tensors,
     load_model,
     save_model,
 )
+from dask_dedup.compress.device import choose_device
 from dask_dedup.compress.fit_model import views_of
 from dask_dedup.errors import InputError, OutputError, SettingsError
 from dask_dedup.io.dataset import Dataset

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from dask_dedup.errors import InputError, OutputError, SettingsError
+from dask_dedup.compress.device import choose_device
+from dask_dedup.errors import InputError, OutputError
 from dask_dedup.io.store import read_json, write_json
 
 __all__ = [
@@ -32,7 +32,6 @@ __all__ = [
     "check_model_path",
     "check_rows",
     "check_tensors",
-    "choose_device",
     "digest_tensors",
     "load_model",
     "save_model",
@@ -118,23 +117,6 @@ class Compressor(Protocol):
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Return the tensors of the model's file."""
-
-
-def choose_device(name: str) -> str:
-    """Return ``cpu`` or ``cuda`` for ``auto``, ``cpu`` or ``cuda``.
-
-    Raises
-    ------
-    SettingsError
-        torch sees no such device.
-    """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name not in ("cpu", "cuda"):
-        raise SettingsError(f"device: expected auto, cpu or cuda, got {name!r}.")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise SettingsError("device: torch sees no CUDA device. Use auto or cpu.")
-    return name
 
 
 def check_model_path(path: Path, overwrite: bool) -> None:

@@ -15,7 +15,8 @@ import torch
 from dask.delayed import delayed
 
 from dask_dedup.compress.axes import PcaCompressor, fit_uncentred_axes
-from dask_dedup.compress.base import Compressor, ModelFacts, choose_device
+from dask_dedup.compress.base import Compressor, ModelFacts
+from dask_dedup.compress.device import choose_device
 from dask_dedup.compress.network import NetworkCompressor
 from dask_dedup.compress.sample import hash_rows, sample_row_ids, split_by_part
 from dask_dedup.compress.settings import NetworkSettings

@@ -72,7 +72,12 @@ class PcaModel:
         """Number of axes."""
         return self.axes.shape[1]
 
-    def transform(self, block: VectorBlock, out: torch.Tensor | None = None) -> torch.Tensor:
+    def transform(
+        self,
+        block: VectorBlock,
+        out: torch.Tensor | None = None,
+        device: torch.device | None = None,
+    ) -> torch.Tensor:
         """Project rows at unit length; the last coordinate is the length of what is left out.
 
         Parameters
@@ -80,6 +85,8 @@ class PcaModel:
         block : VectorBlock
             n rows of any length.
         out : float32 tensor, shape (n, kept + 1), optional
+        device : torch.device, optional
+            Where the products run; what is returned is not there.
 
         Returns
         -------
@@ -87,14 +94,20 @@ class PcaModel:
         """
         if out is None:
             out = torch.empty(len(block.rows), self.kept + 1)
-        axes = torch.from_numpy(self.axes.astype(np.float32))
-        mean = torch.from_numpy(self.mean.astype(np.float32))
-        shift = torch.from_numpy((self.mean @ self.axes).astype(np.float32))
-        inverse = 1.0 / block.lengths
-        image = torch.mm(block.rows, axes)
+        rows, axes, mean, shift, inverse = (
+            values.to(device or "cpu")
+            for values in (
+                block.rows,
+                torch.from_numpy(self.axes.astype(np.float32)),
+                torch.from_numpy(self.mean.astype(np.float32)),
+                torch.from_numpy((self.mean @ self.axes).astype(np.float32)),
+                1.0 / block.lengths,
+            )
+        )
+        image = torch.mm(rows, axes)
         image.mul_(inverse[:, None]).sub_(shift)
         # |x - m|^2 = 1 - 2 x.m + |m|^2 for a unit x; what the axes keep is taken off.
-        square = 1.0 + float(self.mean @ self.mean) - 2.0 * torch.mv(block.rows, mean) * inverse
+        square = 1.0 + float(self.mean @ self.mean) - 2.0 * torch.mv(rows, mean) * inverse
         square -= torch.linalg.vector_norm(image, dim=1).square_()
         out[:, : self.kept] = image
         out[:, self.kept] = square.clamp_(min=0.0).sqrt_()

@@ -24,9 +24,11 @@ import numpy as np
 import pandas as pd
 import torch
 
+from dask_dedup.compress.device import choose_device
 from dask_dedup.compress.pca import PcaModel, load_pca
 from dask_dedup.compress.vectors import VectorBlock, prepare_block
 from dask_dedup.index.assign import MOST_VISITS, assign_cells
+from dask_dedup.index.assign_device import DeviceCells
 from dask_dedup.index.assign_exact import assign_exactly
 from dask_dedup.index.cells import CellModel, load_cells
 from dask_dedup.index.equals import as_words, hash_words
@@ -150,6 +152,7 @@ def layout_part(
     part: Part,
     threads: int = 1,
     watch: Callable[[Block], None] | None = None,
+    device: str = "cpu",
 ) -> PartLayout:
     """Write the layout of one part: read, project, assign, collapse, sort, in one pass.
 
@@ -166,10 +169,14 @@ def layout_part(
         Threads of the matrix products.
     watch : callable, optional
         Called with each `Block` while it is in memory.
+    device : str
+        ``auto``, ``cpu`` or ``cuda``: where rows are projected and compared with the cells.
     """
     torch.set_num_threads(threads)
     pca = open_once(load_pca, layout.pca_path)
     cells = open_once(load_cells, layout.cells_path)
+    chosen = torch.device(choose_device(device))
+    moved = DeviceCells(cells, chosen) if chosen.type != "cpu" else None
     leaders = open_once(load_leaders, layout.leaders_path)
     rows, kept = part.rows, layout.kept
     heads = np.empty((rows, _HEAD_WORDS), np.uint32)
@@ -186,8 +193,8 @@ def layout_part(
         stop = min(start + _BLOCK_ROWS, rows)
         stored = read_rows(part.embeddings, start, stop)
         vectors = prepare_block(stored, buffer)
-        block_image = pca.transform(vectors, image[: stop - start])
-        visited[start:stop] = _assign(block_image, vectors, pca, cells)
+        block_image = pca.transform(vectors, image[: stop - start], chosen)
+        visited[start:stop] = _assign(block_image, vectors, pca, cells, moved)
         steps[start:stop] = pca.to_grid(block_image)
         ids = part.row_start + np.arange(start, stop)
         usable_here = vectors.reason == 0
@@ -263,9 +270,11 @@ def _assign(
     vectors: VectorBlock,
     pca: PcaModel,
     cells: CellModel,
+    moved: DeviceCells | None,
 ) -> np.ndarray:
     """Assign a block, undecided rows again in float64: int32, shape (n, MOST_VISITS)."""
-    found, unsure = assign_cells(image[:, : pca.kept], cells)
+    coordinates = image[:, : pca.kept]
+    found, unsure = moved.assign(coordinates) if moved else assign_cells(coordinates, cells)
     again = np.flatnonzero(unsure)
     if len(again):
         exact = pca.transform_exactly(vectors.rows[torch.from_numpy(again)].numpy())

@@ -50,6 +50,7 @@ from dask_dedup.schema import EDGES
 from dask_dedup.tasks import Execute, compute_tasks, ignore_result
 
 __all__ = [
+    "Block",
     "IndexLayout",
     "Shard",
     "default_factory",

@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from dask_dedup.compress.device import choose_device
 from dask_dedup.compress.pca import load_pca
 from dask_dedup.errors import SettingsError
 from dask_dedup.index.layout import CellLayout, read_cell_counts, read_records
@@ -36,7 +37,14 @@ from dask_dedup.io.store import open_once
 from dask_dedup.schema import EDGES
 from dask_dedup.search.candidates import Candidates, Contract
 from dask_dedup.search.dense import LEAST_RECORDS, find_groups, join_around
-from dask_dedup.search.sign_filter import PRODUCT, factors, near_pairs, near_products, shorten
+from dask_dedup.search.sign_filter import (
+    PRODUCT,
+    factors,
+    near_pairs,
+    near_products,
+    near_products_on,
+    shorten,
+)
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -114,6 +122,7 @@ def join_group(
     threshold: float,
     threads: int = 1,
     contract: Contract | None = None,
+    device: str = "cpu",
 ) -> JoinResult:
     """Find the edges of one task.
 
@@ -129,8 +138,11 @@ def join_group(
         Drops edges without changing the components at any threshold, such as
         `dask_dedup.graph.forest.spanning_edges`; keeps memory bounded where one group of
         near-copies makes more pairs than rows.
+    device : str
+        ``auto``, ``cpu`` or ``cuda``: where the filter's products run.
     """
     torch.set_num_threads(threads)
+    chosen = torch.device(choose_device(device))
     pca = open_once(load_pca, layout.pca_path)
     records = read_records(layout, group.cell_start, group.cell_stop)
     cell = np.repeat(np.arange(len(records.bounds) - 1), np.diff(records.bounds))
@@ -149,7 +161,7 @@ def join_group(
             if (leader >= 0).any():
                 join_around(left, right, there, leader, there < rows[1], columns == rows, batch)
                 continue
-        _join_tiles(left, right, rows, columns, batch)
+        _join_tiles(left, right, rows, columns, batch, chosen)
     edges = batch.finish()
     # The records of a large cell are counted once, with each tile against itself.
     visits = len(records.row_ids) if group.left is None else 0
@@ -269,8 +281,13 @@ def _join_tiles(
     rows: tuple[int, int],
     columns: tuple[int, int],
     batch: Candidates,
+    device: torch.device,
 ) -> None:
     """Send every near pair of a row of one tile and one of the other, or the same, to ``batch``."""
-    products = near_products(left[slice(*rows)], right[slice(*columns)], rows == columns)
+    factors_there = left[slice(*rows)], right[slice(*columns)], rows == columns
+    if device.type == "cpu":
+        products = near_products(*factors_there)
+    else:
+        products = near_products_on(device, *factors_there)
     for i, j in products:
         batch.add(rows[0] + i, columns[0] + j)
