@@ -154,6 +154,14 @@ def faiss_ivf_flat(job: Job) -> Any:
     )
 
 
+def faiss_ivf_flat_root(job: Job) -> Any:
+    """The same with sqrt(2 rows) cells, 1,414 for a million: trained sooner, searched longer."""
+    import rivals
+
+    cells = round((2 * job.rows) ** 0.5)
+    return rivals.faiss_ivf_flat(*_settings(job), cells, probes=2, seed=job.seed)
+
+
 def faiss_ivf_sq8(job: Job) -> Any:
     """Two probes, as many cells as dask-dedup: 8 bits lose nothing beside 32."""
     import more_rivals
@@ -300,6 +308,7 @@ def _some(edges: pd.DataFrame, seed: int) -> pd.DataFrame:
 CONTENDERS: dict[str, Contender] = {
     "dask-dedup": Contender(_dask_dedup_command, _read_dask_dedup),
     "faiss-ivf-flat": in_process("faiss-ivf-flat", faiss_ivf_flat),
+    "faiss-ivf-flat-root": in_process("faiss-ivf-flat-root", faiss_ivf_flat_root),
     "faiss-ivf-sq8": in_process("faiss-ivf-sq8", faiss_ivf_sq8, 1e6),
     "faiss-pca-fast-scan": in_process("faiss-pca-fast-scan", faiss_pca_fast_scan, 1e7),
     "faiss-pca-fast-scan-4": in_process("faiss-pca-fast-scan-4", faiss_pca_fast_scan_4, 1e7),
