@@ -131,6 +131,12 @@ def test_options_none_given_run_with_the_defaults(tiny, received):
         ("--visits", "3.5", "cells.visits", 3.5),
         ("--cells", "17", "cells.cells", 17),
         ("--dim", "32", "compress.dim", 32),
+        ("--finder", "adc", "finder", "adc"),
+        ("--model", "m", "adc.model", "m"),
+        ("--factory", "SQ8", "adc.factory", "SQ8"),
+        ("--nprobe", "5", "adc.nprobe", 5),
+        ("--k", "9", "adc.k", 9),
+        ("--tolerance", "1.5", "adc.tolerance", 1.5),
         ("--url-column", "link", "read.url_column", "link"),
         ("--caption-column", "alt", "read.caption_column", "alt"),
         ("--audit-queries", "0", "audit.queries", 0),
@@ -151,6 +157,12 @@ def test_options_each_sets_its_setting_and_wins_over_the_file(
     from_file = {"seed": 5, "clusters.threshold": 0.9, "cells.visits": 2.0, "audit.queries": 7}
     for name, wanted in {**from_file, key: expected}.items():
         assert operator.attrgetter(name)(received.settings) == wanted
+
+
+def test_options_verify_or_not_is_one_setting(tiny, received):
+    for arguments, expected in (([], True), (["--verify"], True), (["--no-verify"], False)):
+        invoke(tiny, *arguments)
+        assert received.settings.adc.verify is expected
 
 
 def test_options_flags_are_passed_on(tiny, received):
