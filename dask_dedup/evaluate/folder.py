@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,11 @@ from typing import Any
 from dask.delayed import Delayed
 from filelock import FileLock, Timeout
 
-from dask_dedup.errors import InputError, OutputError
-from dask_dedup.io.dataset import Dataset
-from dask_dedup.io.parts import Part
+from dask_dedup.errors import OutputError
 from dask_dedup.io.store import MANIFEST, Stage, read_json
+from dask_dedup.tasks import ignore_result
 
-__all__ = ["is_finished", "one_by_one", "open_folder", "view_parts"]
+__all__ = ["finish", "is_finished", "one_by_one", "open_folder"]
 
 _LOCK = ".lock"
 
@@ -83,6 +81,11 @@ def is_finished(stage: Stage) -> bool:
     return bool(manifest.get("finished")) and manifest.get("digest") == stage.digest
 
 
+def finish(stage: Stage) -> None:
+    """Declare a stage finished whose results its driver has written."""
+    stage.run(dict, {}, one_by_one, ignore_result)
+
+
 def one_by_one(tasks: Sequence[Delayed], on_result: Callable[[Any], None]) -> list[Any]:
     """Compute tasks in this process, one after the other: an `Execute` for what is timed."""
     results = []
@@ -90,34 +93,6 @@ def one_by_one(tasks: Sequence[Delayed], on_result: Callable[[Any], None]) -> li
         results.append(task.compute(scheduler="synchronous"))
         on_result(results[-1])
     return results
-
-
-def view_parts(dataset: Dataset, modality: str) -> tuple[Part, ...]:
-    """Return the filled parts with the embeddings of a modality as those that are compared.
-
-    Parameters
-    ----------
-    modality : str
-        ``image`` or ``text``.
-
-    Raises
-    ------
-    InputError
-        The data set has no such embeddings.
-    """
-    if modality == "image":
-        return dataset.filled_parts
-    texts = [part.text_embeddings for part in dataset.filled_parts]
-    if modality != "text" or any(text is None for text in texts):
-        raise InputError(
-            f"{dataset.path}: has no {modality} embeddings. Texts are expected in "
-            f"text_emb/*.npy, one file for each file of metadata."
-        )
-    return tuple(
-        replace(part, embeddings=text)
-        for part, text in zip(dataset.filled_parts, texts, strict=True)
-        if text is not None
-    )
 
 
 def _check_content(stage: Stage, kind: str, overwrite: bool) -> None:

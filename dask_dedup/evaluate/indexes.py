@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import faiss
 import numpy as np
@@ -40,7 +41,9 @@ def make_index(dim: int, factory: str) -> faiss.Index:
         ) from error
 
 
-def train_index(sample: np.ndarray, factory: str, *, seed: int = 0, threads: int = 1) -> faiss.Index:
+def train_index(
+    sample: np.ndarray, factory: str, *, seed: int = 0, threads: int = 1
+) -> faiss.Index:
     """Train an empty index on all rows of a sample.
 
     Parameters
@@ -115,7 +118,7 @@ def index_bytes(index: faiss.Index) -> int:
         nonlocal total
         total += len(block)
 
-    writer = faiss.PyCallbackIOWriter(count)
+    writer = faiss.PyCallbackIOWriter(count)  # type: ignore[attr-defined]
     faiss.write_index(index, writer)
     del writer  # flushes
     return total
@@ -146,8 +149,9 @@ def _clusterings(index: faiss.Index) -> Iterator[faiss.ClusteringParameters]:
     """Yield the settings of every k-means inside an index, and of OPQ's own quantizer."""
     inner = faiss.downcast_index(index)
     while isinstance(inner, faiss.IndexPreTransform):
-        for i in range(inner.chain.size()):
-            rotation = faiss.downcast_VectorTransform(inner.chain.at(i))
+        chain: Any = inner.chain
+        for i in range(chain.size()):
+            rotation: Any = faiss.downcast_VectorTransform(chain.at(i))
             if isinstance(rotation, faiss.OPQMatrix):  # trains codes of its own while it turns
                 codes = faiss.ProductQuantizer(rotation.d_out, rotation.M, 8)
                 rotation.pq, rotation.kept_alive = codes, codes

@@ -11,20 +11,29 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 
+from dask_dedup.compress.base import load_model, save_model
+from dask_dedup.compress.fit_model import fit_compressor
 from dask_dedup.compress.vectors import prepare_block
 from dask_dedup.errors import InputError, SettingsError
 from dask_dedup.io.dataset import Dataset
 from dask_dedup.io.parts import Part, read_rows
-from dask_dedup.io.store import write_aside
+from dask_dedup.io.store import read_json, write_aside
 
-__all__ = ["Model", "NamedModel", "check_model_names", "open_model", "transform_rows", "write_rows"]
+__all__ = [
+    "Model",
+    "NamedModel",
+    "check_model_names",
+    "model_identity",
+    "open_model",
+    "transform_rows",
+    "write_rows",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +42,7 @@ _BLOCK_ROWS = 8192
 
 
 class Model(Protocol):
-    """Anything that makes rows smaller."""
+    """What the evaluation needs of a `Compressor`."""
 
     @property
     def dim_in(self) -> int:
@@ -88,8 +97,15 @@ def check_model_names(specs: Sequence[str]) -> None:
             )
 
 
+def model_identity(spec: str) -> str:
+    """Return what tells a model from another: its spec, and a folder's tensors' digest."""
+    header = read_json(Path(spec) / "model.json") if Path(spec).is_dir() else None
+    digest = header.get("tensors_sha256") if isinstance(header, dict) else None
+    return f"{spec} {str(digest)[:16]}" if digest else spec
+
+
 def open_model(
-    spec: str, dataset: Dataset, dim: int, folder: Path, *, modality: str, seed: int
+    spec: str, dataset: Dataset, folder: Path, *, modality: str, seed: int, device: str = "auto"
 ) -> NamedModel:
     """Load a model, or fit it and keep it under ``folder``.
 
@@ -99,31 +115,35 @@ def open_model(
         ``raw``, ``kind:dim``, or a folder.
     dataset : Dataset
         What a model is fitted on.
-    dim : int
-        Of the embeddings.
     folder : Path
         Models that were fitted, one folder each; what is there already is loaded.
     modality : str
         ``image``, ``text`` or ``both``: what is fitted on.
     seed : int
+    device : str
+        Where a network is trained; models compute on the CPU.
 
     Raises
     ------
     InputError
         The model takes rows of another dimension, or its folder is damaged.
+    SettingsError
+        The spec is none, or asks for more dimensions than there are.
     """
+    dim = dataset.dim
     if spec == "raw":
         return NamedModel("raw", _Raw(dim))
-    base = import_module("dask_dedup.compress.base")
     fitted = _FITTED.fullmatch(spec)
     path = folder / model_name(spec) if fitted else Path(spec)
     if fitted and not path.is_dir():
         logger.info("fitting %s", model_name(spec))
-        model: Any = import_module("dask_dedup.compress.fit_model").fit_compressor(
-            dataset, fitted[1], int(fitted[2]), modality=modality, seed=seed
+        save_model(
+            fit_compressor(
+                dataset, fitted[1], int(fitted[2]), modality=modality, seed=seed, device=device
+            ),
+            path,
         )
-        base.save_model(model, path)
-    model = base.load_model(path)
+    model = load_model(path)
     if model.dim_in != dim:
         raise InputError(
             f"{path}: takes embeddings of dimension {model.dim_in}, but {dataset.path} has {dim}."

@@ -27,7 +27,7 @@ import torch
 from dask_dedup.compress.sample import sample_row_ids, split_by_part
 from dask_dedup.errors import InputError, SettingsError
 from dask_dedup.evaluate.exact import BLOCK_ROWS, ExactSearch
-from dask_dedup.evaluate.folder import is_finished, open_folder, view_parts
+from dask_dedup.evaluate.folder import is_finished, open_folder
 from dask_dedup.io.dataset import Dataset
 from dask_dedup.io.parts import Part, gather_by_row, read_rows
 from dask_dedup.io.store import Stage, read_json, write_frame, write_json
@@ -126,7 +126,7 @@ def find_truth(
     CapacityError
         More pairs than a task can hold.
     """
-    parts = view_parts(dataset, settings.modality)
+    parts = dataset.view(settings.modality).filled_parts
     progress = progress or NoProgress()
     keys = {**asdict(settings), "input": dataset.fingerprint}
     with open_folder(out, "truth", keys, overwrite) as stage:
