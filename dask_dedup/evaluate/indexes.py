@@ -151,10 +151,10 @@ def _clusterings(index: faiss.Index) -> Iterator[faiss.ClusteringParameters]:
     while isinstance(inner, faiss.IndexPreTransform):
         chain: Any = inner.chain
         for i in range(chain.size()):
-            rotation: Any = faiss.downcast_VectorTransform(chain.at(i))
+            rotation = faiss.downcast_VectorTransform(chain.at(i))
             if isinstance(rotation, faiss.OPQMatrix):  # trains codes of its own while it turns
                 codes = faiss.ProductQuantizer(rotation.d_out, rotation.M, 8)
-                rotation.pq, rotation.kept_alive = codes, codes
+                rotation.pq, rotation.kept_alive = codes, codes  # type: ignore[attr-defined]
                 yield codes.cp
         inner = faiss.downcast_index(inner.index)
     if isinstance(inner, faiss.IndexIVF):
