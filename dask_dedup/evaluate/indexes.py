@@ -13,6 +13,7 @@ from dask_dedup.io.parts import one_line
 
 __all__ = [
     "add_rows",
+    "code_bytes",
     "decode_rows",
     "index_bytes",
     "make_index",
@@ -124,24 +125,36 @@ def index_bytes(index: faiss.Index) -> int:
     return total
 
 
+def code_bytes(index: faiss.Index) -> int:
+    """Return the bytes of one row's code, the number of its list included.
+
+    Raises
+    ------
+    SettingsError
+        The index has no codes that stand alone (HNSW as the outermost index has none).
+    """
+    try:
+        return int(index.sa_code_size())
+    except RuntimeError as error:
+        raise SettingsError(
+            f"an index of this factory cannot encode and decode rows ({_reason(error)}). "
+            f"Use one whose codes stand alone: IVF with PQ or SQ, PQ, OPQ, SQ."
+        ) from error
+
+
 def decode_rows(index: faiss.Index, rows: np.ndarray) -> np.ndarray:
     """Return what is left of rows when they have been quantized: float32, shape (n, dim).
 
     Raises
     ------
     SettingsError
-        The index has no codec of its own (HNSW as the outermost index has none).
+        As `code_bytes`.
     """
+    code_bytes(index)
     decoded = np.empty(rows.shape, np.float32)
-    try:
-        for start in range(0, len(rows), _BLOCK_ROWS):
-            block = np.ascontiguousarray(rows[start : start + _BLOCK_ROWS], np.float32)
-            decoded[start : start + _BLOCK_ROWS] = index.sa_decode(index.sa_encode(block))
-    except RuntimeError as error:
-        raise SettingsError(
-            f"an index of this factory cannot encode and decode rows ({_reason(error)}). "
-            f"Use one whose codes stand alone: IVF with PQ or SQ, PQ, OPQ, SQ."
-        ) from error
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        block = np.ascontiguousarray(rows[start : start + _BLOCK_ROWS], np.float32)
+        decoded[start : start + _BLOCK_ROWS] = index.sa_decode(index.sa_encode(block))
     return decoded
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from dask_dedup.errors import InputError
 
-__all__ = ["TIE", "rank_own_target"]
+__all__ = ["TIE", "rank_own_target", "share_within"]
 
 #: Cosines that differ by no more than this are equal: sums in float64 in another order do.
 TIE = 1e-9
@@ -76,6 +76,23 @@ def rank_own_target(
         better[start : start + step][good] = higher[good]
         tied[start : start + step][good] = (as_high - higher - 1)[good]
     return better, tied
+
+
+def share_within(better: np.ndarray, tied: np.ndarray, k: int) -> np.ndarray:
+    """Return the chance that a query's own target is among the first k, ties in random order.
+
+    Parameters
+    ----------
+    better, tied : int64 arrays
+        From `rank_own_target`; one of unusable rows, ranked last, has no ties.
+
+    Returns
+    -------
+    float64 array
+        0 or 1 where nothing is tied.
+    """
+    places = tied + 1
+    return np.clip(k - better, 0, places) / places
 
 
 def _units(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

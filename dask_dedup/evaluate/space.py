@@ -19,7 +19,7 @@ import numpy as np
 from dask_dedup.compress.sample import hash_rows, sample_row_ids
 from dask_dedup.errors import InputError
 from dask_dedup.evaluate.factories import choose_centroids, fill_factories
-from dask_dedup.evaluate.indexes import decode_rows, train_index
+from dask_dedup.evaluate.indexes import code_bytes, decode_rows, train_index
 from dask_dedup.evaluate.models import check_model_names, open_model, transform_rows
 from dask_dedup.evaluate.retrieval import retrieval_recall
 from dask_dedup.evaluate.row_table import LabelledRows
@@ -181,7 +181,7 @@ def _variants(
                 rows[usable] = decode_rows(index, rows[usable])
                 return rows
 
-            size = {"factory": factory, "bytes_per_vector": index.sa_code_size()}
+            size = {"factory": factory, "bytes_per_vector": code_bytes(index)}
             yield _Variant({**facts, **size}, query, target)
         progress.advance(len(evaluated))
     progress.finish()

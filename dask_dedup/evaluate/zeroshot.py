@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dask_dedup.evaluate.ranks import rank_own_target
+from dask_dedup.evaluate.ranks import rank_own_target, share_within
 
 __all__ = ["zeroshot_accuracy"]
 
@@ -15,8 +15,9 @@ def zeroshot_accuracy(
     """Classify images by the nearest class text (cosine), as CLIP does.
 
     A row counts at k when fewer than k classes are strictly more similar than its own: ties count
-    in its favour, and ``tied`` tells how many rows that concerns. A row without a usable embedding
-    counts as wrong.
+    in its favour, "tied" tells how many rows that concerns, and "split1" and "split5" are top-1 and
+    top-5 with ties in random order (the expectation). A row without a usable embedding counts as
+    wrong.
 
     Parameters
     ----------
@@ -29,8 +30,9 @@ def zeroshot_accuracy(
     Returns
     -------
     dict
-        "rows"; "classes", those with rows; "top1" and "top5", shares of rows, 0 to 1;
-        "mean_top1" and "mean_top5", the means over the classes with rows of each class's share;
+        "rows"; "classes", those with rows; "top1" and "top5", shares of rows, 0 to 1; "split1" and
+        "split5"; "mean_top1" and "mean_top5", the means over the classes with rows of each class's
+        share;
         "tied", the share of rows of which another class is exactly as similar as the own.
 
     Raises
@@ -51,7 +53,9 @@ def zeroshot_accuracy(
     measures: dict[str, float | int] = {"rows": len(better), "classes": len(present)}
     for k in (1, 5):
         # Where there are k classes or fewer, what was ranked last for want of values is wrong too.
-        right = better < min(k, len(classes))
+        within = min(k, len(classes))
+        right = better < within
+        measures[f"split{k}"] = float(share_within(better, tied, within).mean())
         measures[f"top{k}"] = float(right.mean())
         measures[f"mean_top{k}"] = float((np.bincount(place, right) / rows).mean())
     measures["tied"] = float((tied > 0).mean())

@@ -12,6 +12,7 @@ def test_retrieval_recall_by_hand():
     # Own places: first, second, third, and first of four that tie.
     assert result == {
         "pairs": 4, "recall@1": 2 / 4, "recall@2": 3 / 4, "recall@3": 1.0,
+        "split@1": (1 + 1 / 4) / 4, "split@2": (2 + 2 / 4) / 4, "split@3": (3 + 3 / 4) / 4,
         "median_rank": 1.5, "tied": 1 / 4,
     }  # fmt: skip
 
@@ -22,6 +23,7 @@ def test_retrieval_recall_counts_equal_targets_in_favour_of_the_pair():
     targets = np.repeat(rng.normal(size=(1, 31)), 53, axis=0)
     assert retrieval_recall(queries, targets)["recall@1"] == 1
     assert retrieval_recall(queries, targets)["tied"] == 1
+    assert retrieval_recall(queries, targets)["split@10"] == pytest.approx(10 / 53)
 
 
 def test_retrieval_recall_in_blocks_is_that_in_one(monkeypatch):

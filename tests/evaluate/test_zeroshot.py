@@ -24,6 +24,8 @@ def test_zeroshot_accuracy_by_hand():
     assert result["mean_top1"] == (1 + 1 + 0 + 0) / 4  # classes 0, 1, 4, 5
     assert result["mean_top5"] == (1 + 1 + 1 + 1 / 2) / 4
     assert result["tied"] == 1 / 5
+    assert result["split1"] == (1 + 1 / 2) / 5  # the tie is decided by a coin
+    assert result["split5"] == 4 / 5
 
 
 def test_zeroshot_accuracy_is_of_cosines_not_products():

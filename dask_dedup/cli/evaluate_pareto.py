@@ -1,0 +1,127 @@
+"""`dask-dedup evaluate pareto`."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from dask_dedup.cli.evaluate import (
+    common,
+    dotted,
+    evaluate,
+    executor,
+    interruptible,
+    settings_of,
+    show,
+)
+from dask_dedup.cli.group import configure_logging, setting, tell
+from dask_dedup.config import load_settings
+from dask_dedup.evaluate.settings import ParetoSettings, load_table, read_toml
+
+__all__ = ["pareto"]
+
+
+@evaluate.command(short_help="recall, speed and size of many indexes, and their Pareto front")
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@settings_of(ParetoSettings)
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
+    help="to train networks on",
+)  # fmt: skip
+@setting("--workers", "compute.workers", int)
+@setting("--memory", "compute.memory", str)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="TOML file with a table [pareto]; options given here win",
+)
+@click.option("--overwrite", is_flag=True, help="begin anew, whatever an earlier one left in OUT")
+@common
+def pareto(
+    dataset: Path,
+    out: Path,
+    device: str,
+    config: Path | None,
+    overwrite: bool,
+    verbose: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Measure searches over DATASET and write their Pareto front to OUT.
+
+    Every --models is combined with every --factories and search setting: recall against an
+    exhaustive search, queries per second, bytes per vector, times of training and building. OUT
+    gets pareto.csv, pareto.json, pareto.png, truth/, and models/ that were fitted.
+
+    A query is not its own result. A result is right at k when its true cosine is at least that of
+    the k-th true neighbour, to --tie-epsilon. Queries are searched in one batch, already
+    compressed. The same command again continues where it was stopped.
+
+    Exit codes: 0 done, 2 wrong input or settings, or OUT holds something else, 130 interrupted.
+    """
+    console = Console(stderr=True, quiet=quiet)
+    configure_logging(console, verbose, quiet)
+    shares = {key: options.pop(key) for key in list(options) if "__" in key}
+    compute = load_settings(None, dotted(shares)).compute
+    settings = load_table(
+        ParetoSettings, read_toml(config).get("pareto", {}), options, str(config or "settings")
+    )
+    from dask_dedup.evaluate.pareto import measure_pareto, points_frame
+    from dask_dedup.io.dataset import read_dataset
+    from dask_dedup.progress import choose_progress
+    from dask_dedup.report.pareto_plot import plot_pareto
+
+    data = read_dataset(dataset, modality=settings.modality)
+    tell(console, f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts, dimension {data.dim}")
+    progress = choose_progress(console)
+    products = float(data.rows) * settings.queries
+
+    def execute(tasks: Sequence[Any], on_result: Any) -> list[Any]:
+        """Start workers for the truth alone: they are gone when times are taken."""
+        if not tasks:
+            return []
+        with executor(compute, out / "dask", products) as run:
+            return run(tasks, on_result)
+
+    with interruptible(console):
+        try:
+            result = measure_pareto(
+                data, out, settings, device=device, overwrite=overwrite,
+                truth_execute=execute, progress=progress,
+            )  # fmt: skip
+        finally:
+            progress.close()
+    points, k = points_frame(result), max(settings.ks)
+    title = f"{dataset.name}: {result['rows']:,} rows, {settings.threads} thread(s)"
+    plot_pareto(points, k, title, out / "pareto.png")
+    if not quiet:
+        _print_front(points, settings.ks, out)
+    gc.freeze()
+
+
+def _print_front(points: Any, ks: Sequence[int], out: Path) -> None:
+    table = Table(box=None, pad_edge=False)
+    for name in ("model", "factory", "setting"):
+        table.add_column(name)
+    for name in (*(f"recall@{k}" for k in ks), "queries/s", "bytes", "train s", "build s"):
+        table.add_column(name, justify="right")
+    front = points[points["front"]].sort_values("queries_per_second", ascending=False)
+    for point in front.to_dict("records"):
+        table.add_row(
+            point["model"],
+            point["factory"],
+            point["setting"],
+            *(f"{point[f'recall@{k}']:.3f}" for k in ks),
+            f"{point['queries_per_second']:,.0f}",
+            f"{point['bytes_per_vector']:.1f}",
+            f"{point['train_seconds']:.1f}",
+            f"{point['build_seconds']:.1f}",
+        )
+    show(table, f"{len(points):,} searches, {len(front):,} of them on the front; all in {out}")

@@ -1,0 +1,213 @@
+"""`dask-dedup evaluate zeroshot` and `evaluate retrieval`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from dask_dedup.cli.evaluate import common, evaluate, settings_of, show
+from dask_dedup.cli.group import configure_logging
+from dask_dedup.errors import OutputError, SettingsError
+from dask_dedup.evaluate.settings import SpaceSettings, load_table
+
+__all__ = ["retrieval", "zeroshot"]
+
+_PERCENT = ("top", "mean_top", "recall@", "split", "tied")
+
+_ROWS = (
+    click.option("--row-column", default="row", show_default=True, help="column with the row id"),
+    click.option(
+        "--filter", "filters", multiple=True, metavar="COLUMN=VALUE",
+        help="take only rows of this value, such as split=test; may be repeated",
+    ),
+    click.option(
+        "--out", type=click.Path(path_type=Path),
+        help="folder that gets the table as CSV and JSON, and models/ that were fitted",
+    ),
+    click.option(
+        "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
+        help="to train networks on",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="print JSON"),
+)  # fmt: skip
+
+
+def _row_options(command: Callable) -> Callable:
+    for option in reversed(_ROWS):
+        command = option(command)
+    return command
+
+
+@evaluate.command(short_help="zero-shot classification, before and after compression")
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.argument("classes", type=click.Path(path_type=Path))
+@click.argument("labels", type=click.Path(path_type=Path))
+@_row_options
+@click.option(
+    "--label-column", default="class_id", show_default=True,
+    help="column with the class: its position in CLASSES; negative or missing for none",
+)  # fmt: skip
+@click.option(
+    "--by", metavar="COLUMN",
+    help="also each value of this column alone, against the classes that it has in LABELS",
+)  # fmt: skip
+@settings_of(SpaceSettings)
+@common
+def zeroshot(
+    dataset: Path,
+    classes: Path,
+    labels: Path,
+    row_column: str,
+    filters: Sequence[str],
+    out: Path | None,
+    device: str,
+    as_json: bool,
+    label_column: str,
+    by: str | None,
+    verbose: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Classify the images of DATASET by the nearest class text, before and after compression.
+
+    CLASSES is a .npy file with one text embedding a class, LABELS a parquet file with the row id
+    and class of the rows to classify. With --factories the images are also quantized and decoded;
+    class texts never are.
+
+    A row counts at k when fewer than k classes are strictly more similar than its own. "mean" is
+    the mean over classes, "tied" the share of rows that a tie decides, "split1" top-1 with ties in
+    random order. Models named by kind and
+    dimension are fitted on all of DATASET: to keep test rows out, fit on another folder with
+    `fit-compressor` and name the model.
+
+    Exit codes: 0 done, 2 wrong input or settings.
+    """
+    console = Console(stderr=True, quiet=quiet)
+    configure_logging(console, verbose, quiet)
+    settings = load_table(SpaceSettings, {}, options, "settings")
+    from dask_dedup.evaluate.row_table import read_classes, read_row_labels
+    from dask_dedup.evaluate.space import measure_zeroshot
+    from dask_dedup.io.dataset import read_dataset
+
+    data, texts = read_dataset(dataset), read_classes(classes)
+    rows = read_row_labels(
+        labels, row_column=row_column, label_column=label_column, filters=filters, by=by,
+        rows=data.rows, classes=len(texts),
+    )  # fmt: skip
+    with _models_folder(out, "zeroshot") as folder:
+        found = measure_zeroshot(data, texts, rows, settings, folder, device=device)
+    shown = ("group", "rows", "classes", "top1", "top5", "mean_top1", "mean_top5", "split1", "tied")
+    _give_table(found, shown, out, "zeroshot", as_json)
+
+
+@evaluate.command(short_help="retrieval between images and texts, before and after compression")
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.option(
+    "--table", type=click.Path(path_type=Path),
+    help="parquet file with the row ids of the pool [default: a seeded sample of --rows]",
+)  # fmt: skip
+@_row_options
+@settings_of(SpaceSettings)
+@common
+def retrieval(
+    dataset: Path,
+    table: Path | None,
+    row_column: str,
+    filters: Sequence[str],
+    out: Path | None,
+    device: str,
+    as_json: bool,
+    verbose: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Find each row's text by its image and the reverse, before and after compression.
+
+    DATASET has img_emb and text_emb in one space. With --factories the side that is searched is
+    also quantized and decoded; the queries never are.
+
+    A pair counts at k when fewer than k others are strictly more similar; "tied" is the share of
+    pairs that a tie concerns, "split@1" recall@1 with ties in random order. Models named by kind
+    and dimension are fitted on all of DATASET: to keep test rows out, fit on another folder with
+    `fit-compressor` and name the model.
+
+    Exit codes: 0 done, 2 wrong input or settings.
+    """
+    console = Console(stderr=True, quiet=quiet)
+    configure_logging(console, verbose, quiet)
+    settings = load_table(SpaceSettings, {}, options, "settings")
+    from dask_dedup.evaluate.row_table import read_row_ids
+    from dask_dedup.evaluate.space import choose_rows, measure_retrieval
+    from dask_dedup.io.dataset import read_dataset
+
+    data = read_dataset(dataset)
+    if table is not None:
+        rows = read_row_ids(table, row_column=row_column, filters=filters, rows=data.rows)
+    elif filters:
+        raise SettingsError("filter: needs --table, whose columns it looks at.")
+    else:
+        rows = choose_rows(data, settings)
+    with _models_folder(out, "retrieval") as folder:
+        found = measure_retrieval(data, rows, settings, folder, device=device)
+    recalls = ("recall@1", "recall@5", "recall@10")
+    shown = ("direction", "pairs", *recalls, "median_rank", "split@1", "tied")
+    _give_table(found, shown, out, "retrieval", as_json)
+
+
+@contextmanager
+def _models_folder(out: Path | None, name: str) -> Iterator[Path]:
+    """Give the folder for models that are fitted: in OUT, or for the time being."""
+    if out is None:
+        with TemporaryDirectory(prefix="dask-dedup-") as made:
+            yield Path(made)
+        return
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out}: is a file; the output needs a folder.")
+    foreign = [p.name for p in out.iterdir()] if out.is_dir() else []
+    foreign = [n for n in foreign if n not in (f"{name}.csv", f"{name}.json", "models")]
+    if foreign:
+        raise OutputError(
+            f"{out}: holds files of something else ({', '.join(sorted(foreign)[:3])}). Choose an "
+            f"empty folder or a new one."
+        )
+    yield out / "models"
+
+
+def _give_table(
+    found: list[dict[str, Any]], shown: Sequence[str], out: Path | None, name: str, as_json: bool
+) -> None:
+    """Print measures, shares in per cent, and write them where that is wanted."""
+    if out is not None:
+        import pandas as pd
+
+        from dask_dedup.io.store import write_aside, write_json
+
+        with write_aside(out / f"{name}.csv") as temporary:
+            pd.DataFrame(found).to_csv(temporary, index=False)
+        write_json(out / f"{name}.json", found)
+    if as_json:
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("model", "factory"):
+        table.add_column(column)
+    for column in ("bytes", *shown):
+        table.add_column(column, justify="left" if column in ("group", "direction") else "right")
+    for row in found:
+        cells = [row["model"], row["factory"] or "–", f"{row['bytes_per_vector']:,}"]
+        for column in shown:
+            value = row[column]
+            if column.startswith(_PERCENT):
+                cells.append(f"{100 * value:.1f} %")
+            else:
+                cells.append(value if isinstance(value, str) else f"{value:,.6g}")
+        table.add_row(*cells)
+    show(table, f"{name}.csv and {name}.json in {out}" if out else f"{len(found)} measurements")
