@@ -23,7 +23,7 @@ INSTALLED_TEST := $(VENV)/.installed-test
 INSTALLING := $(VENV)/.installing
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow check format bench big-index clean distclean
+.PHONY: help run test test-slow check format bench big-index paper clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -53,8 +53,11 @@ bench: $(INSTALLED) ## compare with faiss on 10^6 synthetic rows (ARGS="--rows 5
 big-index: $(INSTALLED) ## train, build and search an index of 2^16 lists over 3 * 10^6 synthetic rows
 	$(BIN)/python examples/benchmarks/big_index.py bench/big-index $(ARGS)
 
-clean: ## remove results of `make run` and `make bench`, builds and caches
-	rm -rf out/clipart bench build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+paper: $(INSTALLED) ## the paper's curves and tables for DATA, into out/paper (ARGS="--space DIR" for those of texts)
+	$(BIN)/dask-dedup evaluate paper "$(DATA)" out/paper --config examples/paper/paper.toml $(ARGS)
+
+clean: ## remove results of `make run`, `make paper` and `make bench`, builds and caches
+	rm -rf out/clipart out/paper bench build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find dask_dedup tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## remove the environment, too

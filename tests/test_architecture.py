@@ -54,8 +54,19 @@ WITHIN = {
 }
 #: Heavy packages, and the only modules that may import them.
 HEAVY = {
-    "faiss": {"evaluate.indexes", "evaluate.pareto", "index.cells"},
-    "matplotlib": {"report.histogram", "report.learning_curve", "report.pareto_plot"},
+    "faiss": {
+        "evaluate.indexes",
+        "evaluate.pareto",
+        "index.cells",
+        "index.ivf_training",
+        "index.ivfpq",
+    },
+    "matplotlib": {
+        "report.histogram",
+        "report.learning_curve",
+        "report.pareto_plot",
+        "report.tolerance_curve",
+    },
     "distributed": {"deploy", "preloaded"},
     "scipy": {"evaluate.audit"},
 }
@@ -74,6 +85,11 @@ KERNELS = [
     "index.cells",
     "search.sign_filter",
     "compress.verify",
+    "index.equals",
+    "index.ivf_training",
+    "index.ivfpq",
+    "search.adc",
+    "evaluate.calibrate",
     "evaluate.components",
     "evaluate.exact",
     "evaluate.front",

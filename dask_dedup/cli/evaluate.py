@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -65,7 +66,7 @@ def interruptible(console: Console) -> Iterator[None]:
 
 
 @contextmanager
-def executor(compute: Any, scratch: Path, products: float) -> Iterator[Any]:
+def executor(compute: Any, products: float) -> Iterator[Any]:
     """Give workers for much work, and this process for little: they take seconds to start."""
     from dask_dedup.evaluate.folder import one_by_one
 
@@ -74,7 +75,10 @@ def executor(compute: Any, scratch: Path, products: float) -> Iterator[Any]:
         return
     from dask_dedup.deploy import local_cluster
 
-    with local_cluster(compute, scratch) as execute:
+    with (
+        TemporaryDirectory(prefix="dask-dedup-") as scratch,
+        local_cluster(compute, Path(scratch)) as execute,
+    ):
         yield execute
 
 
@@ -129,7 +133,7 @@ def truth(
     tell(console, f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts, dimension {data.dim}")
     progress = choose_progress(console)
     products = float(data.rows) * (wanted.queries or data.rows)
-    with interruptible(console), executor(compute, out / "dask", products) as execute:
+    with interruptible(console), executor(compute, products) as execute:
         try:
             summary = find_truth(
                 data, out, wanted, threads=compute.threads, overwrite=overwrite,

@@ -87,7 +87,7 @@ def pareto(
         """Start workers for the truth alone: they are gone when times are taken."""
         if not tasks:
             return []
-        with executor(compute, out / "dask", products) as run:
+        with executor(compute, products) as run:
             return run(tasks, on_result)
 
     with interruptible(console):

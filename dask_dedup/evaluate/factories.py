@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dask_dedup.evaluate.indexes import make_index
+from dask_dedup.index.ivf_training import make_base
 
 __all__ = ["choose_centroids", "fill_factories"]
 
@@ -51,5 +51,5 @@ def fill_factories(
                 continue
             filled[with_lists.replace("{M}", str(m))] = None
     for factory in filled:
-        make_index(dim, factory)
+        make_base(dim, factory)
     return list(filled)

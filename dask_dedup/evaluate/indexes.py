@@ -1,80 +1,23 @@
-"""Faiss indexes as the evaluation needs them: trained, filled, weighed, searched, and decoded."""
+"""Faiss indexes as the evaluation needs them: filled, weighed, searched, and decoded."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from typing import Any
 
 import faiss
 import numpy as np
 
 from dask_dedup.errors import SettingsError
-from dask_dedup.io.parts import one_line
+from dask_dedup.index.ivfpq import reason, take_apart
 
 __all__ = [
     "add_rows",
     "code_bytes",
     "decode_rows",
     "index_bytes",
-    "make_index",
     "search_index",
     "search_settings",
-    "train_index",
 ]
 
 _BLOCK_ROWS = 8192
-
-
-def make_index(dim: int, factory: str) -> faiss.Index:
-    """Return the untrained index that a factory string names (squared L2).
-
-    Raises
-    ------
-    SettingsError
-        Faiss refuses the string.
-    """
-    try:
-        return faiss.index_factory(dim, factory)
-    except Exception as error:  # of several kinds, all from C++
-        raise SettingsError(
-            f"factory {factory!r}: faiss cannot make such an index for {dim} dimensions "
-            f"({_reason(error)})."
-        ) from error
-
-
-def train_index(
-    sample: np.ndarray, factory: str, *, seed: int = 0, threads: int = 1
-) -> faiss.Index:
-    """Train an empty index on all rows of a sample.
-
-    Parameters
-    ----------
-    sample : float32 array, shape (n, dim)
-    factory : str
-        As ``faiss.index_factory`` takes it.
-    seed : int
-    threads : int
-        Stay set for this process; sums over rows may depend on them in the last bit.
-
-    Raises
-    ------
-    SettingsError
-        Faiss refuses the string, or cannot train it on so few rows.
-    """
-    faiss.omp_set_num_threads(threads)
-    index = make_index(sample.shape[1], factory)
-    for clustering in _clusterings(index):
-        clustering.seed = seed + 1
-        clustering.min_points_per_centroid = 1  # silences a warning, changes nothing
-        clustering.max_points_per_centroid = max(256, len(sample))
-    try:
-        index.train(np.ascontiguousarray(sample, np.float32))
-    except RuntimeError as error:
-        raise SettingsError(
-            f"factory {factory!r}: faiss cannot train it on {len(sample)} rows "
-            f"({_reason(error)}). Take fewer centroids, or more rows."
-        ) from error
-    return index
 
 
 def add_rows(index: faiss.Index, rows: np.ndarray, positions: np.ndarray) -> None:
@@ -91,9 +34,7 @@ def search_settings(
 
     ``nprobe`` for an inverted file, up to its lists; ``efSearch`` for a graph; else one ("", 0).
     """
-    inner = faiss.downcast_index(index)
-    while isinstance(inner, faiss.IndexPreTransform):
-        inner = faiss.downcast_index(inner.index)
+    inner = take_apart(index)[1]
     if isinstance(inner, faiss.IndexIVF):
         return [("nprobe", value) for value in sorted({min(v, inner.nlist) for v in nprobe})]
     if isinstance(inner, faiss.IndexHNSW):
@@ -137,7 +78,7 @@ def code_bytes(index: faiss.Index) -> int:
         return int(index.sa_code_size())
     except RuntimeError as error:
         raise SettingsError(
-            f"an index of this factory cannot encode and decode rows ({_reason(error)}). "
+            f"an index of this factory cannot encode and decode rows ({reason(error)}). "
             f"Use one whose codes stand alone: IVF with PQ or SQ, PQ, OPQ, SQ."
         ) from error
 
@@ -156,31 +97,3 @@ def decode_rows(index: faiss.Index, rows: np.ndarray) -> np.ndarray:
         block = np.ascontiguousarray(rows[start : start + _BLOCK_ROWS], np.float32)
         decoded[start : start + _BLOCK_ROWS] = index.sa_decode(index.sa_encode(block))
     return decoded
-
-
-def _clusterings(index: faiss.Index) -> Iterator[faiss.ClusteringParameters]:
-    """Yield the settings of every k-means inside an index, and of OPQ's own quantizer."""
-    inner = faiss.downcast_index(index)
-    while isinstance(inner, faiss.IndexPreTransform):
-        chain: Any = inner.chain
-        for i in range(chain.size()):
-            rotation = faiss.downcast_VectorTransform(chain.at(i))
-            if isinstance(rotation, faiss.OPQMatrix):  # trains codes of its own while it turns
-                codes = faiss.ProductQuantizer(rotation.d_out, rotation.M, 8)
-                rotation.pq, rotation.kept_alive = codes, codes  # type: ignore[attr-defined]
-                yield codes.cp
-        inner = faiss.downcast_index(inner.index)
-    if isinstance(inner, faiss.IndexIVF):
-        yield inner.cp
-    if isinstance(inner, faiss.IndexHNSW):
-        inner = faiss.downcast_index(inner.storage)
-    if hasattr(inner, "do_polysemous_training"):
-        # Orders the codes for a Hamming filter that is not used: nearly all of the training's time.
-        inner.do_polysemous_training = False
-    if hasattr(inner, "pq"):
-        yield inner.pq.cp
-
-
-def _reason(error: Exception) -> str:
-    """Return the part of a faiss error that a person can use."""
-    return one_line(error).rsplit(": ", 1)[-1]

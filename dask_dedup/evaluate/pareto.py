@@ -37,11 +37,11 @@ from dask_dedup.evaluate.indexes import (
     index_bytes,
     search_index,
     search_settings,
-    train_index,
 )
 from dask_dedup.evaluate.models import check_model_names, model_identity, open_model, write_rows
 from dask_dedup.evaluate.settings import ParetoSettings
 from dask_dedup.evaluate.truth import TruthSettings, find_truth, read_neighbours
+from dask_dedup.index.ivf_training import train_base
 from dask_dedup.io.dataset import Dataset
 from dask_dedup.io.parts import Part, gather_by_row
 from dask_dedup.io.store import Stage, read_json, write_aside, write_json
@@ -49,7 +49,7 @@ from dask_dedup.tasks import Execute, NoProgress, Progress, compute_tasks
 
 __all__ = ["measure_pareto", "points_frame"]
 
-_TRAIN_PURPOSE = 8  # of the sample: see compress.sample
+_TRAIN_PURPOSE = 11  # of the sample: see compress.sample
 _FIRST_ROWS = 8192  # added and weighed before the rest
 _MEMORY_SHARE = 0.8  # of what is available, for the index
 
@@ -235,7 +235,7 @@ def _measure_index(box: _Boxed, transform_seconds: float) -> dict[str, Any]:
     order = np.argsort(hash_rows(usable, settings.seed, _TRAIN_PURPOSE), kind="stable")
     sample = np.sort(usable[order[: settings.train_rows]])
     began = time.perf_counter()
-    index = train_index(rows[sample], search.factory, seed=settings.seed, threads=settings.threads)
+    index = train_base(rows[sample], search.factory, seed=settings.seed, threads=settings.threads)
     trained = time.perf_counter()
     empty_bytes = index_bytes(index)
     began_adding = time.perf_counter()

@@ -98,7 +98,7 @@ _Settings = TypeVar("_Settings", bound=_Table)
 
 
 def load_table(
-    kind: type[_Settings], content: Mapping[str, Any], overrides: Mapping[str, Any], origin: str
+    kind: type[_Settings], content: Any, overrides: Mapping[str, Any], origin: str
 ) -> _Settings:
     """Check settings: a table of a TOML file, then single values, of which None is passed over.
 
@@ -107,6 +107,8 @@ def load_table(
     SettingsError
         Naming each one that is unknown or out of range, and where it came from.
     """
+    if not isinstance(content, Mapping):
+        raise SettingsError(f"{origin}: expected a table, got {content!r}.")
     given = {key: value for key, value in overrides.items() if value not in (None, ())}
     try:
         return kind.model_validate({**content, **given})

@@ -19,19 +19,20 @@ import numpy as np
 from dask_dedup.compress.sample import hash_rows, sample_row_ids
 from dask_dedup.errors import InputError
 from dask_dedup.evaluate.factories import choose_centroids, fill_factories
-from dask_dedup.evaluate.indexes import code_bytes, decode_rows, train_index
+from dask_dedup.evaluate.indexes import code_bytes, decode_rows
 from dask_dedup.evaluate.models import check_model_names, open_model, transform_rows
 from dask_dedup.evaluate.retrieval import retrieval_recall
 from dask_dedup.evaluate.row_table import LabelledRows
 from dask_dedup.evaluate.settings import SpaceSettings
 from dask_dedup.evaluate.zeroshot import zeroshot_accuracy
+from dask_dedup.index.ivf_training import train_base
 from dask_dedup.io.dataset import Dataset
 from dask_dedup.io.parts import gather_by_row
 from dask_dedup.tasks import NoProgress, Progress
 
 __all__ = ["choose_rows", "measure_retrieval", "measure_zeroshot"]
 
-_TRAIN_PURPOSE, _ROWS_PURPOSE = 9, 10  # of the samples: see compress.sample
+_TRAIN_PURPOSE, _ROWS_PURPOSE = 12, 13  # of the samples: see compress.sample
 _ALL = "all"  # the group of all rows, against all classes
 
 
@@ -174,7 +175,7 @@ def _variants(
             if training is None:
                 training = _training_rows(view, evaluated, settings)
             rows, usable = transform_rows(model, training)
-            index = train_index(rows[usable], factory, seed=settings.seed)
+            index = train_base(rows[usable], factory, seed=settings.seed)
 
             def target(stored: np.ndarray, model: Any = model, index: Any = index) -> np.ndarray:
                 rows, usable = transform_rows(model, stored)

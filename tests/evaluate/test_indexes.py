@@ -9,8 +9,8 @@ from dask_dedup.evaluate.indexes import (
     index_bytes,
     search_index,
     search_settings,
-    train_index,
 )
+from dask_dedup.index.ivf_training import train_base
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def rows():
 
 
 def filled(rows, factory):
-    index = train_index(rows, factory, seed=3)
+    index = train_base(rows, factory, seed=3)
     add_rows(index, rows, np.arange(len(rows)))
     return index
 
@@ -36,7 +36,7 @@ def filled(rows, factory):
     ],
 )
 def test_index_bytes_grow_by_code_and_id(rows, factory, expected):
-    index = train_index(rows, factory)
+    index = train_base(rows, factory)
     empty = index_bytes(index)
     add_rows(index, rows, np.arange(len(rows)))
     # The lists' lengths, written once per list that is not empty, are what is not exact.
@@ -50,7 +50,7 @@ def test_index_bytes_is_the_size_of_the_file(rows, tmp_path):
 
 
 def test_add_rows_takes_the_positions_it_is_given(rows):
-    index = train_index(rows, "Flat")
+    index = train_base(rows, "Flat")
     positions = np.array([2, 3, 5, 7, 1100])
     add_rows(index, rows, positions)
     assert search_index(index, rows[positions], 1, ("", 0)).ravel().tolist() == [0, 1, 2, 3, 4]
@@ -65,7 +65,7 @@ def test_search_index_with_all_lists_is_brute_force(rows):
 
 def test_search_settings_fit_the_index(rows):
     def settings(factory):
-        return search_settings(train_index(rows, factory), (1, 4, 64, 128), (32, 16))
+        return search_settings(train_base(rows, factory), (1, 4, 64, 128), (32, 16))
 
     assert settings("IVF8,PQ4") == [("nprobe", 1), ("nprobe", 4), ("nprobe", 8)]
     assert settings("OPQ4,IVF8,PQ4") == settings("IVF8,PQ4")
@@ -74,7 +74,7 @@ def test_search_settings_fit_the_index(rows):
 
 
 def test_decode_rows_is_the_centroid_of_each_piece(rows):
-    index = train_index(rows, "PQ4")
+    index = train_base(rows, "PQ4")
     decoded = decode_rows(index, rows)
     centroids = faiss.vector_to_array(index.pq.centroids).reshape(4, 256, 4)
     pieces = rows.reshape(-1, 4, 4)
@@ -82,27 +82,6 @@ def test_decode_rows_is_the_centroid_of_each_piece(rows):
         distance = ((pieces[:, m, None] - centroids[m]) ** 2).sum(axis=2)
         nearest = centroids[m][distance.argmin(axis=1)]
         np.testing.assert_allclose(decoded.reshape(-1, 4, 4)[:, m], nearest, atol=1e-6)
-
-
-def test_train_index_is_the_same_again_and_another_with_another_seed(rows):
-    one, same, other = (train_index(rows, "IVF8,PQ4", seed=seed) for seed in (3, 3, 4))
-    decoded = decode_rows(one, rows)
-    assert np.array_equal(decoded, decode_rows(same, rows))
-    assert not np.array_equal(decoded, decode_rows(other, rows))
-
-
-@pytest.mark.parametrize(
-    ("factory", "message"),
-    [
-        ("Nonsense7", "factory 'Nonsense7': faiss cannot make such an index for 16 dimensions"),
-        ("IVF2000,PQ4", "factory 'IVF2000,PQ4': faiss cannot train it on 1500 rows"),
-    ],
-)
-def test_train_index_refuses_in_our_words(rows, factory, message):
-    with pytest.raises(SettingsError) as caught:
-        train_index(rows, factory)
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 def test_decode_rows_of_a_graph_is_refused(rows):

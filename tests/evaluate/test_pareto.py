@@ -47,7 +47,7 @@ def test_measure_pareto_recall_is_that_of_a_hand_made_search(data, tmp_path):
     cosine = wide @ wide.T
     np.fill_diagonal(cosine, -2)
     bound = -np.sort(-cosine, axis=1)[:, 4]
-    index = pareto.train_index(wide.astype("f4"), "IVF8,PQ6")
+    index = pareto.train_base(wide.astype("f4"), "IVF8,PQ6")
     index.add(wide.astype("f4"))
     for point, nprobe in zip(result["points"], (1, 8), strict=True):
         assert point["setting"] == f"nprobe={nprobe}"
@@ -73,7 +73,7 @@ def test_measure_pareto_writes_what_it_returns_and_nothing_twice(data, tmp_path,
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "manifest.json", "models", "pareto.csv", "pareto.json", "truth",
     ]  # fmt: skip
-    monkeypatch.setattr(pareto, "train_index", None)
+    monkeypatch.setattr(pareto, "train_base", None)
     assert measure_pareto(data, tmp_path / "out", wanted) == result
     with pytest.raises(OutputError, match="the pareto of another input or other settings: seed"):
         measure_pareto(data, tmp_path / "out", wanted.model_copy(update={"seed": 1}))
@@ -89,8 +89,8 @@ def test_measure_pareto_continues_where_it_was_stopped(data, tmp_path, monkeypat
             raise KeyboardInterrupt
         return original(sample, factory, **options)
 
-    original = pareto.train_index
-    monkeypatch.setattr(pareto, "train_index", train)
+    original = pareto.train_base
+    monkeypatch.setattr(pareto, "train_base", train)
     with pytest.raises(KeyboardInterrupt):
         measure_pareto(data, tmp_path / "out", wanted)
     result = measure_pareto(data, tmp_path / "out", wanted)
@@ -106,7 +106,7 @@ def test_measure_pareto_continues_where_it_was_stopped(data, tmp_path, monkeypat
         ({"models": ["pca:25"]}, SettingsError, "dim: expected 1 to 24"),
         ({"factories": ["IVF{C},PQ{M}"], "m": [7]}, SettingsError, "none of m = 7 divides the"),
         ({"factories": ["Bogus"]}, SettingsError, "factory 'Bogus': faiss cannot make"),
-        ({"factories": ["IVF5000,Flat"]}, SettingsError, "cannot train it on 598 rows"),
+        ({"factories": ["IVF999,Flat"]}, InputError, "999 centroids cannot be trained on 598 rows"),
         ({"ks": [700]}, InputError, "no sampled row has 700 usable neighbours"),
         ({"modality": "text"}, InputError, "has no text embeddings"),
     ],

@@ -3,12 +3,13 @@ import pandas as pd
 import pytest
 
 from dask_dedup.errors import InputError, SettingsError
-from dask_dedup.evaluate.indexes import decode_rows, train_index
+from dask_dedup.evaluate.indexes import decode_rows
 from dask_dedup.evaluate.retrieval import retrieval_recall
 from dask_dedup.evaluate.row_table import LabelledRows, read_row_ids, read_row_labels
 from dask_dedup.evaluate.settings import SpaceSettings
 from dask_dedup.evaluate.space import choose_rows, measure_retrieval, measure_zeroshot
 from dask_dedup.evaluate.zeroshot import zeroshot_accuracy
+from dask_dedup.index.ivf_training import train_base
 from dask_dedup.io.dataset import read_dataset
 
 
@@ -57,7 +58,7 @@ def test_measure_zeroshot_quantizes_images_with_what_other_rows_taught(data, arr
     found = measure_zeroshot(data, classes, labelled(labels, row_ids), settings, tmp_path)
     assert [row["factory"] for row in found] == ["", "PQ2"]  # 3 does not divide 16
     unit = images.astype("f4") / np.linalg.norm(images.astype("f4"), axis=1, keepdims=True)
-    index = train_index(unit[others], "PQ2")
+    index = train_base(unit[others], "PQ2")
     expected = zeroshot_accuracy(decode_rows(index, unit[row_ids]), classes, labels[row_ids])
     assert found[1]["top1"] == pytest.approx(expected["top1"], abs=0.011)  # a bit of a row's length
     assert found[1]["bytes_per_vector"] == 2
@@ -88,7 +89,7 @@ def test_measure_retrieval_quantizes_the_side_that_is_searched(data, arrays, tmp
         a.astype("f4") / np.linalg.norm(a.astype("f4"), axis=1, keepdims=True) for a in arrays[:2]
     ]
     for source, target, name in ((0, 1, "image → text"), (1, 0, "text → image")):
-        index = train_index(unit[target][others], "PQ1x4")
+        index = train_base(unit[target][others], "PQ1x4")
         expected = retrieval_recall(
             unit[source][row_ids], decode_rows(index, unit[target][row_ids])
         )

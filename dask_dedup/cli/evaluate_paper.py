@@ -1,0 +1,110 @@
+"""`dask-dedup evaluate paper`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from dask_dedup.cli.evaluate import common, dotted, evaluate, executor, interruptible
+from dask_dedup.cli.group import configure_logging, setting, tell
+from dask_dedup.config import load_settings
+from dask_dedup.evaluate.settings import read_toml
+
+__all__ = ["paper"]
+
+
+@evaluate.command(short_help="the paper's curves and tables, by one configuration")
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--config", required=True, type=click.Path(path_type=Path),
+    help="TOML file with any of the tables pareto, components, zeroshot, retrieval",
+)  # fmt: skip
+@click.option(
+    "--space", type=click.Path(path_type=Path),
+    help="data set with text_emb, for zeroshot and retrieval [default: DATASET, if it has them]",
+)  # fmt: skip
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
+    help="to train networks on",
+)  # fmt: skip
+@setting("--workers", "compute.workers", int)
+@setting("--memory", "compute.memory", str)
+@click.option("--overwrite", is_flag=True, help="begin anew, whatever an earlier one left in OUT")
+@common
+def paper(
+    dataset: Path,
+    out: Path,
+    config: Path,
+    space: Path | None,
+    device: str,
+    overwrite: bool,
+    verbose: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Make all evaluations of a configuration for DATASET, and sum them up in OUT/index.md.
+
+    examples/paper/paper.toml is the paper's comparison. All pairs are found by exhaustive search,
+    which takes time with the square of the rows. The same command again continues where it was
+    stopped.
+
+    Exit codes: 0 done, 2 wrong input or settings, or OUT holds something else, 130 interrupted.
+    """
+    console = Console(stderr=True, quiet=quiet)
+    configure_logging(console, verbose, quiet)
+    compute = load_settings(None, dotted(options)).compute
+    from dask_dedup.evaluate.paper import load_paper, measure_paper
+    from dask_dedup.evaluate.pareto import points_frame
+    from dask_dedup.io.dataset import read_dataset
+    from dask_dedup.progress import choose_progress
+    from dask_dedup.report.paper_page import write_page
+    from dask_dedup.report.pareto_plot import plot_pareto
+
+    settings = load_paper(read_toml(config), str(config))
+    data = read_dataset(dataset)
+    joint = None
+    if space is not None:
+        joint = read_dataset(space)
+    elif all(part.text_embeddings is not None for part in data.filled_parts):
+        joint = data
+    tell(console, f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts, dimension {data.dim}")
+    progress = choose_progress(console)
+
+    def execute(tasks: Sequence[Any], on_result: Any) -> list[Any]:
+        """Start workers for exhaustive search alone: they are gone when times are taken."""
+        if not tasks:
+            return []
+        with executor(compute, float(data.rows) ** 2) as run:
+            return run(tasks, on_result)
+
+    with interruptible(console):
+        try:
+            result = measure_paper(
+                data,
+                out,
+                settings,
+                space=joint,
+                device=device,
+                overwrite=overwrite,
+                execute=execute,
+                progress=progress,
+            )
+        finally:
+            progress.close()
+    if "pareto" in result:
+        threads = result["pareto"]["settings"]["threads"]
+        title = f"{dataset.name}: {data.rows:,} rows, {threads} thread(s)"
+        plot_pareto(
+            points_frame(result["pareto"]), max(result["pareto"]["settings"]["ks"]), title,
+            out / "pareto" / "pareto.png",
+        )  # fmt: skip
+    write_page(result, out / "index.md")
+    if not quiet:
+        for name in result["left out"]:
+            tell(Console(), f"{name}: not evaluated, for want of text embeddings or of a table")
+        tell(Console(), f"tables and plots in {out}: begin with index.md")

@@ -1,0 +1,135 @@
+"""The page that sums up the paper's evaluations: tables and the plot, in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dask_dedup.io.store import write_aside
+
+__all__ = ["write_page"]
+
+
+def write_page(result: dict[str, Any], path: Path) -> None:
+    """Write what `dask_dedup.evaluate.paper.measure_paper` returns as one page.
+
+    The plot is expected beside it, as ``pareto/pareto.png``.
+    """
+    parts = [f"# Evaluation of {Path(result['data']).name}, {result['rows']:,} rows"]
+    if "pareto" in result:
+        parts += _pareto(result["pareto"])
+    if "components" in result:
+        parts += _components(result["components"])
+    for name, title in (("zeroshot", "Zero-shot classification"), ("retrieval", "Retrieval")):
+        if name in result:
+            parts += _space(result[name], title, Path(result["space"]).name)
+    if result["left out"]:
+        parts.append(f"Not evaluated: {', '.join(result['left out'])}.")
+    with write_aside(path) as temporary:
+        temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _pareto(result: dict[str, Any]) -> list[str]:
+    points, settings, machine = (
+        pd.DataFrame(result["points"]),
+        result["settings"],
+        result["machine"],
+    )
+    ks = settings["ks"]
+    front = points[points["front_with_bytes"]].sort_values(
+        ["bytes_per_vector", "queries_per_second"]
+    )
+    columns = ("model", "factory", "setting", "bytes", *(f"recall@{k}" for k in ks), "queries/s")
+
+    def cells(point: dict[str, Any]) -> list[str]:
+        return [
+            point["model"],
+            f"`{point['factory']}`",
+            point["setting"],
+            f"{point['bytes_per_vector']:.1f}",
+            *(f"{point[f'recall@{k}']:.3f}" for k in ks),
+            f"{point['queries_per_second']:,.0f}",
+        ]
+
+    best = points.sort_values(f"recall@{max(ks)}", ascending=False)
+    best = best.drop_duplicates(["model", "factory"]).sort_index()
+    best_columns = (*columns, "training", "building")
+    return [
+        "## Searches",
+        f"{len(points)} searches of {result['queries']:,} rows each, {settings['threads']} "
+        f"thread(s), medians of {settings['repeats']}; {machine['processor']}, {machine['cores']} "
+        f"cores. A result is right when its true cosine is at least that of the k-th true "
+        f"neighbour, to {settings['tie_epsilon']:g}. Queries per second are those of the index "
+        f"alone, the query being compressed already.",
+        "![recall against queries per second](pareto/pareto.png)",
+        "### The front of recall, speed and size",
+        _table(columns, [cells(point) for point in front.to_dict("records")]),
+        f"### Each index at its best recall@{max(ks)}",
+        _table(
+            best_columns,
+            [
+                [
+                    *cells(point),
+                    f"{point['train_seconds']:.1f} s",
+                    f"{point['build_seconds']:.2f} s",
+                ]
+                for point in best.to_dict("records")
+            ],
+        ),
+    ]
+
+
+def _components(found: dict[str, Any]) -> list[str]:
+    return [
+        "## Components",
+        f"{found['edges']:,} pairs at cosine {found['threshold']:g} or above, between "
+        f"{found['rows']:,} rows; all pairs, by exhaustive search. The one-pass labelling is a "
+        f"reconstruction from the authors' description.",
+        _table(
+            ("", "exact", "one pass"),
+            [
+                [name, f"{found[key]:,}", f"{found[f'{prefix}{other}']:,}"]
+                for name, key, prefix, other in (
+                    ("clusters", "clusters", "one_pass_", "clusters"),
+                    ("duplicates", "duplicates", "one_pass_", "duplicates"),
+                    ("largest cluster", "largest_cluster", "", "largest_one_pass_cluster"),
+                )
+            ],
+        ),
+        f"The one pass leaves {found['split_clusters']:,} clusters in pieces, with "
+        f"{found['rows_in_split_clusters']:,} rows, and misses {found['missed_unions']:,} unions.",
+    ]
+
+
+def _space(found: Sequence[dict[str, Any]], title: str, data: str) -> list[str]:
+    kind = "group" if "group" in found[0] else "direction"
+    shown = [
+        name
+        for name in found[0]
+        if name.startswith(("top", "mean_top", "recall@", "split")) or name == "tied"
+    ]
+    columns = ("model", "factory", "bytes", kind, *shown)
+    rows = [
+        [
+            row["model"],
+            f"`{row['factory']}`" if row["factory"] else "–",
+            f"{row['bytes_per_vector']:,}",
+            row[kind],
+            *(f"{100 * row[name]:.1f}" for name in shown),
+        ]
+        for row in found
+    ]
+    return [
+        f"## {title}, {data}",
+        "Per cent. Ties count in favour, except in the columns `split`, where their order is "
+        "random; `tied` is the share of rows that this concerns.",
+        _table(columns, rows),
+    ]
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
