@@ -61,6 +61,10 @@ class ParetoSettings(_Table):
     threads: _Count = 1
     """threads of training, building and searching"""
 
+    clock: Literal["wall", "cpu"] = "wall"
+    """times in seconds that pass, or in processor time: of one thread the same on an idle machine,
+    and steadier on a busy one"""
+
     modality: Literal["image", "text"] = "image"
     """embeddings that are searched"""
 

@@ -60,10 +60,10 @@ def _pareto(result: dict[str, Any]) -> list[str]:
     return [
         "## Searches",
         f"{len(points)} searches of {result['queries']:,} rows each, {settings['threads']} "
-        f"thread(s), medians of {settings['repeats']}; {machine['processor']}, {machine['cores']} "
-        f"cores. A result is right when its true cosine is at least that of the k-th true "
-        f"neighbour, to {settings['tie_epsilon']:g}. Queries per second are those of the index "
-        f"alone, the query being compressed already.",
+        f"thread(s), medians of {settings['repeats']}, {settings['clock']} time; "
+        f"{machine['processor']}, {machine['cores']} cores. A result is right when its true cosine "
+        f"is at least that of the k-th true neighbour, to {settings['tie_epsilon']:g}. Queries per "
+        f"second are those of the index alone, the query being compressed already.",
         "![recall against queries per second](pareto/pareto.png)",
         "### The front of recall, speed and size",
         _table(columns, [cells(point) for point in front.to_dict("records")]),

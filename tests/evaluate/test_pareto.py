@@ -124,6 +124,17 @@ def test_measure_pareto_refuses_an_index_that_does_not_fit(data, tmp_path, monke
         measure_pareto(data, tmp_path / "out", settings())
 
 
+def test_measure_pareto_takes_times_by_the_clock_it_is_told(data, tmp_path, monkeypatch):
+    ticks = {"wall": iter(range(1000)), "cpu": iter(range(0, 5000, 5))}
+    monkeypatch.setattr(pareto, "_CLOCKS", {k: v.__next__ for k, v in ticks.items()})
+    for clock, seconds in (("wall", 1), ("cpu", 5)):
+        result = measure_pareto(data, tmp_path / clock, settings(clock=clock))
+        (point,) = result["points"]
+        assert point["queries_per_second"] == result["queries"] / seconds
+        assert point["train_seconds"] == seconds
+        assert point["build_seconds"] == 2 * seconds  # in two goes
+
+
 def test_fill_factories_takes_each_string_once():
     found = fill_factories(["OPQ{M},IVF{C},PQ{M}", "Flat", "Flat", "IVF{C},PQ{M}"], (4, 5), 8, 16)
     assert found == ["OPQ4,IVF8,PQ4", "Flat", "IVF8,PQ4"]
