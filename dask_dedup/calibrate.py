@@ -5,7 +5,9 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ import torch
 from dask_dedup.compress.sample import hash_rows
 from dask_dedup.compress.vectors import prepare_block
 from dask_dedup.compress.verify import cosine_pairs
+from dask_dedup.errors import OutputError
 from dask_dedup.graph.forest import forest_of_edges, spanning_edges
 from dask_dedup.graph.stream import stream_merge
 from dask_dedup.index.assign import assign_cells
@@ -24,10 +27,42 @@ from dask_dedup.io.store import write_frame
 from dask_dedup.search.sign_filter import PRODUCT, near_pairs
 from dask_dedup.workload import Rates
 
-__all__ = ["measure_rates"]
+__all__ = ["measure_rates", "measure_together"]
 
 _KEPT = 64
 _FOREST_EDGES = 1 << 16
+
+
+def measure_together(folder: Path, processes: int, seconds: float = 1.0) -> Rates:
+    """Measure with all cores busy, as in a run: cores share memory, caches and the clock.
+
+    Parameters
+    ----------
+    folder, seconds
+        As in `measure_rates`.
+    processes : int
+        As many measure at the same time; the median of each rate counts.
+
+    Raises
+    ------
+    OutputError
+        Where ``folder`` cannot be written.
+    """
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix="dask-dedup-rates-"):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: cannot be written ({error.strerror or error}); rates are measured where "
+            f"runs will write. Change to a folder that can be."
+        ) from error
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        measured = list(pool.map(measure_rates, [folder] * processes, [seconds] * processes))
+    medians = {
+        name: float(np.median([getattr(rates, name) for rates in measured]))
+        for name in asdict(measured[0])
+    }
+    return Rates(**medians)
 
 
 def measure_rates(folder: Path, seconds: float = 1.0, rows: int = 16_384, dim: int = 512) -> Rates:

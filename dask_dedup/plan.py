@@ -37,6 +37,7 @@ BAND_BYTES = {4: 48, 8: 64}  # graph.stream
 NARROW_ROWS = 1 << 32  # graph.stream
 MOST_VISITS = 16  # index.assign
 READ_BYTES = 256 << 20  # search.candidates
+MOST_TASK_VISITS = 1 << 18  # search.join
 BATCH_PAIRS = 1 << 20  # search.candidates
 ITERATIONS = 10  # index.cells
 COARSE_SAMPLE = 256  # index.cells
@@ -250,10 +251,10 @@ def plan_layout(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
 def count_groups(work: Workload) -> int:
     """Return the number of join tasks, as `dask_dedup.search.join.plan_groups` cuts them.
 
-    A task takes N v / 64 records, at least 16,384 and at most 2^20, and 1/64 of all products, at
+    A task takes N v / 64 records, at least 16,384 and at most 2^18, and 1/64 of all products, at
     least 32,768^2; at most as many tasks as cells.
     """
-    per_group = min(max(work.records // 64, 16_384), 1 << 20)
+    per_group = min(max(work.records // 64, 16_384), MOST_TASK_VISITS)
     products = work.records * work.records / work.cells * (1 + CELL_SPREAD)
     cost_per_group = max(products / 64, float(TILE_ROWS) ** 2)
     groups = ceil(max(work.records / per_group, products / cost_per_group))

@@ -71,6 +71,7 @@ def test_constants_are_those_of_the_code():
     assert module.FINE_TASKS == build._FINE_TASKS
     assert module.LEADER_SAMPLE == leaders.LEADER_SAMPLE
     assert module.TILE_ROWS == join.TILE_ROWS
+    assert module.MOST_TASK_VISITS == join._MOST_VISITS
     assert module.BAND_EDGES == stream._BAND_EDGES
     assert module.BAND_BYTES == stream._BAND_BYTES
     assert module.NARROW_ROWS == stream._NARROW_ROWS
@@ -132,7 +133,7 @@ def test_forest_and_clusters_by_hand():
 def test_groups_by_hand_and_at_most_one_per_cell():
     assert count_groups(SMALL) == 1
     assert count_groups(Workload(rows=1_000_000, dim=3, parts=1, cells=8192, visits=6.0)) == 64
-    assert count_groups(LARGE) == 10014  # 10.5e9 records, 2^20 a task
+    assert count_groups(LARGE) == 40055  # 10.5e9 records, 2^18 a task
     assert count_groups(Workload(rows=10**6, dim=3, parts=1, cells=50)) == 50
 
 

@@ -65,7 +65,7 @@ def plan_run(dataset: Path | None, config: Path | None, **options: Any) -> None:
         options["compress__dim"] = own["dim"]
     overrides = {key.replace("__", "."): value for key, value in options.items()}
     settings = load_settings(config, overrides)
-    from dask_dedup.calibrate import measure_rates
+    from dask_dedup.calibrate import measure_together
     from dask_dedup.plan import describe, plan, refuse
     from dask_dedup.report.plan_table import plan_tables
     from dask_dedup.workload import (
@@ -79,7 +79,9 @@ def plan_run(dataset: Path | None, config: Path | None, **options: Any) -> None:
 
     path = rates_path()
     if calibrate:
-        save_rates(measure_rates(Path.cwd(), own["calibrate_seconds"]), path)
+        save_rates(
+            measure_together(Path.cwd(), worker_count(settings.compute), own["calibrate_seconds"]), path
+        )
         tell(Console(stderr=True), f"{path}: rates of this machine, just measured")
         if dataset is None and rows is None:
             return

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 __all__ = ["CellGroup", "JoinResult", "join_cells", "join_group", "plan_groups"]
 
 TILE_ROWS = 32_768  # records of a tile of a large cell
+_MOST_VISITS = 1 << 18  # of a task: of twice as many, the full rows looked up would not fit together
 _SHORT_SHARE = 0.01  # of all pairs: more than may pass the filter with half of the coordinates
 
 
@@ -86,7 +87,7 @@ def plan_groups(layout: CellLayout) -> list[CellGroup]:
     """
     visits = read_cell_counts(layout)
     products = (visits.astype(float) ** 2).tolist()
-    visits_per_group = int(np.clip(visits.sum() // 64, 16_384, 1 << 20))
+    visits_per_group = int(np.clip(visits.sum() // 64, 16_384, _MOST_VISITS))
     cost_per_group = max(sum(products) / 64, float(TILE_ROWS) ** 2)
     groups: list[CellGroup] = []
     start, gathered, cost = 0, 0, 0.0

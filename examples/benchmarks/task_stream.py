@@ -27,12 +27,9 @@ from dask_dedup.pipeline import run
 STAGES = {
     "layout": "layout",
     "join": "join",
-    "read_forest": "forest",
-    "contract_linked": "forest",
-    "merge_forests": "forest",
     "forests": "forest",
-    "label_forest": "clusters",
     "labels": "clusters",
+    "clusters": "clusters",
 }
 COLOURS = {
     "fit": "#8d6bb8",
