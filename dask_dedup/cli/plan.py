@@ -80,7 +80,8 @@ def plan_run(dataset: Path | None, config: Path | None, **options: Any) -> None:
     path = rates_path()
     if calibrate:
         save_rates(
-            measure_together(Path.cwd(), worker_count(settings.compute), own["calibrate_seconds"]), path
+            measure_together(Path.cwd(), worker_count(settings.compute), own["calibrate_seconds"]),
+            path,
         )
         tell(Console(stderr=True), f"{path}: rates of this machine, just measured")
         if dataset is None and rows is None:

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 __all__ = ["CellGroup", "JoinResult", "join_cells", "join_group", "plan_groups"]
 
 TILE_ROWS = 32_768  # records of a tile of a large cell
-_MOST_VISITS = 1 << 18  # of a task: of twice as many, the full rows looked up would not fit together
+_MOST_VISITS = 1 << 18  # of a task: the full rows of more would not be kept together
 _SHORT_SHARE = 0.01  # of all pairs: more than may pass the filter with half of the coordinates
 
 
