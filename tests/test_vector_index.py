@@ -163,7 +163,7 @@ def test_group_parts_cuts_by_rows_and_never_inside_a_part():
                  for i, (s, n) in enumerate(zip(starts, rows, strict=False))]  # fmt: skip
         return SimpleNamespace(parts=tuple(parts))
 
-    groups = group_parts(layout(60_000, 5_000, 600, 200_000, 3), 12)
+    groups = group_parts(layout(250_000, 12_000, 600, 800_000, 3), 12)
     assert [[p.index for p in parts] for parts in groups.values()] == [[0, 1], [2], [3], [4]]
     assert list(groups) == ["shard-00000", "shard-00001", "shard-00002", "shard-00003"]
 
@@ -172,9 +172,9 @@ def test_group_parts_cuts_by_rows_and_never_inside_a_part():
     ("count", "dim", "expected"),
     [
         (9_999, 512, "SQ8"),
-        (16_827, 512, "IVF512,PQ16"),
+        (16_827, 512, "PCA64,IVF512,PQ16"),
         (10**6, 64, "IVF4096,PQ16"),
-        (2 * 10**9, 128, "IVF131072,PQ16"),
+        (2 * 10**9, 128, "PCA64,IVF131072,PQ16"),
         (10**6, 12, "IVF4096,PQ4"),
         (10**6, 7, "IVF4096,PQ1"),
     ],
