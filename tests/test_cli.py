@@ -291,9 +291,18 @@ def _left_of_group(group: int, timeout_seconds: float = 20) -> list[str]:
         time.sleep(0.1)
 
 
-def test_run_interrupted_exits_130_and_the_same_command_completes(small, tmp_path):
+def test_run_interrupted_exits_130_and_the_same_command_completes(clipart, tmp_path):
     out = tmp_path / "out"
-    arguments = [*COMMAND, "run", str(small), str(out), "--workers", "1", "--audit-queries", "100"]
+    arguments = [
+        *COMMAND,
+        "run",
+        str(clipart),
+        str(out),
+        "--workers",
+        "1",
+        "--audit-queries",
+        "100",
+    ]
     with subprocess.Popen(
         arguments,
         stdout=subprocess.PIPE,
@@ -315,8 +324,10 @@ def test_run_interrupted_exits_130_and_the_same_command_completes(small, tmp_pat
 
     before = (out / "stages" / "layout" / "trained.json").stat().st_mtime_ns
     assert _left_of_group(process.pid) == []
-    done = command("run", small, out, "--workers", 1, "--audit-queries", 100, "-q", "--keep-stages")
+    done = command(
+        "run", clipart, out, "--workers", 1, "--audit-queries", 100, "-q", "--keep-stages"
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert sorted(os.listdir(out)) == sorted([*RESULTS, "stages"])
     assert (out / "stages" / "layout" / "trained.json").stat().st_mtime_ns == before
-    assert read_json(out / "summary.json")["rows"] == 931
+    assert read_json(out / "summary.json")["rows"] == 10_248

@@ -27,7 +27,14 @@ from dask_dedup.io.dataset import Dataset
 from dask_dedup.io.store import read_json, write_aside, write_json
 from dask_dedup.tasks import Execute, NoProgress, Progress, compute_tasks
 
-__all__ = ["PaperSettings", "load_paper", "measure_paper"]
+__all__ = [
+    "ComponentSettings",
+    "PaperSettings",
+    "RetrievalSettings",
+    "ZeroshotSettings",
+    "load_paper",
+    "measure_paper",
+]
 
 
 class ComponentSettings(BaseModel):
