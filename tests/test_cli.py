@@ -291,6 +291,11 @@ def _left_of_group(group: int, timeout_seconds: float = 20) -> list[str]:
         time.sleep(0.1)
 
 
+def _heed_interrupts() -> None:
+    """A shell that runs the tests in the background makes them ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_run_interrupted_exits_130_and_the_same_command_completes(clipart, tmp_path):
     out = tmp_path / "out"
     arguments = [
@@ -309,6 +314,7 @@ def test_run_interrupted_exits_130_and_the_same_command_completes(clipart, tmp_p
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=_heed_interrupts,
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:
