@@ -9,8 +9,15 @@ from typing import Any
 import click
 from rich.console import Console
 
-from dask_dedup.cli.group import configure_logging, main, setting, switch, tell
-from dask_dedup.config import load_settings
+from dask_dedup.cli.group import (
+    any_setting,
+    chosen_settings,
+    configure_logging,
+    main,
+    setting,
+    switch,
+    tell,
+)
 
 __all__ = ["calibrate"]
 
@@ -31,6 +38,7 @@ __all__ = ["calibrate"]
 @setting("--workers", "compute.workers", int)
 @setting("--threads", "compute.threads", int)
 @setting("--memory", "compute.memory", str)
+@any_setting
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file with settings")
 @click.option("--overwrite", is_flag=True, help="begin anew, whatever an earlier one left in OUT")
 def calibrate(
@@ -46,7 +54,7 @@ def calibrate(
     """
     console = Console(stderr=True)
     configure_logging(console, verbose=False, quiet=False)
-    settings = load_settings(config, {k.replace("__", "."): v for k, v in options.items()})
+    settings = chosen_settings(options, config)
     from dask_dedup.calibration import calibrate as measure
     from dask_dedup.deploy import local_cluster
     from dask_dedup.io.dataset import read_dataset

@@ -13,9 +13,15 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from dask_dedup.cli.group import configure_logging, main, setting, tell
+from dask_dedup.cli.group import (
+    any_setting,
+    chosen_settings,
+    configure_logging,
+    main,
+    setting,
+    tell,
+)
 from dask_dedup.compress.settings import NetworkSettings, load_network_settings
-from dask_dedup.config import load_settings
 
 __all__ = ["compress", "fit_compressor"]
 
@@ -148,6 +154,7 @@ def fit_compressor(
 @setting("--workers", "compute.workers", int)
 @setting("--threads", "compute.threads", int)
 @setting("--memory", "compute.memory", str)
+@any_setting
 @click.option("--overwrite", is_flag=True, help="begin anew, whatever an earlier one left in OUT")
 @click.option("-v", "--verbose", is_flag=True, help="log what is done and why")
 @click.option("-q", "--quiet", is_flag=True, help="print errors only")
@@ -174,9 +181,7 @@ def compress(
     """
     console = Console(stderr=True, quiet=quiet)
     configure_logging(console, verbose, quiet)
-    settings = load_settings(
-        None, {key.replace("__", "."): value for key, value in options.items()}
-    )
+    settings = chosen_settings(options, used=("compute",))
     try:
         summary = _compress(
             dataset, model, out, modality, dtype, device, overwrite, settings.compute, console

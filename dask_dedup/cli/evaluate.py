@@ -14,8 +14,14 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from dask_dedup.cli.group import configure_logging, main, setting, tell
-from dask_dedup.config import load_settings
+from dask_dedup.cli.group import (
+    any_setting,
+    chosen_settings,
+    configure_logging,
+    main,
+    setting,
+    tell,
+)
 from dask_dedup.errors import SettingsError
 from dask_dedup.evaluate.settings import ParetoSettings, SpaceSettings
 
@@ -96,6 +102,7 @@ def executor(compute: Any, products: float) -> Iterator[Any]:
 @setting("--workers", "compute.workers", int)
 @setting("--threads", "compute.threads", int)
 @setting("--memory", "compute.memory", str)
+@any_setting
 @click.option("--overwrite", is_flag=True, help="begin anew, whatever an earlier one left in OUT")
 @common
 def truth(
@@ -123,7 +130,7 @@ def truth(
     configure_logging(console, verbose, quiet)
     if queries != "all" and not queries.isdigit():
         raise SettingsError(f"queries: expected a number of rows or all, got {queries!r}.")
-    compute = load_settings(None, dotted(options)).compute
+    compute = chosen_settings(options, used=("compute",)).compute
     from dask_dedup.evaluate.truth import TruthSettings, find_truth
     from dask_dedup.io.dataset import read_dataset
     from dask_dedup.progress import choose_progress
@@ -218,10 +225,6 @@ def settings_of(model: type[ParetoSettings | SpaceSettings]) -> Callable:
         return command
 
     return add
-
-
-def dotted(options: dict[str, Any]) -> dict[str, Any]:
-    return {key.replace("__", "."): value for key, value in options.items()}
 
 
 def facts() -> Table:

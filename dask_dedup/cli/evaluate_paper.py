@@ -9,9 +9,8 @@ from typing import Any
 import click
 from rich.console import Console
 
-from dask_dedup.cli.evaluate import common, dotted, evaluate, executor, interruptible
-from dask_dedup.cli.group import configure_logging, setting, tell
-from dask_dedup.config import load_settings
+from dask_dedup.cli.evaluate import common, evaluate, executor, interruptible
+from dask_dedup.cli.group import any_setting, chosen_settings, configure_logging, setting, tell
 from dask_dedup.evaluate.settings import read_toml
 
 __all__ = ["paper"]
@@ -34,6 +33,7 @@ __all__ = ["paper"]
 )  # fmt: skip
 @setting("--workers", "compute.workers", int)
 @setting("--memory", "compute.memory", str)
+@any_setting
 @click.option("--overwrite", is_flag=True, help="begin anew, whatever an earlier one left in OUT")
 @common
 def paper(
@@ -57,7 +57,7 @@ def paper(
     """
     console = Console(stderr=True, quiet=quiet)
     configure_logging(console, verbose, quiet)
-    compute = load_settings(None, dotted(options)).compute
+    compute = chosen_settings(options, used=("compute",)).compute
     from dask_dedup.evaluate.paper import load_paper, measure_paper
     from dask_dedup.evaluate.pareto import points_frame
     from dask_dedup.io.dataset import read_dataset

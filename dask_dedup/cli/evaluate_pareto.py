@@ -13,15 +13,13 @@ from rich.table import Table
 
 from dask_dedup.cli.evaluate import (
     common,
-    dotted,
     evaluate,
     executor,
     interruptible,
     settings_of,
     show,
 )
-from dask_dedup.cli.group import configure_logging, setting, tell
-from dask_dedup.config import load_settings
+from dask_dedup.cli.group import any_setting, chosen_settings, configure_logging, setting, tell
 from dask_dedup.evaluate.settings import ParetoSettings, load_table, read_toml
 
 __all__ = ["pareto"]
@@ -37,6 +35,7 @@ __all__ = ["pareto"]
 )  # fmt: skip
 @setting("--workers", "compute.workers", int)
 @setting("--memory", "compute.memory", str)
+@any_setting
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
@@ -68,8 +67,8 @@ def pareto(
     """
     console = Console(stderr=True, quiet=quiet)
     configure_logging(console, verbose, quiet)
-    shares = {key: options.pop(key) for key in list(options) if "__" in key}
-    compute = load_settings(None, dotted(shares)).compute
+    shares = {key: options.pop(key) for key in list(options) if "__" in key or key == "assignments"}
+    compute = chosen_settings(shares, used=("compute",)).compute
     settings = load_table(
         ParetoSettings, read_toml(config).get("pareto", {}), options, str(config or "settings")
     )

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import os
+import tomllib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 from rich.console import Console
 
-from dask_dedup.config import Settings
-from dask_dedup.errors import DedupError
+from dask_dedup.config import Settings, load_settings
+from dask_dedup.errors import DedupError, SettingsError
 
-__all__ = ["configure_logging", "main", "setting", "switch", "tell"]
+__all__ = [
+    "any_setting",
+    "chosen_settings",
+    "configure_logging",
+    "main",
+    "setting",
+    "switch",
+    "tell",
+]
 
 
 class _ConsoleHandler(logging.Handler):
@@ -45,6 +55,62 @@ def setting(flag: str, key: str, kind: Any = None) -> Callable:
 def switch(flag: str, key: str) -> Callable:
     """Return the pair of flags that sets ``key`` to true or false."""
     return click.option(flag, key.replace(".", "__"), default=None, help=_help_of(key))
+
+
+def any_setting(command: Callable) -> Callable:
+    """Add the option that sets any setting by its name."""
+    return click.option(
+        "--set",
+        "assignments",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="any setting by its name in TOML, such as cells.probes=12; may be repeated",
+    )(command)
+
+
+def chosen_settings(
+    options: dict[str, Any],
+    config: str | os.PathLike | None = None,
+    used: Sequence[str] = (),
+) -> Settings:
+    """Return the settings of a command: defaults, then ``config``, then ``--set``, then options.
+
+    Parameters
+    ----------
+    options : dict
+        What click hands to the command: names of settings with ``__`` for the dot, and
+        ``assignments`` of `any_setting`.
+    config : path, optional
+    used : sequence of str
+        Tables and settings that the command heeds; ``--set`` of another is refused. Empty: all.
+
+    Raises
+    ------
+    SettingsError
+    """
+    given = dict(_parse_assignment(text) for text in options.get("assignments", ()))
+    foreign = [key for key in given if used and key.split(".")[0] not in used]
+    if foreign:
+        raise SettingsError(
+            f"--set {foreign[0]}: this command does not heed it; it takes {', '.join(used)}."
+        )
+    for name, value in options.items():
+        if name != "assignments" and value is not None:
+            given[name.replace("__", ".")] = value
+    return load_settings(config, given)
+
+
+def _parse_assignment(text: str) -> tuple[str, Any]:
+    """Split ``key=value``; what is no TOML value is taken for a string."""
+    key, equals, value = text.partition("=")
+    key, value = key.strip(), value.strip()
+    if not (equals and key):
+        raise SettingsError(f"--set {text}: expected KEY=VALUE, such as cells.probes=12.")
+    try:
+        parsed = tomllib.loads(f"value = {value}")
+    except tomllib.TOMLDecodeError:
+        return key, value
+    return key, parsed["value"] if list(parsed) == ["value"] else value
 
 
 def _help_of(key: str) -> str:

@@ -10,8 +10,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from dask_dedup.cli.group import main, setting, tell
-from dask_dedup.config import load_settings
+from dask_dedup.cli.group import any_setting, chosen_settings, main, setting, tell
 from dask_dedup.errors import InputError, OutputError
 
 __all__ = ["build", "search"]
@@ -28,6 +27,7 @@ __all__ = ["build", "search"]
 @setting("--workers", "compute.workers", int)
 @setting("--threads", "compute.threads", int)
 @setting("--memory", "compute.memory", str)
+@any_setting
 def build(
     dataset: Path,
     index: Path,
@@ -45,7 +45,7 @@ def build(
 
     Exit codes: 0 done, 2 wrong input or settings.
     """
-    settings = load_settings(None, {k.replace("__", "."): v for k, v in options.items()})
+    settings = chosen_settings(options, used=("seed", "read", "compute"))
     from dask_dedup.deploy import local_cluster
     from dask_dedup.index.shards import default_factory, open_model
     from dask_dedup.io.dataset import read_dataset
@@ -53,7 +53,7 @@ def build(
     from dask_dedup.vector_index import build_index
 
     console = Console(stderr=True)
-    data = read_dataset(dataset)
+    data = read_dataset(dataset, **settings.read.model_dump())
     if factory is None:
         factory = default_factory(data.rows, open_model(str(model)).dim_out if model else data.dim)
     tell(console, f"{dataset}: {data.rows:,} rows, dimension {data.dim}; index {factory}")

@@ -10,8 +10,8 @@ from typing import Any
 import click
 from rich.console import Console
 
-from dask_dedup.cli.group import main, setting, tell
-from dask_dedup.config import Settings, load_settings, memory_per_worker, worker_count
+from dask_dedup.cli.group import any_setting, chosen_settings, main, setting, tell
+from dask_dedup.config import Settings, memory_per_worker, worker_count
 from dask_dedup.errors import SettingsError
 
 __all__ = ["plan_run"]
@@ -40,6 +40,7 @@ __all__ = ["plan_run"]
 @setting("--workers", "compute.workers", int)
 @setting("--threads", "compute.threads", int)
 @setting("--memory", "compute.memory", str)
+@any_setting
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file with settings")
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
 @click.option("--calibrate", is_flag=True, help="measure this machine first, and remember it")
@@ -54,7 +55,8 @@ def plan_run(dataset: Path | None, config: Path | None, **options: Any) -> None:
     Exit codes: 0 done, 2 wrong input or settings, or a task that does not fit into --memory (with
     a DATASET also into this machine's).
     """
-    own = {key: options.pop(key) for key in list(options) if "__" not in key and key != "seed"}
+    shared = ("seed", "assignments")
+    own = {key: options.pop(key) for key in list(options) if "__" not in key and key not in shared}
     rows, calibrate = own["rows"], own["calibrate"]
     if (dataset is None) == (rows is None) and not (calibrate and dataset is None):
         raise SettingsError("plan: expected either a DATASET or --rows.")
@@ -63,8 +65,7 @@ def plan_run(dataset: Path | None, config: Path | None, **options: Any) -> None:
             raise SettingsError(f"{key}: expected at least 1, got {own[key]}.")
     if dataset is not None:
         options["compress__dim"] = own["dim"]
-    overrides = {key.replace("__", "."): value for key, value in options.items()}
-    settings = load_settings(config, overrides)
+    settings = chosen_settings(options, config)
     from dask_dedup.calibrate import measure_together
     from dask_dedup.plan import describe, plan, refuse
     from dask_dedup.report.plan_table import plan_tables

@@ -13,8 +13,16 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from dask_dedup.cli.group import configure_logging, main, setting, switch, tell
-from dask_dedup.config import Settings, load_settings, memory_per_worker, worker_count
+from dask_dedup.cli.group import (
+    any_setting,
+    chosen_settings,
+    configure_logging,
+    main,
+    setting,
+    switch,
+    tell,
+)
+from dask_dedup.config import Settings, memory_per_worker, worker_count
 from dask_dedup.prefork import start_server
 
 __all__ = ["run"]
@@ -46,6 +54,7 @@ _INTERRUPTED = 130  # what a shell gives for Ctrl-C
 @setting("--threads", "compute.threads", int)
 @setting("--memory", "compute.memory", str)
 @setting("--device", "compute.device", click.Choice(["auto", "cpu", "cuda"]))
+@any_setting
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
@@ -79,8 +88,7 @@ def run(
     """
     console = Console(stderr=True, quiet=quiet)
     configure_logging(console, verbose, quiet)
-    overrides = {key.replace("__", "."): value for key, value in options.items()}
-    settings = load_settings(config, overrides)
+    settings = chosen_settings(options, config)
     try:
         summary = _run(dataset, out, settings, overwrite, keep_stages, console)
     except KeyboardInterrupt:
