@@ -127,6 +127,17 @@ class PcaModel:
         """Return `filter_radius` for images that have been on the grid."""
         return filter_radius(threshold) + float(np.linalg.norm(self.step))
 
+    def sketch_axes(self, width: int, seed: int) -> torch.Tensor:
+        """Return random directions orthogonal to the axes: float32, shape (dim, width).
+
+        What they make of two rows at unit length is as far apart as what the image leaves out of
+        them, up to a share of sqrt(2 / width): a standard deviation of the squared distance
+        (Johnson and Lindenstrauss, 1984).
+        """
+        directions = np.random.default_rng(seed).normal(size=(len(self.mean), width))
+        directions -= self.axes @ (self.axes.T @ directions)
+        return torch.from_numpy((directions / np.sqrt(width)).astype(np.float32))
+
     def transform_exactly(self, rows: np.ndarray) -> np.ndarray:
         """Project float32 rows of any length in float64, alike in any block: shape (n, kept)."""
         return _project_rows(rows, self.mean, self.axes)

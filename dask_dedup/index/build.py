@@ -39,6 +39,7 @@ __all__ = ["build_cells", "train_cells"]
 _PURPOSE, _LEADER_PURPOSE = 2, 4  # of the samples: see compress.sample
 _HELD_OUT = 16  # every sixteenth row of the sample is kept from training: margins are set on them
 _MARGIN_ROWS = 8_192  # of those, at most so many
+_SKETCH = 32  # random directions that tell what an image leaves out, for `thin`
 _FINE_TASKS = 16  # the coarse cells are divided in so many tasks
 
 
@@ -123,7 +124,7 @@ def train_cells(
     save_pca(pca, Path(layout.pca_path))
     chosen = sample_row_ids(dataset.rows, max(4096, sample_per_cell * wanted), seed, _PURPOSE)
     blocks = [
-        delayed(_read_images)(part, ids, layout.pca_path)
+        delayed(_read_images)(part, ids, layout.pca_path, seed)
         for part, ids in split_by_part(chosen, dataset.parts)
     ]
     few = np.empty(0, np.int64)
@@ -131,8 +132,8 @@ def train_cells(
         few = sample_row_ids(dataset.rows, LEADER_SAMPLE, seed, _LEADER_PURPOSE)
     pieces = [delayed(_read_stored)(part, ids) for part, ids in split_by_part(few, dataset.parts)]
     leaders = delayed(_find_leaders)(few, pieces, layout.pca_path, layout.leaders_path)
-    coarse = delayed(_train_coarse)(blocks, wanted, seed)
-    thinned = [delayed(_thin_some)(coarse, share) for share in range(_FINE_TASKS)]
+    coarse = delayed(_train_coarse)(blocks, pca.kept, wanted, seed)
+    thinned = [delayed(_thin_some)(coarse, pca.kept, share) for share in range(_FINE_TASKS)]
     counts = [delayed(_count)(members) for members in thinned]
     fine = [delayed(_train_some)(members, counts, wanted, seed) for members in thinned]
     model = delayed(_combine)(coarse, fine, blocks, leaders, probes, visits, layout.cells_path)
@@ -140,12 +141,17 @@ def train_cells(
     return replace(layout, cells=trained)
 
 
-def _read_images(part: Part, row_ids: np.ndarray, pca_path: str) -> np.ndarray:
-    """Return the usable ones of some rows in the compressed space: float32, (usable, kept)."""
+def _read_images(part: Part, row_ids: np.ndarray, pca_path: str, seed: int) -> np.ndarray:
+    """Return images and sketches of the usable ones of some rows.
+
+    float32, shape (usable, kept + `_SKETCH`).
+    """
     torch.set_num_threads(1)
     pca = load_pca(pca_path)
     block = prepare_block(gather_rows(part.embeddings, row_ids - part.row_start))
-    return pca.transform(block)[torch.from_numpy(block.reason == 0), : pca.kept].numpy()
+    sketch = torch.mm(block.rows, pca.sketch_axes(_SKETCH, seed)).div_(block.lengths[:, None])
+    both = torch.cat([pca.transform(block)[:, : pca.kept], sketch], dim=1)
+    return both[torch.from_numpy(block.reason == 0)].numpy()
 
 
 def _read_stored(part: Part, row_ids: np.ndarray) -> np.ndarray:
@@ -166,21 +172,23 @@ def _find_leaders(
 
 
 def _train_coarse(
-    blocks: list[np.ndarray], cells: int, seed: int
+    blocks: list[np.ndarray], kept: int, cells: int, seed: int
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return the coarse centroids and the sample rows of each."""
+    """Return the coarse centroids, and image and sketch of the sample rows of each."""
     torch.set_num_threads(1)
     sample = _training_rows(_join_blocks(blocks))
-    coarse, nearest = train_coarse(sample, cells, seed)
+    coarse, nearest = train_coarse(np.ascontiguousarray(sample[:, :kept]), cells, seed)
     counts = np.bincount(nearest, minlength=len(coarse))
     members = np.split(sample[np.argsort(nearest, kind="stable")], np.cumsum(counts)[:-1])
     return coarse, members
 
 
-def _thin_some(coarse: tuple[np.ndarray, list[np.ndarray]], share: int) -> list[np.ndarray]:
-    """Return the sample rows of every sixteenth coarse cell, near-copies left out."""
+def _thin_some(
+    coarse: tuple[np.ndarray, list[np.ndarray]], kept: int, share: int
+) -> list[np.ndarray]:
+    """Return images of the sample rows of every sixteenth coarse cell, near-copies left out."""
     torch.set_num_threads(1)
-    return [thin(members) for members in coarse[1][share::_FINE_TASKS]]
+    return [thin(members, kept) for members in coarse[1][share::_FINE_TASKS]]
 
 
 def _count(members: list[np.ndarray]) -> list[int]:
@@ -211,7 +219,7 @@ def _combine(
     # A coarse cell without a fine one, which k-means makes of equal rows, would swallow rows.
     filled = [i for i, part in enumerate(divided) if len(part)]
     centroids, divided = centroids[filled], [divided[i] for i in filled]
-    sample = _join_blocks(blocks)
+    sample = np.ascontiguousarray(_join_blocks(blocks)[:, : centroids.shape[1]])
     start = np.concatenate([[0], np.cumsum([len(part) for part in divided])]).astype(np.int64)
     variances = torch.from_numpy(sample).var(dim=0, correction=0).numpy()
     weights = 0.5 + 0.5 * variances / (variances.mean() or 1.0)

@@ -30,7 +30,10 @@ __all__ = [
     "train_fine",
 ]
 
-THIN_RADIUS = 0.3  # the distance of unit vectors with cosine 0.955
+THIN_RADIUS = 0.4  # the distance of unit vectors with cosine 0.92
+_CORE_RADIUS = 0.35  # 0.94
+_CORE_SHARE = 0.25  # of the points within the one, those within the other: in a group of copies
+_CROWD = 24  # points close by: a cell's share of the sample
 _THIN_ROWS = 256  # rows compared with all before them at a time
 _ITERATIONS = 10
 _COARSE_SAMPLE = 256  # sample rows per coarse centroid
@@ -113,42 +116,65 @@ def train_coarse(sample: np.ndarray, cells: int, seed: int) -> tuple[np.ndarray,
     return coarse, nearest.astype(np.int32)
 
 
-def thin(points: np.ndarray) -> np.ndarray:
-    """Return the points without those that have an earlier one within `THIN_RADIUS`.
+def thin(points: np.ndarray, kept: int) -> np.ndarray:
+    """Return the images of points without those in a group that have an earlier one close by.
 
     A group of near-copies would otherwise attract as many centroids as its rows are many, be cut
-    into as many cells, and lose pairs across their boundaries.
+    into as many cells, and lose pairs across their boundaries. A crowd, whose rows are close to
+    many and copies of none, needs its cells. What tells them apart: around a copy, a quarter or
+    more of the points within `THIN_RADIUS` are well inside it. (Measured: without the difference a
+    crowd of half of 10^6 rows got a tenth of the cells, and the join took three times as long.
+    With a smaller radius, or a crowd of fewer points, ordinary data lost 0.4 % of its rows.) Ours.
 
     Parameters
     ----------
-    points : float32 array, shape (n, kept)
+    points : float32 array, shape (n, kept + width)
+        Image and sketch of each.
+    kept : int
+
+    Returns
+    -------
+    float32 array, shape (points left, kept)
     """
     rows = torch.from_numpy(points)
     half_square = (torch.linalg.vecdot(rows, rows) / 2)[:, None]
-    # [x, -|x|^2/2, 1].[y, 1, (r^2 - |y|^2)/2] is at least 0 where |x - y| <= r.
+    # [x, -|x|^2/2, 1].[y, 1, (r^2 - |y|^2)/2] = (r^2 - |x - y|^2)/2
     one = torch.ones(len(points), 1)
     left = torch.cat([rows, -half_square, one], dim=1)
     right = torch.cat([rows, one, THIN_RADIUS**2 / 2 - half_square], dim=1)
+    core = np.float32((THIN_RADIUS**2 - _CORE_RADIUS**2) / 2)
     keep = np.ones(len(points), np.bool_)
     for start in range(0, len(points), _THIN_ROWS):
         stop = min(start + _THIN_ROWS, len(points))
-        product = torch.mm(left[start:stop], right[:stop].T).numpy()
-        keep[start:stop] = ~_any_before(product, start)
-    return points[keep]
+        product = torch.mm(left[start:stop], right.T).numpy()
+        before, near, nearer = _count_near(product, start, core)
+        keep[start:stop] = ~(before & ((nearer >= _CORE_SHARE * near) | (near < _CROWD)))
+    return points[keep, :kept]
 
 
 @numba.njit(cache=True, nogil=True)
-def _any_before(product, first):
-    """Return which rows i hold a value of at least 0 before column ``first + i``."""
-    signs = product.view(np.int32)
-    found = np.empty(len(product), np.bool_)
+def _count_near(product, first, core):
+    """Tell of row i, which is column ``first + i``, what values of at least 0 it holds.
+
+    Returns
+    -------
+    before : bool array
+        Whether there is one before its own column.
+    near, nearer : int64 arrays
+        How many there are besides its own, and how many of at least ``core``.
+    """
+    before = np.empty(len(product), np.bool_)
+    near, nearer = np.zeros(len(product), np.int64), np.zeros(len(product), np.int64)
     for i in range(len(product)):
-        row = signs[i, : first + i]
-        every = np.int32(-1)
-        for j in range(len(row)):
-            every &= row[j]
-        found[i] = every >= 0
-    return found
+        earlier, later = product[i, : first + i], product[i, first + i + 1 :]
+        for j in range(len(earlier)):
+            near[i] += earlier[j] >= 0
+            nearer[i] += earlier[j] >= core
+        before[i] = near[i] > 0
+        for j in range(len(later)):
+            near[i] += later[j] >= 0
+            nearer[i] += later[j] >= core
+    return before, near, nearer
 
 
 def train_fine(members: np.ndarray, cells: int, seed: int) -> np.ndarray:

@@ -8,7 +8,7 @@ import numba
 import numpy as np
 import pandas as pd
 
-from dask_dedup.compress.verify import cosine_pairs, exact_rows
+from dask_dedup.compress.verify import cosine_pairs, exact_rows, may_reach, short_rows
 from dask_dedup.index.layout import CellLayout
 from dask_dedup.io.parts import gather_by_row
 from dask_dedup.search.sign_filter import within
@@ -16,6 +16,7 @@ from dask_dedup.search.sign_filter import within
 __all__ = ["BATCH_PAIRS", "Candidates", "Contract"]
 
 BATCH_PAIRS = 1 << 20  # candidates verified at a time
+_MANY_PAIRS = 1 << 14  # of one product: most rows are in many of them
 _READ_BYTES = 256 << 20  # full rows kept in memory, at 8 bytes a value
 
 #: Positions to keep of edges (src, dst, similarity) with src < dst, without loss of components.
@@ -66,6 +67,7 @@ class Candidates:
         self._place = np.full(len(self.ids), -1)
         self._filled = 0
         self._rows = np.empty((0, 0), np.float32)
+        self._short = np.empty((0, 0), np.int16)  # the same rows, see `short_rows`
         self._most_rows = _READ_BYTES // (8 * layout.parts[0].embeddings.dim)
 
     def add(self, i: np.ndarray, j: np.ndarray) -> None:
@@ -73,6 +75,8 @@ class Candidates:
         if self.image is not None:
             near = within(self.image, self.image, i, j, self.radius)
             i, j = i[near], j[near]
+        if len(i) >= _MANY_PAIRS:
+            i, j = _by_columns(i, j)
         a, b = _meet_first(i, j, self.rank, self.cell, self._visited, self._visited_start)
         self._waiting.append((a, b))
         self._waiting_pairs += len(a)
@@ -87,11 +91,15 @@ class Candidates:
 
     def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Verify pairs of ranks at full dimension: float32."""
+        self._read_all(a, b)
+        return cosine_pairs(self._rows, self._rows, self._place[a], self._place[b])
+
+    def _read_all(self, a: np.ndarray, b: np.ndarray) -> None:
+        """Read the full rows of pairs of ranks."""
         needed = np.zeros(len(self.ids), np.bool_)
         needed[a] = True
         needed[b] = True
         self._read(np.flatnonzero(needed))
-        return cosine_pairs(self._rows, self._rows, self._place[a], self._place[b])
 
     def full_rows(self, ranks: np.ndarray) -> np.ndarray:
         """Return full rows as `exact_rows` does: float32 or float64, shape (ranks, dim)."""
@@ -108,17 +116,25 @@ class Candidates:
             return
         stop = self._filled + len(missing)
         rows = exact_rows(gather_by_row(self.layout.parts, self.ids[missing]))
+        short = short_rows(rows)
         if self._filled == 0:
-            self._rows = rows
+            self._rows, self._short = rows, short
         else:
-            if stop > len(self._rows) or rows.dtype != self._rows.dtype:
-                space = max(stop, min(2 * stop, self._most_rows))
-                room = np.empty((space, rows.shape[1]), np.result_type(rows, self._rows))
-                room[: self._filled] = self._rows[: self._filled]
-                self._rows = room
-            self._rows[self._filled : stop] = rows
+            self._rows = self._append(self._rows, rows)
+            self._short = self._append(self._short, short)
         self._place[missing] = np.arange(self._filled, stop)
         self._filled = stop
+
+    def _append(self, kept: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Return an array with more rows behind the first `_filled`; grown by doubling."""
+        stop = self._filled + len(rows)
+        if stop > len(kept) or rows.dtype != kept.dtype:
+            space = max(stop, min(2 * stop, self._most_rows))
+            room = np.empty((space, rows.shape[1]), np.result_type(rows, kept))
+            room[: self._filled] = kept[: self._filled]
+            kept = room
+        kept[self._filled : stop] = rows
+        return kept
 
     def keep(self, a: np.ndarray, b: np.ndarray, similarity: np.ndarray) -> None:
         """Keep verified pairs of ranks as edges."""
@@ -146,9 +162,16 @@ class Candidates:
         for start in range(0, len(all_a), BATCH_PAIRS):
             a, b = all_a[start : start + BATCH_PAIRS], all_b[start : start + BATCH_PAIRS]
             self.candidates += len(a)
+            a, b = self._screened(a, b)
             similarity = self.similarity(a, b)
             passed = similarity >= self.threshold
             self.keep(a[passed], b[passed], similarity[passed])
+
+    def _screened(self, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the pairs of ranks that a product in int16 does not rule out."""
+        self._read_all(a, b)
+        passed = may_reach(self._short, self._place[a], self._place[b], float(self.threshold))
+        return a[passed], b[passed]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -171,3 +194,19 @@ def _meet_first(i, j, rank, cell, visited, visited_start):
                 y += 1
         kept += new
     return a[:kept], b[:kept]
+
+
+@numba.njit(cache=True, nogil=True)
+def _by_columns(i, j):
+    """Return pairs ordered by blocks of 64 columns j, so that full rows stay in the cache."""
+    first = j.min() >> 6
+    stops = np.zeros((j.max() >> 6) - first + 2, np.int64)
+    for column in j:
+        stops[(column >> 6) - first + 1] += 1
+    stops = np.cumsum(stops)
+    a, b = np.empty_like(i), np.empty_like(j)
+    for pair in range(len(j)):
+        block = (j[pair] >> 6) - first
+        a[stops[block]], b[stops[block]] = i[pair], j[pair]
+        stops[block] += 1
+    return a, b

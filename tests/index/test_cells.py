@@ -115,11 +115,30 @@ def test_thin_leaves_points_far_from_each_other_and_covers_all():
     rng = np.random.default_rng(3)
     centres = rng.normal(size=(40, 6)) * 3
     points = (centres[rng.integers(0, 40, 2500)] + rng.normal(size=(2500, 6)) * 0.01).astype("f4")
-    kept = thin(points)
+    kept = thin(points, 6)
     np.testing.assert_array_equal(kept[0], points[0])
     distances = np.linalg.norm(points[:, None] - kept[None], axis=2)
     assert distances.min(axis=1).max() <= THIN_RADIUS
     assert len(kept) == 40
+
+
+def test_thin_leaves_a_crowd_that_holds_no_copies():
+    rng = np.random.default_rng(3)
+    crowd = rng.normal(size=(600, 64)).astype("f4") * np.float32(0.39 / np.sqrt(2 * 64))
+    copies = (np.ones(64) + rng.normal(size=(600, 64)) * 0.02).astype("f4")
+    near = np.linalg.norm(crowd[:, None] - crowd[None], axis=2) <= THIN_RADIUS
+    assert near.mean() > 0.5  # nearly all of it would go for its distances alone
+    kept = thin(np.concatenate([crowd, copies]), 5)
+    assert kept.shape[1] == 5
+    assert (np.abs(kept).max(axis=1) < 0.5).sum() > 400  # a handful by distances alone
+    assert (np.abs(kept).max(axis=1) > 0.5).sum() < 5
+
+
+def test_thin_tells_points_apart_by_the_sketch():
+    points = np.zeros((100, 6), np.float32)
+    points[:, 3:] = np.random.default_rng(0).normal(size=(100, 3)) * 50
+    assert len(thin(points, 3)) == 100
+    assert len(thin(points[:, :3], 3)) == 1
 
 
 def test_train_with_fewer_rows_than_cells_and_equal_rows():
