@@ -83,8 +83,9 @@ class CompressSettings(_Table):
 class CellSettings(_Table):
     """``[cells]``: the Voronoi cells in which rows are compared."""
 
-    visits: Annotated[float, Field(ge=1, le=16)] = 5.0
-    """cells in which a row is compared on average, its home included; more find more"""
+    visits: Annotated[float, Field(ge=1, le=16)] | None = None
+    """cells in which a row is compared on average, its home included; more find more [default: 5,
+    above a million rows more: 7 at ten million]"""
 
     cells: Annotated[int, Field(ge=0)] = 0
     """number of cells; 0 chooses by the number of rows"""

@@ -13,7 +13,7 @@ from dask.utils import parse_bytes
 
 from dask_dedup.config import Settings
 from dask_dedup.errors import SettingsError
-from dask_dedup.index.cells import default_cells
+from dask_dedup.index.cells import default_cells, default_visits
 from dask_dedup.io.store import write_aside
 
 __all__ = [
@@ -202,7 +202,7 @@ def numbers_workload(settings: Settings, *, dtype: str, **numbers: Any) -> Workl
         cells=settings.cells.cells or default_cells(numbers["rows"]),
         item_bytes=sizes.get(dtype) or int(dtype[-1]),
         kept=min(settings.compress.dim, numbers["dim"]),
-        visits=settings.cells.visits,
+        visits=settings.cells.visits or default_visits(numbers["rows"]),
         probes=settings.cells.probes,
         sample_rows=settings.compress.sample_rows,
         sample_per_cell=settings.cells.sample_per_cell,

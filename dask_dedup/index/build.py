@@ -17,6 +17,7 @@ from dask_dedup.index.assign import set_margins
 from dask_dedup.index.cells import (
     CellModel,
     default_cells,
+    default_visits,
     save_cells,
     thin,
     train_coarse,
@@ -48,7 +49,7 @@ def build_cells(
     pca: PcaModel,
     folder: str | os.PathLike,
     *,
-    visits: float = 5.0,
+    visits: float | None = None,
     cells: int = 0,
     probes: float = 8.0,
     dense_groups: bool = True,
@@ -64,8 +65,9 @@ def build_cells(
         From `dask_dedup.fit_pca`.
     folder : path
         Where the layout goes; ``visits * (kept + 9)`` bytes a row, filled up to a multiple of 4.
-    visits : float
-        Cells in which a row is compared on average, its home included.
+    visits : float, optional
+        Cells in which a row is compared on average, its home included; chosen by the number of
+        rows if None.
     cells : int
         Number of cells; 0 chooses by the number of rows.
     probes : float
@@ -99,7 +101,7 @@ def train_cells(
     pca: PcaModel,
     folder: str | os.PathLike,
     *,
-    visits: float = 5.0,
+    visits: float | None = None,
     cells: int = 0,
     probes: float = 8.0,
     sample_per_cell: int = 24,
@@ -119,6 +121,7 @@ def train_cells(
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
     wanted = cells or default_cells(dataset.rows)
+    visits = visits or default_visits(dataset.rows)
     layout = CellLayout(str(folder), pca.kept, wanted)
     write_parts(dataset.filled_parts, Path(layout.parts_path))
     save_pca(pca, Path(layout.pca_path))

@@ -22,6 +22,7 @@ from dask_dedup.io.store import write_aside
 __all__ = [
     "CellModel",
     "default_cells",
+    "default_visits",
     "load_cells",
     "nearness",
     "save_cells",
@@ -86,6 +87,14 @@ def default_cells(rows: int) -> int:
     """
     scale = rows / 1e6
     return max(1, round(5000 * (scale ** (2 / 3) if scale > 1 else scale**1.3)))
+
+
+def default_visits(rows: int) -> float:
+    """Return the visits for so many rows: 5 up to 10^6, 7 at 10^7, at most 16.
+
+    Where there are more cells, a boundary is more often between the rows of a pair.
+    """
+    return min(16.0, 5.0 * max(1.0, rows / 1e6) ** 0.15)
 
 
 def train_coarse(sample: np.ndarray, cells: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ from dask_dedup.index.cells import (
     THIN_RADIUS,
     CellModel,
     default_cells,
+    default_visits,
     load_cells,
     save_cells,
     thin,
@@ -160,6 +161,12 @@ def test_default_cells_grows_slower_than_the_rows():
     assert default_cells(10**6) == 5000
     assert cells == sorted(cells)
     assert cells[-1] < 2**31
+
+
+def test_default_visits_grow_above_a_million_rows_and_stay_within_their_limit():
+    assert [default_visits(rows) for rows in (1, 10**6)] == [5.0, 5.0]
+    assert default_visits(10**7) == pytest.approx(7.06, abs=0.01)
+    assert default_visits(10**12) == MOST_VISITS
 
 
 def test_save_and_load_cells_give_the_same_model(tmp_path, model):
