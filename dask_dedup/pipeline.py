@@ -16,7 +16,7 @@ from typing import Any
 from dask.delayed import delayed
 
 from dask_dedup.adc_finder import AdcFinder
-from dask_dedup.config import Settings, memory_per_worker
+from dask_dedup.config import Settings, memory_per_worker, worker_count
 from dask_dedup.graph.components import merge_tree
 from dask_dedup.graph.stream import choose_merge, stream_merge
 from dask_dedup.io.dataset import Dataset, read_dataset
@@ -134,6 +134,10 @@ def run_stages(
             temporary.write_text(settings.to_toml(), encoding="utf-8")
     summary = {
         "dataset": data.path,
+        "dim": data.dim,
+        "dtype": data.parts[0].embeddings.dtype,
+        "parts": len(data.filled_parts),
+        "workers": worker_count(settings.compute),
         **counts,
         "threshold": settings.clusters.threshold,
         "search_threshold": settings.search_threshold,

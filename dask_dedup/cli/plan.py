@@ -26,8 +26,13 @@ __all__ = ["plan_run"]
 @click.option("--nodes", type=int, default=1, show_default=True, help="machines")
 @click.option("--cores", type=int, help="cores of each machine [default: this one's]")
 @click.option("--disk-rate", help="bytes a second of the storage, such as 2GB [default: cached]")
-@click.option("--duplicates", type=float, default=0.3, show_default=True, help="share expected")
-@click.option("--pairs-per-row", type=float, default=12.0, show_default=True, help="verified")
+@click.option("--duplicates", type=float, help="share expected [default: 0.3, or that of --like]")
+@click.option("--pairs-per-row", type=float, help="verified [default: 12, or those of --like]")
+@click.option(
+    "--like",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="folder of a finished run: scale the time of each stage by what it took there",
+)
 @setting("--threshold", "clusters.threshold", float)
 @setting("--search-threshold", "join.search_threshold", float)
 @setting("--visits", "cells.visits", float)
@@ -49,8 +54,9 @@ def plan_run(dataset: Path | None, config: Path | None, **options: Any) -> None:
     """Tell what a run over DATASET, or over so many --rows, will cost: time, disk, memory.
 
     Nothing is run. Times rest on what `--calibrate` measured on this machine, else on shipped
-    rates; without --disk-rate all files count as cached in memory. The thresholds play no part:
-    say with --duplicates and --pairs-per-row what they let through.
+    rates, and come nearest with `--like` and a smaller run on the same machine; without
+    --disk-rate all files count as cached in memory. The thresholds play no part: say with
+    --duplicates and --pairs-per-row what they let through.
 
     Exit codes: 0 done, 2 wrong input or settings, or a task that does not fit into --memory (with
     a DATASET also into this machine's).
@@ -68,6 +74,7 @@ def plan_run(dataset: Path | None, config: Path | None, **options: Any) -> None:
     settings = chosen_settings(options, config)
     from dask_dedup.calibrate import measure_together
     from dask_dedup.plan import describe, plan, refuse
+    from dask_dedup.plan_like import read_run, scale_plan, shares_of
     from dask_dedup.report.plan_table import plan_tables
     from dask_dedup.workload import (
         Machine,
@@ -87,6 +94,9 @@ def plan_run(dataset: Path | None, config: Path | None, **options: Any) -> None:
         tell(Console(stderr=True), f"{path}: rates of this machine, just measured")
         if dataset is None and rows is None:
             return
+    run = None if own["like"] is None else read_run(own["like"])
+    for key, share in shares_of(run).items():
+        own[key] = share if own[key] is None else own[key]
     work = _workload(dataset, settings, own)
     compute, workers = settings.compute, worker_count(settings.compute)
     if own["cores"] is not None and compute.workers is None:
@@ -95,6 +105,9 @@ def plan_run(dataset: Path | None, config: Path | None, **options: Any) -> None:
     measured = load_rates(path)
     planned = plan(work, machine, measured or Rates())
     origin = f"measured, {path}" if measured else "shipped; --calibrate measures this machine's"
+    if run is not None:
+        planned = scale_plan(planned, run, measured or Rates())
+        origin += f"; scaled by the times of {own['like']}"
     if own["as_json"]:
         click.echo(json.dumps({**describe(planned), "rates": origin}, indent=2))
     else:
