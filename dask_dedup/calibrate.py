@@ -24,7 +24,7 @@ from dask_dedup.index.assign import assign_cells
 from dask_dedup.index.cells import CellModel, train_fine
 from dask_dedup.io.parts import gather_rows, read_npy_header
 from dask_dedup.io.store import write_frame
-from dask_dedup.search.sign_filter import PRODUCT, near_pairs
+from dask_dedup.search.sign_filter import PRODUCT, factors, near_products
 from dask_dedup.workload import Rates
 
 __all__ = ["measure_rates", "measure_together"]
@@ -101,8 +101,6 @@ def _measure_arithmetic(seconds: float, rows: int, dim: int) -> Rates:
     depth = _KEPT // 2 + 3
     left, right = torch.randn(height, depth), torch.randn(width, depth)
     product = _typical(lambda: torch.mm(left, right.T), seconds)
-    signs = np.full(PRODUCT, -1.0, np.float32)
-    scan = _typical(lambda: near_pairs(signs, 0, 0), seconds)
 
     points = random.standard_normal((min(rows, 4096), _KEPT), np.float32)
     cells = max(1, len(points) // 32)
@@ -124,13 +122,22 @@ def _measure_arithmetic(seconds: float, rows: int, dim: int) -> Rates:
         product_flops=product_flops,
         kmeans_flops=kmeans_flops,
         scores=_measure_scores(seconds, rows, product_flops),
-        signs=signs.size / scan,
+        signs=_measure_signs(seconds, depth, product_flops),
         verified_values=len(found_i) * dim / verified,
         sorted_keys=len(keys) / sort,
         merged_edges=len(similarity) / forest,
         prepared_values=stored.size / prepared,
         hashed_rows=len(keys) / hashed,
     )
+
+
+def _measure_signs(seconds: float, depth: int, product_flops: float) -> float:
+    """Return the pairs a second of a cell of 2,048 records whose products are taken off."""
+    tile = torch.randn(2048, depth - 2)
+    left, right = factors(tile, 1.0)  # half of the coordinates of any two are further apart
+    took = _typical(lambda: list(near_products(left, right, upper=True)), seconds)
+    pairs = len(tile) ** 2 / 2
+    return pairs / max(took - 2.0 * depth * pairs / product_flops, took / 8)
 
 
 def _measure_scores(seconds: float, rows: int, product_flops: float) -> float:

@@ -23,6 +23,7 @@ from dask_dedup.io.store import read_json, write_json
 from dask_dedup.job import Found, Job, conserve
 from dask_dedup.search.join import CellGroup, plan_groups
 from dask_dedup.stages import join_and_write, layout_and_audit
+from dask_dedup.status import TRAINED
 
 __all__ = ["JoinFinder"]
 
@@ -66,7 +67,7 @@ class JoinFinder:
         with self.job.timed("fit"):
             self.layout_stage.prepare()
             where = self.layout_stage.folder
-            trained = read_json(where / "trained.json")
+            trained = read_json(where / TRAINED)
             if trained is None:
                 settings = self.job.settings
                 pca = fit_pca(
@@ -95,7 +96,7 @@ class JoinFinder:
                     100 * pca.variance_share,
                 )
                 trained = {"kept": layout.kept, "cells": layout.cells}
-                write_json(where / "trained.json", trained)
+                write_json(where / TRAINED, trained)
             logger.debug("cells: %d for %d rows", trained["cells"], self.job.data.rows)
             self.job.progress.advance(self.job.data.rows)
             layout = CellLayout(str(where), trained["kept"], trained["cells"])

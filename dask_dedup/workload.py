@@ -13,7 +13,7 @@ from dask.utils import parse_bytes
 
 from dask_dedup.config import Settings
 from dask_dedup.errors import SettingsError
-from dask_dedup.index.cells import default_cells, default_visits
+from dask_dedup.index.sizes import default_cells, default_visits
 from dask_dedup.io.store import write_aside
 
 __all__ = [

@@ -9,6 +9,7 @@ from dask_dedup.cli import (  # noqa: F401  each adds its commands
     index,
     plan,
     run,
+    status,
 )
 from dask_dedup.cli.group import main
 

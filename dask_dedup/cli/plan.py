@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -132,15 +131,8 @@ def _workload(dataset: Path | None, settings: Settings, own: dict[str, Any]) -> 
     }
     if dataset is not None:
         from dask_dedup.io.dataset import read_dataset
+        from dask_dedup.run_plan import dataset_facts
 
-        data = read_dataset(dataset, **settings.read.model_dump())
-        files = {part.metadata_path for part in data.parts}
-        facts = {
-            "rows": data.rows,
-            "dim": data.dim,
-            "dtype": data.parts[0].embeddings.dtype,
-            "parts": len(data.filled_parts),
-            "metadata_bytes": sum(os.path.getsize(file) for file in files) / data.rows,
-        }
+        facts = dataset_facts(read_dataset(dataset, **settings.read.model_dump()))
     shares = {key: own[key] for key in ("duplicates", "pairs_per_row")}
     return numbers_workload(settings, **facts, **shares)

@@ -82,7 +82,9 @@ def run(
 
     OUT gets clusters/ (every row with its cluster and your columns), forest/ (the similarities
     that link them), invalid/ (rows without a usable embedding), histogram.csv and .png,
-    settings.toml and summary.json. The same command again continues where it was stopped.
+    settings.toml and summary.json. The same command again continues where it was stopped;
+    `dask-dedup status OUT` tells how far it is. What the run will cost is printed first, and the
+    run is refused if it does not fit into the workers' memory or onto the disk.
 
     Exit codes: 0 done, 2 wrong input or settings, 130 interrupted.
     """
@@ -115,14 +117,27 @@ def _run(
     # These load for seconds: a fault in the input should not have to wait for them.
     from dask_dedup.deploy import local_cluster
     from dask_dedup.io.run_folder import RunFolder
+    from dask_dedup.io.store import write_json
+    from dask_dedup.plan import describe
     from dask_dedup.progress import choose_progress
+    from dask_dedup.report.plan_table import plan_lines
+    from dask_dedup.run_plan import check_room, plan_run
+    from dask_dedup.status import PLAN
 
     tell(console, f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts, dimension {data.dim}")
     with RunFolder(out, settings.for_result(), data.fingerprint, overwrite) as folder:
         if folder.is_finished():
             tell(console, f"{out}: finished before with these settings; nothing to do")
             return folder.read_summary()
+        planned = None
+        if settings.finder == "join":
+            planned = plan_run(data, settings)
+            free = check_room(planned, settings, out)
+            for line in plan_lines(describe(planned), memory_per_worker(settings.compute), free):
+                tell(console, line)
         folder.begin()
+        if planned is not None:
+            write_json(folder.stages / PLAN, describe(planned))
         progress = choose_progress(console)
         # Seconds of imports, meanwhile the workers start.
         importing = Thread(target=import_module, args=("dask_dedup.pipeline",), daemon=True)

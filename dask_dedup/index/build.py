@@ -16,8 +16,6 @@ from dask_dedup.compress.vectors import prepare_block
 from dask_dedup.index.assign import set_margins
 from dask_dedup.index.cells import (
     CellModel,
-    default_cells,
-    default_visits,
     save_cells,
     thin,
     train_coarse,
@@ -30,6 +28,7 @@ from dask_dedup.index.leaders import (
     find_leaders,
     save_leaders,
 )
+from dask_dedup.index.sizes import default_cells, default_visits
 from dask_dedup.io.dataset import Dataset
 from dask_dedup.io.part_list import write_parts
 from dask_dedup.io.parts import Part, gather_rows

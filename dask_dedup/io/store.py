@@ -27,6 +27,8 @@ from dask.delayed import delayed
 from dask_dedup.tasks import Execute, OnResult
 
 __all__ = [
+    "MANIFEST",
+    "RECORD",
     "Stage",
     "digest_of",
     "open_once",
@@ -39,6 +41,7 @@ __all__ = [
 Opened = TypeVar("Opened")
 
 MANIFEST = "manifest.json"
+RECORD = ".done.json"  # what the name of a task's record ends with
 _TEMPORARY_PREFIX = ".unfinished-"
 
 
@@ -140,6 +143,7 @@ class Stage:
             The records, in the order of the tasks.
         """
         self.prepare()
+        self._write_manifest(finished=False, tasks=len(tasks))
         records = {name: read_json(self._record_path(name)) for name in tasks}
         missing = [name for name, record in records.items() if record is None]
         for record in records.values():
@@ -160,7 +164,7 @@ class Stage:
         )
         records.update(zip(missing, new, strict=True))
         self._remove_leftovers()
-        self._write_manifest(finished=True)
+        self._write_manifest(finished=True, tasks=len(tasks))
         return [dict(records[name] or {}) for name in tasks]
 
     def prepare(self) -> None:
@@ -179,17 +183,22 @@ class Stage:
         return digest_of(self.settings)
 
     def _record_path(self, name: str) -> Path:
-        return self.folder / f"{name}.done.json"
+        return self.folder / f"{name}{RECORD}"
 
     def _remove_leftovers(self) -> None:
         """Remove what a killed process was writing, subfolders included."""
         for leftover in self.folder.rglob(f"{_TEMPORARY_PREFIX}*"):
             leftover.unlink(missing_ok=True)
 
-    def _write_manifest(self, finished: bool) -> None:
+    def _write_manifest(self, finished: bool, tasks: int | None = None) -> None:
         write_json(
             self.folder / MANIFEST,
-            {"digest": self.digest, "finished": finished, "settings": dict(self.settings)},
+            {
+                "digest": self.digest,
+                "finished": finished,
+                "tasks": tasks,
+                "settings": dict(self.settings),
+            },
         )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-__all__ = ["plan_tables", "size_text", "span_text"]
+__all__ = ["plan_lines", "plan_tables", "size_text", "span_text"]
 
 
 def plan_tables(told: dict[str, Any]) -> tuple[Table, Table]:
@@ -37,6 +37,18 @@ def plan_tables(told: dict[str, Any]) -> tuple[Table, Table]:
             stage["name"], f"{stage['tasks']:,}", tera, *sizes, span_text(stage["seconds"])
         )
     return facts, stages
+
+
+def plan_lines(told: dict[str, Any], memory_bytes: float, free_bytes: float) -> list[str]:
+    """Return a plan in two lines, beside what there is of memory and disk."""
+    work = told["workload"]
+    tasks = sum(stage["tasks"] for stage in told["stages"])
+    return [
+        f"plan: {work['cells']:,} cells, {work['visits']:.3g} visits a row, {tasks:,} tasks; about "
+        f"{span_text(told['seconds'])}",
+        f"plan: up to {size_text(told['memory_bytes'])} of a worker's {size_text(memory_bytes)}; "
+        f"{size_text(told['working_bytes'])} of working files, {size_text(free_bytes)} free",
+    ]
 
 
 def size_text(size_bytes: float) -> str:

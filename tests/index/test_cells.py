@@ -8,8 +8,6 @@ from dask_dedup.index.assign_exact import assign_exactly
 from dask_dedup.index.cells import (
     THIN_RADIUS,
     CellModel,
-    default_cells,
-    default_visits,
     load_cells,
     save_cells,
     thin,
@@ -152,21 +150,6 @@ def test_train_with_fewer_rows_than_cells_and_equal_rows():
 
 def test_train_fine_without_rows_gives_no_cell():
     assert train_fine(np.empty((0, 4), np.float32), 5, 0).shape == (0, 4)
-
-
-def test_default_cells_grows_slower_than_the_rows():
-    sizes = [1, 1000, 10**5, 10**6, 10**7, 2 * 10**9]
-    cells = [default_cells(rows) for rows in sizes]
-    assert cells[0] == 1
-    assert default_cells(10**6) == 5000
-    assert cells == sorted(cells)
-    assert cells[-1] < 2**31
-
-
-def test_default_visits_grow_above_a_million_rows_and_stay_within_their_limit():
-    assert [default_visits(rows) for rows in (1, 10**6)] == [5.0, 5.0]
-    assert default_visits(10**7) == pytest.approx(7.06, abs=0.01)
-    assert default_visits(10**12) == MOST_VISITS
 
 
 def test_save_and_load_cells_give_the_same_model(tmp_path, model):

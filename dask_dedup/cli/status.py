@@ -1,0 +1,52 @@
+"""`dask-dedup status`: how far a run is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from dask_dedup.cli.group import main, tell
+
+__all__ = ["status"]
+
+
+@main.command(short_help="tell how far a run is")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="print JSON")
+def status(out: Path, as_json: bool) -> None:
+    """Tell stage by stage what the run into OUT has done and what is left.
+
+    It reads OUT alone, while the run goes on as well as after it was stopped or killed. The time
+    left is that of the stage's own pace, and for stages to come that of the plan.
+
+    Exit codes: 0 told, 2 OUT holds no run.
+    """
+    from dask_dedup.report.plan_table import span_text
+    from dask_dedup.status import run_status
+
+    told = run_status(out)
+    if as_json:
+        click.echo(json.dumps(told, indent=2))
+        return
+    console = Console()
+    table = Table(box=None, pad_edge=False)
+    for name in ("stage", "state", "tasks", "time", "left"):
+        table.add_column(name, justify="left" if name in ("stage", "state") else "right")
+    for stage in told["stages"]:
+        tasks = "" if stage["tasks"] is None else f"{stage['done']:,} of {stage['tasks']:,}"
+        elapsed = span_text(stage["elapsed"]) if stage["elapsed"] else ""
+        left = "?" if stage["left"] is None else span_text(stage["left"]) if stage["left"] else ""
+        table.add_row(stage["name"], stage["state"], tasks, elapsed, left)
+    console.print(table)
+    console.print()
+    if told["state"] == "finished":
+        tell(console, f"{out}: finished, in {span_text(told['wall_seconds'])}")
+    else:
+        left = told["seconds_left"]
+        more = "; the same command continues" if told["state"] == "stopped" else ""
+        time = "" if left is None else f"; about {span_text(left)} left"
+        tell(console, f"{out}: {told['state']}{time}{more}")

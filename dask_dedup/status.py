@@ -1,0 +1,131 @@
+"""What a run has done and what is left, from the files in its output folder alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from dask_dedup.errors import OutputError
+from dask_dedup.io.store import MANIFEST, RECORD, read_json
+
+__all__ = ["PLAN", "StageStatus", "run_status"]
+
+TRAINED = "trained.json"  # what the fit of the finder join leaves
+PLAN = "plan.json"  # in OUT/stages: what the run was expected to cost
+#: Stages as a run shows them, and the folder of each under OUT/stages.
+FOLDERS = {
+    "join": {
+        "fit": "layout",
+        "layout": "layout",
+        "join": "join",
+        "forest": "forests",
+        "clusters": "clusters",
+    },
+    "adc": {"shards": "shards", "search": "search", "forest": "forests", "clusters": "clusters"},
+}
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """One stage: ``state`` is waiting, begun or finished; times in seconds.
+
+    ``tasks`` is None before the stage has begun; ``elapsed`` is from its begin to its last task,
+    ``left`` None where nothing tells.
+    """
+
+    name: str
+    state: str
+    done: int
+    tasks: int | None
+    elapsed: float
+    left: float | None
+
+
+def run_status(out: Path) -> dict[str, Any]:
+    """Tell how far a run is; changes nothing.
+
+    Parameters
+    ----------
+    out : path
+        The output folder of a run: finished, going on, or stopped.
+
+    Returns
+    -------
+    dict
+        ``state`` (finished, running, stopped), ``stages`` (as `StageStatus`), ``seconds_left``
+        (None where unknown), ``settings``; of a finished run ``wall_seconds``.
+
+    Raises
+    ------
+    OutputError
+        There is no run.
+    """
+    state = read_json(out / "run.json")
+    if not isinstance(state, Mapping) or state.get("tool") != "dask_dedup":
+        raise OutputError(f"{out}: holds no run: there is no run.json of dask_dedup.")
+    told = {"out": str(out), "settings": state["settings"]}
+    summary = read_json(out / "summary.json")
+    if state.get("finished") and isinstance(summary, Mapping):
+        stages = [
+            StageStatus(stage["name"], "finished", 0, None, stage["seconds"], 0.0)
+            for stage in summary["stages"]
+        ]
+        return told | {
+            "state": "finished",
+            "stages": [asdict(stage) for stage in stages],
+            "wall_seconds": summary["wall_seconds"],
+            "seconds_left": 0.0,
+        }
+    planned = read_json(out / "stages" / PLAN) or {}
+    expected = {stage["name"]: stage["seconds"] for stage in planned.get("stages", [])}
+    folders = FOLDERS[state["settings"].get("finder", "join")]
+    stages = [
+        _stage_status(out / "stages" / folder, name, expected.get(name))
+        for name, folder in folders.items()
+    ]
+    left = [stage.left for stage in stages]
+    return told | {
+        "state": "running" if _is_locked(out) else "stopped",
+        "stages": [asdict(stage) for stage in stages],
+        "seconds_left": None if None in left else sum(seconds or 0.0 for seconds in left),
+    }
+
+
+def _stage_status(folder: Path, name: str, expected: float | None) -> StageStatus:
+    """Read one stage's folder: its manifest and the records of its tasks."""
+    manifest = read_json(folder / MANIFEST)
+    if not isinstance(manifest, Mapping):
+        return StageStatus(name, "waiting", 0, None, 0.0, expected)
+    if name == "fit":  # it has no folder of its own, and leaves one file
+        is_trained = (folder / TRAINED).exists()
+        state, left = ("finished", 0.0) if is_trained else ("begun", expected)
+        return StageStatus(name, state, 0, None, 0.0, left)
+    if manifest.get("tasks") is None:
+        return StageStatus(name, "waiting", 0, None, 0.0, expected)
+    records = sorted(record.stat().st_mtime for record in folder.glob(f"*{RECORD}"))
+    done, tasks = len(records), manifest["tasks"]
+    # The tasks of one start: a run that was stopped for a night has not worked through it.
+    began = (folder / MANIFEST).stat().st_mtime
+    if manifest["finished"]:
+        return StageStatus(name, "finished", done, tasks, 0.0, 0.0)
+    recent = [time for time in records if time >= began]
+    elapsed = recent[-1] - began if recent else 0.0
+    left = expected
+    if recent and elapsed > 0:
+        left = elapsed / len(recent) * (tasks - done)
+    return StageStatus(name, "begun", done, tasks, elapsed, left)
+
+
+def _is_locked(out: Path) -> bool:
+    """Return whether a process holds the folder's lock."""
+    if not (out / ".lock").exists():
+        return False
+    try:
+        with FileLock(out / ".lock", timeout=0):
+            return False
+    except Timeout:
+        return True
