@@ -23,7 +23,7 @@ INSTALLED_TEST := $(VENV)/.installed-test
 INSTALLING := $(VENV)/.installing
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow check format bench big-index paper clean distclean
+.PHONY: help run test test-slow test-slurm check format bench big-index paper clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -32,10 +32,14 @@ run: $(INSTALLED) ## find the duplicates of DATA (the example data set) and writ
 	$(BIN)/dask-dedup run "$(DATA)" "$(OUT)" $(ARGS)
 
 test: $(INSTALLED_TEST) ## run the tests, slow ones left out, and the examples in docstrings
-	$(BIN)/python -m pytest -q -m "not slow" --doctest-modules dask_dedup tests
+	$(BIN)/python -m pytest -q -m "not slow and not slurm" --doctest-modules dask_dedup tests
 
 test-slow: $(INSTALLED_TEST) ## run the tests that take minutes
 	$(BIN)/python -m pytest -q -m slow || [ $$? -eq 5 ] # 5: there is none
+
+test-slurm: $(INSTALLED_TEST) ## run jobs on a SLURM of this machine; tells what is missing (as root)
+	@tests/slurm/require.sh
+	$(BIN)/python -m pytest -q -m slurm tests/slurm
 
 check: $(INSTALLED_TEST) ## check format, lint and types, then `make test`: what CI runs
 	$(BIN)/ruff format --check .

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dask_dedup.config import Settings, load_settings
     from dask_dedup.errors import (
         CapacityError,
+        ClusterError,
         DedupError,
         InputError,
         OutputError,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "CapacityError": "errors",
+    "ClusterError": "errors",
     "Compressor": "compress.base",
     "Dataset": "io.dataset",
     "DedupError": "errors",
@@ -65,6 +67,7 @@ _HOMES = {
 
 __all__ = [
     "CapacityError",
+    "ClusterError",
     "Compressor",
     "Dataset",
     "DedupError",

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 
 import psutil
 import tomli_w
-from dask.utils import parse_bytes
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -20,12 +19,14 @@ from pydantic import (
     model_validator,
 )
 
+from dask_dedup.cluster_settings import ClusterJobSettings, parse_memory
 from dask_dedup.errors import SettingsError
 
 __all__ = [
     "AdcSettings",
     "AuditSettings",
     "CellSettings",
+    "ClusterJobSettings",
     "ClusterSettings",
     "CompressSettings",
     "ComputeSettings",
@@ -39,18 +40,6 @@ __all__ = [
 
 
 _MEMORY_SHARE = 0.75  # of the machine's memory, for all workers, where none is given
-
-
-def _parse_memory(value: Any) -> Any:
-    """Turn ``"8GB"`` into bytes, once, here."""
-    if value in (None, "", "auto"):
-        return None
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    try:
-        return parse_bytes(str(value))
-    except (ValueError, OverflowError) as error:
-        raise ValueError("expected a size such as '8GB' or '512MiB'") from error
 
 
 class _Table(BaseModel):
@@ -167,7 +156,7 @@ class ComputeSettings(_Table):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """where the matrix products run: auto takes a GPU if there is one"""
 
-    memory: Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_parse_memory)] = None
+    memory: Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(parse_memory)] = None
     """memory of each worker, such as 8GB [default: three quarters of the machine's, shared]"""
 
 
@@ -188,6 +177,7 @@ class Settings(_Table):
     clusters: ClusterSettings = ClusterSettings()
     audit: AuditSettings = AuditSettings()
     compute: ComputeSettings = ComputeSettings()
+    cluster: ClusterJobSettings = ClusterJobSettings()
 
     @model_validator(mode="after")
     def _thresholds_fit(self) -> Settings:
@@ -199,6 +189,30 @@ class Settings(_Table):
             )
         return self
 
+    @model_validator(mode="after")
+    def _workers_fit_their_jobs(self) -> Settings:
+        """For SLURM, what ``[compute]`` leaves open follows from ``[cluster]``."""
+        job, compute = self.cluster, self.compute
+        if job.kind != "slurm":
+            return self
+        cores = job.processes * compute.threads
+        if job.cores is not None and cores > job.cores:
+            raise ValueError(
+                f"cluster.processes {job.processes} times compute.threads {compute.threads} is "
+                f"more than cluster.cores {job.cores}"
+            )
+        if job.memory is None and compute.memory is None:
+            raise ValueError("SLURM needs the memory of a job: cluster.memory, such as 64GB")
+        memory = compute.memory or (job.memory or 0) // job.processes
+        if job.memory is not None and memory * job.processes > job.memory:
+            raise ValueError(
+                f"cluster.processes {job.processes} times compute.memory {memory:,} is more than "
+                f"cluster.memory {job.memory:,} bytes"
+            )
+        update = {"memory": memory, "workers": job.most_jobs * job.processes}
+        object.__setattr__(self, "compute", compute.model_copy(update=update))
+        return self
+
     @property
     def search_threshold(self) -> float:
         """The lowest cosine that is searched for."""
@@ -206,8 +220,8 @@ class Settings(_Table):
         return self.clusters.threshold if given is None else given
 
     def for_result(self) -> dict[str, Any]:
-        """Return what the result depends on: everything but the workers and their share."""
-        return self.model_dump(exclude={"compute"})
+        """Return what the result depends on: everything but the workers, where and how many."""
+        return self.model_dump(exclude={"compute", "cluster"})
 
     def to_toml(self) -> str:
         """Return all settings as TOML; a setting without a value is left out."""

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import dask
 from dask.delayed import Delayed
 from distributed import Client, KilledWorker, LocalCluster, as_completed
+from distributed.scheduler import NoWorkerError
 
-from dask_dedup.config import ComputeSettings, memory_per_worker, worker_count
-from dask_dedup.errors import CapacityError
+from dask_dedup.config import ComputeSettings, Settings, memory_per_worker, worker_count
+from dask_dedup.errors import CapacityError, ClusterError
 from dask_dedup.prefork import (
     start_method,
     start_server,
     without_interrupts,
     worker_environment,
 )
+from dask_dedup.slurm import queue_state, start_slurm
 from dask_dedup.tasks import OnResult
 
-__all__ = ["ClientExecutor", "local_cluster"]
+__all__ = ["ClientExecutor", "local_cluster", "open_cluster"]
+
+logger = logging.getLogger(__name__)
 
 _TASKS = "dask_dedup.stages"  # what the workers will run
+_CONNECT_SECONDS = 20
+_TELL_SECONDS = 15.0  # between two lines about workers that are waited for
 
 
 class ClientExecutor:
@@ -33,10 +43,13 @@ class ClientExecutor:
     Parameters
     ----------
     client : distributed.Client
+    state : callable, optional
+        Says why there is no worker, while there is none.
     """
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, state: Callable[[], str] | None = None) -> None:
         self.client = client
+        self.state = state
 
     def __call__(self, tasks: Sequence[Delayed], on_result: OnResult) -> list[Any]:
         """Compute all tasks; see `dask_dedup.tasks.Execute`."""
@@ -46,14 +59,21 @@ class ClientExecutor:
         place = {future.key: i for i, future in enumerate(futures)}
         results: list[Any] = [None] * len(futures)
         try:
-            for future, result in as_completed(futures, with_results=True):
-                results[place[future.key]] = result
-                on_result(result)
+            with self._watched():
+                for future, result in as_completed(futures, with_results=True):
+                    results[place[future.key]] = result
+                    on_result(result)
         except KilledWorker as error:
             raise CapacityError(
                 f"a worker died {error.allowed_failures + 1} times at the same task "
                 f"({error.task}), most likely for want of memory. Give each worker more with "
                 f"--memory, or use fewer workers."
+            ) from error
+        except NoWorkerError as error:
+            why = f": {self.state()}" if self.state else ""
+            raise ClusterError(
+                f"all workers are gone, and none has come back{why}. "
+                f"The same command continues where this stopped."
             ) from error
         finally:
             self.client.cancel(futures)
@@ -64,9 +84,164 @@ class ClientExecutor:
         """Address of the dashboard."""
         return str(self.client.dashboard_link)
 
+    def workers(self) -> dict[str, Any]:
+        """Return what the scheduler knows of each worker that is there, by its address."""
+        return dict(self.client.scheduler_info(n_workers=-1)["workers"])
+
+    @property
+    def memory_bytes(self) -> int:
+        """What each worker may use, by the scheduler's account; 0 where that knows no limit."""
+        limits = [worker["memory_limit"] for worker in self.workers().values()]
+        return min(limits, default=0)
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Say why there is no worker, while there is none in the midst of a run."""
+        if self.state is None:
+            yield
+            return
+        stop = threading.Event()
+        watcher = threading.Thread(target=self._watch, args=(stop,), daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            stop.set()
+
+    def _watch(self, stop: threading.Event) -> None:
+        assert self.state is not None
+        while not stop.wait(_TELL_SECONDS):
+            with suppress(OSError, RuntimeError):  # the client is closing
+                if not self.workers():
+                    logger.warning("waiting for workers, none is left: %s", self.state())
+
 
 @contextmanager
-def local_cluster(compute: ComputeSettings, scratch: Path) -> Iterator[ClientExecutor]:
+def open_cluster(
+    settings: Settings, scratch: Path, out: Path | None = None
+) -> Iterator[ClientExecutor]:
+    """Have workers where ``[cluster]`` says, until the block ends.
+
+    Parameters
+    ----------
+    settings : Settings
+    scratch : Path
+        Folder for the files of workers on this machine.
+    out : Path, optional
+        What the workers write into or beside; checked to be one folder for all of them.
+
+    Raises
+    ------
+    ClusterError
+        Workers cannot be had, or cannot do the work there.
+    """
+    job = settings.cluster
+    if job.kind == "local":
+        with local_cluster(settings.compute, scratch, job.dashboard_address) as execute:
+            yield execute
+    elif job.kind == "slurm":
+        with start_slurm(settings) as cluster, Client(cluster) as client:
+            execute = ClientExecutor(client, lambda: queue_state(cluster))
+            _wait_for_worker(execute, job.minimum_jobs * job.processes, job.wait_minutes * 60)
+            _check_sees(client, out)
+            yield execute
+    else:
+        with _connect(job.kind) as client:
+            execute = ClientExecutor(client, lambda: f"the scheduler at {job.kind} has none")
+            _wait_for_worker(execute, 1, job.wait_minutes * 60)
+            _check_same_code(client)
+            _check_sees(client, out)
+            yield execute
+
+
+def _connect(address: str) -> Client:
+    try:
+        return Client(address, timeout=_CONNECT_SECONDS)
+    except (OSError, TimeoutError, RuntimeError, TypeError) as error:
+        raise ClusterError(
+            f"{address}: no Dask scheduler answers there ({str(error) or type(error).__name__}). "
+            f"Start one with `dask scheduler`, or see --cluster."
+        ) from error
+
+
+def _wait_for_worker(execute: ClientExecutor, wanted: int, seconds: float) -> None:
+    """Return once a worker is there; tell now and then why there is none."""
+    assert execute.state is not None
+    began = told = time.monotonic()
+    while not execute.workers():
+        now = time.monotonic()
+        if now - began > seconds:
+            raise ClusterError(
+                f"no worker came within {seconds / 60:g} minutes: {execute.state()}. "
+                f"See the jobs' logs; cluster.wait_minutes sets how long to wait."
+            )
+        if now - told >= min(_TELL_SECONDS, seconds / 2):
+            told = now
+            logger.info("waiting for workers, 0 of %d: %s", wanted, execute.state())
+        time.sleep(0.2)
+
+
+def _check_same_code(client: Client) -> None:
+    """Check that the workers run what this process runs."""
+    own = importlib.metadata.version("dask_dedup")
+    answers = client.run(importlib.metadata.version, "dask_dedup", on_error="return")
+    for worker, answer in answers.items():
+        if answer != own:
+            found = "not installed" if isinstance(answer, Exception) else f"version {answer}"
+            raise ClusterError(
+                f"{worker}: dask_dedup is {found} there, here it is version {own}. "
+                f"Install the same version for every worker."
+            )
+    try:
+        client.get_versions(check=True)
+    except ValueError as error:
+        raise ClusterError(f"the workers' packages differ from those here.\n{error}") from error
+    threads = max(
+        worker["nthreads"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()
+    )
+    if threads > 1:
+        logger.warning(
+            "the workers run %d tasks at once; start them with --nthreads 1: a task takes the "
+            "memory of a worker",
+            threads,
+        )
+
+
+def _check_sees(client: Client, out: Path | None) -> None:
+    """Check that each worker reads and writes in the folder that this process sees."""
+    if out is None or "://" in str(out):
+        return
+    out = out.absolute()
+    folder = next(path for path in (out, *out.parents) if path.is_dir())
+    token = uuid.uuid4().hex
+    asked = folder / f".dask-dedup-{token}"
+    try:
+        asked.write_text(token, encoding="utf-8")
+        answers = client.run(_answer_probe, str(asked), on_error="return")
+        for worker, answer in answers.items():
+            if isinstance(answer, Exception) or not Path(answer).is_file():
+                why = f" ({answer})" if isinstance(answer, Exception) else ""
+                raise ClusterError(
+                    f"{out}: the worker {worker} does not see the folder {folder} as this machine "
+                    f"does{why}. Choose a folder that all nodes share, or --cluster local."
+                )
+    finally:
+        for file in folder.glob(f"{asked.name}*"):
+            file.unlink(missing_ok=True)
+
+
+def _answer_probe(path: str) -> str:
+    """Answer, on a worker, what the driver has written; return the path of the answer."""
+    asked = Path(path)
+    answer = asked.with_name(f"{asked.name}-{uuid.uuid4().hex}")
+    answer.write_text(asked.read_text(encoding="utf-8"), encoding="utf-8")
+    return str(answer)
+
+
+@contextmanager
+def local_cluster(
+    compute: ComputeSettings, scratch: Path, dashboard_address: str = "127.0.0.1:0"
+) -> Iterator[ClientExecutor]:
     """Run worker processes on this machine, one Dask thread each, until the block ends.
 
     Parameters
@@ -74,6 +249,8 @@ def local_cluster(compute: ComputeSettings, scratch: Path) -> Iterator[ClientExe
     compute : ComputeSettings
     scratch : Path
         Folder for the workers' own files.
+    dashboard_address : str
+        Where the dashboard listens.
     """
     start_server()
     with (
@@ -90,13 +267,13 @@ def local_cluster(compute: ComputeSettings, scratch: Path) -> Iterator[ClientExe
                 "distributed.admin.system-monitor.disk": False,
             }
         ),
-        _start_cluster(compute, scratch) as cluster,
+        _start_cluster(compute, scratch, dashboard_address) as cluster,
         Client(cluster) as client,
     ):
         yield ClientExecutor(client)
 
 
-def _start_cluster(compute: ComputeSettings, scratch: Path) -> LocalCluster:
+def _start_cluster(compute: ComputeSettings, scratch: Path, dashboard_address: str) -> LocalCluster:
     """Start workers that Ctrl-C does not reach, see `dask_dedup.prefork.start_server`.
 
     Where they are not forks, they inherit the block from the thread that is started here and
@@ -107,7 +284,7 @@ def _start_cluster(compute: ComputeSettings, scratch: Path) -> LocalCluster:
             n_workers=worker_count(compute),
             threads_per_worker=1,
             memory_limit=memory_per_worker(compute),
-            dashboard_address="127.0.0.1:0",
+            dashboard_address=dashboard_address,
             local_directory=str(scratch),
             silence_logs=logging.CRITICAL,
         )

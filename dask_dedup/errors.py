@@ -6,12 +6,20 @@
     ├── InputError      the data set is not what was expected
     ├── SettingsError   a setting is unknown, out of range, or contradicts another
     ├── OutputError     the output folder cannot be used
-    └── CapacityError   the work does not fit into the memory or disk that it was given
+    ├── CapacityError   the work does not fit into the memory or disk that it was given
+    └── ClusterError    workers cannot be had, or cannot do the work
 
 The command line turns every one of them into one message and exit code 2.
 """
 
-__all__ = ["CapacityError", "DedupError", "InputError", "OutputError", "SettingsError"]
+__all__ = [
+    "CapacityError",
+    "ClusterError",
+    "DedupError",
+    "InputError",
+    "OutputError",
+    "SettingsError",
+]
 
 
 class DedupError(Exception):
@@ -32,3 +40,7 @@ class OutputError(DedupError):
 
 class CapacityError(DedupError):
     """The work does not fit into the memory or disk that it was given."""
+
+
+class ClusterError(DedupError):
+    """Workers cannot be had where they are wanted, or cannot do the work there."""

@@ -13,7 +13,7 @@ MODULES = {
 }
 LAYERS = [
     ["errors", "schema", "tasks", "memory"],
-    ["config", "io"],
+    ["config", "cluster_settings", "io"],
     ["compress", "index", "search", "graph"],
     ["clusters", "evaluate", "report"],
     [
@@ -33,10 +33,11 @@ LAYERS = [
         "status",
         "calibrate",
     ],
-    ["prefork", "preloaded", "deploy", "progress", "cli", "__main__"],
+    ["prefork", "preloaded", "slurm", "deploy", "progress", "cli", "__main__"],
 ]
 #: Inside a layer: who may use whom. Stages meet in tables, not in imports.
 WITHIN = {
+    "config": {"cluster_settings"},
     "io": {"io"},
     "compress": {"compress"},
     "index": {"index", "compress"},
@@ -53,9 +54,10 @@ WITHIN = {
     "plan_like": {"plan", "workload"},
     "run_plan": {"plan", "workload"},
     "calibrate": {"workload"},
-    "deploy": {"prefork"},
+    "deploy": {"prefork", "slurm"},
+    "slurm": {"prefork"},
     "__main__": {"cli", "prefork"},
-    "cli": {"cli", "deploy", "prefork", "progress"},
+    "cli": {"cli", "deploy", "prefork", "progress", "slurm"},
 }
 #: Heavy packages, and the only modules that may import them.
 HEAVY = {
@@ -72,6 +74,7 @@ HEAVY = {
         "report.pareto_plot",
         "report.tolerance_curve",
     },
+    "dask_jobqueue": {"slurm"},
     "distributed": {"deploy", "preloaded"},
     "scipy": {"evaluate.audit"},
 }
@@ -139,7 +142,7 @@ def test_imports_go_downwards(name):
 
 
 def test_deploy_knows_settings_and_tasks_only():
-    assert own_imports("deploy") <= {"config", "errors", "prefork", "tasks"}
+    assert own_imports("deploy") <= {"config", "errors", "prefork", "slurm", "tasks"}
 
 
 @pytest.mark.parametrize("package", sorted(HEAVY))

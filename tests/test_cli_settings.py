@@ -35,7 +35,12 @@ def test_set_takes_every_setting_at_its_default(key):
         value = {"compute.workers": 3, "adc.tolerance": 2.5, "compute.memory": 2048}.get(key, 0.9)
         if key.split(".")[0] == "read" or key in ("adc.model", "adc.factory"):
             value = "a name"
+        if key.split(".")[0] == "cluster":
+            value = {"cluster.cores": 4, "cluster.memory": 4096, "cluster.maximum_jobs": 5}.get(
+                key, "a name"
+            )
     text = str(value).lower() if isinstance(value, bool) else str(value)
+    text = "[]" if value == () else text
     found: object = chosen(f"{key}={text}")
     for name in key.split("."):
         found = getattr(found, name)

@@ -110,7 +110,7 @@ def test_load_settings_single_values_win_over_the_file(tmp_path):
         (b"\xff\xfe", r"a\.toml: not a TOML file"),
         (b"[clusters]\nthreshhold = 0.9", r"a\.toml: unknown setting clusters\.threshhold; known he"
          r"re: threshold\."),
-        (b"[cluster]\nthreshold = 0.9", r"a\.toml: unknown setting cluster; known here: seed, "),
+        (b"[cells2]\nthreshold = 0.9", r"a\.toml: unknown setting cells2; known here: seed, "),
         (b"threshold = 0.9", r"a\.toml: unknown setting threshold; known here: seed, finder, read"),
         (b"clusters = 0.9", r"a\.toml: clusters: Input should be a valid dictionary.*, got 0\.9\."),
         (b"[clusters]\nthreshold = 1.5", r"a\.toml: clusters\.threshold: .*less than or equal to 1,"

@@ -18,7 +18,9 @@ MODULES = sorted(
 )
 
 
-@pytest.mark.parametrize("name", ["InputError", "SettingsError", "OutputError", "CapacityError"])
+@pytest.mark.parametrize(
+    "name", ["InputError", "SettingsError", "OutputError", "CapacityError", "ClusterError"]
+)
 def test_errors_have_one_base_that_is_no_builtin(name):
     kind = getattr(errors, name)
     assert kind.__mro__[1:3] == (errors.DedupError, Exception)

@@ -2,6 +2,7 @@
 
 from dask_dedup.cli import (  # noqa: F401  each adds its commands
     calibrate,
+    cluster_script,
     compress,
     evaluate_paper,
     evaluate_pareto,

@@ -38,6 +38,7 @@ __all__ = ["calibrate"]
 @setting("--workers", "compute.workers", int)
 @setting("--threads", "compute.threads", int)
 @setting("--memory", "compute.memory", str)
+@setting("--cluster", "cluster.kind", str)
 @any_setting
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file with settings")
 @click.option("--overwrite", is_flag=True, help="begin anew, whatever an earlier one left in OUT")
@@ -56,7 +57,7 @@ def calibrate(
     configure_logging(console, verbose=False, quiet=False)
     settings = chosen_settings(options, config)
     from dask_dedup.calibration import calibrate as measure
-    from dask_dedup.deploy import local_cluster
+    from dask_dedup.deploy import open_cluster
     from dask_dedup.io.dataset import read_dataset
     from dask_dedup.progress import choose_progress
 
@@ -64,7 +65,7 @@ def calibrate(
     progress = choose_progress(console)
     with (
         TemporaryDirectory(prefix="dask-dedup-") as scratch,
-        local_cluster(settings.compute, Path(scratch)) as execute,
+        open_cluster(settings, Path(scratch), out) as execute,
     ):
         try:
             summary = measure(

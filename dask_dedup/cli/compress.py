@@ -154,6 +154,7 @@ def fit_compressor(
 @setting("--workers", "compute.workers", int)
 @setting("--threads", "compute.threads", int)
 @setting("--memory", "compute.memory", str)
+@setting("--cluster", "cluster.kind", str)
 @any_setting
 @click.option("--overwrite", is_flag=True, help="begin anew, whatever an earlier one left in OUT")
 @click.option("-v", "--verbose", is_flag=True, help="log what is done and why")
@@ -181,10 +182,10 @@ def compress(
     """
     console = Console(stderr=True, quiet=quiet)
     configure_logging(console, verbose, quiet)
-    settings = chosen_settings(options, used=("compute",))
+    settings = chosen_settings(options, used=("compute", "cluster"))
     try:
         summary = _compress(
-            dataset, model, out, modality, dtype, device, overwrite, settings.compute, console
+            dataset, model, out, modality, dtype, device, overwrite, settings, console
         )
     except KeyboardInterrupt:
         console.print("\ninterrupted; the same command continues where this stopped")
@@ -203,12 +204,12 @@ def _compress(
     dtype: str,
     device: str,
     overwrite: bool,
-    compute: Any,
+    settings: Any,
     console: Console,
 ) -> dict[str, Any]:
     from dask_dedup.compress.apply import compress_dataset
     from dask_dedup.compress.base import load_model
-    from dask_dedup.deploy import local_cluster
+    from dask_dedup.deploy import open_cluster
     from dask_dedup.io.dataset import read_dataset
     from dask_dedup.progress import choose_progress
     from dask_dedup.tasks import OnResult
@@ -227,7 +228,7 @@ def _compress(
             """Start the workers when it is known that there is work for them."""
             if not tasks:
                 return []
-            return stack.enter_context(local_cluster(compute, out / "stages" / "dask"))(
+            return stack.enter_context(open_cluster(settings, out / "stages" / "dask", out))(
                 tasks, on_result
             )
 
@@ -240,7 +241,7 @@ def _compress(
                 modality=modality,
                 dtype=dtype,
                 device=device,
-                threads=compute.threads,
+                threads=settings.compute.threads,
                 overwrite=overwrite,
                 execute=execute,
                 progress=progress,

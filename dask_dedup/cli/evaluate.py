@@ -72,18 +72,18 @@ def interruptible(console: Console) -> Iterator[None]:
 
 
 @contextmanager
-def executor(compute: Any, products: float) -> Iterator[Any]:
+def executor(settings: Any, products: float, out: Path) -> Iterator[Any]:
     """Give workers for much work, and this process for little: they take seconds to start."""
     from dask_dedup.evaluate.folder import one_by_one
 
     if products <= _SMALL_ROWS * 1000:
         yield one_by_one
         return
-    from dask_dedup.deploy import local_cluster
+    from dask_dedup.deploy import open_cluster
 
     with (
         TemporaryDirectory(prefix="dask-dedup-") as scratch,
-        local_cluster(compute, Path(scratch)) as execute,
+        open_cluster(settings, Path(scratch), out) as execute,
     ):
         yield execute
 
@@ -102,6 +102,7 @@ def executor(compute: Any, products: float) -> Iterator[Any]:
 @setting("--workers", "compute.workers", int)
 @setting("--threads", "compute.threads", int)
 @setting("--memory", "compute.memory", str)
+@setting("--cluster", "cluster.kind", str)
 @any_setting
 @click.option("--overwrite", is_flag=True, help="begin anew, whatever an earlier one left in OUT")
 @common
@@ -130,7 +131,7 @@ def truth(
     configure_logging(console, verbose, quiet)
     if queries != "all" and not queries.isdigit():
         raise SettingsError(f"queries: expected a number of rows or all, got {queries!r}.")
-    compute = chosen_settings(options, used=("compute",)).compute
+    settings = chosen_settings(options, used=("compute", "cluster"))
     from dask_dedup.evaluate.truth import TruthSettings, find_truth
     from dask_dedup.io.dataset import read_dataset
     from dask_dedup.progress import choose_progress
@@ -140,10 +141,10 @@ def truth(
     tell(console, f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts, dimension {data.dim}")
     progress = choose_progress(console)
     products = float(data.rows) * (wanted.queries or data.rows)
-    with interruptible(console), executor(compute, products) as execute:
+    with interruptible(console), executor(settings, products, out) as execute:
         try:
             summary = find_truth(
-                data, out, wanted, threads=compute.threads, overwrite=overwrite,
+                data, out, wanted, threads=settings.compute.threads, overwrite=overwrite,
                 execute=execute, progress=progress,
             )  # fmt: skip
         finally:

@@ -33,6 +33,7 @@ __all__ = ["paper"]
 )  # fmt: skip
 @setting("--workers", "compute.workers", int)
 @setting("--memory", "compute.memory", str)
+@setting("--cluster", "cluster.kind", str)
 @any_setting
 @click.option("--overwrite", is_flag=True, help="begin anew, whatever an earlier one left in OUT")
 @common
@@ -57,7 +58,7 @@ def paper(
     """
     console = Console(stderr=True, quiet=quiet)
     configure_logging(console, verbose, quiet)
-    compute = chosen_settings(options, used=("compute",)).compute
+    common = chosen_settings(options, used=("compute", "cluster"))
     from dask_dedup.evaluate.paper import load_paper, measure_paper
     from dask_dedup.evaluate.pareto import points_frame
     from dask_dedup.io.dataset import read_dataset
@@ -79,7 +80,7 @@ def paper(
         """Start workers for exhaustive search alone: they are gone when times are taken."""
         if not tasks:
             return []
-        with executor(compute, float(data.rows) ** 2) as run:
+        with executor(common, float(data.rows) ** 2, out) as run:
             return run(tasks, on_result)
 
     with interruptible(console):

@@ -35,6 +35,7 @@ __all__ = ["pareto"]
 )  # fmt: skip
 @setting("--workers", "compute.workers", int)
 @setting("--memory", "compute.memory", str)
+@setting("--cluster", "cluster.kind", str)
 @any_setting
 @click.option(
     "--config",
@@ -68,7 +69,7 @@ def pareto(
     console = Console(stderr=True, quiet=quiet)
     configure_logging(console, verbose, quiet)
     shares = {key: options.pop(key) for key in list(options) if "__" in key or key == "assignments"}
-    compute = chosen_settings(shares, used=("compute",)).compute
+    common = chosen_settings(shares, used=("compute", "cluster"))
     settings = load_table(
         ParetoSettings, read_toml(config).get("pareto", {}), options, str(config or "settings")
     )
@@ -86,7 +87,7 @@ def pareto(
         """Start workers for the truth alone: they are gone when times are taken."""
         if not tasks:
             return []
-        with executor(compute, products) as run:
+        with executor(common, products, out) as run:
             return run(tasks, on_result)
 
     with interruptible(console):

@@ -27,6 +27,7 @@ __all__ = ["build", "search"]
 @setting("--workers", "compute.workers", int)
 @setting("--threads", "compute.threads", int)
 @setting("--memory", "compute.memory", str)
+@setting("--cluster", "cluster.kind", str)
 @any_setting
 def build(
     dataset: Path,
@@ -45,8 +46,8 @@ def build(
 
     Exit codes: 0 done, 2 wrong input or settings.
     """
-    settings = chosen_settings(options, used=("seed", "read", "compute"))
-    from dask_dedup.deploy import local_cluster
+    settings = chosen_settings(options, used=("seed", "read", "compute", "cluster"))
+    from dask_dedup.deploy import open_cluster
     from dask_dedup.index.shards import default_factory, open_model
     from dask_dedup.io.dataset import read_dataset
     from dask_dedup.progress import choose_progress
@@ -60,7 +61,7 @@ def build(
     progress = choose_progress(console)
     with (
         tempfile.TemporaryDirectory(prefix="dask-dedup-") as scratch,
-        local_cluster(settings.compute, Path(scratch)) as execute,
+        open_cluster(settings, Path(scratch), index) as execute,
     ):
         try:
             made = build_index(

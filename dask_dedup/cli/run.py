@@ -22,7 +22,7 @@ from dask_dedup.cli.group import (
     switch,
     tell,
 )
-from dask_dedup.config import Settings, memory_per_worker, worker_count
+from dask_dedup.config import Settings, memory_per_worker
 from dask_dedup.prefork import start_server
 
 __all__ = ["run"]
@@ -53,6 +53,7 @@ _INTERRUPTED = 130  # what a shell gives for Ctrl-C
 @setting("--workers", "compute.workers", int)
 @setting("--threads", "compute.threads", int)
 @setting("--memory", "compute.memory", str)
+@setting("--cluster", "cluster.kind", str)
 @setting("--device", "compute.device", click.Choice(["auto", "cpu", "cuda"]))
 @any_setting
 @click.option(
@@ -109,13 +110,14 @@ def _run(
     keep_stages: bool,
     console: Console,
 ) -> dict[str, Any]:
-    start_server()  # unless it runs already; imports for seconds, beside what follows
+    if settings.cluster.kind == "local":
+        start_server()  # unless it runs already; imports for seconds, beside what follows
     from dask_dedup.io.dataset import read_dataset
 
     data = read_dataset(dataset, **settings.read.model_dump())
 
     # These load for seconds: a fault in the input should not have to wait for them.
-    from dask_dedup.deploy import local_cluster
+    from dask_dedup.deploy import open_cluster
     from dask_dedup.io.run_folder import RunFolder
     from dask_dedup.io.store import write_json
     from dask_dedup.plan import describe
@@ -142,8 +144,9 @@ def _run(
         # Seconds of imports, meanwhile the workers start.
         importing = Thread(target=import_module, args=("dask_dedup.pipeline",), daemon=True)
         importing.start()
-        with local_cluster(settings.compute, folder.stages / "dask") as execute:
-            workers, memory = worker_count(settings.compute), memory_per_worker(settings.compute)
+        with open_cluster(settings, folder.stages / "dask", out) as execute:
+            workers = len(execute.workers())
+            memory = execute.memory_bytes or memory_per_worker(settings.compute)
             tell(
                 console,
                 f"{workers} workers with {memory / 1e9:.1f} GB each; "
