@@ -32,7 +32,8 @@ def test_set_takes_every_setting_at_its_default(key):
     for name in key.split("."):
         value = getattr(value, name)
     if value is None:
-        value = {"compute.workers": 3, "adc.tolerance": 2.5, "compute.memory": 2048}.get(key, 0.9)
+        value = {"compute.workers": 3, "adc.tolerance": 2.5, "cells.visits": 4.5}.get(key, 0.9)
+        value = 2048 if key == "compute.memory" else value
         if key.split(".")[0] == "read" or key in ("adc.model", "adc.factory"):
             value = "a name"
         if key.split(".")[0] == "cluster":
