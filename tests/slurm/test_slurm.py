@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import socket
 import subprocess
@@ -32,7 +32,7 @@ pytestmark = [
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 STAGES = ["fit", "layout", "join", "forest", "clusters"]
-ROWS = 300_000
+ROWS = 100_000
 
 
 def free_ports(count: int) -> list[str]:
@@ -175,18 +175,14 @@ class CancelInEachStage(NoProgress):
 
 
 def test_jobs_cancelled_in_each_stage_are_replaced_and_the_clusters_are_the_same(
-    slurm, tmp_path, cluster, capsys
+    slurm, tmp_path, cluster, capsys, monkeypatch
 ):
     from dask_dedup import run as run_here
     from dask_dedup.deploy import open_cluster
     from dask_dedup.pipeline import run_stages
 
-    spec = importlib.util.spec_from_file_location(
-        "synthetic", ROOT / "examples" / "benchmarks" / "synthetic.py"
-    )
-    synthetic = importlib.util.module_from_spec(spec)
-    sys.modules["synthetic"] = synthetic
-    spec.loader.exec_module(synthetic)
+    monkeypatch.syspath_prepend(ROOT / "examples" / "benchmarks")
+    synthetic = importlib.import_module("synthetic")
     synthetic.generate(tmp_path / "data", ROWS, 64, seed=0)
 
     data = read_dataset(tmp_path / "data")
