@@ -1,0 +1,115 @@
+"""The real command, killed at any moment and given again, comes to the undisturbed clusters."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+
+import dask_dedup
+from dask_dedup.io.store import MANIFEST, RECORD, read_json
+
+FOLDERS = {"fit": "layout", "layout": "layout", "join": "join", "forest": "forests"}
+FOLDERS["clusters"] = "clusters"
+OPTIONS = ["--workers", "2", "--visits", "4", "--cells", "40", "-q"]
+
+
+@pytest.fixture(scope="module")
+def expected(clipart, tmp_path_factory):
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    settings = {"cells": {"visits": 4.0, "cells": 40}}
+    dask_dedup.run(clipart, out, dask_dedup.Settings.model_validate(settings))
+    return pd.read_parquet(out / "clusters")
+
+
+def start(data: Path, out: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "dask_dedup", "run", str(data), str(out), *OPTIONS]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def finish(data: Path, out: Path) -> pd.DataFrame:
+    process = start(data, out)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return pd.read_parquet(out / "clusters")
+
+
+def count_records(out: Path) -> int:
+    return len(list((out / "stages").rglob(f"*{RECORD}")))
+
+
+def processes_of(process: subprocess.Popen) -> list[psutil.Process]:
+    try:
+        return psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def kill_driver(process: subprocess.Popen) -> None:
+    """Kill the command alone, as the kernel does for want of memory; what it started must end."""
+    started = processes_of(process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+    _, alive = psutil.wait_procs(started, timeout=60)
+    assert not alive
+
+
+def survive(data: Path, out: Path, moments: list[float]) -> tuple[pd.DataFrame, int]:
+    """Run and kill the driver so many seconds after each start; return clusters and records."""
+    kept = 0
+    for seconds in moments:
+        process = start(data, out)
+        try:
+            process.wait(timeout=seconds)
+            assert process.returncode == 0  # done before its moment: the next one has nothing to do
+        except subprocess.TimeoutExpired:
+            kill_driver(process)
+        kept = max(kept, count_records(out))
+    return finish(data, out), kept
+
+
+def test_driver_killed_twice_and_run_again(clipart, tmp_path, expected):
+    clusters, _ = survive(clipart, tmp_path / "out", [5.0, 7.0])
+    pd.testing.assert_frame_equal(clusters, expected)
+
+
+@pytest.mark.slow
+def test_driver_killed_at_twenty_random_moments(clipart, tmp_path, expected):
+    moments = random.Random(0)
+    for trial in range(20):
+        out = tmp_path / f"out-{trial}"
+        clusters, kept = survive(clipart, out, [moments.uniform(1.0, 12.0)])
+        pd.testing.assert_frame_equal(clusters, expected)
+        print(f"kill {trial}: {kept} tasks were done before")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", FOLDERS)
+def test_worker_killed_in_each_stage(clipart, tmp_path, expected, stage):
+    out = tmp_path / "out"
+    process = start(clipart, out)
+    folder = out / "stages" / FOLDERS[stage]
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        manifest = read_json(folder / MANIFEST)
+        if manifest is not None and (manifest["tasks"] is not None or stage == "fit"):
+            break
+        time.sleep(0.002)
+    # A worker is one that has a socket to the scheduler and is no child of the command itself.
+    workers = [
+        child
+        for child in processes_of(process)
+        if child.ppid() != process.pid and child.num_threads() > 3
+    ]
+    assert workers
+    os.kill(workers[0].pid, signal.SIGKILL)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    pd.testing.assert_frame_equal(pd.read_parquet(out / "clusters"), expected)
