@@ -188,6 +188,7 @@ def test_stage_records_come_in_the_order_of_the_tasks(tmp_path, log):
         "digest": stage.digest,
         "finished": True,
         "settings": {"a": 1},
+        "tasks": 3,
     }
 
 
