@@ -58,6 +58,18 @@ class ReadSettings(_Table):
     caption_column: str | None = None
     """metadata column that holds the caption [default: caption or TEXT]"""
 
+    metadata: str | None = None
+    """metadata files, as a pattern from the data set [default: metadata/*.parquet]"""
+
+    image_embeddings: str | None = None
+    """files of image embeddings, as a pattern [default: img_emb/*.npy]"""
+
+    text_embeddings: str | None = None
+    """files of text embeddings, as a pattern [default: text_emb/*.npy]"""
+
+    embedding_column: str | None = None
+    """list column of the metadata files with the embeddings, instead of files of their own"""
+
 
 class CompressSettings(_Table):
     """``[compress]``: the PCA in whose space candidates are found."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -36,6 +37,7 @@ from dask_dedup.report.summary import count_clusters, versions
 from dask_dedup.stages import (
     label_and_judge,
     read_forest,
+    unpack_part,
     write_forest,
     write_part,
 )
@@ -116,6 +118,8 @@ def run_stages(
     job = Job(data, folder, settings, execute, progress, memory_bytes)
     with TreeMemory() as memory:
         began = time.perf_counter()
+        if any(part.embeddings.column for part in data.parts):
+            job = replace(job, data=_unpack(job))
         found = FINDERS[settings.finder](job).find()
         # A second of imports and fonts, while there is little else to do.
         Thread(target=prepare_plots, daemon=True).start()
@@ -153,6 +157,22 @@ def run_stages(
     }
     folder.finish(summary, keep_stages)
     return summary
+
+
+def _unpack(job: Job) -> Dataset:
+    """Return the data set with embeddings in files of their own instead of a parquet column."""
+    stage = job.folder.stage("embeddings", {"column": job.settings.read.embedding_column})
+    paths = {part.index: stage.folder / f"part-{part.index:05d}.npy" for part in job.data.parts}
+    tasks = {f"part-{part.index:05d}": (part, paths[part.index]) for part in job.data.parts}
+    with job.timed("unpack"):
+        records = job.run_stage(stage, unpack_part, tasks)
+    conserve("unpack", sum(record["rows"] for record in records), job.data.rows)
+    parts = []
+    for part, record in zip(job.data.parts, records, strict=True):
+        path, offset = str(paths[part.index]), record["data_offset"]
+        file = replace(part.embeddings, path=path, column=None, data_offset=offset)
+        parts.append(replace(part, embeddings=file))
+    return replace(job.data, parts=tuple(parts))
 
 
 class _Forest:

@@ -23,8 +23,8 @@ from dask_dedup.graph.labels import DenseLabels, SparseLabels, label_densely, la
 from dask_dedup.index.layout import CellLayout, layout_part
 from dask_dedup.io.metadata import MetadataColumns, read_metadata
 from dask_dedup.io.part_files import PartFiles, read_invalid
-from dask_dedup.io.parts import Part
-from dask_dedup.io.store import write_frame
+from dask_dedup.io.parts import Part, read_rows
+from dask_dedup.io.store import write_aside, write_frame
 from dask_dedup.schema import LABELS
 from dask_dedup.search.join import CellGroup, join_group
 
@@ -34,9 +34,30 @@ __all__ = [
     "labels_path",
     "layout_and_audit",
     "read_forest",
+    "unpack_part",
     "write_forest",
     "write_part",
 ]
+
+_UNPACK_BYTES = 32 << 20  # of rows in memory at a time
+
+
+def unpack_part(part: Part, path: Path) -> dict[str, int]:
+    """Write the embeddings that one part has in a parquet column as a ``.npy`` file.
+
+    Rows are read by position many times; of a column, each time costs the decoding of a chunk.
+    """
+    file = part.embeddings
+    dtype = np.dtype(file.dtype)
+    step = max(1, _UNPACK_BYTES // (file.dim * dtype.itemsize))
+    with write_aside(path) as temporary, open(temporary, "wb") as out:
+        descr = np.lib.format.dtype_to_descr(dtype)
+        header = {"descr": descr, "fortran_order": False, "shape": (file.rows, file.dim)}
+        np.lib.format.write_array_header_1_0(out, header)
+        data_offset = out.tell()
+        for start in range(0, file.rows, step):
+            out.write(read_rows(file, start, min(start + step, file.rows)).data)
+    return {"rows": file.rows, "data_offset": data_offset}
 
 
 def layout_and_audit(

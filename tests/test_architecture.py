@@ -12,7 +12,7 @@ MODULES = {
     if path != PACKAGE / "__init__.py"
 }
 LAYERS = [
-    ["errors", "schema", "tasks", "memory"],
+    ["errors", "places", "schema", "tasks", "memory"],
     ["config", "cluster_settings", "io"],
     ["compress", "index", "search", "graph"],
     ["clusters", "evaluate", "report"],
@@ -39,6 +39,7 @@ LAYERS = [
 WITHIN = {
     "config": {"cluster_settings"},
     "io": {"io"},
+    "places": {"errors"},
     "compress": {"compress"},
     "index": {"index", "compress"},
     "search": {"search", "index", "compress"},

@@ -10,9 +10,11 @@ import click
 from rich.console import Console
 
 from dask_dedup.cli.group import (
+    PLACE,
     any_setting,
     chosen_settings,
     configure_logging,
+    input_settings,
     main,
     setting,
     switch,
@@ -23,8 +25,8 @@ __all__ = ["calibrate"]
 
 
 @main.command("calibrate", short_help="choose the tolerance of search by quantized distances")
-@click.argument("dataset", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("dataset", type=PLACE)
+@click.argument("out", type=PLACE)
 @setting("--threshold", "clusters.threshold", float)
 @setting("--model", "adc.model", str)
 @setting("--factory", "adc.factory", str)
@@ -33,7 +35,7 @@ __all__ = ["calibrate"]
 @setting("--precision", "adc.precision", float)
 @setting("--queries", "adc.queries", int)
 @switch("--verify/--no-verify", "adc.verify")
-@setting("--modality", "read.modality", click.Choice(["image", "text"]))
+@input_settings
 @setting("--seed", "seed", int)
 @setting("--workers", "compute.workers", int)
 @setting("--threads", "compute.threads", int)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dask_dedup.cli.group import (
+    PLACE,
     any_setting,
     chosen_settings,
     configure_logging,
@@ -40,8 +41,8 @@ def _network(flag: str, name: str, kind: Any = None) -> Callable:
 
 
 @main.command("fit-compressor", short_help="fit a model that makes embeddings smaller")
-@click.argument("dataset", type=click.Path(path_type=Path))
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("dataset", type=PLACE)
+@click.argument("model", type=PLACE)
 @click.option(
     "--kind",
     type=click.Choice(["pca", "mse", "snip"]),
@@ -139,9 +140,9 @@ def fit_compressor(
 
 
 @main.command(short_help="make the embeddings of a data set smaller")
-@click.argument("dataset", type=click.Path(path_type=Path))
-@click.argument("model", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("dataset", type=PLACE)
+@click.argument("model", type=PLACE)
+@click.argument("out", type=PLACE)
 @click.option("--modality", type=_MODALITIES, help="[default: what MODEL was fitted on]")
 @click.option(
     "--dtype",

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dask_dedup.cli.group import (
+    PLACE,
     any_setting,
     chosen_settings,
     configure_logging,
@@ -89,8 +90,8 @@ def executor(settings: Any, products: float, out: Path) -> Iterator[Any]:
 
 
 @evaluate.command(short_help="find true neighbours and pairs by exhaustive search")
-@click.argument("dataset", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("dataset", type=PLACE)
+@click.argument("out", type=PLACE)
 @click.option("--queries", default="1000", show_default=True, help="rows of the sample, or all")
 @click.option("-k", "k", type=int, default=10, show_default=True, help="neighbours of each query")
 @click.option("--threshold", type=float, help="keep all pairs of this cosine or above, too")

@@ -10,21 +10,28 @@ import click
 from rich.console import Console
 
 from dask_dedup.cli.evaluate import common, evaluate, executor, interruptible
-from dask_dedup.cli.group import any_setting, chosen_settings, configure_logging, setting, tell
+from dask_dedup.cli.group import (
+    PLACE,
+    any_setting,
+    chosen_settings,
+    configure_logging,
+    setting,
+    tell,
+)
 from dask_dedup.evaluate.settings import read_toml
 
 __all__ = ["paper"]
 
 
 @evaluate.command(short_help="the paper's curves and tables, by one configuration")
-@click.argument("dataset", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("dataset", type=PLACE)
+@click.argument("out", type=PLACE)
 @click.option(
     "--config", required=True, type=click.Path(path_type=Path),
     help="TOML file with any of the tables pareto, components, zeroshot, retrieval",
 )  # fmt: skip
 @click.option(
-    "--space", type=click.Path(path_type=Path),
+    "--space", type=PLACE,
     help="data set with text_emb, for zeroshot and retrieval [default: DATASET, if it has them]",
 )  # fmt: skip
 @click.option(

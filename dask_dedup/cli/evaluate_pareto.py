@@ -19,15 +19,22 @@ from dask_dedup.cli.evaluate import (
     settings_of,
     show,
 )
-from dask_dedup.cli.group import any_setting, chosen_settings, configure_logging, setting, tell
+from dask_dedup.cli.group import (
+    PLACE,
+    any_setting,
+    chosen_settings,
+    configure_logging,
+    setting,
+    tell,
+)
 from dask_dedup.evaluate.settings import ParetoSettings, load_table, read_toml
 
 __all__ = ["pareto"]
 
 
 @evaluate.command(short_help="recall, speed and size of many indexes, and their Pareto front")
-@click.argument("dataset", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("dataset", type=PLACE)
+@click.argument("out", type=PLACE)
 @settings_of(ParetoSettings)
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dask_dedup.cli.evaluate import common, evaluate, settings_of, show
-from dask_dedup.cli.group import configure_logging
+from dask_dedup.cli.group import PLACE, configure_logging
 from dask_dedup.errors import OutputError, SettingsError
 from dask_dedup.evaluate.settings import SpaceSettings, load_table
 
@@ -47,7 +47,7 @@ def _row_options(command: Callable) -> Callable:
 
 
 @evaluate.command(short_help="zero-shot classification, before and after compression")
-@click.argument("dataset", type=click.Path(path_type=Path))
+@click.argument("dataset", type=PLACE)
 @click.argument("classes", type=click.Path(path_type=Path))
 @click.argument("labels", type=click.Path(path_type=Path))
 @_row_options
@@ -109,7 +109,7 @@ def zeroshot(
 
 
 @evaluate.command(short_help="retrieval between images and texts, before and after compression")
-@click.argument("dataset", type=click.Path(path_type=Path))
+@click.argument("dataset", type=PLACE)
 @click.option(
     "--table", type=click.Path(path_type=Path),
     help="parquet file with the row ids of the pool [default: a seeded sample of --rows]",

@@ -6,6 +6,7 @@ import logging
 import os
 import tomllib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,16 +14,34 @@ from rich.console import Console
 
 from dask_dedup.config import Settings, load_settings
 from dask_dedup.errors import DedupError, SettingsError
+from dask_dedup.places import as_place
 
 __all__ = [
+    "PLACE",
     "any_setting",
     "chosen_settings",
     "configure_logging",
+    "input_settings",
     "main",
     "setting",
     "switch",
     "tell",
 ]
+
+
+class _Place(click.ParamType):
+    """A local path or the URL of an object store."""
+
+    name = "path or URL"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> Path:
+        """Return what the text names."""
+        return as_place(value)
+
+
+PLACE = _Place()
 
 
 class _ConsoleHandler(logging.Handler):
@@ -55,6 +74,21 @@ def setting(flag: str, key: str, kind: Any = None) -> Callable:
 def switch(flag: str, key: str) -> Callable:
     """Return the pair of flags that sets ``key`` to true or false."""
     return click.option(flag, key.replace(".", "__"), default=None, help=_help_of(key))
+
+
+def input_settings(command: Callable) -> Callable:
+    """Add the options that tell what of a data set is read."""
+    for option in (
+        setting("--caption-column", "read.caption_column", str),
+        setting("--url-column", "read.url_column", str),
+        setting("--embedding-column", "read.embedding_column", str),
+        setting("--text-embeddings", "read.text_embeddings", str),
+        setting("--image-embeddings", "read.image_embeddings", str),
+        setting("--metadata", "read.metadata", str),
+        setting("--modality", "read.modality", click.Choice(["image", "text"])),
+    ):
+        command = option(command)
+    return command
 
 
 def any_setting(command: Callable) -> Callable:

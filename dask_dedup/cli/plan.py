@@ -9,7 +9,15 @@ from typing import Any
 import click
 from rich.console import Console
 
-from dask_dedup.cli.group import any_setting, chosen_settings, main, setting, tell
+from dask_dedup.cli.group import (
+    PLACE,
+    any_setting,
+    chosen_settings,
+    input_settings,
+    main,
+    setting,
+    tell,
+)
 from dask_dedup.config import Settings, memory_per_worker, worker_count
 from dask_dedup.errors import SettingsError
 
@@ -17,7 +25,7 @@ __all__ = ["plan_run"]
 
 
 @main.command("plan", short_help="tell what a run will cost, without running it")
-@click.argument("dataset", type=click.Path(path_type=Path), required=False)
+@click.argument("dataset", type=PLACE, required=False)
 @click.option("--rows", type=float, help="plan for so many rows (2.1e9, say) instead of a DATASET")
 @click.option("--parts", type=int, help="with --rows: files [default: one per million rows]")
 @click.option("--dtype", default="float16", show_default=True, help="with --rows: of the values")
@@ -36,9 +44,7 @@ __all__ = ["plan_run"]
 @setting("--search-threshold", "join.search_threshold", float)
 @setting("--visits", "cells.visits", float)
 @setting("--cells", "cells.cells", int)
-@setting("--modality", "read.modality", click.Choice(["image", "text"]))
-@setting("--url-column", "read.url_column", str)
-@setting("--caption-column", "read.caption_column", str)
+@input_settings
 @setting("--audit-queries", "audit.queries", int)
 @setting("--seed", "seed", int)
 @setting("--workers", "compute.workers", int)

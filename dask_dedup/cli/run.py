@@ -14,9 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from dask_dedup.cli.group import (
+    PLACE,
     any_setting,
     chosen_settings,
     configure_logging,
+    input_settings,
     main,
     setting,
     switch,
@@ -31,8 +33,8 @@ _INTERRUPTED = 130  # what a shell gives for Ctrl-C
 
 
 @main.command(short_help="find the duplicates of a data set")
-@click.argument("dataset", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("dataset", type=PLACE)
+@click.argument("out", type=PLACE)
 @setting("--threshold", "clusters.threshold", float)
 @setting("--search-threshold", "join.search_threshold", float)
 @setting("--visits", "cells.visits", float)
@@ -45,9 +47,7 @@ _INTERRUPTED = 130  # what a shell gives for Ctrl-C
 @setting("--k", "adc.k", int)
 @setting("--tolerance", "adc.tolerance", float)
 @switch("--verify/--no-verify", "adc.verify")
-@setting("--modality", "read.modality", click.Choice(["image", "text"]))
-@setting("--url-column", "read.url_column", str)
-@setting("--caption-column", "read.caption_column", str)
+@input_settings
 @setting("--audit-queries", "audit.queries", int)
 @setting("--seed", "seed", int)
 @setting("--workers", "compute.workers", int)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,13 +18,24 @@ from dask.delayed import delayed
 
 from dask_dedup.errors import InputError
 from dask_dedup.io.metadata import MetadataColumns, read_metadata, to_pandas, unify_columns
-from dask_dedup.io.parts import EmbeddingFile, Part, find_files, read_rows, scan_parts
+from dask_dedup.io.objects import has_files, version_of
+from dask_dedup.io.parts import (
+    EmbeddingFile,
+    Part,
+    find_files,
+    find_matching,
+    read_rows,
+    scan_parts,
+)
+from dask_dedup.places import as_place, is_remote
 
 if TYPE_CHECKING:
     import dask.array as da
     import dask.dataframe as dd
 
 __all__ = ["Dataset", "read_dataset"]
+
+_HEADER_THREADS = 16  # facts of thousands of files, mostly waiting
 
 
 @dataclass(frozen=True)
@@ -134,12 +146,14 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hex digest of the files' names, sizes, times and row counts."""
-        facts = []
-        for part in self.parts:
-            for path in dict.fromkeys(_paths_of(part)):
-                status = os.stat(path)
-                facts.append((Path(path).name, status.st_size, status.st_mtime_ns, part.rows))
+        """Hex digest of the files' names, sizes, times (of a store: ETags) and row counts."""
+        files = [(path, part.rows) for part in self.parts for path in _paths_of(part)]
+        with ThreadPoolExecutor(_HEADER_THREADS) as pool:
+            versions = list(pool.map(version_of, [path for path, _ in files]))
+        facts = [
+            (Path(path).name, rows, *version)
+            for (path, rows), version in zip(files, versions, strict=True)
+        ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
@@ -149,21 +163,32 @@ def read_dataset(
     url_column: str | None = None,
     caption_column: str | None = None,
     modality: str = "image",
+    metadata: str | None = None,
+    image_embeddings: str | None = None,
+    text_embeddings: str | None = None,
+    embedding_column: str | None = None,
 ) -> Dataset:
-    """Open a data set in the layout of clip-retrieval and LAION; reads headers only.
+    """Open a data set in the layout of clip-retrieval and LAION, or another; reads headers only.
 
     Parameters
     ----------
     path : str or path
-        A folder with ``img_emb/*.npy`` (float16, float32 or float64, shape (rows, dim)) and
-        ``metadata/*.parquet``, as many of one as of the other, and optionally
-        ``text_emb/*.npy``. Files are paired in natural order of their names.
+        A folder, or a URL of one (``s3://bucket/folder``), with ``img_emb/*.npy`` (float16, float32
+        or float64, shape (rows, dim)) and ``metadata/*.parquet``, as many of one as of the other,
+        and optionally ``text_emb/*.npy``. Files are paired in natural order of their names.
     url_column, caption_column : str, optional
         Names of the metadata columns that become ``url`` and ``caption``. By default ``url``
         or ``URL``, and ``caption`` or ``TEXT``; their absence is logged once.
     modality : str
         ``image``, or ``text``: then the parts' ``embeddings`` are those of ``text_emb``, and
         ``img_emb`` is neither needed nor looked at.
+    metadata, image_embeddings, text_embeddings : str, optional
+        Patterns (``*``, ``**``) of the files instead of these folders; relative ones start from
+        ``path``.
+    embedding_column : str, optional
+        A list column of the metadata files that holds the embeddings to compare, instead of files
+        of their own. Null rows, and those of another length than most, count as invalid. Without
+        ``metadata/``, the parquet files are expected in ``path`` itself.
 
     Returns
     -------
@@ -174,6 +199,8 @@ def read_dataset(
     ------
     InputError
         Naming the file and what is wrong with it.
+    SettingsError
+        The URL holds credentials, or no installed package speaks its protocol.
 
     Examples
     --------
@@ -183,29 +210,48 @@ def read_dataset(
     >>> dataset.metadata[["url", "caption"]].npartitions
     5
     """
-    folder = Path(path)
-    if not os.path.isdir(folder):  # where Path.is_dir would raise, of a name too long, say
+    folder = as_place(path)
+    if not is_remote(folder) and not os.path.isdir(folder):  # Path.is_dir raises of long names
         raise InputError(f"{folder}: no such folder.")
     if modality not in ("image", "text"):
         raise InputError(f"modality: expected image or text, got {modality!r}.")
-    text_folder = folder / "text_emb"
+    if embedding_column is not None and (image_embeddings or text_embeddings):
+        raise InputError(
+            "embedding_column: the embeddings are expected in a column of the metadata files, so "
+            "image_embeddings and text_embeddings have no place beside it."
+        )
     text_paths = None
-    if modality == "text":
-        if not text_folder.is_dir():
-            raise InputError(
-                f"{text_folder}: no such folder. Modality text compares the captions' embeddings, "
-                f"which are expected there, one .npy file for each file of metadata."
-            )
-        embedding_paths = find_files(text_folder, ".npy")
+    if embedding_column is not None:
+        own = folder / "metadata"
+        in_folder = metadata is not None or has_files(own)
+        metadata_paths = _find(folder, metadata, "metadata" if in_folder else "", ".parquet")
+        embedding_paths = metadata_paths
     else:
-        embedding_paths = find_files(folder / "img_emb", ".npy")
-        text_paths = find_files(text_folder, ".npy") if text_folder.is_dir() else None
-    metadata_paths = find_files(folder / "metadata", ".parquet")
-    parts, schemas = scan_parts(metadata_paths, embedding_paths, text_paths)
+        texts_told = text_embeddings is not None or has_files(folder / "text_emb")
+        if modality == "text":
+            if not texts_told:
+                raise InputError(
+                    f"{folder / 'text_emb'}: no such folder. Modality text compares the captions' "
+                    f"embeddings, which are expected there, one .npy file for each file of "
+                    f"metadata."
+                )
+            embedding_paths = _find(folder, text_embeddings, "text_emb", ".npy")
+        else:
+            embedding_paths = _find(folder, image_embeddings, "img_emb", ".npy")
+            if texts_told:
+                text_paths = _find(folder, text_embeddings, "text_emb", ".npy")
+        metadata_paths = _find(folder, metadata, "metadata", ".parquet")
+    parts, schemas = scan_parts(metadata_paths, embedding_paths, text_paths, embedding_column)
     if modality == "text":
         parts = tuple(replace(part, text_embeddings=part.embeddings) for part in parts)
     columns = unify_columns(parts, schemas, url_column, caption_column)
     return Dataset(str(folder), parts, columns, modality)
+
+
+def _find(folder: Path, pattern: str | None, usual: str, suffix: str) -> list[str]:
+    if pattern is not None:
+        return find_matching(folder, pattern)
+    return find_files(folder / usual if usual else folder, suffix)
 
 
 def _read_metadata_frame(
@@ -229,4 +275,4 @@ def _paths_of(part: Part) -> list[str]:
     paths = [part.metadata_path, part.embeddings.path]
     if part.text_embeddings is not None:
         paths.append(part.text_embeddings.path)
-    return paths
+    return list(dict.fromkeys(paths))

@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dask_dedup.errors import InputError
+from dask_dedup.io.objects import open_parquet_source
 from dask_dedup.io.parts import Part, one_line
+from dask_dedup.places import is_remote
 from dask_dedup.schema import RESERVED_COLUMNS, STRING
 
 __all__ = ["MetadataColumns", "read_metadata", "to_pandas", "unify_columns"]
@@ -128,7 +130,8 @@ def read_metadata(part: Part, columns: MetadataColumns) -> pa.Table:
     wanted = [source for source in columns.sources if source is not None]
     nested = any("." in source for source in wanted)  # parquet would take it for a path
     try:
-        with pq.ParquetFile(part.metadata_path) as file:
+        source = open_parquet_source(part.metadata_path)
+        with pq.ParquetFile(source, pre_buffer=is_remote(part.metadata_path)) as file:
             present = set(file.schema_arrow.names)
             table = file.read(columns=None if nested else [n for n in wanted if n in present])
             rows = file.metadata.num_rows

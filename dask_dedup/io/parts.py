@@ -5,11 +5,14 @@ Only headers are read here, except by `read_rows` and `gather_rows`, which a tas
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -17,11 +20,24 @@ import pyarrow.parquet as pq
 from natsort import natsorted, ns
 
 from dask_dedup.errors import InputError
+from dask_dedup.io.column_rows import read_column_header, settle_dimensions, take_column_rows
+from dask_dedup.io.embedding_file import EmbeddingFile, one_line
+from dask_dedup.io.far_rows import fetch_rows, fetch_single_rows
+from dask_dedup.io.objects import (
+    glob_files,
+    list_files,
+    open_parquet_source,
+    read_range,
+    size_of,
+    words_of,
+)
+from dask_dedup.places import as_place, is_remote
 
 __all__ = [
     "EmbeddingFile",
     "Part",
     "find_files",
+    "find_matching",
     "gather_by_row",
     "gather_rows",
     "one_line",
@@ -30,44 +46,9 @@ __all__ = [
     "scan_parts",
 ]
 
+_HEADER_BYTES = 1 << 14  # of a .npy file in a store: some 128 hold its header
 _HEADER_THREADS = 16  # headers of thousands of files, mostly waiting
 _GATHER_BYTES = 64 << 20  # pages mapped at a time: they count as a worker's own memory
-
-
-@dataclass(frozen=True)
-class EmbeddingFile:
-    """One ``.npy`` file of embeddings, known by its header.
-
-    Attributes
-    ----------
-    path : str
-    rows, dim : int
-    dtype : str
-        As numpy writes it, byte order included: ``"<f2"``.
-    fortran_order : bool
-    data_offset : int
-        Bytes before the first value.
-    """
-
-    path: str
-    rows: int
-    dim: int
-    dtype: str
-    fortran_order: bool
-    data_offset: int
-
-    def map(self) -> np.ndarray:
-        """Return the file as a read-only memory map of shape (rows, dim)."""
-        if self.rows == 0:
-            return np.empty((0, self.dim), self.dtype)
-        return np.memmap(
-            self.path,
-            np.dtype(self.dtype),
-            mode="r",
-            offset=self.data_offset,
-            shape=(self.rows, self.dim),
-            order="F" if self.fortran_order else "C",
-        )
 
 
 @dataclass(frozen=True)
@@ -113,19 +94,43 @@ def find_files(folder: Path, suffix: str) -> list[str]:
     InputError
         The folder is missing, or holds no such file.
     """
-    if not folder.is_dir():
+    try:
+        files = list_files(folder)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read ({words_of(error)}).") from error
+    if files is None:
         raise InputError(
             f"{folder}: no such folder. A data set is a folder with img_emb/*.npy and "
             f"metadata/*.parquet, as clip-retrieval writes it."
         )
-    names = [
-        entry.name
-        for entry in os.scandir(folder)
-        if entry.name.endswith(suffix) and not entry.name.startswith(".") and entry.is_file()
-    ]
+    names = [name for name in files if name.endswith(suffix)]
     if not names:
         raise InputError(f"{folder}: expected *{suffix} files, found none.")
     return [str(folder / name) for name in natsorted(names, alg=ns.PATH)]
+
+
+def find_matching(base: Path, pattern: str) -> list[str]:
+    """Return the files that match a pattern, in natural order of their paths.
+
+    Parameters
+    ----------
+    base : Path
+        What a relative pattern starts from.
+    pattern : str
+        With ``*``, ``?``, ``[...]`` and ``**`` for any folders; a local path or a URL.
+
+    Raises
+    ------
+    InputError
+        There is none.
+    """
+    try:
+        paths = glob_files(base, pattern)
+    except OSError as error:
+        raise InputError(f"{pattern}: cannot be read ({words_of(error)}).") from error
+    if not paths:
+        raise InputError(f"{pattern}: no file matches this pattern, as seen from {base}.")
+    return natsorted(paths, alg=ns.PATH)
 
 
 def read_npy_header(path: str) -> EmbeddingFile:
@@ -138,7 +143,7 @@ def read_npy_header(path: str) -> EmbeddingFile:
         header says. Object arrays are refused, never unpickled.
     """
     try:
-        with open(path, "rb") as file:
+        with _open_header(path) as file:
             version = np.lib.format.read_magic(file)
             if version == (1, 0):
                 shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
@@ -147,9 +152,9 @@ def read_npy_header(path: str) -> EmbeddingFile:
             else:
                 raise ValueError(f"format version {version}")
             data_offset = file.tell()
-        size_bytes = os.path.getsize(path)
+        size_bytes = size_of(path)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
+        raise InputError(f"{path}: cannot be read ({words_of(error)}).") from error
     except Exception as error:  # numpy raises half a dozen kinds on damaged headers
         raise InputError(
             f"{path}: expected a .npy file, but its header cannot be read ({one_line(error)}). "
@@ -185,11 +190,10 @@ def read_metadata_footer(path: str) -> tuple[int, pa.Schema]:
         The file cannot be read as parquet.
     """
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(open_parquet_source(path)) as file:
             return file.metadata.num_rows, file.schema_arrow
     except OSError as error:
-        text = error.strerror or one_line(error)
-        raise InputError(f"{path}: cannot be read ({text}).") from error
+        raise InputError(f"{path}: cannot be read ({words_of(error)}).") from error
     except (pa.ArrowException, ValueError) as error:  # ValueError: names that are no UTF-8
         raise InputError(
             f"{path}: expected a parquet file, but it cannot be read ({one_line(error)}). "
@@ -197,15 +201,11 @@ def read_metadata_footer(path: str) -> tuple[int, pa.Schema]:
         ) from error
 
 
-def one_line(error: Exception) -> str:
-    """Return what an error says without its line breaks, to be quoted in ours."""
-    return " ".join(str(error).split())
-
-
 def scan_parts(
     metadata_paths: Sequence[str],
     embedding_paths: Sequence[str],
     text_paths: Sequence[str] | None,
+    column: str | None = None,
 ) -> tuple[tuple[Part, ...], tuple[pa.Schema, ...]]:
     """Pair metadata and embedding files into parts, and refuse what does not fit.
 
@@ -215,6 +215,8 @@ def scan_parts(
         As many of one as of the other, in the order that defines ``row_id``.
     text_paths : sequence of str or None
         Text embeddings of the same rows.
+    column : str, optional
+        A list column of the embedding files, which are parquet files then.
 
     Returns
     -------
@@ -231,14 +233,15 @@ def scan_parts(
     for name, paths in (("embedding", embedding_paths), ("text embedding", text_paths)):
         if paths is not None and len(paths) != len(metadata_paths):
             raise InputError(
-                f"{Path(paths[0]).parent}: {len(paths)} {name} files, but "
-                f"{Path(metadata_paths[0]).parent} has {len(metadata_paths)} metadata files. "
+                f"{as_place(paths[0]).parent}: {len(paths)} {name} files, but "
+                f"{as_place(metadata_paths[0]).parent} has {len(metadata_paths)} metadata files. "
                 f"Each part needs one of each; the first names are {Path(paths[0]).name} and "
                 f"{Path(metadata_paths[0]).name}."
             )
+    read_header = read_npy_header if column is None else partial(read_column_header, column=column)
     with ThreadPoolExecutor(_HEADER_THREADS) as pool:
         footers = list(pool.map(read_metadata_footer, metadata_paths))
-        files = list(pool.map(read_npy_header, embedding_paths))
+        files = settle_dimensions(list(pool.map(read_header, embedding_paths)))
         texts = list(pool.map(read_npy_header, text_paths)) if text_paths is not None else None
 
     parts: list[Part] = []
@@ -265,8 +268,15 @@ def scan_parts(
         parts.append(Part(index, row_start, metadata_path, file, text))
         row_start += rows
     if row_start == 0:
-        raise InputError(f"{Path(metadata_paths[0]).parent}: all parts are empty.")
-    return tuple(parts), tuple(schema for _, schema in footers)
+        raise InputError(f"{as_place(metadata_paths[0]).parent}: all parts are empty.")
+    return tuple(parts), tuple(
+        schema if column is None else schema.remove(schema.get_field_index(column))
+        for _, schema in footers
+    )
+
+
+def _open_header(path: str) -> BinaryIO:
+    return io.BytesIO(read_range(path, 0, _HEADER_BYTES)) if is_remote(path) else open(path, "rb")
 
 
 def read_rows(file: EmbeddingFile, start: int, stop: int) -> np.ndarray:
@@ -281,6 +291,10 @@ def read_rows(file: EmbeddingFile, start: int, stop: int) -> np.ndarray:
     InputError
         The file has become shorter since its header was read.
     """
+    if file.column is not None:
+        return take_column_rows(file, np.arange(start, stop))
+    if is_remote(file.path) and not file.fortran_order:
+        return fetch_rows(file, start, stop)
     native = np.dtype(file.dtype).newbyteorder("=")
     if file.fortran_order or np.dtype(file.dtype) != native:
         _check_size(file)
@@ -315,6 +329,10 @@ def gather_rows(file: EmbeddingFile, positions: np.ndarray) -> np.ndarray:
     -------
     ndarray, shape (len(positions), dim), native byte order
     """
+    if file.column is not None:
+        return take_column_rows(file, positions)
+    if is_remote(file.path) and not file.fortran_order:
+        return fetch_single_rows(file, positions)
     native = np.dtype(file.dtype).newbyteorder("=")
     rows = np.empty((len(positions), file.dim), native)
     _check_size(file)
@@ -368,7 +386,7 @@ def _check_size(file: EmbeddingFile) -> None:
     """Raise InputError where a file is shorter than its header said (a map would crash)."""
     expected = file.data_offset + file.rows * file.dim * np.dtype(file.dtype).itemsize
     try:
-        size_bytes = os.path.getsize(file.path)
+        size_bytes = size_of(file.path)
     except OSError as error:
         raise InputError(f"{file.path}: cannot be read ({error.strerror or error}).") from error
     if size_bytes < expected:

@@ -1,0 +1,308 @@
+"""Files that may lie in an object store: ranges, sizes, local copies, uploads, removal.
+
+A store has no rename and no folders; putting an object is atomic. Passing errors are tried again by
+the store's own client; what is left is an OSError with the client's words, as local files raise.
+"""
+
+from __future__ import annotations
+
+import atexit
+import io
+import os
+import shutil
+import tempfile
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from glob import glob
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from dask_dedup.errors import DedupError
+from dask_dedup.places import as_place, is_remote, refuse_secrets, without_secrets
+
+__all__ = [
+    "StoreError",
+    "glob_files",
+    "has_files",
+    "list_files",
+    "local_copy",
+    "make_folder",
+    "open_parquet_source",
+    "read_content",
+    "read_range",
+    "read_ranges",
+    "read_values",
+    "remove_tree",
+    "scratch_folder",
+    "size_of",
+    "upload",
+    "version_of",
+    "words_of",
+]
+
+_CACHE_BYTES = 4 << 30  # of local copies of one process
+#: Stores without folders: making one would make a bucket.
+_OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "memory"}
+
+
+class StoreError(OSError):
+    """What a store's client raises for its own reasons: no credentials, no connection."""
+
+
+@contextmanager
+def _as_oserror(place: Path) -> Iterator[None]:
+    """Turn the errors of a store's client into OSError; each client has its own."""
+    try:
+        yield
+    except (OSError, DedupError):
+        raise
+    except Exception as error:
+        raise StoreError(None, words_of(error), str(place)) from error
+
+
+def words_of(error: BaseException) -> str:
+    """Return what an error says, in one line, without credentials."""
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return without_secrets(" ".join(str(said).split())).rstrip(".")
+
+
+def _file_system(place: Path) -> Any:
+    return place.fs  # type: ignore[attr-defined]
+
+
+def _key(place: Path) -> str:
+    return place.path  # type: ignore[attr-defined]
+
+
+def size_of(place: str | os.PathLike) -> int:
+    """Return the size of a file in bytes."""
+    return version_of(place)[0]
+
+
+def version_of(place: str | os.PathLike) -> tuple[int, str]:
+    """Return size and version of a file: what changes when it is written anew."""
+    place = as_place(place)
+    if not is_remote(place):
+        status = os.stat(place)
+        return status.st_size, str(status.st_mtime_ns)
+    with _as_oserror(place):
+        facts = _file_system(place).info(_key(place))
+    marks = (facts.get(name) for name in ("ETag", "etag", "md5Hash", "LastModified", "mtime"))
+    return int(facts["size"] or 0), next((str(mark) for mark in marks if mark is not None), "")
+
+
+def list_files(folder: Path) -> list[str] | None:
+    """Return the names of the files of a folder, hidden ones left out.
+
+    None where there is no such folder.
+
+    Raises
+    ------
+    OSError
+        The store refuses, or has no such bucket.
+    """
+    if not is_remote(folder):
+        if not os.path.isdir(folder):  # where Path.is_dir would raise, of a name too long, say
+            return None
+        found = [entry.name for entry in os.scandir(folder) if entry.is_file()]
+        return [name for name in found if not name.startswith(".")]
+    system, key = _file_system(folder), _key(folder)
+    with _as_oserror(folder):
+        try:
+            entries = system.ls(key, detail=True)
+        except FileNotFoundError as error:
+            if "bucket" in str(error):
+                raise
+            return None
+    if len(entries) == 1 and entries[0]["type"] == "file" and entries[0]["name"] == key.strip("/"):
+        return None  # a file
+    names = [str(e["name"]).rsplit("/", 1)[-1] for e in entries if e["type"] == "file"]
+    return [name for name in names if name and not name.startswith(".")]
+
+
+def has_files(folder: Path) -> bool:
+    """Return whether there is such a folder; a store that refuses is told elsewhere."""
+    try:
+        return list_files(folder) is not None
+    except OSError:
+        return False
+
+
+def glob_files(base: Path, pattern: str) -> list[str]:
+    """Return the files that match a pattern, which may be relative to ``base``."""
+    if not (pattern.startswith("/") or "://" in pattern):
+        pattern = f"{str(base).rstrip('/')}/{pattern}"
+    if not is_remote(pattern):
+        return [path for path in glob(pattern, recursive=True) if os.path.isfile(path)]
+    refuse_secrets(pattern)
+    bare = pattern.partition("://")
+    place = as_place(f"{bare[0]}://{bare[2].partition('/')[0]}")
+    system = _file_system(place)
+    with _as_oserror(place):
+        found = system.glob(system._strip_protocol(pattern), detail=True)
+    return [system.unstrip_protocol(name) for name, e in found.items() if e["type"] == "file"]
+
+
+def read_range(place: str | os.PathLike, start: int, stop: int) -> bytes:
+    """Return the bytes ``start`` to ``stop`` of a file in a store; fewer where it ends before."""
+    place = as_place(place)
+    if stop <= start:
+        return b""
+    with _as_oserror(place):
+        try:
+            return bytes(_file_system(place).cat_file(_key(place), start=start, end=stop))
+        except OSError:
+            if size_of(place) <= start:  # a range behind the end is refused
+                return b""
+            raise
+
+
+def read_ranges(place: str | os.PathLike, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    """Return several ranges of one file in a store, asked for at the same time."""
+    place = as_place(place)
+    with _as_oserror(place):
+        starts, stops = zip(*ranges, strict=True) if ranges else ((), ())
+        paths = [_key(place)] * len(ranges)
+        found = _file_system(place).cat_ranges(paths, list(starts), list(stops), on_error="raise")
+    return [bytes(one) for one in found]
+
+
+def read_content(place: Path) -> bytes:
+    """Return a whole small file, wherever it lies."""
+    if not is_remote(place):
+        return place.read_bytes()
+    with _as_oserror(place):
+        return bytes(_file_system(place).cat_file(_key(place)))
+
+
+def read_values(place: Path, dtype: Any, start: int, count: int) -> np.ndarray:
+    """Return ``count`` values from position ``start`` of a file without header."""
+    dtype = np.dtype(dtype)
+    if not is_remote(place):
+        return np.fromfile(place, dtype, count, offset=start * dtype.itemsize)
+    content = read_range(place, start * dtype.itemsize, (start + count) * dtype.itemsize)
+    return np.frombuffer(bytearray(content), dtype)  # a copy that may be written to
+
+
+class _RangeReader(io.RawIOBase):
+    """A file in a store as pyarrow reads it: every read is one range."""
+
+    def __init__(self, place: Path) -> None:
+        self._place, self._size, self._position = place, size_of(place), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = base + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        stop = self._size if size is None or size < 0 else min(self._position + size, self._size)
+        content = read_range(self._place, self._position, stop)
+        self._position += len(content)
+        return content
+
+    def readall(self) -> bytes:
+        return self.read()
+
+
+def open_parquet_source(place: str | os.PathLike) -> Any:
+    """Return what pyarrow opens for a parquet file: its path, or a reader of ranges."""
+    place = as_place(place)
+    return _RangeReader(place) if is_remote(place) else place
+
+
+def upload(source: Path, target: Path) -> None:
+    """Put a local file into a store, whole or not at all."""
+    with _as_oserror(target):
+        system, key = _file_system(target), _key(target)
+        if not _OBJECT_STORES & set(_protocols(system)):
+            system.makedirs(key.rpartition("/")[0], exist_ok=True)
+        system.put_file(str(source), key)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder where there are folders."""
+    if not is_remote(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder and all that is in it, if it is there."""
+    if not is_remote(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    with _as_oserror(folder):
+        try:
+            _file_system(folder).rm(_key(folder), recursive=True)
+        except FileNotFoundError:
+            return
+
+
+def _protocols(system: Any) -> tuple[str, ...]:
+    return (system.protocol,) if isinstance(system.protocol, str) else tuple(system.protocol)
+
+
+def scratch_folder() -> str:
+    """Return the folder for temporary files of this process: ``TMPDIR``, or the system's."""
+    return os.environ.get("TMPDIR") or tempfile.gettempdir()
+
+
+class _Copies:
+    """Copies of files of a store on this machine, the oldest removed first."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._copies: OrderedDict[tuple[str, str], tuple[Path, int]] = OrderedDict()
+        self._folder: tuple[int, str] | None = None  # of which process: a fork has its own
+        self._made = 0
+
+    def get(self, place: Path) -> Path:
+        size, version = version_of(place)
+        key = (str(place), version)
+        with self._lock:
+            folder = self._own_folder()
+            if key not in self._copies:
+                self._made += 1
+                copy = Path(folder) / f"{self._made}-{place.name}"
+                with _as_oserror(place):
+                    _file_system(place).get_file(_key(place), str(copy))
+                self._copies[key] = copy, size
+            self._copies.move_to_end(key)
+            while len(self._copies) > 1 and sum(s for _, s in self._copies.values()) > _CACHE_BYTES:
+                _, (oldest, _) = self._copies.popitem(last=False)
+                oldest.unlink(missing_ok=True)  # whoever has mapped it keeps it
+            return self._copies[key][0]
+
+    def _own_folder(self) -> str:
+        if self._folder is None or self._folder[0] != os.getpid():
+            made = tempfile.mkdtemp(prefix="dask-dedup-copies-", dir=scratch_folder())
+            self._folder = os.getpid(), made
+            self._copies.clear()
+            atexit.register(shutil.rmtree, made, ignore_errors=True)
+        return self._folder[1]
+
+
+_COPIES = _Copies()
+
+
+def local_copy(place: str | os.PathLike) -> Path:
+    """Return a local path with the content of a file: its own, or that of a copy.
+
+    For what is mapped into memory or read by libraries that know no stores. Each process keeps up
+    to 4 GB of copies in `scratch_folder` until it ends.
+    """
+    place = as_place(place)
+    return _COPIES.get(place) if is_remote(place) else place

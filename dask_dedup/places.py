@@ -1,0 +1,81 @@
+"""Places: local paths and URLs of object stores under one type.
+
+A local path is a `pathlib.Path`. A URL such as ``s3://bucket/folder`` becomes fsspec's pathlib
+layer, an ``upath.UPath``: not a subclass, but with the methods that are used here, so that both are
+annotated as Path. Options of a store (endpoint, region, credentials) come from its own environment
+variables and files, never from the URL.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import parse_qsl, urlsplit
+
+from dask_dedup.errors import SettingsError
+
+__all__ = ["as_place", "is_remote", "refuse_secrets", "without_secrets"]
+
+_LOCAL = ("file://", "local://")
+_NAMES = "(?:sig|token|secret|passw|credential|key)"
+_SECRET_NAMES = re.compile(_NAMES, re.IGNORECASE)
+_SECRETS = (
+    (re.compile(r"(?<=://)[^/@\s'\"]+@"), ""),
+    (re.compile(rf"(?i)([?&][\w-]*{_NAMES}[\w-]*=)[^&\s'\"]+"), r"\1…"),
+)
+
+
+def as_place(text: str | os.PathLike) -> Path:
+    """Return the path of a local name or of a URL.
+
+    Raises
+    ------
+    SettingsError
+        The URL holds credentials, or no package is installed that speaks its protocol.
+    """
+    if isinstance(text, Path) or not isinstance(text, str | os.PathLike):
+        return cast(Path, text)  # a UPath already
+    name = os.fspath(text)
+    for prefix in _LOCAL:
+        name = name.removeprefix(prefix)
+    if "://" not in name:
+        return Path(name)
+    refuse_secrets(name)
+    from upath import UPath  # a quarter of a second that local runs do not spend
+
+    try:
+        place = UPath(name, use_listings_cache=False)  # what other processes write must be seen
+        place.fs  # noqa: B018  finds the package
+    except (ImportError, ValueError) as error:
+        protocol = name.partition("://")[0]
+        extra = " (pip install 'dask_dedup[s3]')" if protocol == "s3" else ""
+        raise SettingsError(
+            f"{name}: no package is installed for URLs of {protocol}://{extra}: {error}."
+        ) from error
+    return cast(Path, place)
+
+
+def is_remote(place: str | os.PathLike) -> bool:
+    """Return whether a place, or its name, is that of a store that is no local disk."""
+    return "://" in place if isinstance(place, str) else not isinstance(place, Path)
+
+
+def refuse_secrets(url: str) -> None:
+    """Raise SettingsError where a URL holds credentials: they would be written into files."""
+    parts = urlsplit(url)
+    named: list[Any] = [name for name, _ in parse_qsl(parts.query) if _SECRET_NAMES.search(name)]
+    if "@" in parts.netloc or named:
+        raise SettingsError(
+            f"{without_secrets(url)}: holds credentials, which would end in settings and reports. "
+            f"Leave them to the store's own environment variables or files, such as "
+            f"AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
+        )
+
+
+def without_secrets(text: str) -> str:
+    """Return a text without the credentials of the URLs in it."""
+    for pattern, replacement in _SECRETS:
+        text = pattern.sub(replacement, text)
+    return text
