@@ -12,7 +12,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from dask.delayed import delayed
 
 from dask_dedup.adc_tasks import (
@@ -38,7 +37,7 @@ from dask_dedup.index.shards import (
 )
 from dask_dedup.io.part_list import write_parts
 from dask_dedup.io.parts import Part
-from dask_dedup.io.store import read_json, write_json
+from dask_dedup.io.store import read_json, write_arrays, write_json
 from dask_dedup.job import Found, Job, conserve
 from dask_dedup.search.adc import AdaptiveRule
 from dask_dedup.tasks import ignore_result
@@ -140,7 +139,7 @@ class AdcFinder:
                     queries = sample_queries(
                         self.layout.parts, sample.queries, settings.seed, **purpose
                     )
-                    np.savez(
+                    write_arrays(
                         folder / f"{sample.file}.npz", row_ids=queries.row_ids, rows=queries.rows
                     )
                 write_json(folder / "trained.json", facts)

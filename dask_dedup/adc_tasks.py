@@ -26,7 +26,8 @@ from dask_dedup.index.shards import (
 )
 from dask_dedup.io.part_files import read_invalid, read_linked
 from dask_dedup.io.parts import Part, read_rows
-from dask_dedup.io.store import write_frame
+from dask_dedup.io.store import read_arrays, read_frame, write_frame
+from dask_dedup.places import as_place
 from dask_dedup.search.adc import AdaptiveRule, AdcSearch, PairEdges
 
 __all__ = [
@@ -80,7 +81,7 @@ def fill_and_audit(
     """Write one shard; collect the true pairs of the samples from its parts."""
     if not samples:
         return {**fill_shard(layout, name, parts, threads, True), "audit_seconds": 0.0}
-    pca = load_pca(Path(layout.folder) / "pca.safetensors")
+    pca = load_pca(as_place(layout.folder) / "pca.safetensors")
     queries = {sample.name: _load_queries(layout, sample) for sample in samples}
     collectors = {
         (part.index, kind): AuditCollector(rows, pca, threshold, seed)
@@ -109,7 +110,7 @@ def judge_sample(layout: IndexLayout, nprobe: int) -> Judged:
     torch.set_num_threads(1)
     queries = _load_queries(layout, Sample(TRUTH, 0))
     truth = pd.concat(
-        [pd.read_parquet(layout.path(TRUTH, part)) for part in layout.parts], ignore_index=True
+        [read_frame(layout.path(TRUTH, part)) for part in layout.parts], ignore_index=True
     )
     # Rows that repeat an earlier one of their part are not indexed: nothing can find them.
     copies = np.concatenate([read_linked(layout, part)["dst"].to_numpy() for part in layout.parts])
@@ -172,5 +173,4 @@ def search_and_write(plan: AdcPlan, part: Part, path: Path) -> dict[str, int]:
 
 
 def _load_queries(layout: IndexLayout, sample: Sample) -> AuditQueries:
-    with np.load(Path(layout.folder) / f"{sample.file}.npz") as saved:
-        return AuditQueries(saved["row_ids"], saved["rows"])
+    return AuditQueries(**read_arrays(as_place(layout.folder) / f"{sample.file}.npz"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +15,7 @@ from dask_dedup.io.metadata import MetadataColumns, read_metadata, to_pandas
 from dask_dedup.io.part_files import PartFiles, read_invalid
 from dask_dedup.io.parts import Part
 from dask_dedup.io.store import write_frame
+from dask_dedup.places import as_place
 from dask_dedup.schema import CLUSTERS
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def write_clusters(
         JSON) have their smallest row in this part, invalid rows left out.
     """
     table = clusters_of_part(part, columns, labels, invalid)
-    write_frame(Path(path), table)
+    write_frame(as_place(path), table)
     counted = np.asarray(table["is_representative"]) & np.asarray(table["is_valid"])
     sizes = Counter(np.asarray(table["cluster_size"])[counted].tolist())
     return {

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import psutil
 import tomli_w
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -21,6 +22,7 @@ from pydantic import (
 
 from dask_dedup.cluster_settings import ClusterJobSettings, parse_memory
 from dask_dedup.errors import SettingsError
+from dask_dedup.places import refuse_secrets
 
 __all__ = [
     "AdcSettings",
@@ -42,6 +44,12 @@ __all__ = [
 _MEMORY_SHARE = 0.75  # of the machine's memory, for all workers, where none is given
 
 
+def _without_credentials(place: str | None) -> str | None:
+    if place is not None:
+        refuse_secrets(place)
+    return place
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -58,13 +66,13 @@ class ReadSettings(_Table):
     caption_column: str | None = None
     """metadata column that holds the caption [default: caption or TEXT]"""
 
-    metadata: str | None = None
+    metadata: Annotated[str | None, AfterValidator(_without_credentials)] = None
     """metadata files, as a pattern from the data set [default: metadata/*.parquet]"""
 
-    image_embeddings: str | None = None
+    image_embeddings: Annotated[str | None, AfterValidator(_without_credentials)] = None
     """files of image embeddings, as a pattern [default: img_emb/*.npy]"""
 
-    text_embeddings: str | None = None
+    text_embeddings: Annotated[str | None, AfterValidator(_without_credentials)] = None
     """files of text embeddings, as a pattern [default: text_emb/*.npy]"""
 
     embedding_column: str | None = None
@@ -167,6 +175,9 @@ class ComputeSettings(_Table):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """where the matrix products run: auto takes a GPU if there is one"""
+
+    work: Annotated[str | None, AfterValidator(_without_credentials)] = None
+    """folder or URL for the working files, shared by all workers [default: OUT/stages]"""
 
     memory: Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(parse_memory)] = None
     """memory of each worker, such as 8GB [default: three quarters of the machine's, shared]"""

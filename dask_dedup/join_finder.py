@@ -11,16 +11,15 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dask_dedup.compress.fit import fit_pca
 from dask_dedup.evaluate.audit import sample_queries
 from dask_dedup.index.build import train_cells
 from dask_dedup.index.layout import CellLayout
 from dask_dedup.index.leaders import SAME_SIMILARITY
 from dask_dedup.io.part_list import write_parts
-from dask_dedup.io.store import read_json, write_json
+from dask_dedup.io.store import read_json, write_arrays, write_json
 from dask_dedup.job import Found, Job, conserve
+from dask_dedup.places import as_place
 from dask_dedup.search.join import CellGroup, plan_groups
 from dask_dedup.stages import join_and_write, layout_and_audit
 from dask_dedup.status import TRAINED
@@ -88,7 +87,8 @@ class JoinFinder:
                 )
                 if settings.audit.queries:
                     queries = sample_queries(layout.parts, settings.audit.queries, settings.seed)
-                    np.savez(where / "queries.npz", row_ids=queries.row_ids, rows=queries.rows)
+                    path = where / "queries.npz"
+                    write_arrays(path, row_ids=queries.row_ids, rows=queries.rows)
                 logger.debug(
                     "PCA: %d of %d axes keep %.1f %% of the sample's variance",
                     pca.kept,
@@ -100,7 +100,7 @@ class JoinFinder:
             logger.debug("cells: %d for %d rows", trained["cells"], self.job.data.rows)
             self.job.progress.advance(self.job.data.rows)
             layout = CellLayout(str(where), trained["kept"], trained["cells"])
-            write_parts(self.job.data.filled_parts, Path(layout.parts_path))
+            write_parts(self.job.data.filled_parts, as_place(layout.parts_path))
             return layout
 
     def _write_layout(self, layout: CellLayout) -> None:

@@ -27,6 +27,7 @@ from dask_dedup.io.store import write_aside
 from dask_dedup.job import Found, Job, conserve
 from dask_dedup.join_finder import JoinFinder
 from dask_dedup.memory import TreeMemory
+from dask_dedup.places import as_place
 from dask_dedup.report.histogram import (
     histogram_frame,
     plot_histogram,
@@ -86,8 +87,10 @@ def run(
     InputError, OutputError
     """
     settings = settings or Settings()
-    data = read_dataset(dataset, **settings.read.model_dump())
-    with RunFolder(Path(out), settings.for_result(), data.fingerprint, overwrite) as folder:
+    data, work = read_dataset(dataset, **settings.read.model_dump()), settings.compute.work
+    with RunFolder(
+        as_place(out), settings.for_result(), data.fingerprint, overwrite, work
+    ) as folder:
         if folder.is_finished():
             return folder.read_summary()
         folder.begin()

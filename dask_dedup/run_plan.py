@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
-import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from dask_dedup.config import Settings, memory_per_worker, worker_count
 from dask_dedup.errors import CapacityError
 from dask_dedup.io.dataset import Dataset
+from dask_dedup.io.objects import size_of
+from dask_dedup.io.run_folder import work_folder
+from dask_dedup.places import is_remote
 from dask_dedup.plan import Plan, plan, refuse
 from dask_dedup.report.plan_table import size_text
 from dask_dedup.workload import Machine, Rates, load_rates, numbers_workload, rates_path
 
 __all__ = ["check_room", "dataset_facts", "plan_run"]
 
+_STORE_THREADS = 16  # sizes of thousands of files, mostly waiting
+
 
 def dataset_facts(data: Dataset) -> dict[str, Any]:
     """Return what `dask_dedup.workload.numbers_workload` asks of a data set."""
     files = {part.metadata_path for part in data.parts}
-    return {
-        "rows": data.rows,
-        "dim": data.dim,
-        "dtype": data.parts[0].embeddings.dtype,
-        "parts": len(data.filled_parts),
-        "metadata_bytes": sum(os.path.getsize(file) for file in files) / data.rows,
-    }
+    with ThreadPoolExecutor(_STORE_THREADS) as pool:
+        return {
+            "rows": data.rows,
+            "dim": data.dim,
+            "dtype": data.parts[0].embeddings.dtype,
+            "parts": len(data.filled_parts),
+            "metadata_bytes": sum(pool.map(size_of, files)) / data.rows,
+        }
 
 
 def plan_run(data: Dataset, settings: Settings) -> Plan:
@@ -39,8 +47,10 @@ def plan_run(data: Dataset, settings: Settings) -> Plan:
     )
 
 
-def check_room(planned: Plan, settings: Settings, out: Path) -> int:
+def check_room(planned: Plan, data: Dataset, settings: Settings, out: Path) -> int | None:
     """Refuse a run that does not fit into its workers or onto its disk; return the free bytes.
+
+    None where the working files are in an object store, which knows no end.
 
     Raises
     ------
@@ -48,14 +58,26 @@ def check_room(planned: Plan, settings: Settings, out: Path) -> int:
         With what is needed and what there is.
     """
     refuse(planned, memory_per_worker(settings.compute))
-    place = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
-    free = shutil.disk_usage(place).free
-    there = sum(file.stat().st_size for file in (out / "stages").rglob("*") if file.is_file())
-    needed = planned.working_bytes + planned.stages[-1].bytes_written
+    stages = work_folder(out, settings.compute.work)
+    results = planned.stages[-1].bytes_written
+    if is_remote(stages):
+        return None
+    columns = [part.embeddings for part in data.parts if part.embeddings.column is not None]
+    unpacked = sum(file.rows * file.dim * np.dtype(file.dtype).itemsize for file in columns)
+    needed = planned.working_bytes + results + unpacked  # made there, then put into place
+    free = shutil.disk_usage(_existing(stages)).free
+    there = sum(file.stat().st_size for file in stages.rglob("*") if file.is_file())
     if needed > free + there:  # a run that was stopped has some of it already
         raise CapacityError(
-            f"{out}: the run needs {size_text(needed)} on this disk, {size_text(free)} are free: "
-            f"{size_text(planned.working_bytes)} of working files, removed in the end, and the "
-            f"results. Make room, choose another OUT, or compare less with --visits."
+            f"{stages}: the run needs {size_text(needed)} on this disk, {size_text(free)} are "
+            f"free: {size_text(planned.working_bytes)} of working files, removed in the end, and "
+            f"the results. Make room, choose another folder with --work, or compare less with "
+            f"--visits."
         )
+    if not is_remote(out) and shutil.disk_usage(_existing(out)).free < results:
+        raise CapacityError(f"{out}: the results need {size_text(results)}, more than is free.")
     return free
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.absolute().parents) if path.is_dir())

@@ -24,7 +24,8 @@ from dask_dedup.index.layout import CellLayout, layout_part
 from dask_dedup.io.metadata import MetadataColumns, read_metadata
 from dask_dedup.io.part_files import PartFiles, read_invalid
 from dask_dedup.io.parts import Part, read_rows
-from dask_dedup.io.store import write_aside, write_frame
+from dask_dedup.io.store import read_arrays, read_frame, write_aside, write_frame
+from dask_dedup.places import as_place
 from dask_dedup.schema import LABELS
 from dask_dedup.search.join import CellGroup, join_group
 
@@ -71,8 +72,7 @@ def layout_and_audit(
     """Write the layout of one part; with a threshold, collect the audit's true pairs as well."""
     if threshold is None:
         return {**layout_part(layout, part, threads, device=device)._asdict(), "audit_seconds": 0.0}
-    with np.load(Path(layout.folder) / "queries.npz") as saved:
-        queries = AuditQueries(saved["row_ids"], saved["rows"])
+    queries = AuditQueries(**read_arrays(as_place(layout.folder) / "queries.npz"))
     collector = AuditCollector(queries, load_pca(layout.pca_path), threshold, seed)
     counts = layout_part(layout, part, threads, collector.add, device)
     collector.write(layout.path("audit", part))
@@ -100,7 +100,7 @@ def join_and_write(
 
 def read_forest(path: Path) -> pd.DataFrame:
     """Read FOREST, or EDGES, from a file."""
-    return pd.read_parquet(path)
+    return read_frame(path)
 
 
 def write_forest(
@@ -157,7 +157,7 @@ def write_part(
     """Write the clusters of one part, and its invalid rows."""
     if part.rows:
         invalid = read_invalid(layout, part)
-        labels = pd.read_parquet(labels_path(labels_folder, part)).set_index("row_id")
+        labels = read_frame(labels_path(labels_folder, part)).set_index("row_id")
     else:
         invalid = pd.DataFrame({"row_id": [], "reason": []}, dtype=np.int64)
         labels = LABELS
@@ -183,10 +183,9 @@ def _judge_audit(
     layout: PartFiles, labels: DenseLabels | SparseLabels, threshold: float, seed: int
 ) -> dict[str, Any]:
     began = time.perf_counter()
-    with np.load(Path(layout.folder) / "queries.npz") as saved:
-        row_ids = saved["row_ids"]
+    row_ids = read_arrays(as_place(layout.folder) / "queries.npz")["row_ids"]
     pairs = pd.concat(
-        [pd.read_parquet(layout.path("audit", part)) for part in layout.parts], ignore_index=True
+        [read_frame(layout.path("audit", part)) for part in layout.parts], ignore_index=True
     )
     true = pairs[pairs["similarity"] >= np.float32(threshold)]
     result = judge(row_ids, true, labels.of, seed).to_dict()

@@ -7,15 +7,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from dask_dedup.errors import OutputError
+from dask_dedup.io.folder_lock import FolderLock
+from dask_dedup.io.objects import written_at
 from dask_dedup.io.store import MANIFEST, RECORD, read_json
+from dask_dedup.places import as_place
 
 __all__ = ["PLAN", "StageStatus", "run_status"]
 
 TRAINED = "trained.json"  # what the fit of the finder join leaves
-PLAN = "plan.json"  # in OUT/stages: what the run was expected to cost
+PLAN = "plan.json"  # among the working files: what the run was expected to cost
 #: Stages as a run shows them, and the folder of each under OUT/stages.
 FOLDERS = {
     "join": {
@@ -80,11 +81,12 @@ def run_status(out: Path) -> dict[str, Any]:
             "wall_seconds": summary["wall_seconds"],
             "seconds_left": 0.0,
         }
-    planned = read_json(out / "stages" / PLAN) or {}
+    working = as_place(state.get("stages", out / "stages"))
+    planned = read_json(working / PLAN) or {}
     expected = {stage["name"]: stage["seconds"] for stage in planned.get("stages", [])}
     folders = FOLDERS[state["settings"].get("finder", "join")]
     stages = [
-        _stage_status(out / "stages" / folder, name, expected.get(name))
+        _stage_status(working / folder, name, expected.get(name))
         for name, folder in folders.items()
     ]
     left = [stage.left for stage in stages]
@@ -106,10 +108,10 @@ def _stage_status(folder: Path, name: str, expected: float | None) -> StageStatu
         return StageStatus(name, state, 0, None, 0.0, left)
     if manifest.get("tasks") is None:
         return StageStatus(name, "waiting", 0, None, 0.0, expected)
-    records = sorted(record.stat().st_mtime for record in folder.glob(f"*{RECORD}"))
+    records = sorted(written_at(folder, RECORD))
     done, tasks = len(records), manifest["tasks"]
     # The tasks of one start: a run that was stopped for a night has not worked through it.
-    began = (folder / MANIFEST).stat().st_mtime
+    (began,) = written_at(folder, MANIFEST)
     if manifest["finished"]:
         return StageStatus(name, "finished", done, tasks, 0.0, 0.0)
     recent = [time for time in records if time >= began]
@@ -122,10 +124,4 @@ def _stage_status(folder: Path, name: str, expected: float | None) -> StageStatu
 
 def _is_locked(out: Path) -> bool:
     """Return whether a process holds the folder's lock."""
-    if not (out / ".lock").exists():
-        return False
-    try:
-        with FileLock(out / ".lock", timeout=0):
-            return False
-    except Timeout:
-        return True
+    return FolderLock(out).is_held()

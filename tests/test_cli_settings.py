@@ -34,7 +34,7 @@ def test_set_takes_every_setting_at_its_default(key):
     if value is None:
         value = {"compute.workers": 3, "adc.tolerance": 2.5, "cells.visits": 4.5}.get(key, 0.9)
         value = 2048 if key == "compute.memory" else value
-        if key.split(".")[0] == "read" or key in ("adc.model", "adc.factory"):
+        if key.split(".")[0] == "read" or key in ("adc.model", "adc.factory", "compute.work"):
             value = "a name"
         if key.split(".")[0] == "cluster":
             value = {"cluster.cores": 4, "cluster.memory": 4096, "cluster.maximum_jobs": 5}.get(

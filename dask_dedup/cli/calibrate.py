@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 
 from dask_dedup.cli.group import (
+    LOCAL_PLACE,
     PLACE,
     any_setting,
     chosen_settings,
@@ -26,7 +27,7 @@ __all__ = ["calibrate"]
 
 @main.command("calibrate", short_help="choose the tolerance of search by quantized distances")
 @click.argument("dataset", type=PLACE)
-@click.argument("out", type=PLACE)
+@click.argument("out", type=LOCAL_PLACE)
 @setting("--threshold", "clusters.threshold", float)
 @setting("--model", "adc.model", str)
 @setting("--factory", "adc.factory", str)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dask_dedup.cli.group import (
+    LOCAL_PLACE,
     PLACE,
     any_setting,
     chosen_settings,
@@ -42,7 +43,7 @@ def _network(flag: str, name: str, kind: Any = None) -> Callable:
 
 @main.command("fit-compressor", short_help="fit a model that makes embeddings smaller")
 @click.argument("dataset", type=PLACE)
-@click.argument("model", type=PLACE)
+@click.argument("model", type=LOCAL_PLACE)
 @click.option(
     "--kind",
     type=click.Choice(["pca", "mse", "snip"]),
@@ -141,8 +142,8 @@ def fit_compressor(
 
 @main.command(short_help="make the embeddings of a data set smaller")
 @click.argument("dataset", type=PLACE)
-@click.argument("model", type=PLACE)
-@click.argument("out", type=PLACE)
+@click.argument("model", type=LOCAL_PLACE)
+@click.argument("out", type=LOCAL_PLACE)
 @click.option("--modality", type=_MODALITIES, help="[default: what MODEL was fitted on]")
 @click.option(
     "--dtype",

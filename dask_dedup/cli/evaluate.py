@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dask_dedup.cli.group import (
+    LOCAL_PLACE,
     PLACE,
     any_setting,
     chosen_settings,
@@ -91,7 +92,7 @@ def executor(settings: Any, products: float, out: Path) -> Iterator[Any]:
 
 @evaluate.command(short_help="find true neighbours and pairs by exhaustive search")
 @click.argument("dataset", type=PLACE)
-@click.argument("out", type=PLACE)
+@click.argument("out", type=LOCAL_PLACE)
 @click.option("--queries", default="1000", show_default=True, help="rows of the sample, or all")
 @click.option("-k", "k", type=int, default=10, show_default=True, help="neighbours of each query")
 @click.option("--threshold", type=float, help="keep all pairs of this cosine or above, too")

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from dask_dedup.cli.evaluate import common, evaluate, executor, interruptible
 from dask_dedup.cli.group import (
+    LOCAL_PLACE,
     PLACE,
     any_setting,
     chosen_settings,
@@ -25,7 +26,7 @@ __all__ = ["paper"]
 
 @evaluate.command(short_help="the paper's curves and tables, by one configuration")
 @click.argument("dataset", type=PLACE)
-@click.argument("out", type=PLACE)
+@click.argument("out", type=LOCAL_PLACE)
 @click.option(
     "--config", required=True, type=click.Path(path_type=Path),
     help="TOML file with any of the tables pareto, components, zeroshot, retrieval",

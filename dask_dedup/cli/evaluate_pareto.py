@@ -20,6 +20,7 @@ from dask_dedup.cli.evaluate import (
     show,
 )
 from dask_dedup.cli.group import (
+    LOCAL_PLACE,
     PLACE,
     any_setting,
     chosen_settings,
@@ -34,7 +35,7 @@ __all__ = ["pareto"]
 
 @evaluate.command(short_help="recall, speed and size of many indexes, and their Pareto front")
 @click.argument("dataset", type=PLACE)
-@click.argument("out", type=PLACE)
+@click.argument("out", type=LOCAL_PLACE)
 @settings_of(ParetoSettings)
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,

@@ -14,9 +14,10 @@ from rich.console import Console
 
 from dask_dedup.config import Settings, load_settings
 from dask_dedup.errors import DedupError, SettingsError
-from dask_dedup.places import as_place
+from dask_dedup.places import as_place, is_remote
 
 __all__ = [
+    "LOCAL_PLACE",
     "PLACE",
     "any_setting",
     "chosen_settings",
@@ -41,7 +42,23 @@ class _Place(click.ParamType):
         return as_place(value)
 
 
+class _LocalPlace(_Place):
+    """A path on a disk."""
+
+    name = "path"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> Path:
+        """Return what the text names."""
+        place = super().convert(value, param, context)
+        if is_remote(place):
+            self.fail(f"{place}: this command writes to disks only; give a local folder.")
+        return place
+
+
 PLACE = _Place()
+LOCAL_PLACE = _LocalPlace()
 
 
 class _ConsoleHandler(logging.Handler):

@@ -10,7 +10,15 @@ from typing import Any
 import click
 from rich.console import Console
 
-from dask_dedup.cli.group import PLACE, any_setting, chosen_settings, main, setting, tell
+from dask_dedup.cli.group import (
+    LOCAL_PLACE,
+    PLACE,
+    any_setting,
+    chosen_settings,
+    main,
+    setting,
+    tell,
+)
 from dask_dedup.errors import InputError, OutputError
 
 __all__ = ["build", "search"]
@@ -18,7 +26,7 @@ __all__ = ["build", "search"]
 
 @main.command("build-index", short_help="index the embeddings of a data set with faiss")
 @click.argument("dataset", type=PLACE)
-@click.argument("index", type=PLACE)
+@click.argument("index", type=LOCAL_PLACE)
 @click.option("--factory", help="as faiss names it, such as IVF65536,PQ4 [default: by the rows]")
 @click.option("--model", type=PLACE, help="compressor that rows go through")
 @click.option("--sample-rows", type=click.IntRange(0), default=0, help="to train on [64 per list]")
@@ -88,9 +96,9 @@ def build(
 
 
 @main.command("search", short_help="find the nearest rows of an index")
-@click.argument("index", type=PLACE)
+@click.argument("index", type=LOCAL_PLACE)
 @click.argument("queries", type=PLACE)
-@click.argument("out", type=PLACE)
+@click.argument("out", type=LOCAL_PLACE)
 @click.option("-k", "k", type=click.IntRange(1), default=10, show_default=True, help="neighbours")
 @click.option("--nprobe", type=click.IntRange(1), default=8, show_default=True, help="lists")
 @click.option("--dataset", type=PLACE, help="what INDEX was built from")

@@ -52,6 +52,7 @@ _INTERRUPTED = 130  # what a shell gives for Ctrl-C
 @setting("--seed", "seed", int)
 @setting("--workers", "compute.workers", int)
 @setting("--threads", "compute.threads", int)
+@setting("--work", "compute.work", str)
 @setting("--memory", "compute.memory", str)
 @setting("--cluster", "cluster.kind", str)
 @setting("--device", "compute.device", click.Choice(["auto", "cpu", "cuda"]))
@@ -79,7 +80,9 @@ def run(
 
     DATASET is a folder as clip-retrieval writes it: img_emb/*.npy (one row per image) and
     metadata/*.parquet (the same rows with URL and caption). With --modality text the captions'
-    embeddings, text_emb/*.npy, are compared instead.
+    embeddings, text_emb/*.npy, are compared instead. Other names: --metadata and
+    --image-embeddings take patterns; --embedding-column is for embeddings in a column of the
+    parquet files. DATASET and OUT may be URLs, such as s3://bucket/folder.
 
     OUT gets clusters/ (every row with its cluster and your columns), forest/ (the similarities
     that link them), invalid/ (rows without a usable embedding), histogram.csv and .png,
@@ -118,6 +121,7 @@ def _run(
 
     # These load for seconds: a fault in the input should not have to wait for them.
     from dask_dedup.deploy import open_cluster
+    from dask_dedup.io.objects import scratch_beside
     from dask_dedup.io.run_folder import RunFolder
     from dask_dedup.io.store import write_json
     from dask_dedup.plan import describe
@@ -127,14 +131,15 @@ def _run(
     from dask_dedup.status import PLAN
 
     tell(console, f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts, dimension {data.dim}")
-    with RunFolder(out, settings.for_result(), data.fingerprint, overwrite) as folder:
+    work = settings.compute.work
+    with RunFolder(out, settings.for_result(), data.fingerprint, overwrite, work) as folder:
         if folder.is_finished():
             tell(console, f"{out}: finished before with these settings; nothing to do")
             return folder.read_summary()
         planned = None
         if settings.finder == "join":
             planned = plan_run(data, settings)
-            free = check_room(planned, settings, out)
+            free = check_room(planned, data, settings, out)
             for line in plan_lines(describe(planned), memory_per_worker(settings.compute), free):
                 tell(console, line)
         folder.begin()
@@ -144,7 +149,10 @@ def _run(
         # Seconds of imports, meanwhile the workers start.
         importing = Thread(target=import_module, args=("dask_dedup.pipeline",), daemon=True)
         importing.start()
-        with open_cluster(settings, folder.stages / "dask", out) as execute:
+        with (
+            scratch_beside(folder.stages) as scratch,
+            open_cluster(settings, scratch, folder.stages) as execute,
+        ):
             workers = len(execute.workers())
             memory = execute.memory_bytes or memory_per_worker(settings.compute)
             tell(

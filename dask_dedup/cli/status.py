@@ -9,13 +9,13 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from dask_dedup.cli.group import main, tell
+from dask_dedup.cli.group import PLACE, main, tell
 
 __all__ = ["status"]
 
 
 @main.command(short_help="tell how far a run is")
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=PLACE)
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
 def status(out: Path, as_json: bool) -> None:
     """Tell stage by stage what the run into OUT has done and what is left.

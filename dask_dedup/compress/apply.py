@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from dask_dedup.compress.device import choose_device
 from dask_dedup.compress.fit_model import views_of
 from dask_dedup.errors import InputError, OutputError, SettingsError
 from dask_dedup.io.dataset import Dataset
+from dask_dedup.io.objects import local_copy
 from dask_dedup.io.parts import Part, read_rows
 from dask_dedup.io.run_folder import RunFolder
 from dask_dedup.io.store import open_once, write_aside
@@ -153,8 +154,9 @@ def _write(
     save_model(model, stage.folder / "model", overwrite=(stage.folder / "model").exists())
     tasks = {}
     for view in views:
+        names = _names([part.embeddings.path for part in view.parts], ".npy")
         for part in view.parts:
-            path = stage.folder / _FOLDERS[view.modality] / Path(part.embeddings.path).name
+            path = stage.folder / _FOLDERS[view.modality] / names[part.index]
             name = f"{view.modality}-{part.index:05d}"
             tasks[name] = (part, str(stage.folder / "model"), path, dtype, device, threads)
     progress.start("compress", len(views) * views[0].rows)
@@ -162,8 +164,9 @@ def _write(
         write_compressed, tasks, execute, lambda record: progress.advance(record["rows"])
     )
     progress.finish()
-    for part in views[0].parts:
-        _link(part.metadata_path, stage.folder / "metadata" / Path(part.metadata_path).name)
+    names = _names([part.metadata_path for part in views[0].parts], ".parquet")
+    for part, name in zip(views[0].parts, names, strict=True):
+        _link(str(local_copy(part.metadata_path)), stage.folder / "metadata" / name)
     for name in folder.result_folders:
         folder.publish(stage.folder / name)
     zero_rows = {
@@ -212,6 +215,14 @@ def write_compressed(
             zero_rows += int((~block.any(axis=1)).sum())
             out.write(block.astype(dtype).tobytes())
     return {"rows": file.rows, "zero_rows": zero_rows}
+
+
+def _names(paths: Sequence[str], suffix: str) -> list[str]:
+    """Return the files' names; others, where two are alike or a column becomes a file."""
+    names = [Path(path).name for path in paths]
+    if len(set(names)) == len(names) and all(name.endswith(suffix) for name in names):
+        return names
+    return [f"part-{i:05d}{suffix}" for i in range(len(names))]
 
 
 def _open_model(path: str, device: str) -> Compressor:

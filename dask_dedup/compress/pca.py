@@ -22,6 +22,7 @@ from safetensors.numpy import save_file
 
 from dask_dedup.compress.vectors import VectorBlock, prepare_block
 from dask_dedup.errors import InputError
+from dask_dedup.io.objects import local_copy
 from dask_dedup.io.store import write_aside
 
 __all__ = [
@@ -235,7 +236,7 @@ def load_pca(path: Path | str) -> PcaModel:
         The file is missing, damaged, or of another kind.
     """
     try:
-        with safe_open(path, framework="numpy") as file:
+        with safe_open(local_copy(path), framework="numpy") as file:
             header = file.metadata() or {}
             if header.get("kind") != _KIND:
                 raise InputError(

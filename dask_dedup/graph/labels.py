@@ -11,6 +11,7 @@ import pandas as pd
 
 from dask_dedup.graph.forest import label_forest
 from dask_dedup.graph.stream import dense_parent, join_edges, read_edges
+from dask_dedup.io.store import read_frame
 from dask_dedup.schema import LABELS, check_frame
 
 __all__ = ["DenseLabels", "SparseLabels", "component_sizes", "label_densely", "label_sparsely"]
@@ -95,7 +96,7 @@ def label_densely(forest_path: Path, rows: int, threshold: float) -> DenseLabels
 
 def label_sparsely(forest_path: Path, threshold: float) -> SparseLabels:
     """Do what `label_densely` does in memory that grows with the edges, not with the rows."""
-    forest = pd.read_parquet(forest_path)
+    forest = read_frame(forest_path)
     labels = label_forest(forest, threshold)
     return SparseLabels(labels, int((forest["similarity"] >= np.float32(threshold)).sum()))
 

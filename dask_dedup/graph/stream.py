@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from dask_dedup.errors import CapacityError, InputError
 from dask_dedup.graph.forest import _join_trees
+from dask_dedup.io.objects import open_parquet_source
 from dask_dedup.io.store import write_aside
 
 __all__ = [
@@ -223,7 +224,9 @@ class _Groups:
         of_a_file = np.split(some, np.flatnonzero(np.diff(self.file[some])) + 1)
         for chosen in of_a_file if len(some) else []:
             path = self.paths[self.file[chosen[0]]]
-            with pq.ParquetFile(path, pre_buffer=False) as file:  # which would hold all of it
+            with pq.ParquetFile(
+                open_parquet_source(path), pre_buffer=False
+            ) as file:  # which would hold all of it
                 for batch in file.iter_batches(
                     _BATCH_EDGES,
                     self.number[chosen].tolist(),
@@ -247,7 +250,7 @@ def _survey(paths: Sequence[Path], rows: int) -> _Groups:
     """Read the headers of all files."""
     found = []
     for i, path in enumerate(paths):
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(open_parquet_source(path)) as file:
             types = {field.name: field.type for field in file.schema_arrow}
             if any(types.get(field.name) != field.type for field in _SCHEMA):
                 expected, got = (str(one).split("\n") for one in (_SCHEMA, file.schema_arrow))

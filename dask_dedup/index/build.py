@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -30,8 +29,10 @@ from dask_dedup.index.leaders import (
 )
 from dask_dedup.index.sizes import default_cells, default_visits
 from dask_dedup.io.dataset import Dataset
+from dask_dedup.io.objects import make_folder
 from dask_dedup.io.part_list import write_parts
 from dask_dedup.io.parts import Part, gather_rows
+from dask_dedup.places import as_place
 from dask_dedup.tasks import Execute, compute_tasks, ignore_result
 
 __all__ = ["build_cells", "train_cells"]
@@ -118,12 +119,12 @@ def train_cells(
     sample_per_cell : int
         Rows of the sample per cell; others as in `build_cells`.
     """
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    make_folder(as_place(folder))
     wanted = cells or default_cells(dataset.rows)
     visits = visits or default_visits(dataset.rows)
     layout = CellLayout(str(folder), pca.kept, wanted)
-    write_parts(dataset.filled_parts, Path(layout.parts_path))
-    save_pca(pca, Path(layout.pca_path))
+    write_parts(dataset.filled_parts, as_place(layout.parts_path))
+    save_pca(pca, as_place(layout.pca_path))
     chosen = sample_row_ids(dataset.rows, max(4096, sample_per_cell * wanted), seed, _PURPOSE)
     blocks = [
         delayed(_read_images)(part, ids, layout.pca_path, seed)
@@ -169,7 +170,7 @@ def _find_leaders(
     pca = load_pca(pca_path)
     stored = np.concatenate(pieces) if pieces else np.empty((0, len(pca.mean)), np.float32)
     leaders = find_leaders(row_ids, stored, pca)
-    save_leaders(leaders, Path(path))
+    save_leaders(leaders, as_place(path))
     return leaders.image[:, : pca.kept]
 
 
@@ -233,7 +234,7 @@ def _combine(
         np.zeros(2),
         np.zeros(2),
     )
-    save_cells(set_margins(model, _margin_rows(sample, leaders), probes, visits), Path(path))
+    save_cells(set_margins(model, _margin_rows(sample, leaders), probes, visits), as_place(path))
     return model.cells
 
 

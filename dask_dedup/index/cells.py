@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 
+from dask_dedup.io.objects import local_copy
 from dask_dedup.io.store import write_aside
 
 __all__ = [
@@ -200,7 +201,7 @@ def save_cells(model: CellModel, path: Path) -> None:
 
 def load_cells(path: Path | str) -> CellModel:
     """Read centroids that `save_cells` wrote."""
-    return CellModel(**load_file(path))
+    return CellModel(**load_file(local_copy(path)))
 
 
 def _kmeans(points: np.ndarray, cells: int, seed: int) -> np.ndarray:

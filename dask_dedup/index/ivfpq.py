@@ -20,6 +20,7 @@ import faiss
 import numpy as np
 
 from dask_dedup.errors import InputError
+from dask_dedup.io.objects import local_copy, words_of
 from dask_dedup.io.parts import one_line
 
 __all__ = [
@@ -102,15 +103,16 @@ def open_index_file(
         The file is missing, truncated, damaged or of another kind.
     """
     try:
-        status = os.stat(path)
+        here = local_copy(path)
+        status = here.stat()
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
+        raise InputError(f"{path}: cannot be read ({words_of(error)}).") from error
     if expected_bytes is not None and status.st_size != expected_bytes:
         raise InputError(
             f"{path}: {status.st_size} bytes, but {expected_bytes} were written. The file is "
             f"damaged; build the index again."
         )
-    return _open(os.fspath(path), mapped, status.st_size, status.st_mtime_ns)
+    return _open(os.fspath(here), mapped, status.st_size, status.st_mtime_ns)
 
 
 @lru_cache(maxsize=8)

@@ -33,9 +33,11 @@ from dask_dedup.index.assign_exact import assign_exactly
 from dask_dedup.index.cells import CellModel, load_cells
 from dask_dedup.index.equals import as_words, hash_words
 from dask_dedup.index.leaders import link_members, load_leaders
+from dask_dedup.io.objects import local_copy, read_values
 from dask_dedup.io.part_list import read_parts
 from dask_dedup.io.parts import EmbeddingFile, Part, gather_rows, read_rows
 from dask_dedup.io.store import open_once, write_aside, write_frame
+from dask_dedup.places import as_place
 from dask_dedup.schema import EDGES
 
 __all__ = [
@@ -76,27 +78,27 @@ class CellLayout:
     def path(self, kind: str, part: Part) -> Path:
         """Return the path of one file of one part."""
         suffix = {"records": "bin", "offsets": "npy"}.get(kind, "parquet")
-        return Path(self.folder) / f"{kind}-{part.index:05d}.{suffix}"
+        return as_place(self.folder) / f"{kind}-{part.index:05d}.{suffix}"
 
     @property
     def parts_path(self) -> str:
         """The file of the parts."""
-        return str(Path(self.folder) / "parts.json")
+        return str(as_place(self.folder) / "parts.json")
 
     @property
     def pca_path(self) -> str:
         """The PCA's file."""
-        return str(Path(self.folder) / "pca.safetensors")
+        return str(as_place(self.folder) / "pca.safetensors")
 
     @property
     def leaders_path(self) -> str:
         """The file of the dense groups' leaders."""
-        return str(Path(self.folder) / "leaders.npz")
+        return str(as_place(self.folder) / "leaders.npz")
 
     @property
     def cells_path(self) -> str:
         """The centroids' file."""
-        return str(Path(self.folder) / "cells.safetensors")
+        return str(as_place(self.folder) / "cells.safetensors")
 
 
 class PartLayout(NamedTuple):
@@ -237,7 +239,7 @@ def read_cell_counts(layout: CellLayout) -> np.ndarray:
     """Return how many rows visit each cell: int64, shape (cells,)."""
     counts = np.zeros(layout.cells, np.int64)
     for part in layout.parts:
-        counts += np.diff(np.load(layout.path("offsets", part)))
+        counts += np.diff(np.load(local_copy(layout.path("offsets", part))))
     return counts
 
 
@@ -245,7 +247,9 @@ def read_records(layout: CellLayout, cell_start: int, cell_stop: int) -> Records
     """Read the records of a range of cells from all parts."""
     own_offsets = np.stack(
         [
-            np.load(layout.path("offsets", part), mmap_mode="r")[cell_start : cell_stop + 1]
+            np.load(local_copy(layout.path("offsets", part)), mmap_mode="r")[
+                cell_start : cell_stop + 1
+            ]
             for part in layout.parts
         ]
     )
@@ -256,9 +260,8 @@ def read_records(layout: CellLayout, cell_start: int, cell_stop: int) -> Records
     row_ids, content = np.empty(bounds[-1], np.int64), np.empty(bounds[-1], np.uint32)
     images = np.empty((bounds[-1], words - _HEAD_WORDS), np.uint32)
     for part, own, first in zip(layout.parts, own_offsets, place, strict=True):
-        with open(layout.path("records", part), "rb") as file:
-            file.seek(int(own[0]) * words * 4)
-            piece = np.fromfile(file, np.uint32, int(own[-1] - own[0]) * words)
+        start, count = int(own[0]) * words, int(own[-1] - own[0]) * words
+        piece = read_values(layout.path("records", part), np.uint32, start, count)
         _copy_cells(
             piece.reshape(-1, words), own - own[0], part.row_start, first, row_ids, content, images
         )

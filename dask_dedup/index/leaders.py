@@ -23,7 +23,7 @@ import torch
 from dask_dedup.compress.pca import PcaModel, filter_radius
 from dask_dedup.compress.vectors import prepare_block
 from dask_dedup.compress.verify import cosine_pairs, exact_rows
-from dask_dedup.io.store import write_aside
+from dask_dedup.io.store import read_arrays, write_arrays
 
 __all__ = [
     "LEADER_SAMPLE",
@@ -120,11 +120,9 @@ def link_members(
 
 def save_leaders(leaders: Leaders, path: Path) -> None:
     """Write leaders as arrays."""
-    with write_aside(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, row_ids=leaders.row_ids, rows=leaders.rows, image=leaders.image)
+    write_arrays(path, row_ids=leaders.row_ids, rows=leaders.rows, image=leaders.image)
 
 
 def load_leaders(path: Path | str) -> Leaders:
     """Read what `save_leaders` wrote."""
-    with np.load(path, allow_pickle=False) as saved:
-        return Leaders(saved["row_ids"], saved["rows"], saved["image"])
+    return Leaders(**read_arrays(path))

@@ -46,6 +46,7 @@ from dask_dedup.io.dataset import Dataset
 from dask_dedup.io.part_list import read_parts
 from dask_dedup.io.parts import Part, gather_rows, read_rows
 from dask_dedup.io.store import open_once, read_json, write_aside, write_frame, write_json
+from dask_dedup.places import as_place
 from dask_dedup.schema import EDGES
 from dask_dedup.tasks import Execute, compute_tasks, ignore_result
 
@@ -118,20 +119,20 @@ class IndexLayout:
     @property
     def parts(self) -> tuple[Part, ...]:
         """The filled parts of the data set: read from a file, which keeps tasks small."""
-        return open_once(read_parts, Path(self.folder) / "parts.json")
+        return open_once(read_parts, as_place(self.folder) / "parts.json")
 
     @property
     def shards(self) -> tuple[Shard, ...]:
         """The finished shards; from a file as well, see `write_shards`."""
-        return open_once(_read_shards, Path(self.folder) / "shards.json")
+        return open_once(_read_shards, as_place(self.folder) / "shards.json")
 
     def path(self, kind: str, part: Part) -> Path:
         """Return the path of one file of one part."""
-        return Path(self.folder) / f"{kind}-{part.index:05d}.parquet"
+        return as_place(self.folder) / f"{kind}-{part.index:05d}.parquet"
 
     def shard_path(self, name: str) -> Path:
         """Return the path of one shard."""
-        return Path(self.folder) / f"{name}.faiss"
+        return as_place(self.folder) / f"{name}.faiss"
 
 
 def default_factory(rows: int, dim: int) -> str:
@@ -282,7 +283,7 @@ def open_base(layout: IndexLayout) -> Any:
 def write_shards(layout: IndexLayout, records: Sequence[Mapping[str, Any]]) -> tuple[Shard, ...]:
     """Write the list of shards, from what `fill_shard` returned, for the tasks that search."""
     shards = tuple(Shard(r["name"], r["indexed"], r["bytes"]) for r in records)
-    write_json(Path(layout.folder) / "shards.json", [asdict(shard) for shard in shards])
+    write_json(as_place(layout.folder) / "shards.json", [asdict(shard) for shard in shards])
     return shards
 
 
@@ -370,7 +371,7 @@ def _train(
     if not len(sample):
         return None
     base = train_base(sample, factory, iterations=iterations, seed=seed)
-    with write_aside(Path(path)) as temporary:
+    with write_aside(as_place(path)) as temporary:
         write_index_file(base, temporary)
     return {
         "sample_rows": len(sample),

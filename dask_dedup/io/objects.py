@@ -7,6 +7,7 @@ the store's own client; what is left is an OSError with the client's words, as l
 from __future__ import annotations
 
 import atexit
+import errno
 import io
 import os
 import shutil
@@ -14,6 +15,7 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from glob import glob
 from pathlib import Path
 from threading import Lock
@@ -26,22 +28,27 @@ from dask_dedup.places import as_place, is_remote, refuse_secrets, without_secre
 
 __all__ = [
     "StoreError",
+    "age_of",
+    "create",
     "glob_files",
     "has_files",
     "list_files",
     "local_copy",
     "make_folder",
+    "move_folder",
     "open_parquet_source",
     "read_content",
     "read_range",
     "read_ranges",
     "read_values",
     "remove_tree",
+    "scratch_beside",
     "scratch_folder",
     "size_of",
     "upload",
     "version_of",
     "words_of",
+    "written_at",
 ]
 
 _CACHE_BYTES = 4 << 30  # of local copies of one process
@@ -130,6 +137,16 @@ def has_files(folder: Path) -> bool:
         return list_files(folder) is not None
     except OSError:
         return False
+
+
+def written_at(folder: Path, suffix: str) -> list[float]:
+    """Return when the files of a folder whose names end so were written: seconds since 1970."""
+    if not is_remote(folder):
+        return [path.stat().st_mtime for path in folder.glob(f"*{suffix}")]
+    names = [name for name in list_files(folder) or [] if name.endswith(suffix)]
+    system = _file_system(folder)
+    with _as_oserror(folder):
+        return [system.modified(_key(folder / name)).timestamp() for name in names]
 
 
 def glob_files(base: Path, pattern: str) -> list[str]:
@@ -233,6 +250,58 @@ def upload(source: Path, target: Path) -> None:
         system.put_file(str(source), key)
 
 
+def create(place: Path, content: bytes) -> None:
+    """Put an object that is not there yet.
+
+    Raises
+    ------
+    FileExistsError
+    """
+    with _as_oserror(place):
+        _file_system(place).pipe_file(_key(place), content, mode="create")
+
+
+def age_of(place: Path) -> float | None:
+    """Return how many seconds ago an object was written; None where there is none."""
+    with _as_oserror(place):
+        try:
+            written = _file_system(place).modified(_key(place))
+        except FileNotFoundError:
+            return None
+    return (datetime.now(UTC) - written).total_seconds()
+
+
+def move_folder(source: Path, target: Path) -> None:
+    """Put a folder into another place; what is there already is replaced.
+
+    By renaming, where both are on one disk. Otherwise file by file: meanwhile whoever reads
+    ``target`` finds some of them.
+    """
+    if not is_remote(source) and not is_remote(target):
+        shutil.rmtree(target, ignore_errors=True)
+        try:
+            source.rename(target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            shutil.copytree(source, target)
+            shutil.rmtree(source)
+        return
+    remove_tree(target)
+    for path in sorted(path for path in source.rglob("*") if path.is_file()):
+        name = str(path).removeprefix(str(source)).lstrip("/")
+        if is_remote(source) and is_remote(target):
+            with _as_oserror(target):
+                _file_system(target).copy(_key(path), _key(target / name))
+        elif is_remote(target):
+            upload(path, target / name)
+        else:
+            make_folder((target / name).parent)
+            with _as_oserror(path):
+                _file_system(path).get_file(_key(path), str(target / name))
+    remove_tree(source)
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder where there are folders."""
     if not is_remote(folder):
@@ -258,6 +327,18 @@ def _protocols(system: Any) -> tuple[str, ...]:
 def scratch_folder() -> str:
     """Return the folder for temporary files of this process: ``TMPDIR``, or the system's."""
     return os.environ.get("TMPDIR") or tempfile.gettempdir()
+
+
+@contextmanager
+def scratch_beside(folder: Path) -> Iterator[Path]:
+    """Give a local folder for the files of processes: below ``folder``, if that is local."""
+    if not is_remote(folder):
+        yield folder / "dask"
+        return
+    with tempfile.TemporaryDirectory(
+        prefix="dask-dedup-", dir=scratch_folder(), ignore_cleanup_errors=True
+    ) as made:
+        yield Path(made)
 
 
 class _Copies:

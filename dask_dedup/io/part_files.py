@@ -8,6 +8,7 @@ from typing import Protocol
 import pandas as pd
 
 from dask_dedup.io.parts import Part
+from dask_dedup.io.store import read_frame
 
 __all__ = ["PartFiles", "read_invalid", "read_linked"]
 
@@ -33,9 +34,9 @@ class PartFiles(Protocol):
 
 def read_linked(files: PartFiles, part: Part) -> pd.DataFrame:
     """Return the EDGES from a part's rows to rows that stand for them: equal ones, or leaders."""
-    return pd.read_parquet(files.path("linked", part))
+    return read_frame(files.path("linked", part))
 
 
 def read_invalid(files: PartFiles, part: Part) -> pd.DataFrame:
     """Return a part's rows without a usable embedding: ``row_id`` int64, ``reason`` uint8."""
-    return pd.read_parquet(files.path("invalid", part))
+    return read_frame(files.path("invalid", part))

@@ -8,24 +8,23 @@ written last and removed first, so that where it is, the rest belongs to it.
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from filelock import FileLock, Timeout
-
 from dask_dedup.errors import OutputError
+from dask_dedup.io.folder_lock import LOCK, FolderLock
+from dask_dedup.io.objects import make_folder, move_folder, remove_tree, words_of
 from dask_dedup.io.store import Stage, digest_of, read_json, write_json
+from dask_dedup.places import as_place, is_remote
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "work_folder"]
 
 logger = logging.getLogger(__name__)
 
 _TOOL = "dask_dedup"
-_LOCK = ".lock"
 
 
 class RunFolder:
@@ -41,6 +40,8 @@ class RunFolder:
         Of the input.
     overwrite : bool
         Begin anew, whatever an earlier run left.
+    work : str, optional
+        Folder or URL that the working files go under, in a folder of this run's own.
 
     Raises
     ------
@@ -65,28 +66,28 @@ class RunFolder:
     )
 
     def __init__(
-        self, path: Path, settings: Mapping[str, Any], fingerprint: str, overwrite: bool = False
+        self,
+        path: Path,
+        settings: Mapping[str, Any],
+        fingerprint: str,
+        overwrite: bool = False,
+        work: str | None = None,
     ) -> None:
         self.path = path
         self.settings = settings
         self.fingerprint = fingerprint
         self.overwrite = overwrite
-        self._lock = FileLock(path / _LOCK, timeout=0)
+        #: Folder of the working files.
+        self.stages = work_folder(path, work)
+        self._lock = FolderLock(path)
 
     def __enter__(self) -> Self:
         try:
             self._check_content()
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path)
             self._lock.acquire()
-        except Timeout as error:
-            raise OutputError(
-                f"{self.path}: another run is writing into this folder. "
-                f"Wait for it to end, or choose another folder."
-            ) from error
         except OSError as error:
-            raise OutputError(
-                f"{self.path}: cannot be written ({error.strerror or error})."
-            ) from error
+            raise OutputError(f"{self.path}: cannot be written ({words_of(error)}).") from error
         if self.overwrite:
             self._remove_own()
         return self
@@ -97,7 +98,6 @@ class RunFolder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        (self.path / _LOCK).unlink(missing_ok=True)  # while it is ours: later it may be another's
         self._lock.release()
 
     @property
@@ -108,11 +108,6 @@ class RunFolder:
     @property
     def _origin(self) -> dict[str, str]:
         return {"input": self.fingerprint, "version": version("dask_dedup")}
-
-    @property
-    def stages(self) -> Path:
-        """Folder of the working files."""
-        return self.path / "stages"
 
     def is_finished(self) -> bool:
         """Return whether this very run has finished here before."""
@@ -152,8 +147,7 @@ class RunFolder:
         """
         target = self.path / made.name
         if made.exists():
-            shutil.rmtree(target, ignore_errors=True)
-            made.rename(target)
+            move_folder(made, target)
         elif not target.exists():
             raise OutputError(
                 f"{target}: has been removed, and its stage does not run again. "
@@ -165,7 +159,7 @@ class RunFolder:
         write_json(self.path / "summary.json", dict(summary))
         self._write_state(finished=True)
         if not keep_stages:
-            shutil.rmtree(self.stages, ignore_errors=True)
+            remove_tree(self.stages)
 
     def read_summary(self) -> dict[str, Any]:
         """Return the summary of the finished run."""
@@ -176,7 +170,7 @@ class RunFolder:
             raise OutputError(f"{self.path}: is a file; the output needs a folder.")
         if not self.path.is_dir() or self._read_state():
             return
-        foreign = sorted(p.name for p in self.path.iterdir() if p.name != _LOCK)
+        foreign = sorted(p.name for p in self.path.iterdir() if p.name != LOCK)
         if foreign:
             raise OutputError(
                 f"{self.path}: holds files of something else ({', '.join(foreign[:3])}"
@@ -184,10 +178,11 @@ class RunFolder:
             )
 
     def _remove_own(self) -> None:
-        for name in (*self.result_folders, *self.result_files, "stages", self.state_name):
+        remove_tree(self.stages)
+        for name in (*self.result_folders, *self.result_files, self.state_name):
             path = self.path / name
             if path.is_dir():
-                shutil.rmtree(path)
+                remove_tree(path)
             else:
                 path.unlink(missing_ok=True)
 
@@ -206,9 +201,18 @@ class RunFolder:
                 "finished": finished,
                 "digest": self.digest,
                 **self._origin,
+                "stages": str(self.stages),
                 "settings": dict(self.settings),
             },
         )
+
+
+def work_folder(out: Path, work: str | None) -> Path:
+    """Return the folder of a run's working files: in OUT, or one of its own under ``work``."""
+    if work is None:
+        return out / "stages"
+    name = str(out) if is_remote(out) else str(out.absolute())
+    return as_place(work) / f"dask-dedup-{digest_of({'out': name})}"
 
 
 def _changed_keys(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

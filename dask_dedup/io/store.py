@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,11 +18,23 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from dask.delayed import delayed
 
+from dask_dedup.io.objects import (
+    local_copy,
+    make_folder,
+    open_parquet_source,
+    read_content,
+    remove_tree,
+    scratch_folder,
+    upload,
+    version_of,
+)
+from dask_dedup.places import as_place, is_remote
 from dask_dedup.tasks import Execute, OnResult
 
 __all__ = [
@@ -32,7 +43,10 @@ __all__ = [
     "Stage",
     "digest_of",
     "open_once",
+    "read_arrays",
+    "read_frame",
     "read_json",
+    "write_arrays",
     "write_aside",
     "write_frame",
     "write_json",
@@ -47,12 +61,22 @@ _TEMPORARY_PREFIX = ".unfinished-"
 
 @contextmanager
 def write_aside(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside ``path``; rename it to ``path`` when the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f"{_TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{path.name}"
+    """Give a temporary local name; what is written there becomes ``path`` when the block succeeds.
+
+    By renaming, where ``path`` is local; a file for an object store is put there as a whole.
+    """
+    name = f"{_TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{path.name}"
+    if is_remote(path):
+        temporary = Path(scratch_folder()) / name
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.parent / name
     try:
         yield temporary
-        os.replace(temporary, path)
+        if is_remote(path):
+            upload(temporary, path)
+        else:
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -66,9 +90,26 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path) -> Any | None:
     """Return the content of a JSON file; None where it is missing or damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_content(path))
     except (OSError, ValueError):
         return None
+
+
+def write_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """Write arrays by name as ``.npz``, complete or not at all."""
+    with write_aside(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Return what `write_arrays` wrote."""
+    with np.load(local_copy(path), allow_pickle=False) as saved:
+        return dict(saved)
+
+
+def read_frame(path: Path) -> pd.DataFrame:
+    """Return the content of one parquet file."""
+    return pd.read_parquet(open_parquet_source(path))
 
 
 def write_frame(
@@ -90,12 +131,15 @@ def open_once(read: Callable[[Path], Opened], path: str | Path) -> Opened:
 
     A file that was written anew is read anew. Eight are kept.
     """
-    status = os.stat(path)
-    return _read_version(read, Path(path), status.st_mtime_ns, status.st_size, status.st_ino)
+    place = as_place(path)
+    number = 0 if is_remote(place) else os.stat(place).st_ino
+    return _read_version(read, place, version_of(place), number)
 
 
 @lru_cache(maxsize=8)
-def _read_version(read: Callable[[Path], Opened], path: Path, *_: int) -> Opened:
+def _read_version(
+    read: Callable[[Path], Opened], path: Path, version: tuple[int, str], number: int
+) -> Opened:
     return read(path)
 
 
@@ -171,8 +215,8 @@ class Stage:
         """Make the folder ready: files that belong to other settings are removed."""
         manifest = read_json(self.folder / MANIFEST)
         if manifest is None or manifest.get("digest") != self.digest:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True, exist_ok=True)
+            remove_tree(self.folder)
+        make_folder(self.folder)
         self._remove_leftovers()
         if manifest is None or manifest.get("digest") != self.digest:
             self._write_manifest(finished=False)
@@ -187,6 +231,8 @@ class Stage:
 
     def _remove_leftovers(self) -> None:
         """Remove what a killed process was writing, subfolders included."""
+        if is_remote(self.folder):  # unfinished files are on the machines of their tasks
+            return
         for leftover in self.folder.rglob(f"{_TEMPORARY_PREFIX}*"):
             leftover.unlink(missing_ok=True)
 
@@ -205,5 +251,5 @@ class Stage:
 def _run_and_record(function: Callable, record_path: str, *arguments: Any) -> dict[str, Any]:
     """Do one task, then record what it returned."""
     record = dict(function(*arguments))
-    write_json(Path(record_path), record)
+    write_json(as_place(record_path), record)
     return record

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 
 import pandas as pd
 
+from dask_dedup.io.objects import read_content
 from dask_dedup.io.store import write_aside
 
 __all__ = [
@@ -41,7 +43,7 @@ def write_histogram_csv(histogram: pd.DataFrame, path: Path) -> None:
 
 def read_histogram(path: Path) -> pd.DataFrame:
     """Read what `write_histogram_csv` wrote."""
-    return pd.read_csv(path, dtype="int64")
+    return pd.read_csv(BytesIO(read_content(path)), dtype="int64")
 
 
 def bin_sizes(histogram: pd.DataFrame) -> list[tuple[str, int, int]]:

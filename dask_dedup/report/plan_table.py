@@ -24,7 +24,7 @@ def plan_tables(told: dict[str, Any]) -> tuple[Table, Table]:
         ("workers", f"{machine['workers']:,}", f"threads of each: {machine['threads']}"),
         ("time", span_text(told["seconds"]), started),
         ("peak memory", size_text(told["memory_bytes"]), "the largest task"),
-        ("working files", size_text(told["working_bytes"]), "in OUT/stages, deleted in the end"),
+        ("working files", size_text(told["working_bytes"]), "deleted in the end"),
     ):
         facts.add_row(*line)
     stages = Table(box=None, pad_edge=False)
@@ -39,15 +39,16 @@ def plan_tables(told: dict[str, Any]) -> tuple[Table, Table]:
     return facts, stages
 
 
-def plan_lines(told: dict[str, Any], memory_bytes: float, free_bytes: float) -> list[str]:
+def plan_lines(told: dict[str, Any], memory_bytes: float, free_bytes: float | None) -> list[str]:
     """Return a plan in two lines, beside what there is of memory and disk."""
     work = told["workload"]
     tasks = sum(stage["tasks"] for stage in told["stages"])
+    free = "" if free_bytes is None else f", {size_text(free_bytes)} free"
     return [
         f"plan: {work['cells']:,} cells, {work['visits']:.3g} visits a row, {tasks:,} tasks; about "
         f"{span_text(told['seconds'])}",
         f"plan: up to {size_text(told['memory_bytes'])} of a worker's {size_text(memory_bytes)}; "
-        f"{size_text(told['working_bytes'])} of working files, {size_text(free_bytes)} free",
+        f"{size_text(told['working_bytes'])} of working files{free}",
     ]
 
 

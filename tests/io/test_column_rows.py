@@ -124,7 +124,7 @@ def test_parts_of_two_dimensions_are_refused(tmp_path, rows):
 
 
 def test_column_beside_embedding_files_is_refused(tmp_path):
-    with pytest.raises(InputError, match="embedding_column: .* no place beside it"):
+    with pytest.raises(InputError, match=r"embedding_column: .* no place beside it"):
         read_dataset(tmp_path, embedding_column="emb", image_embeddings="*.npy")
 
 

@@ -1,0 +1,249 @@
+"""The chain from a bucket into a bucket, against a real S3 endpoint."""
+
+import re
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from botocore.session import Session
+from click.testing import CliRunner
+
+from dask_dedup import Settings, cli, load_settings, read_dataset, run
+from dask_dedup.errors import InputError, OutputError, SettingsError
+from dask_dedup.io import folder_lock
+from dask_dedup.io.folder_lock import FolderLock
+from dask_dedup.io.objects import glob_files, local_copy, read_content, upload
+from dask_dedup.places import as_place
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+
+SECRET = "not-to-be-seen"
+OPTIONS = ["--workers", "2", "--cells", "40", "--visits", "4"]
+SMALL = {"cells": {"cells": 40, "visits": 4.0}}
+
+
+@pytest.fixture(scope="module")
+def endpoint(tmp_path_factory):
+    """Run moto's server; yields its log, which names every request."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    log = tmp_path_factory.mktemp("s3") / "log"
+    address = f"http://127.0.0.1:{port}"
+    variables = {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_ENDPOINT_URL": address,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with pytest.MonkeyPatch.context() as patch, open(log, "wb") as out:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        server = subprocess.Popen(command, stdout=out, stderr=out)
+        try:
+            for _ in range(300):
+                try:
+                    socket.create_connection(("127.0.0.1", port), 1).close()
+                    break
+                except OSError:
+                    time.sleep(0.1)
+            yield log
+        finally:
+            server.terminate()
+            server.wait()
+
+
+@pytest.fixture(scope="module")
+def bucket(endpoint, clipart):
+    """A bucket with the example data set under ``data``."""
+    Session().create_client("s3").create_bucket(Bucket="images")
+    for path in sorted(clipart.rglob("*")):
+        if path.is_file():
+            upload(path, as_place(f"s3://images/data/{path.relative_to(clipart)}"))
+    return "s3://images"
+
+
+@pytest.fixture(scope="module")
+def local_clusters(clipart, tmp_path_factory):
+    out = tmp_path_factory.mktemp("local") / "out"
+    run(clipart, out, Settings.model_validate(SMALL))
+    return pd.read_parquet(out / "clusters")
+
+
+def dedup(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "dask_dedup", *map(str, arguments)],
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+
+
+def clusters_in(out):
+    names = glob_files(as_place(out), "clusters/*.parquet")
+    return pd.concat([pd.read_parquet(local_copy(name)) for name in sorted(names)])
+
+
+def requests(log, since):
+    text = log.read_text(errors="replace")[since:]
+    lines = re.sub("\\x1b\\[[0-9;]*m", "", text).splitlines()
+    found = [re.search(r'"([A-Z]+) (\S+) HTTP[^"]*" (\d+)', line) for line in lines]
+    return [match.groups() for match in found if match]
+
+
+def test_run_from_a_bucket_into_a_bucket_equals_the_local_run(bucket, endpoint, local_clusters):
+    since = len(endpoint.read_text(errors="replace"))
+    ran = dedup("run", f"{bucket}/data", f"{bucket}/out", *OPTIONS)
+    assert ran.returncode == 0, ran.stderr
+    found = clusters_in(f"{bucket}/out")
+    pd.testing.assert_frame_equal(found.reset_index(drop=True), local_clusters)
+    seen = requests(endpoint, since)
+    embeddings = [one for one in seen if one[0] == "GET" and "/data/img_emb/" in one[1]]
+    assert embeddings
+    assert {status for _, _, status in embeddings} == {"206"}  # byte ranges, never a whole file
+    left = glob_files(as_place(f"{bucket}/out"), "**")
+    assert not [name for name in left if "/stages/" in name or name.endswith(".lock")]
+    for name in left:
+        assert SECRET.encode() not in read_content(as_place(name)), name
+    assert SECRET not in ran.stdout + ran.stderr
+    arguments = ["run", f"{bucket}/data", f"{bucket}/out", *OPTIONS]
+    assert "nothing to do" in CliRunner().invoke(cli.main, arguments).output
+    told = CliRunner().invoke(cli.main, ["status", f"{bucket}/out"])
+    assert "finished" in told.output
+
+
+def test_run_from_a_bucket_to_a_disk_with_working_files_elsewhere(bucket, local_clusters, tmp_path):
+    settings = Settings.model_validate({**SMALL, "compute": {"work": str(tmp_path / "work")}})
+    run(f"{bucket}/data", tmp_path / "out", settings, keep_stages=True)
+    assert not (tmp_path / "out" / "stages").exists()
+    (own,) = (tmp_path / "work").iterdir()
+    assert (own / "layout" / "manifest.json").exists()
+    found = pd.read_parquet(tmp_path / "out" / "clusters")
+    pd.testing.assert_frame_equal(found, local_clusters)
+
+
+def test_run_with_working_files_in_a_bucket_leaves_none_there(bucket, clipart, tmp_path):
+    settings = Settings.model_validate({**SMALL, "compute": {"work": f"{bucket}/work"}})
+    run(clipart, tmp_path / "out", settings)
+    assert glob_files(as_place(bucket), "work/**") == []
+
+
+def test_run_that_was_stopped_goes_on_in_the_bucket(bucket, local_clusters):
+    class Stopped(Exception):
+        pass
+
+    class StopInJoin:
+        def start(self, stage, rows):
+            if stage == "forest":
+                raise Stopped
+
+        def advance(self, rows):
+            pass
+
+        def finish(self):
+            pass
+
+    out = f"{bucket}/stopped"
+    settings = Settings.model_validate(SMALL)
+    with pytest.raises(Stopped):
+        run(f"{bucket}/data", out, settings, progress=StopInJoin())
+    (records,) = [glob_files(as_place(out), "stages/join/*.done.json")]
+    before = [as_place(name).stat().st_mtime for name in records]
+    assert before
+    run(f"{bucket}/data", out, settings, keep_stages=True)
+    assert [as_place(name).stat().st_mtime for name in records] == before
+    found = clusters_in(out).reset_index(drop=True)
+    pd.testing.assert_frame_equal(found, local_clusters)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("run", "s3://nowhere/data", "{tmp}/out"), "bucket does not exist"),
+        (("run", "s3://images/data", "s3://nowhere/out"), "bucket does not exist"),
+        (("run", "s3://images/none", "{tmp}/out"), "no such folder"),
+        (("run", "s3://key:word@images/data", "{tmp}/out"), "holds credentials"),
+        (("run", "gopher://images/data", "{tmp}/out"), "gopher"),
+        (("compress", "s3://images/data", "{tmp}/m", "s3://images/small"), "local folder"),
+    ],
+)
+def test_places_that_do_not_work_get_one_clear_error(bucket, tmp_path, arguments, words):
+    ran = CliRunner().invoke(cli.main, [one.format(tmp=tmp_path) for one in arguments])
+    assert ran.exit_code == 2, ran.output
+    assert words in " ".join(ran.output.split())
+    assert "word@" not in ran.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_wrong_credentials_are_told_in_the_words_of_the_store(tmp_path, monkeypatch):
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY", raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    ran = dedup("run", "s3://images/data", tmp_path / "out")
+    assert ran.returncode == 2, ran.stderr
+    assert "redentials" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_lock_in_a_bucket_is_for_one_and_a_dead_one_is_taken_over(bucket, monkeypatch):
+    folder = as_place(f"{bucket}/locked")
+    first, second = FolderLock(folder), FolderLock(folder)
+    first.acquire()
+    assert second.is_held()
+    with pytest.raises(OutputError, match=r"another run is writing .*process \d+ on "):
+        second.acquire()
+    monkeypatch.setattr(folder_lock, "_DEAD_SECONDS", -1.0)  # clocks go by whole seconds
+    second.acquire()
+    first.release()  # is not its own any more
+    monkeypatch.setattr(folder_lock, "_DEAD_SECONDS", 300.0)
+    assert FolderLock(folder).is_held()
+    second.release()
+    assert not FolderLock(folder).is_held()
+
+
+def test_part_that_is_replaced_by_another_is_noticed(bucket, tmp_path):
+    data = f"{bucket}/changing"
+    local = tmp_path / "data"
+    for kind in ("img_emb", "metadata"):
+        (local / kind).mkdir(parents=True)
+    for seed in (0, 1):
+        rows = np.random.default_rng(seed).normal(size=(50, 8)).astype(np.float16)
+        np.save(local / "img_emb" / "a.npy", rows)
+        pd.DataFrame({"url": [f"u{i}" for i in range(50)]}).to_parquet(local / "metadata/a.parquet")
+        for path in (local / "img_emb" / "a.npy", local / "metadata" / "a.parquet"):
+            upload(path, as_place(f"{data}/{path.parent.name}/{path.name}"))
+        fingerprint = read_dataset(data).fingerprint
+        if seed == 0:
+            before = fingerprint
+    assert fingerprint != before
+
+
+def test_copies_of_a_file_are_made_once_and_anew_when_it_changes(bucket, tmp_path):
+    place = as_place(f"{bucket}/copied/x.bin")
+    (tmp_path / "x.bin").write_bytes(b"one")
+    upload(tmp_path / "x.bin", place)
+    first = local_copy(place)
+    assert (first.read_bytes(), local_copy(place)) == (b"one", first)
+    (tmp_path / "x.bin").write_bytes(b"other")
+    upload(tmp_path / "x.bin", place)
+    assert local_copy(place).read_bytes() == b"other"
+
+
+@pytest.mark.parametrize("key", ["compute.work", "read.metadata", "read.image_embeddings"])
+def test_settings_with_credentials_are_refused_without_repeating_them(key):
+    with pytest.raises(SettingsError, match="holds credentials") as caught:
+        load_settings(None, {key: f"s3://user:{SECRET}@images/work"})
+    assert SECRET not in str(caught.value)
+
+
+def test_parts_of_a_bucket_by_pattern(bucket):
+    data = read_dataset(
+        bucket, metadata="data/metadata/*.parquet", image_embeddings="data/img_emb/*.npy"
+    )
+    assert (data.rows, len(data.parts)) == (10248, 5)
+    with pytest.raises(InputError, match="no file matches"):
+        read_dataset(bucket, metadata="data/metadata/*.csv", image_embeddings="data/*/*.npy")
