@@ -132,13 +132,13 @@ def test_run_with_working_files_in_a_bucket_leaves_none_there(bucket, clipart, t
 
 
 def test_run_that_was_stopped_goes_on_in_the_bucket(bucket, local_clusters):
-    class Stopped(Exception):
+    class StoppedError(Exception):
         pass
 
     class StopInJoin:
         def start(self, stage, rows):
             if stage == "forest":
-                raise Stopped
+                raise StoppedError
 
         def advance(self, rows):
             pass
@@ -148,7 +148,7 @@ def test_run_that_was_stopped_goes_on_in_the_bucket(bucket, local_clusters):
 
     out = f"{bucket}/stopped"
     settings = Settings.model_validate(SMALL)
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         run(f"{bucket}/data", out, settings, progress=StopInJoin())
     (records,) = [glob_files(as_place(out), "stages/join/*.done.json")]
     before = [as_place(name).stat().st_mtime for name in records]
