@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         InputError,
         OutputError,
         SettingsError,
+        StoreError,
     )
     from dask_dedup.graph.components import label_components, spanning_forest
     from dask_dedup.index.build import build_cells
@@ -47,6 +48,7 @@ _HOMES = {
     "OutputError": "errors",
     "Settings": "config",
     "SettingsError": "errors",
+    "StoreError": "errors",
     "build_cells": "index.build",
     "build_index": "vector_index",
     "compress_dataset": "compress.apply",
@@ -76,6 +78,7 @@ __all__ = [
     "OutputError",
     "Settings",
     "SettingsError",
+    "StoreError",
     "build_cells",
     "build_index",
     "compress_dataset",

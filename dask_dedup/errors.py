@@ -7,7 +7,8 @@
     ├── SettingsError   a setting is unknown, out of range, or contradicts another
     ├── OutputError     the output folder cannot be used
     ├── CapacityError   the work does not fit into the memory or disk that it was given
-    └── ClusterError    workers cannot be had, or cannot do the work
+    ├── ClusterError    workers cannot be had, or cannot do the work
+    └── StoreError      an object store refuses, or cannot be reached; also an OSError
 
 The command line turns every one of them into one message and exit code 2.
 """
@@ -19,6 +20,7 @@ __all__ = [
     "InputError",
     "OutputError",
     "SettingsError",
+    "StoreError",
 ]
 
 
@@ -44,3 +46,13 @@ class CapacityError(DedupError):
 
 class ClusterError(DedupError):
     """Workers cannot be had where they are wanted, or cannot do the work there."""
+
+
+class StoreError(DedupError, OSError):
+    """An object store refuses, or cannot be reached: ``filename`` and the store's own words.
+
+    Made as ``StoreError(None, words, place)``.
+    """
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}." if self.filename else super().__str__()

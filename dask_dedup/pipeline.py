@@ -18,10 +18,12 @@ from dask.delayed import delayed
 
 from dask_dedup.adc_finder import AdcFinder
 from dask_dedup.config import Settings, memory_per_worker, worker_count
+from dask_dedup.errors import InputError
 from dask_dedup.graph.components import merge_tree
 from dask_dedup.graph.stream import choose_merge, stream_merge
 from dask_dedup.io.dataset import Dataset, read_dataset
 from dask_dedup.io.forest_file import UNVERIFIED
+from dask_dedup.io.objects import exists, remove_tree
 from dask_dedup.io.run_folder import RunFolder
 from dask_dedup.io.store import write_aside
 from dask_dedup.job import Found, Job, conserve
@@ -133,6 +135,7 @@ def run_stages(
         counts = count_clusters(histogram, data.rows, clusters["invalid_rows"])
         conserve("clusters", clusters["rows"], data.rows)
         conserve("duplicates against forest edges", counts["duplicates"], clusters["edges"])
+        _refuse_changed(data, folder)
         for made in (*clusters["folders"], forest.folder):
             folder.publish(made)
         write_histogram_csv(histogram, folder.path / "histogram.csv")
@@ -160,6 +163,18 @@ def run_stages(
     }
     folder.finish(summary, keep_stages)
     return summary
+
+
+def _refuse_changed(data: Dataset, folder: RunFolder) -> None:
+    """Refuse to hand over what was made of files that were replaced meanwhile."""
+    changed = data.changed_files()
+    if changed:
+        remove_tree(folder.stages)
+        raise InputError(
+            f"{changed[0]}: changed while the run read the data set "
+            f"({len(changed)} {'file' if len(changed) == 1 else 'files'} in all). Old and new rows "
+            f"do not go together, so the working files are removed; run the same command again."
+        )
 
 
 def _unpack(job: Job) -> Dataset:
@@ -192,7 +207,7 @@ class _Forest:
         """The file: inside the stage until it is published."""
         inside = self.folder / "part-00000.parquet"
         published = self.job.folder.path / "forest" / inside.name
-        return published if published.exists() and not inside.exists() else inside
+        return published if exists(published) and not exists(inside) else inside
 
     def merge(self) -> None:
         """Merge what the finder's tasks have found."""

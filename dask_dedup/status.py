@@ -9,7 +9,7 @@ from typing import Any
 
 from dask_dedup.errors import OutputError
 from dask_dedup.io.folder_lock import FolderLock
-from dask_dedup.io.objects import written_at
+from dask_dedup.io.objects import exists, written_at
 from dask_dedup.io.store import MANIFEST, RECORD, read_json
 from dask_dedup.places import as_place
 
@@ -103,7 +103,7 @@ def _stage_status(folder: Path, name: str, expected: float | None) -> StageStatu
     if not isinstance(manifest, Mapping):
         return StageStatus(name, "waiting", 0, None, 0.0, expected)
     if name == "fit":  # it has no folder of its own, and leaves one file
-        is_trained = (folder / TRAINED).exists()
+        is_trained = exists(folder / TRAINED)
         state, left = ("finished", 0.0) if is_trained else ("begun", expected)
         return StageStatus(name, state, 0, None, 0.0, left)
     if manifest.get("tasks") is None:

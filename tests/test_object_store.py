@@ -5,19 +5,23 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
 import pytest
 from botocore.session import Session
 from click.testing import CliRunner
+from s3fs import S3FileSystem
 
 from dask_dedup import Settings, cli, load_settings, read_dataset, run
 from dask_dedup.errors import InputError, OutputError, SettingsError
 from dask_dedup.io import folder_lock
-from dask_dedup.io.folder_lock import FolderLock
-from dask_dedup.io.objects import glob_files, local_copy, read_content, upload
+from dask_dedup.io.folder_lock import LOCK, FolderLock
+from dask_dedup.io.objects import exists, glob_files, local_copy, read_content, upload
+from dask_dedup.io.run_folder import RunFolder
 from dask_dedup.places import as_place
+from dask_dedup.tasks import NoProgress
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 
@@ -178,31 +182,114 @@ def test_places_that_do_not_work_get_one_clear_error(bucket, tmp_path, arguments
     assert not (tmp_path / "out").exists()
 
 
-def test_wrong_credentials_are_told_in_the_words_of_the_store(tmp_path, monkeypatch):
+def test_wrong_credentials_are_told_in_the_words_of_the_store(
+    bucket, clipart, tmp_path, monkeypatch
+):
     monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY", raising=False)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    ran = dedup("run", "s3://images/data", tmp_path / "out")
-    assert ran.returncode == 2, ran.stderr
-    assert "redentials" in ran.stderr
-    assert "Traceback" not in ran.stderr
+    S3FileSystem.clear_instance_cache()
+    for places in (("s3://images/data", tmp_path / "out"), (clipart, "s3://images/none")):
+        ran = CliRunner().invoke(cli.main, ["run", *map(str, places)])
+        assert ran.exit_code == 2, ran.output
+        assert "redentials" in ran.output
+        assert not (tmp_path / "out").exists()
 
 
-def test_lock_in_a_bucket_is_for_one_and_a_dead_one_is_taken_over(bucket, monkeypatch):
+KILLED = """
+import os, signal, sys
+from dask_dedup.io.folder_lock import FolderLock
+from dask_dedup.io.run_folder import RunFolder
+from dask_dedup.places import as_place
+from dask_dedup.tasks import NoProgress
+FolderLock(as_place(sys.argv[1])).acquire()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_lock_in_a_bucket_is_for_one(bucket):
     folder = as_place(f"{bucket}/locked")
     first, second = FolderLock(folder), FolderLock(folder)
     first.acquire()
     assert second.is_held()
-    with pytest.raises(OutputError, match=r"another run is writing .*process \d+ on "):
+    with pytest.raises(
+        OutputError, match=r"another run is writing .*process \d+ on .*--break-lock"
+    ):
         second.acquire()
-    monkeypatch.setattr(folder_lock, "_DEAD_SECONDS", -1.0)  # clocks go by whole seconds
+    first.release()
+    assert not second.is_held()
     second.acquire()
-    first.release()  # is not its own any more
-    monkeypatch.setattr(folder_lock, "_DEAD_SECONDS", 300.0)
+    second.release()
+    assert not glob_files(folder, "**")
+
+
+def test_lock_of_a_killed_process_of_this_machine_is_taken_over_by_one(bucket):
+    folder = as_place(f"{bucket}/killed")
+    assert subprocess.run([sys.executable, "-c", KILLED, str(folder)], check=False).returncode == -9
+    assert exists(folder / LOCK)
+    assert not FolderLock(folder).is_held()
+    locks = [FolderLock(folder) for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        taken = [
+            task for task in [pool.submit(lock.acquire) for lock in locks] if not task.exception()
+        ]
+    assert len(taken) == 1
+    assert [lock.is_own() for lock in locks].count(True) == 1
+    for lock in locks:
+        lock.release()
+    assert not exists(folder / LOCK)
+
+
+def test_lock_of_another_machine_is_kept_until_it_is_broken(bucket, monkeypatch):
+    folder = as_place(f"{bucket}/broken")
+    first = FolderLock(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(folder_lock, "_machine", lambda: "elsewhere")
+        first.acquire()
+    assert FolderLock(folder).is_held()
+    with pytest.raises(OutputError, match="another run is writing"):
+        FolderLock(folder).acquire()
+    second = FolderLock(folder, break_lock=True)
+    second.acquire()
+    assert second.is_own()
+    assert not first.is_own()
+    first.release()  # which is not its own any more
     assert FolderLock(folder).is_held()
     second.release()
     assert not FolderLock(folder).is_held()
+    assert not glob_files(folder, "**")
+
+
+def test_run_whose_lock_was_broken_publishes_nothing(bucket, tmp_path):
+    folder = as_place(f"{bucket}/robbed")
+    (tmp_path / "clusters").mkdir()
+    (tmp_path / "clusters" / "a").write_text("a")
+    with RunFolder(folder, {}, "input") as first:
+        first.begin()
+        FolderLock(folder, break_lock=True).acquire()
+        with pytest.raises(OutputError, match="another run has taken this folder"):
+            first.publish(tmp_path / "clusters")
+    assert not exists(folder / "clusters")
+
+
+def test_part_replaced_in_the_midst_of_a_run_is_noticed(bucket, tmp_path, write_dataset):
+    rows = np.random.default_rng(1).normal(size=(2, 60, 8)).astype(np.float32)
+    local = write_dataset(tmp_path / "data", list(rows))
+    for path in local.glob("*/*"):
+        upload(path, as_place(f"{bucket}/replaced/{path.relative_to(local)}"))
+    victim = next((local / "img_emb").iterdir())
+
+    class ReplaceInJoin(NoProgress):
+        def start(self, stage, rows):
+            if stage == "join":
+                np.save(victim, np.load(victim)[::-1])
+                upload(victim, as_place(f"{bucket}/replaced/img_emb/{victim.name}"))
+
+    with pytest.raises(InputError, match=rf"{victim.name}: changed while the run read .*1 file "):
+        run(f"{bucket}/replaced", f"{bucket}/mixed", progress=ReplaceInJoin())
+    left = [name.rpartition("/")[2] for name in glob_files(as_place(f"{bucket}/mixed"), "**")]
+    assert left == ["run.json"]
 
 
 def test_part_that_is_replaced_by_another_is_noticed(bucket, tmp_path):

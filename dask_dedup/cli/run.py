@@ -63,6 +63,11 @@ _INTERRUPTED = 130  # what a shell gives for Ctrl-C
     help="TOML file with settings; options given here win",
 )
 @click.option("--overwrite", is_flag=True, help="begin anew, whatever an earlier run left in OUT")
+@click.option(
+    "--break-lock",
+    is_flag=True,
+    help="take OUT, a URL, from a run that has died on another machine",
+)
 @click.option("--keep-stages", is_flag=True, help="keep the working files in OUT/stages")
 @click.option("-v", "--verbose", is_flag=True, help="log what is done and why")
 @click.option("-q", "--quiet", is_flag=True, help="print errors only")
@@ -71,6 +76,7 @@ def run(
     out: Path,
     config: Path | None,
     overwrite: bool,
+    break_lock: bool,
     keep_stages: bool,
     verbose: bool,
     quiet: bool,
@@ -96,7 +102,7 @@ def run(
     configure_logging(console, verbose, quiet)
     settings = chosen_settings(options, config)
     try:
-        summary = _run(dataset, out, settings, overwrite, keep_stages, console)
+        summary = _run(dataset, out, settings, overwrite, break_lock, keep_stages, console)
     except KeyboardInterrupt:
         console.print("\ninterrupted; the same command continues where this stopped")
         os._exit(_INTERRUPTED)  # workers and their threads are gone with the cluster
@@ -110,6 +116,7 @@ def _run(
     out: Path,
     settings: Settings,
     overwrite: bool,
+    break_lock: bool,
     keep_stages: bool,
     console: Console,
 ) -> dict[str, Any]:
@@ -132,7 +139,9 @@ def _run(
 
     tell(console, f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts, dimension {data.dim}")
     work = settings.compute.work
-    with RunFolder(out, settings.for_result(), data.fingerprint, overwrite, work) as folder:
+    with RunFolder(
+        out, settings.for_result(), data.fingerprint, overwrite, work, break_lock
+    ) as folder:
         if folder.is_finished():
             tell(console, f"{out}: finished before with these settings; nothing to do")
             return folder.read_summary()

@@ -147,14 +147,25 @@ class Dataset:
     @cached_property
     def fingerprint(self) -> str:
         """Hex digest of the files' names, sizes, times (of a store: ETags) and row counts."""
+        facts = [(Path(path).name, *others) for path, *others in self._facts]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+    def changed_files(self) -> list[str]:
+        """Return the files that have been written anew, or are gone, since `fingerprint`."""
+        return [
+            old[0] for old, new in zip(self._facts, self._read_facts(), strict=True) if old != new
+        ]
+
+    @cached_property
+    def _facts(self) -> list[tuple[str, int, int, str]]:
+        return self._read_facts()
+
+    def _read_facts(self) -> list[tuple[str, int, int, str]]:
+        """Return path, rows of the part, size and version of each file as it is now."""
         files = [(path, part.rows) for part in self.parts for path in _paths_of(part)]
         with ThreadPoolExecutor(_HEADER_THREADS) as pool:
-            versions = list(pool.map(version_of, [path for path, _ in files]))
-        facts = [
-            (Path(path).name, rows, *version)
-            for (path, rows), version in zip(files, versions, strict=True)
-        ]
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+            versions = list(pool.map(_version_or_none, [path for path, _ in files]))
+        return [(*file, *version) for file, version in zip(files, versions, strict=True)]
 
 
 def read_dataset(
@@ -269,6 +280,13 @@ def _read_metadata_frame(
 def _read_block(file: EmbeddingFile, dtype: str) -> np.ndarray:
     """Return one whole embedding file as ``dtype``."""
     return read_rows(file, 0, file.rows).astype(dtype, copy=False)
+
+
+def _version_or_none(path: str) -> tuple[int, str]:
+    try:
+        return version_of(path)
+    except FileNotFoundError:
+        return -1, ""
 
 
 def _paths_of(part: Part) -> list[str]:

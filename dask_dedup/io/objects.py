@@ -1,7 +1,7 @@
 """Files that may lie in an object store: ranges, sizes, local copies, uploads, removal.
 
 A store has no rename and no folders; putting an object is atomic. Passing errors are tried again by
-the store's own client; what is left is an OSError with the client's words, as local files raise.
+the store's own client; what is left becomes a StoreError with the client's words.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from glob import glob
 from pathlib import Path
 from threading import Lock
@@ -23,13 +22,12 @@ from typing import Any
 
 import numpy as np
 
-from dask_dedup.errors import DedupError
+from dask_dedup.errors import DedupError, StoreError
 from dask_dedup.places import as_place, is_remote, refuse_secrets, without_secrets
 
 __all__ = [
-    "StoreError",
-    "age_of",
     "create",
+    "exists",
     "glob_files",
     "has_files",
     "list_files",
@@ -41,6 +39,7 @@ __all__ = [
     "read_range",
     "read_ranges",
     "read_values",
+    "remove_file",
     "remove_tree",
     "scratch_beside",
     "scratch_folder",
@@ -56,16 +55,12 @@ _CACHE_BYTES = 4 << 30  # of local copies of one process
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "memory"}
 
 
-class StoreError(OSError):
-    """What a store's client raises for its own reasons: no credentials, no connection."""
-
-
 @contextmanager
-def _as_oserror(place: Path) -> Iterator[None]:
-    """Turn the errors of a store's client into OSError; each client has its own."""
+def _store_errors(place: Path) -> Iterator[None]:
+    """Turn the errors of a store's client into StoreError; each client has its own."""
     try:
         yield
-    except (OSError, DedupError):
+    except (FileExistsError, FileNotFoundError, DedupError):
         raise
     except Exception as error:
         raise StoreError(None, words_of(error), str(place)) from error
@@ -96,7 +91,7 @@ def version_of(place: str | os.PathLike) -> tuple[int, str]:
     if not is_remote(place):
         status = os.stat(place)
         return status.st_size, str(status.st_mtime_ns)
-    with _as_oserror(place):
+    with _store_errors(place):
         facts = _file_system(place).info(_key(place))
     marks = (facts.get(name) for name in ("ETag", "etag", "md5Hash", "LastModified", "mtime"))
     return int(facts["size"] or 0), next((str(mark) for mark in marks if mark is not None), "")
@@ -118,7 +113,7 @@ def list_files(folder: Path) -> list[str] | None:
         found = [entry.name for entry in os.scandir(folder) if entry.is_file()]
         return [name for name in found if not name.startswith(".")]
     system, key = _file_system(folder), _key(folder)
-    with _as_oserror(folder):
+    with _store_errors(folder):
         try:
             entries = system.ls(key, detail=True)
         except FileNotFoundError as error:
@@ -145,7 +140,7 @@ def written_at(folder: Path, suffix: str) -> list[float]:
         return [path.stat().st_mtime for path in folder.glob(f"*{suffix}")]
     names = [name for name in list_files(folder) or [] if name.endswith(suffix)]
     system = _file_system(folder)
-    with _as_oserror(folder):
+    with _store_errors(folder):
         return [system.modified(_key(folder / name)).timestamp() for name in names]
 
 
@@ -159,7 +154,7 @@ def glob_files(base: Path, pattern: str) -> list[str]:
     bare = pattern.partition("://")
     place = as_place(f"{bare[0]}://{bare[2].partition('/')[0]}")
     system = _file_system(place)
-    with _as_oserror(place):
+    with _store_errors(place):
         found = system.glob(system._strip_protocol(pattern), detail=True)
     return [system.unstrip_protocol(name) for name, e in found.items() if e["type"] == "file"]
 
@@ -169,7 +164,7 @@ def read_range(place: str | os.PathLike, start: int, stop: int) -> bytes:
     place = as_place(place)
     if stop <= start:
         return b""
-    with _as_oserror(place):
+    with _store_errors(place):
         try:
             return bytes(_file_system(place).cat_file(_key(place), start=start, end=stop))
         except OSError:
@@ -181,7 +176,7 @@ def read_range(place: str | os.PathLike, start: int, stop: int) -> bytes:
 def read_ranges(place: str | os.PathLike, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
     """Return several ranges of one file in a store, asked for at the same time."""
     place = as_place(place)
-    with _as_oserror(place):
+    with _store_errors(place):
         starts, stops = zip(*ranges, strict=True) if ranges else ((), ())
         paths = [_key(place)] * len(ranges)
         found = _file_system(place).cat_ranges(paths, list(starts), list(stops), on_error="raise")
@@ -192,7 +187,7 @@ def read_content(place: Path) -> bytes:
     """Return a whole small file, wherever it lies."""
     if not is_remote(place):
         return place.read_bytes()
-    with _as_oserror(place):
+    with _store_errors(place):
         return bytes(_file_system(place).cat_file(_key(place)))
 
 
@@ -243,7 +238,7 @@ def open_parquet_source(place: str | os.PathLike) -> Any:
 
 def upload(source: Path, target: Path) -> None:
     """Put a local file into a store, whole or not at all."""
-    with _as_oserror(target):
+    with _store_errors(target):
         system, key = _file_system(target), _key(target)
         if not _OBJECT_STORES & set(_protocols(system)):
             system.makedirs(key.rpartition("/")[0], exist_ok=True)
@@ -257,18 +252,20 @@ def create(place: Path, content: bytes) -> None:
     ------
     FileExistsError
     """
-    with _as_oserror(place):
+    with _store_errors(place):
         _file_system(place).pipe_file(_key(place), content, mode="create")
 
 
-def age_of(place: Path) -> float | None:
-    """Return how many seconds ago an object was written; None where there is none."""
-    with _as_oserror(place):
-        try:
-            written = _file_system(place).modified(_key(place))
-        except FileNotFoundError:
-            return None
-    return (datetime.now(UTC) - written).total_seconds()
+def exists(place: Path) -> bool:
+    """Return whether there is such a file or folder."""
+    with _store_errors(place):
+        return place.exists()
+
+
+def remove_file(place: Path) -> None:
+    """Remove a file, if it is there."""
+    with _store_errors(place):
+        place.unlink(missing_ok=True)
 
 
 def move_folder(source: Path, target: Path) -> None:
@@ -291,13 +288,13 @@ def move_folder(source: Path, target: Path) -> None:
     for path in sorted(path for path in source.rglob("*") if path.is_file()):
         name = str(path).removeprefix(str(source)).lstrip("/")
         if is_remote(source) and is_remote(target):
-            with _as_oserror(target):
+            with _store_errors(target):
                 _file_system(target).copy(_key(path), _key(target / name))
         elif is_remote(target):
             upload(path, target / name)
         else:
             make_folder((target / name).parent)
-            with _as_oserror(path):
+            with _store_errors(path):
                 _file_system(path).get_file(_key(path), str(target / name))
     remove_tree(source)
 
@@ -313,7 +310,7 @@ def remove_tree(folder: Path) -> None:
     if not is_remote(folder):
         shutil.rmtree(folder, ignore_errors=True)
         return
-    with _as_oserror(folder):
+    with _store_errors(folder):
         try:
             _file_system(folder).rm(_key(folder), recursive=True)
         except FileNotFoundError:
@@ -358,7 +355,7 @@ class _Copies:
             if key not in self._copies:
                 self._made += 1
                 copy = Path(folder) / f"{self._made}-{place.name}"
-                with _as_oserror(place):
+                with _store_errors(place):
                     _file_system(place).get_file(_key(place), str(copy))
                 self._copies[key] = copy, size
             self._copies.move_to_end(key)

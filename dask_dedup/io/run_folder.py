@@ -16,7 +16,14 @@ from typing import Any, Self
 
 from dask_dedup.errors import OutputError
 from dask_dedup.io.folder_lock import LOCK, FolderLock
-from dask_dedup.io.objects import make_folder, move_folder, remove_tree, words_of
+from dask_dedup.io.objects import (
+    exists,
+    make_folder,
+    move_folder,
+    remove_file,
+    remove_tree,
+    words_of,
+)
 from dask_dedup.io.store import Stage, digest_of, read_json, write_json
 from dask_dedup.places import as_place, is_remote
 
@@ -42,6 +49,8 @@ class RunFolder:
         Begin anew, whatever an earlier run left.
     work : str, optional
         Folder or URL that the working files go under, in a folder of this run's own.
+    break_lock : bool
+        In a store: take over from a run on another machine that cannot be known to be dead.
 
     Raises
     ------
@@ -72,6 +81,7 @@ class RunFolder:
         fingerprint: str,
         overwrite: bool = False,
         work: str | None = None,
+        break_lock: bool = False,
     ) -> None:
         self.path = path
         self.settings = settings
@@ -79,7 +89,7 @@ class RunFolder:
         self.overwrite = overwrite
         #: Folder of the working files.
         self.stages = work_folder(path, work)
-        self._lock = FolderLock(path)
+        self._lock = FolderLock(path, break_lock)
 
     def __enter__(self) -> Self:
         try:
@@ -115,9 +125,7 @@ class RunFolder:
         return (
             bool(state.get("finished"))
             and state.get("digest") == self.digest
-            and all(
-                (self.path / name).exists() for name in (*self.result_folders, *self.result_files)
-            )
+            and all(exists(self.path / name) for name in (*self.result_folders, *self.result_files))
         )
 
     def begin(self) -> None:
@@ -130,7 +138,7 @@ class RunFolder:
             if state.get("version") != version("dask_dedup"):
                 changed.append("the version of dask_dedup")
             logger.warning("%s: changed since the last run: %s", self.path, ", ".join(changed))
-        (self.path / "summary.json").unlink(missing_ok=True)
+        remove_file(self.path / "summary.json")
         self._write_state(finished=False)
 
     def stage(self, name: str, settings: Mapping[str, Any]) -> Stage:
@@ -146,9 +154,10 @@ class RunFolder:
             The folder is in neither place: someone has removed a result, but kept the stages.
         """
         target = self.path / made.name
-        if made.exists():
+        self._check_lock()
+        if exists(made):
             move_folder(made, target)
-        elif not target.exists():
+        elif not exists(target):
             raise OutputError(
                 f"{target}: has been removed, and its stage does not run again. "
                 f"Begin anew with --overwrite."
@@ -156,6 +165,7 @@ class RunFolder:
 
     def finish(self, summary: Mapping[str, Any], keep_stages: bool) -> None:
         """Write the summary, declare the run finished, remove the working files."""
+        self._check_lock()
         write_json(self.path / "summary.json", dict(summary))
         self._write_state(finished=True)
         if not keep_stages:
@@ -165,12 +175,18 @@ class RunFolder:
         """Return the summary of the finished run."""
         return dict(read_json(self.path / "summary.json") or {})
 
+    def _check_lock(self) -> None:
+        if not self._lock.is_own():
+            raise OutputError(
+                f"{self.path}: another run has taken this folder with --break-lock; this one ends."
+            )
+
     def _check_content(self) -> None:
-        if self.path.exists() and not self.path.is_dir():
+        if exists(self.path) and not self.path.is_dir():
             raise OutputError(f"{self.path}: is a file; the output needs a folder.")
         if not self.path.is_dir() or self._read_state():
             return
-        foreign = sorted(p.name for p in self.path.iterdir() if p.name != LOCK)
+        foreign = sorted(p.name for p in self.path.iterdir() if not p.name.startswith(LOCK))
         if foreign:
             raise OutputError(
                 f"{self.path}: holds files of something else ({', '.join(foreign[:3])}"
@@ -184,7 +200,7 @@ class RunFolder:
             if path.is_dir():
                 remove_tree(path)
             else:
-                path.unlink(missing_ok=True)
+                remove_file(path)
 
     def _read_state(self) -> dict[str, Any]:
         """Return what our ``run.json`` says; empty where there is none, or another tool's."""

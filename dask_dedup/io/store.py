@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from dask.delayed import delayed
 
+from dask_dedup.errors import StoreError
 from dask_dedup.io.objects import (
     local_copy,
     make_folder,
@@ -91,6 +92,8 @@ def read_json(path: Path) -> Any | None:
     """Return the content of a JSON file; None where it is missing or damaged."""
     try:
         return json.loads(read_content(path))
+    except StoreError:  # which says nothing about the file
+        raise
     except (OSError, ValueError):
         return None
 
