@@ -30,6 +30,7 @@ from dask_dedup.job import Found, Job, conserve
 from dask_dedup.join_finder import JoinFinder
 from dask_dedup.memory import TreeMemory
 from dask_dedup.places import as_place
+from dask_dedup.relabel import facts_of, find_kept, found_before
 from dask_dedup.report.histogram import (
     histogram_frame,
     plot_histogram,
@@ -95,7 +96,7 @@ def run(
     ) as folder:
         if folder.is_finished():
             return folder.read_summary()
-        folder.begin()
+        folder.begin(find_kept(folder, settings))
         return run_stages(
             data,
             folder,
@@ -125,18 +126,23 @@ def run_stages(
         began = time.perf_counter()
         if any(part.embeddings.column for part in data.parts):
             job = replace(job, data=_unpack(job))
-        found = FINDERS[settings.finder](job).find()
+        if folder.search is None:
+            found = FINDERS[settings.finder](job).find()
+            search = facts_of(found, settings)
+        else:
+            found = found_before(job, folder.search)
+            search = dict(folder.search)
         # A second of imports and fonts, while there is little else to do.
         Thread(target=prepare_plots, daemon=True).start()
         forest = _Forest(job, found)
-        forest.merge()
+        if folder.search is None:
+            forest.merge()
         clusters = _write_clusters(job, found, forest)
         histogram = histogram_frame(clusters["sizes"])
         counts = count_clusters(histogram, data.rows, clusters["invalid_rows"])
         conserve("clusters", clusters["rows"], data.rows)
         conserve("duplicates against forest edges", counts["duplicates"], clusters["edges"])
-        _refuse_changed(data, folder)
-        for made in (*clusters["folders"], forest.folder):
+        for made in clusters["folders"] if folder.search else (*clusters["folders"], forest.folder):
             folder.publish(made)
         write_histogram_csv(histogram, folder.path / "histogram.csv")
         plot_histogram(histogram, settings.clusters.threshold, folder.path / "histogram.png")
@@ -150,7 +156,7 @@ def run_stages(
         "workers": worker_count(settings.compute),
         **counts,
         "threshold": settings.clusters.threshold,
-        "search_threshold": settings.search_threshold,
+        "search_threshold": search["search_threshold"],
         "modality": settings.read.modality,
         "finder": settings.finder,
         "is_verified": found.is_verified,
@@ -161,7 +167,7 @@ def run_stages(
         "found": found.counts,
         "versions": versions(),
     }
-    folder.finish(summary, keep_stages)
+    folder.finish(summary, keep_stages, search)
     return summary
 
 
@@ -267,5 +273,9 @@ def _write_clusters(job: Job, found: Found, forest: _Forest) -> dict[str, Any]:
         "sizes": sizes,
         "edges": labelled["edges"],
         "audit": audit,
-        "folders": (clusters, invalid),
+        "folders": (
+            clusters,
+            invalid,
+            *(() if job.folder.search else (label_stage.folder / "audit",)),
+        ),
     }

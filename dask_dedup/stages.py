@@ -137,6 +137,7 @@ def label_and_judge(
     for part in layout.parts:
         own = labels.between(part.row_start, part.row_stop)
         write_frame(labels_path(folder, part), own.reset_index())
+    _keep_audit(layout, folder / "audit", queries)
     audit = _judge_audit(layout, labels, threshold, seed) if queries else None
     return {"edges": labels.edges, "audit": audit}
 
@@ -157,6 +158,8 @@ def write_part(
     """Write the clusters of one part, and its invalid rows."""
     if part.rows:
         invalid = read_invalid(layout, part)
+        if "invalid_reason" in invalid:
+            invalid["reason"] = [INVALID_REASONS.index(name) for name in invalid["invalid_reason"]]
         labels = read_frame(labels_path(labels_folder, part)).set_index("row_id")
     else:
         invalid = pd.DataFrame({"row_id": [], "reason": []}, dtype=np.int64)
@@ -179,11 +182,20 @@ def _write_invalid(
     write_frame(path, table)
 
 
+def _keep_audit(layout: PartFiles, folder: Path, queries: int) -> None:
+    """Put what the audit compares with where it will be published: for other thresholds later."""
+    row_ids = layout.query_ids() if queries else np.empty(0, np.int64)
+    write_frame(folder / "queries.parquet", pd.DataFrame({"row_id": row_ids}))
+    for part in layout.parts if queries else ():
+        path = layout.path("audit", part)
+        write_frame(folder / f"part-{part.index:05d}.parquet", read_frame(path))
+
+
 def _judge_audit(
     layout: PartFiles, labels: DenseLabels | SparseLabels, threshold: float, seed: int
 ) -> dict[str, Any]:
     began = time.perf_counter()
-    row_ids = read_arrays(as_place(layout.folder) / "queries.npz")["row_ids"]
+    row_ids = layout.query_ids()
     pairs = pd.concat(
         [read_frame(layout.path("audit", part)) for part in layout.parts], ignore_index=True
     )

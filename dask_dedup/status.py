@@ -85,6 +85,8 @@ def run_status(out: Path) -> dict[str, Any]:
     planned = read_json(working / PLAN) or {}
     expected = {stage["name"]: stage["seconds"] for stage in planned.get("stages", [])}
     folders = FOLDERS[state["settings"].get("finder", "join")]
+    if state.get("search"):  # the forest of a run before is labelled anew
+        folders = {"clusters": folders["clusters"]}
     stages = [
         _stage_status(working / folder, name, expected.get(name))
         for name, folder in folders.items()

@@ -133,6 +133,7 @@ def _run(
     from dask_dedup.io.store import write_json
     from dask_dedup.plan import describe
     from dask_dedup.progress import choose_progress
+    from dask_dedup.relabel import find_kept
     from dask_dedup.report.plan_table import plan_lines
     from dask_dedup.run_plan import check_room, plan_run
     from dask_dedup.status import PLAN
@@ -145,13 +146,20 @@ def _run(
         if folder.is_finished():
             tell(console, f"{out}: finished before with these settings; nothing to do")
             return folder.read_summary()
+        kept = find_kept(folder, settings)
         planned = None
-        if settings.finder == "join":
+        if kept is not None:
+            tell(
+                console,
+                f"the forest in {out}, searched from {kept['search_threshold']:g} up, answers "
+                f"threshold {settings.clusters.threshold:g}: only the clusters are made anew",
+            )
+        elif settings.finder == "join":
             planned = plan_run(data, settings)
             free = check_room(planned, data, settings, out)
             for line in plan_lines(describe(planned), memory_per_worker(settings.compute), free):
                 tell(console, line)
-        folder.begin()
+        folder.begin(kept)
         if planned is not None:
             write_json(folder.stages / PLAN, describe(planned))
         progress = choose_progress(console)

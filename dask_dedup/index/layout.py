@@ -36,7 +36,7 @@ from dask_dedup.index.leaders import link_members, load_leaders
 from dask_dedup.io.objects import local_copy, read_values
 from dask_dedup.io.part_list import read_parts
 from dask_dedup.io.parts import EmbeddingFile, Part, gather_rows, read_rows
-from dask_dedup.io.store import open_once, write_aside, write_frame
+from dask_dedup.io.store import open_once, read_arrays, write_aside, write_frame
 from dask_dedup.places import as_place
 from dask_dedup.schema import EDGES
 
@@ -74,6 +74,10 @@ class CellLayout:
     def parts(self) -> tuple[Part, ...]:
         """The filled parts of the data set: read from a file, which keeps tasks small."""
         return open_once(read_parts, self.parts_path)
+
+    def query_ids(self) -> np.ndarray:
+        """Return the rows that the audit has sampled."""
+        return read_arrays(as_place(self.folder) / "queries.npz")["row_ids"]
 
     def path(self, kind: str, part: Part) -> Path:
         """Return the path of one file of one part."""

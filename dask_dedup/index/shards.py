@@ -45,7 +45,14 @@ from dask_dedup.index.ivfpq import (
 from dask_dedup.io.dataset import Dataset
 from dask_dedup.io.part_list import read_parts
 from dask_dedup.io.parts import Part, gather_rows, read_rows
-from dask_dedup.io.store import open_once, read_json, write_aside, write_frame, write_json
+from dask_dedup.io.store import (
+    open_once,
+    read_arrays,
+    read_json,
+    write_aside,
+    write_frame,
+    write_json,
+)
 from dask_dedup.places import as_place
 from dask_dedup.schema import EDGES
 from dask_dedup.tasks import Execute, compute_tasks, ignore_result
@@ -125,6 +132,10 @@ class IndexLayout:
     def shards(self) -> tuple[Shard, ...]:
         """The finished shards; from a file as well, see `write_shards`."""
         return open_once(_read_shards, as_place(self.folder) / "shards.json")
+
+    def query_ids(self) -> np.ndarray:
+        """Return the rows that the audit has sampled."""
+        return read_arrays(as_place(self.folder) / "queries.npz")["row_ids"]
 
     def path(self, kind: str, part: Part) -> Path:
         """Return the path of one file of one part."""

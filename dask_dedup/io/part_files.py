@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import pandas as pd
 
 from dask_dedup.io.parts import Part
@@ -28,6 +29,9 @@ class PartFiles(Protocol):
     def parts(self) -> tuple[Part, ...]:
         """Filled parts only."""
 
+    def query_ids(self) -> np.ndarray:
+        """Return the rows that the audit has sampled: int64, sorted."""
+
     def path(self, kind: str, part: Part) -> Path:
         """Return the path of one file of one part."""
 
@@ -38,5 +42,8 @@ def read_linked(files: PartFiles, part: Part) -> pd.DataFrame:
 
 
 def read_invalid(files: PartFiles, part: Part) -> pd.DataFrame:
-    """Return a part's rows without a usable embedding: ``row_id`` int64, ``reason`` uint8."""
+    """Return a part's rows without a usable embedding.
+
+    ``row_id`` int64 and ``reason`` uint8; of a finished run ``invalid_reason`` in words instead.
+    """
     return read_frame(files.path("invalid", part))

@@ -27,11 +27,13 @@ from dask_dedup.io.objects import (
 from dask_dedup.io.store import Stage, digest_of, read_json, write_json
 from dask_dedup.places import as_place, is_remote
 
-__all__ = ["RunFolder", "work_folder"]
+__all__ = ["AUDIT_QUERIES", "RunFolder", "work_folder"]
 
 logger = logging.getLogger(__name__)
 
 _TOOL = "dask_dedup"
+#: In OUT: the rows that the audit has sampled.
+AUDIT_QUERIES = "audit/queries.parquet"
 
 
 class RunFolder:
@@ -66,7 +68,7 @@ class RunFolder:
     """
 
     state_name = "run.json"
-    result_folders: tuple[str, ...] = ("clusters", "forest", "invalid")
+    result_folders: tuple[str, ...] = ("audit", "clusters", "forest", "invalid")
     result_files: tuple[str, ...] = (
         "histogram.csv",
         "histogram.png",
@@ -89,6 +91,8 @@ class RunFolder:
         self.overwrite = overwrite
         #: Folder of the working files.
         self.stages = work_folder(path, work)
+        #: Facts of the search whose forest is in OUT and is used; see `begin`.
+        self.search: Mapping[str, Any] | None = None
         self._lock = FolderLock(path, break_lock)
 
     def __enter__(self) -> Self:
@@ -128,8 +132,20 @@ class RunFolder:
             and all(exists(self.path / name) for name in (*self.result_folders, *self.result_files))
         )
 
-    def begin(self) -> None:
-        """Claim the folder; log what differs from an earlier run here."""
+    def kept_search(self) -> dict[str, Any] | None:
+        """Return the facts of the search that OUT/forest comes from: same input, same version."""
+        state = self._read_state()
+        is_here = all(exists(self.path / name) for name in self.result_folders)
+        is_same = all(state.get(name) == value for name, value in self._origin.items())
+        search = state.get("search")
+        return dict(search) if is_here and is_same and isinstance(search, Mapping) else None
+
+    def begin(self, search: Mapping[str, Any] | None = None) -> None:
+        """Claim the folder; log what differs from an earlier run here.
+
+        ``search``: facts of the search whose forest is kept; without, it is made anew.
+        """
+        self.search = search
         state = self._read_state()
         if state and state.get("digest") != self.digest:
             changed = _changed_keys(state.get("settings", {}), self.settings)
@@ -163,9 +179,18 @@ class RunFolder:
                 f"Begin anew with --overwrite."
             )
 
-    def finish(self, summary: Mapping[str, Any], keep_stages: bool) -> None:
-        """Write the summary, declare the run finished, remove the working files."""
+    def finish(
+        self,
+        summary: Mapping[str, Any],
+        keep_stages: bool,
+        search: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write the summary, declare the run finished, remove the working files.
+
+        ``search``: what is to be known of OUT/forest to use it again.
+        """
         self._check_lock()
+        self.search = search
         write_json(self.path / "summary.json", dict(summary))
         self._write_state(finished=True)
         if not keep_stages:
@@ -218,6 +243,7 @@ class RunFolder:
                 "digest": self.digest,
                 **self._origin,
                 "stages": str(self.stages),
+                "search": self.search,
                 "settings": dict(self.settings),
             },
         )

@@ -1,0 +1,118 @@
+"""Another threshold from the forest of a finished run, without a new search.
+
+A forest made at a search threshold has the clusters of every threshold from there up; OUT keeps
+beside it what the stages after the search ask for: the invalid rows and the audit's true pairs.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dask_dedup.config import Settings
+from dask_dedup.errors import InputError
+from dask_dedup.io.forest_file import check_verified
+from dask_dedup.io.part_list import read_parts, write_parts
+from dask_dedup.io.parts import Part
+from dask_dedup.io.run_folder import AUDIT_QUERIES, RunFolder
+from dask_dedup.io.store import open_once, read_frame
+from dask_dedup.job import Found, Job
+from dask_dedup.places import as_place
+
+__all__ = ["KeptFiles", "facts_of", "find_kept", "found_before"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class KeptFiles:
+    """What a finished run has published, as `dask_dedup.io.part_files.PartFiles`.
+
+    Attributes
+    ----------
+    folder : str
+        OUT.
+    parts_path : str
+        File of the filled parts.
+    """
+
+    folder: str
+    parts_path: str
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The filled parts of the data set."""
+        return open_once(read_parts, self.parts_path)
+
+    def path(self, kind: str, part: Part) -> Path:
+        """Return the path of one file of one part."""
+        return as_place(self.folder) / kind / f"part-{part.index:05d}.parquet"
+
+    def query_ids(self) -> np.ndarray:
+        """Return the rows that the audit has sampled."""
+        return read_frame(as_place(self.folder) / AUDIT_QUERIES)["row_id"].to_numpy()
+
+
+def facts_of(found: Found, settings: Settings) -> dict[str, Any]:
+    """Return what is to be known of a search for others to use its forest: JSON."""
+    return {
+        "settings": settings.for_result(),
+        "search_threshold": settings.search_threshold,
+        "edges": found.edges,
+        "counts": dict(found.counts),
+        "audit_seconds": found.audit_seconds,
+    }
+
+
+def find_kept(folder: RunFolder, settings: Settings) -> dict[str, Any] | None:
+    """Return the facts of the search whose forest is in OUT, if it answers these settings.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        Open, and not begun.
+    settings : Settings
+    """
+    facts = folder.kept_search()
+    if (
+        facts is None
+        or facts["search_threshold"] > settings.search_threshold
+        or _searched(facts["settings"]) != _searched(settings.for_result())
+    ):
+        return None
+    try:
+        check_verified(folder.path / "forest")
+    except InputError as error:
+        logger.info("a new search is needed: %s", error)
+        return None
+    return facts
+
+
+def _searched(settings: Mapping[str, Any]) -> Any:
+    """Return the settings that the search depends on, but for its threshold, as JSON has them."""
+    tables = json.loads(json.dumps(settings))
+    del tables["clusters"], tables["join"]["search_threshold"]
+    for name in ("url_column", "caption_column"):
+        del tables["read"][name]
+    return tables
+
+
+def found_before(job: Job, facts: Mapping[str, Any]) -> Found:
+    """Return a search of before as if it had been done now."""
+    parts_path = job.folder.stages / "kept" / "parts.json"
+    write_parts(job.data.filled_parts, parts_path)
+    return Found(
+        KeptFiles(str(job.folder.path), str(parts_path)),
+        [],
+        int(facts["edges"]),
+        {name: facts[name] for name in ("settings", "search_threshold")},
+        dict(facts["counts"]),
+        float(facts["audit_seconds"]),
+        job.settings.clusters.threshold,
+    )
