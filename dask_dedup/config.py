@@ -96,7 +96,7 @@ class CellSettings(_Table):
     """cells in which a row is compared on average, its home included; more find more [default: 5,
     above a million rows more: 7 at ten million]"""
 
-    cells: Annotated[int, Field(ge=0)] = 0
+    cells: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """number of cells; 0 chooses by the number of rows"""
 
     probes: Annotated[float, Field(ge=1, le=32)] = 8.0
@@ -294,7 +294,7 @@ def load_settings(
             raise SettingsError(
                 f"{config_path}: cannot be read ({error.strerror or error})."
             ) from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise SettingsError(f"{config_path}: not a TOML file ({error}).") from error
     for dotted, value in (overrides or {}).items():
         if value is None:

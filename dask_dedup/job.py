@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +34,8 @@ class Job:
     progress : Progress
     memory_bytes : int
         What each worker may use.
+    check : callable
+        Called after each stage; raises where the input has changed.
     times : list of StageTime
         Of the stages that have ended.
     """
@@ -44,6 +46,7 @@ class Job:
     execute: Execute
     progress: Progress
     memory_bytes: int
+    check: Callable[[], None] = lambda: None
     times: list[StageTime] = field(default_factory=list)
 
     @contextmanager
@@ -52,6 +55,7 @@ class Job:
         self.progress.start(name, self.data.rows)
         began = time.perf_counter()
         yield
+        self.check()
         seconds = time.perf_counter() - began
         self.times.append(StageTime(name, seconds, self.data.rows))
         self.progress.finish()

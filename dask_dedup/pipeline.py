@@ -18,12 +18,11 @@ from dask.delayed import delayed
 
 from dask_dedup.adc_finder import AdcFinder
 from dask_dedup.config import Settings, memory_per_worker, worker_count
-from dask_dedup.errors import InputError
 from dask_dedup.graph.components import merge_tree
 from dask_dedup.graph.stream import choose_merge, stream_merge
 from dask_dedup.io.dataset import Dataset, read_dataset
 from dask_dedup.io.forest_file import UNVERIFIED
-from dask_dedup.io.objects import exists, remove_tree
+from dask_dedup.io.objects import exists
 from dask_dedup.io.run_folder import RunFolder
 from dask_dedup.io.store import write_aside
 from dask_dedup.job import Found, Job, conserve
@@ -121,7 +120,7 @@ def run_stages(
 
     ``memory_bytes`` is what each worker may use.
     """
-    job = Job(data, folder, settings, execute, progress, memory_bytes)
+    job = Job(data, folder, settings, execute, progress, memory_bytes, data.check_unchanged)
     with TreeMemory() as memory:
         began = time.perf_counter()
         if any(part.embeddings.column for part in data.parts):
@@ -169,18 +168,6 @@ def run_stages(
     }
     folder.finish(summary, keep_stages, search)
     return summary
-
-
-def _refuse_changed(data: Dataset, folder: RunFolder) -> None:
-    """Refuse to hand over what was made of files that were replaced meanwhile."""
-    changed = data.changed_files()
-    if changed:
-        remove_tree(folder.stages)
-        raise InputError(
-            f"{changed[0]}: changed while the run read the data set "
-            f"({len(changed)} {'file' if len(changed) == 1 else 'files'} in all). Old and new rows "
-            f"do not go together, so the working files are removed; run the same command again."
-        )
 
 
 def _unpack(job: Job) -> Dataset:

@@ -27,6 +27,7 @@ from dask_dedup.io.store import read_json
 
 COMMAND = [sys.executable, "-m", "dask_dedup"]
 RESULTS = [
+    "audit",
     "clusters",
     "forest",
     "histogram.csv",

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import dask_dedup
-from dask_dedup import Settings
+from dask_dedup import InputError, Settings
 from dask_dedup.io.store import read_json
 from dask_dedup.tasks import NoProgress
 
@@ -183,3 +183,32 @@ def test_verified_forest_of_the_other_finder_is_asked_too(data, tmp_path):
     changed = settings_of({**adc, "clusters.threshold": 0.97})
     dask_dedup.run(data, tmp_path / "out", changed, progress=seen)
     assert seen.names == ["clusters"]
+
+
+@pytest.mark.parametrize("stage", ["layout", "clusters"])
+@pytest.mark.parametrize("change", ["another", "gone"])
+def test_part_that_changes_during_the_run_stops_it_and_is_never_mixed(
+    data, tmp_path, stage, change
+):
+    own = shutil.copytree(data, tmp_path / "data")
+    path = own / "img_emb" / "img_emb_2.npy"
+
+    class ChangeOnePart(NoProgress):
+        def start(self, name, rows):
+            if name == stage:
+                rows = np.load(path)
+                path.unlink()
+                if change == "another":
+                    np.save(path, rows[::-1].copy())  # of the same size
+
+    with pytest.raises(InputError, match=r"img_emb_2\.npy.*(changed while|cannot be read|is gone)"):
+        dask_dedup.run(own, tmp_path / "out", settings_of({}), progress=ChangeOnePart())
+    assert not (tmp_path / "out" / "clusters").exists()
+    if change == "gone":
+        shutil.copy(data / "img_emb" / "img_emb_2.npy", path)
+    dask_dedup.run(own, tmp_path / "out", settings_of({}))
+    dask_dedup.run(own, tmp_path / "fresh", settings_of({}))
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(tmp_path / "out" / "clusters"),
+        pd.read_parquet(tmp_path / "fresh" / "clusters"),
+    )

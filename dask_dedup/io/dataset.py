@@ -150,12 +150,6 @@ class Dataset:
         facts = [(Path(path).name, *others) for path, *others in self._facts]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
-    def changed_files(self) -> list[str]:
-        """Return the files that have been written anew, or are gone, since `fingerprint`."""
-        return [
-            old[0] for old, new in zip(self._facts, self._read_facts(), strict=True) if old != new
-        ]
-
     @cached_property
     def _facts(self) -> list[tuple[str, int, int, str]]:
         return self._read_facts()
@@ -166,6 +160,17 @@ class Dataset:
         with ThreadPoolExecutor(_HEADER_THREADS) as pool:
             versions = list(pool.map(_version_or_none, [path for path, _ in files]))
         return [(*file, *version) for file, version in zip(files, versions, strict=True)]
+
+    def check_unchanged(self) -> None:
+        """Raise InputError where a file has been written anew, or is gone, since `fingerprint`."""
+        facts = zip(self._facts, self._read_facts(), strict=True)
+        changed = [before[0] for before, after in facts if before != after]
+        if changed:
+            more = f" and {len(changed) - 1} more files" if len(changed) > 1 else ""
+            raise InputError(
+                f"{changed[0]}{more}: changed while the run was reading the data set; nothing of "
+                f"it is published. The same command begins anew with the files as they are now."
+            )
 
 
 def read_dataset(

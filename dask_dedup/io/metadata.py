@@ -20,6 +20,7 @@ __all__ = ["MetadataColumns", "read_metadata", "to_pandas", "unify_columns"]
 
 logger = logging.getLogger(__name__)
 
+_EXACT_DOUBLES = 2**53  # integers up to here are exact as doubles
 _URL_NAMES = ("url", "URL")
 _CAPTION_NAMES = ("caption", "TEXT")
 _PLAIN_TYPES = {  # the same values in a layout that Arrow's functions and pandas cannot take from
@@ -97,6 +98,7 @@ def unify_columns(
                 f"Write them with one type in all parts."
             ) from error
 
+    _check_integers(parts, schemas, unified)
     fields = [pa.field("url", pa.string()), pa.field("caption", pa.string())]
     sources: list[str | None] = [url, caption]
     taken = set(RESERVED_COLUMNS) | set(names)
@@ -188,6 +190,34 @@ def _other_fields(
         elif part.rows or field.name not in known:
             fields.append(pa.field(field.name, _plain_type(field.type)))
     return pa.schema(fields)
+
+
+def _check_integers(
+    parts: Sequence[Part], schemas: Sequence[pa.Schema], unified: pa.Schema
+) -> None:
+    """Refuse integers that would not survive as doubles, as far as the parts' footers tell."""
+    for part, schema in zip(parts, schemas, strict=True):
+        names = {
+            field.name
+            for field in schema
+            if pa.types.is_integer(field.type)
+            and field.name in unified.names
+            and pa.types.is_floating(unified.field(field.name).type)
+        }
+        if not names:
+            continue
+        with pq.ParquetFile(open_parquet_source(part.metadata_path)) as file:
+            groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+        for column in (group.column(i) for group in groups for i in range(group.num_columns)):
+            statistics = column.statistics if column.path_in_schema in names else None
+            if statistics is None or not statistics.has_min_max:
+                continue
+            if max(abs(statistics.min), abs(statistics.max)) > _EXACT_DOUBLES:
+                raise InputError(
+                    f"{part.metadata_path}: column {column.path_in_schema!r} holds integers up to "
+                    f"{statistics.max}, and is {unified.field(column.path_in_schema).type} in "
+                    f"another part: they would not survive. Write it with one type in all parts."
+                )
 
 
 def _plain_type(arrow_type: pa.DataType) -> pa.DataType:

@@ -110,7 +110,8 @@ def list_files(folder: Path) -> list[str] | None:
     if not is_remote(folder):
         if not os.path.isdir(folder):  # where Path.is_dir would raise, of a name too long, say
             return None
-        found = [entry.name for entry in os.scandir(folder) if entry.is_file()]
+        with os.scandir(folder) as entries:
+            found = [entry.name for entry in entries if entry.is_file()]
         return [name for name in found if not name.startswith(".")]
     system, key = _file_system(folder), _key(folder)
     with _store_errors(folder):

@@ -27,7 +27,7 @@ def folder_of(path: Path, settings=SETTINGS, fingerprint="input", overwrite=Fals
 def finish(folder: RunFolder, keep_stages: bool = False, mark: str = "first") -> None:
     """Do what a run does with its folder."""
     folder.begin()
-    for name in ("clusters", "invalid", "forest"):
+    for name in ("audit", "clusters", "invalid", "forest"):
         made = folder.stages / "labels" / name
         made.mkdir(parents=True)
         (made / "part-00000.parquet").write_text(mark)
@@ -42,6 +42,7 @@ def names(path: Path) -> set[str]:
 
 
 RESULTS = {
+    "audit",
     "clusters",
     "forest",
     "invalid",
