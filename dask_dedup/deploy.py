@@ -260,6 +260,10 @@ def local_cluster(
                 "distributed.nanny.pre-spawn-environ": worker_environment(compute.threads),
                 "distributed.scheduler.no-workers-timeout": "5 minutes",
                 "distributed.worker.use-file-locking": False,
+                # A paused worker waits for others to take its data; ours hold none, and it would
+                # wait for ever. Without memory it ends, is replaced, and its task runs again.
+                "distributed.worker.memory.pause": False,
+                "distributed.worker.memory.terminate": 1.0,
                 "distributed.worker.preload": [_TASKS],  # imported while the others start
                 # What the dashboard shows, at a price that small machines notice.
                 "distributed.worker.profile.enabled": False,

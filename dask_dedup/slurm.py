@@ -137,6 +137,7 @@ def _dask_settings(job: ClusterJobSettings) -> dict[str, Any]:
         "distributed.scheduler.allowed-failures": job.allowed_failures,
         "distributed.scheduler.no-workers-timeout": f"{job.wait_minutes * 60}s",
         "distributed.worker.lifetime.restart": False,
+        "distributed.worker.memory.pause": False,  # it would wait for ever; see `local_cluster`
     }
 
 
