@@ -74,7 +74,7 @@ def test_help_names_every_option_and_its_default():
         for option in param.opts
         if option[:1] == "-"
     ]
-    assert len(options) == 36
+    assert {"--threshold", "--memory", "--work", "--cluster", "--break-lock"} <= set(options)
     assert [option for option in options if option not in result.output] == []
     for text in ("[default: 0.95]", "[default: one per core]", "130 interrupted", "-h, --help"):
         assert text in result.output
