@@ -5,7 +5,14 @@ import pytest
 from scipy.sparse.csgraph import connected_components
 
 import dask_dedup
-from dask_dedup import InputError, Settings
+from dask_dedup import (
+    InputError,
+    NetworkSettings,
+    Settings,
+    fit_compressor,
+    read_dataset,
+    save_model,
+)
 from dask_dedup.io.forest_file import check_verified
 from dask_dedup.tasks import compute_tasks
 
@@ -72,6 +79,21 @@ def test_run_calibrates_the_tolerance_on_real_images(clipart, tmp_path):
     assert chosen["is_reached"] and chosen["queries"] > 300
     assert summary["found"]["tolerance"] == chosen["tolerance"] >= 0
     assert summary["audit"]["pair_recall"] > 0.99
+    exact = pd.read_parquet(clipart / "exact_pairs.parquet")
+    forest = pd.read_parquet(tmp_path / "out" / "forest")
+    joined = forest.merge(exact, on=["src", "dst"], how="left", suffixes=("", "_exact"))
+    assert (joined["similarity"] == joined["similarity_exact"]).all()
+
+
+@pytest.mark.parametrize("kind", ["pca", "snip"])
+def test_run_behind_a_compressor_finds_the_true_pairs_of_real_images(clipart, tmp_path, kind):
+    network = NetworkSettings(epochs=2, width=128)
+    model = fit_compressor(read_dataset(clipart), kind, 32, settings=network)
+    save_model(model, tmp_path / "model")
+    chosen = settings(model=str(tmp_path / "model"))
+    summary = dask_dedup.run(clipart, tmp_path / "out", chosen)
+    assert summary["found"]["calibration"]["is_reached"]
+    assert summary["audit"]["pair_recall"] > 0.98
     exact = pd.read_parquet(clipart / "exact_pairs.parquet")
     forest = pd.read_parquet(tmp_path / "out" / "forest")
     joined = forest.merge(exact, on=["src", "dst"], how="left", suffixes=("", "_exact"))

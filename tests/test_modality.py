@@ -60,6 +60,14 @@ def test_run_modality_text_does_not_need_the_images(tmp_path, data, rows):
     np.testing.assert_array_equal(clusters_of(tmp_path / "out"), groups_of(rows[1], 0.95))
 
 
+def test_run_adc_modality_text_finds_scipys_clusters_of_the_texts(tmp_path, data, rows):
+    adc = {"factory": "IVF8,PQ4x6", "nprobe": 8, "k": 4, "tolerance": 3.0}
+    settings = Settings.model_validate({**TEXT.model_dump(), "finder": "adc", "adc": adc})
+    summary = dask_dedup.run(data, tmp_path / "out", settings)
+    assert (summary["finder"], summary["modality"]) == ("adc", "text")
+    np.testing.assert_array_equal(clusters_of(tmp_path / "out"), groups_of(rows[1], 0.95))
+
+
 def test_run_another_modality_in_the_same_folder_searches_again(tmp_path, data, rows):
     dask_dedup.run(data, tmp_path / "out", TEXT, keep_stages=True)
     before = read_json(tmp_path / "out" / "stages" / "join" / "manifest.json")
