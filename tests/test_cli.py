@@ -98,9 +98,9 @@ def received(monkeypatch) -> SimpleNamespace:
     """Return what the command would have run with."""
     seen = SimpleNamespace()
 
-    def remember(dataset, out, settings, overwrite, keep_stages, console):
+    def remember(dataset, out, settings, overwrite, break_lock, keep_stages, console):
         seen.__dict__.update(
-            dataset=dataset, out=out, settings=settings, flags=(overwrite, keep_stages)
+            dataset=dataset, out=out, settings=settings, flags=(overwrite, break_lock, keep_stages)
         )
         logging.getLogger("dask_dedup.somewhere").debug("a detail of %s", "[b]data[/b]")
         logging.getLogger("dask_dedup.somewhere").warning("a warning of :smile: %s", "x" * 200)
@@ -121,7 +121,7 @@ def test_options_none_given_run_with_the_defaults(tiny, received):
     assert invoke(tiny).exit_code == 0
     assert received.settings == Settings()
     assert (received.dataset, received.out) == (tiny, Path("out"))
-    assert received.flags == (False, False)
+    assert received.flags == (False, False, False)
 
 
 @pytest.mark.parametrize(
@@ -168,9 +168,11 @@ def test_options_verify_or_not_is_one_setting(tiny, received):
 
 def test_options_flags_are_passed_on(tiny, received):
     invoke(tiny, "--overwrite")
-    assert received.flags == (True, False)
+    assert received.flags == (True, False, False)
+    invoke(tiny, "--break-lock")
+    assert received.flags == (False, True, False)
     invoke(tiny, "--keep-stages")
-    assert received.flags == (False, True)
+    assert received.flags == (False, False, True)
 
 
 @pytest.mark.parametrize(

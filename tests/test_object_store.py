@@ -48,6 +48,7 @@ def endpoint(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, open(log, "wb") as out:
         for name, value in variables.items():
             patch.setenv(name, value)
+        S3FileSystem.clear_instance_cache()  # of tests before, which had no credentials
         server = subprocess.Popen(command, stdout=out, stderr=out)
         try:
             for _ in range(300):
