@@ -23,7 +23,7 @@ def main(out: Path) -> None:
         f"{index} ({low:.0f} B)" if low == high else f"{index} ({low:.0f} to {high:.0f} B)"
         for index, (low, high) in sizes.loc[indexes].iterrows()
     ]
-    print(f"| model | {' | '.join(heads)} | fit and transform (s) |")
+    print(f"| model | {' | '.join(heads)} | transform (s) |")
     print("|---|" + "---:|" * (len(indexes) + 1))
     for model in models:
         cells = [
