@@ -78,6 +78,9 @@ class ReadSettings(_Table):
     embedding_column: str | None = None
     """list column of the metadata files with the embeddings, instead of files of their own"""
 
+    skip_bad_parts: bool = False
+    """go on without files that cannot be read, and say which: their rows are kept, alone"""
+
 
 class CompressSettings(_Table):
     """``[compress]``: the PCA in whose space candidates are found."""
@@ -243,8 +246,10 @@ class Settings(_Table):
         return self.clusters.threshold if given is None else given
 
     def for_result(self) -> dict[str, Any]:
-        """Return what the result depends on: everything but the workers, where and how many."""
-        return self.model_dump(exclude={"compute", "cluster"})
+        """Return what the result depends on: not workers, nor what is done about bad files."""
+        return self.model_dump(
+            exclude={"compute": True, "cluster": True, "read": {"skip_bad_parts"}}
+        )
 
     def to_toml(self) -> str:
         """Return all settings as TOML; a setting without a value is left out."""

@@ -4,6 +4,7 @@
 
     DedupError
     ├── InputError      the data set is not what was expected
+    │   └── UnreadableError   one of its files cannot be read, or does not fit
     ├── SettingsError   a setting is unknown, out of range, or contradicts another
     ├── OutputError     the output folder cannot be used
     ├── CapacityError   the work does not fit into the memory or disk that it was given
@@ -21,6 +22,7 @@ __all__ = [
     "OutputError",
     "SettingsError",
     "StoreError",
+    "UnreadableError",
 ]
 
 
@@ -30,6 +32,20 @@ class DedupError(Exception):
 
 class InputError(DedupError):
     """The data set is not what was expected; the message names the file."""
+
+
+class UnreadableError(InputError):
+    """A file of the data set cannot be read, or does not fit the others.
+
+    Attributes
+    ----------
+    path : str
+        Of the file.
+    """
+
+    def __init__(self, message: str, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class SettingsError(DedupError):

@@ -17,10 +17,12 @@ from typing import Any
 from dask.delayed import delayed
 
 from dask_dedup.adc_finder import AdcFinder
+from dask_dedup.bad_parts import facts_of_bad, go_on_without, open_dataset, result_settings
 from dask_dedup.config import Settings, memory_per_worker, worker_count
+from dask_dedup.errors import InputError
 from dask_dedup.graph.components import merge_tree
 from dask_dedup.graph.stream import choose_merge, stream_merge
-from dask_dedup.io.dataset import Dataset, read_dataset
+from dask_dedup.io.dataset import Dataset
 from dask_dedup.io.forest_file import UNVERIFIED
 from dask_dedup.io.objects import exists
 from dask_dedup.io.run_folder import RunFolder
@@ -89,9 +91,9 @@ def run(
     InputError, OutputError
     """
     settings = settings or Settings()
-    data, work = read_dataset(dataset, **settings.read.model_dump()), settings.compute.work
+    data, work = open_dataset(dataset, as_place(out), settings), settings.compute.work
     with RunFolder(
-        as_place(out), settings.for_result(), data.fingerprint, overwrite, work
+        as_place(out), result_settings(data, settings), data.fingerprint, overwrite, work
     ) as folder:
         if folder.is_finished():
             return folder.read_summary()
@@ -120,6 +122,25 @@ def run_stages(
 
     ``memory_bytes`` is what each worker may use.
     """
+    folder.set_aside = facts_of_bad(data)
+    while True:
+        try:
+            return _run_stages(data, folder, settings, execute, progress, keep_stages, memory_bytes)
+        except InputError as error:
+            data = go_on_without(data, error, settings)
+            facts = facts_of_bad(data)
+            folder.begin_again(result_settings(data, settings), data.fingerprint, facts)
+
+
+def _run_stages(
+    data: Dataset,
+    folder: RunFolder,
+    settings: Settings,
+    execute: Execute,
+    progress: Progress,
+    keep_stages: bool,
+    memory_bytes: int,
+) -> dict[str, Any]:
     job = Job(data, folder, settings, execute, progress, memory_bytes, data.check_unchanged)
     with TreeMemory() as memory:
         began = time.perf_counter()
@@ -163,6 +184,7 @@ def run_stages(
         "wall_seconds": round(time.perf_counter() - began, 3),
         "peak_memory_bytes": memory.peak_bytes,
         "audit": clusters["audit"],
+        "bad_files": facts_of_bad(data),
         "found": found.counts,
         "versions": versions(),
     }
@@ -221,7 +243,9 @@ def _write_clusters(job: Job, found: Found, forest: _Forest) -> dict[str, Any]:
     settings = job.settings
     keys = {**found.keys, "threshold": settings.clusters.threshold}
     label_stage = job.folder.stage("labels", keys)
-    stage = job.folder.stage("clusters", {**keys, "read": settings.read.model_dump()})
+    bad = [part.index for part in job.data.parts if part.metadata_problem is not None]
+    read = {**settings.for_result()["read"], **({"without": bad} if bad else {})}
+    stage = job.folder.stage("clusters", {**keys, "read": read})
     clusters, invalid = stage.folder / "clusters", stage.folder / "invalid"
     label_task = (
         found.layout,

@@ -19,6 +19,7 @@ LAYERS = [
     [
         "stages",
         "job",
+        "bad_parts",
         "adc_tasks",
         "adc_finder",
         "join_finder",
@@ -51,7 +52,7 @@ WITHIN = {
     "adc_finder": {"adc_tasks", "job"},
     "search_output": {"vector_index"},
     "calibration": {"adc_finder", "adc_tasks", "job"},
-    "pipeline": {"adc_finder", "job", "join_finder", "stages", "relabel"},
+    "pipeline": {"adc_finder", "bad_parts", "job", "join_finder", "stages", "relabel"},
     "plan": {"workload"},
     "plan_like": {"plan", "workload"},
     "relabel": {"job"},

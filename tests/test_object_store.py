@@ -48,7 +48,6 @@ def endpoint(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, open(log, "wb") as out:
         for name, value in variables.items():
             patch.setenv(name, value)
-        S3FileSystem.clear_instance_cache()  # of tests before, which had no credentials
         server = subprocess.Popen(command, stdout=out, stderr=out)
         try:
             for _ in range(300):
@@ -196,6 +195,7 @@ def test_wrong_credentials_are_told_in_the_words_of_the_store(
         assert ran.exit_code == 2, ran.output
         assert "redentials" in ran.output
         assert not (tmp_path / "out").exists()
+    S3FileSystem.clear_instance_cache()  # the tests after have credentials
 
 
 KILLED = """

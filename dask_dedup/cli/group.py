@@ -22,6 +22,7 @@ __all__ = [
     "any_setting",
     "chosen_settings",
     "configure_logging",
+    "flag",
     "input_settings",
     "main",
     "setting",
@@ -93,9 +94,16 @@ def switch(flag: str, key: str) -> Callable:
     return click.option(flag, key.replace(".", "__"), default=None, help=_help_of(key))
 
 
+def flag(name: str, key: str) -> Callable:
+    """Return the flag that sets ``key`` to true."""
+    destination = key.replace(".", "__")
+    return click.option(name, destination, flag_value=True, default=None, help=_help_of(key))
+
+
 def input_settings(command: Callable) -> Callable:
     """Add the options that tell what of a data set is read."""
     for option in (
+        flag("--skip-bad-parts", "read.skip_bad_parts"),
         setting("--caption-column", "read.caption_column", str),
         setting("--url-column", "read.url_column", str),
         setting("--embedding-column", "read.embedding_column", str),

@@ -25,6 +25,7 @@ from dask_dedup.cli.group import (
     tell,
 )
 from dask_dedup.config import Settings, memory_per_worker
+from dask_dedup.errors import UnreadableError
 from dask_dedup.prefork import start_server
 
 __all__ = ["run"]
@@ -103,6 +104,9 @@ def run(
     settings = chosen_settings(options, config)
     try:
         summary = _run(dataset, out, settings, overwrite, break_lock, keep_stages, console)
+    except UnreadableError as error:
+        hint = "" if settings.read.skip_bad_parts else " --skip-bad-parts goes on without it."
+        raise UnreadableError(f"{error}{hint}", error.path) from error
     except KeyboardInterrupt:
         console.print("\ninterrupted; the same command continues where this stopped")
         os._exit(_INTERRUPTED)  # workers and their threads are gone with the cluster
@@ -122,9 +126,9 @@ def _run(
 ) -> dict[str, Any]:
     if settings.cluster.kind == "local":
         start_server()  # unless it runs already; imports for seconds, beside what follows
-    from dask_dedup.io.dataset import read_dataset
+    from dask_dedup.bad_parts import open_dataset, result_settings
 
-    data = read_dataset(dataset, **settings.read.model_dump())
+    data = open_dataset(dataset, out, settings)
 
     # These load for seconds: a fault in the input should not have to wait for them.
     from dask_dedup.deploy import open_cluster
@@ -141,7 +145,7 @@ def _run(
     tell(console, f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts, dimension {data.dim}")
     work = settings.compute.work
     with RunFolder(
-        out, settings.for_result(), data.fingerprint, overwrite, work, break_lock
+        out, result_settings(data, settings), data.fingerprint, overwrite, work, break_lock
     ) as folder:
         if folder.is_finished():
             tell(console, f"{out}: finished before with these settings; nothing to do")
@@ -202,6 +206,9 @@ def _print_summary(summary: dict[str, Any], out: Path, console: Console) -> None
     line("of two or more", f"{summary['clusters_of_two_or_more']:,}")
     line("largest", f"{summary['largest_cluster']:,}", "rows")
     line("invalid rows", f"{summary['invalid_rows']:,}", "no usable embedding; kept")
+    if summary.get("bad_files"):
+        rows = sum({bad["path"]: bad["rows"] for bad in summary["bad_files"]}.values())
+        line("set aside", f"{rows:,}", f"rows of {len(summary['bad_files'])} bad files")
     line("threshold", f"{summary['threshold']:g}", "cosine")
     audit = summary["audit"]
     if audit and audit["queries_with_pairs"]:

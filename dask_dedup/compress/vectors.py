@@ -7,10 +7,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-__all__ = ["INVALID_REASONS", "VectorBlock", "prepare_block", "unit_rows"]
+__all__ = ["INVALID_REASONS", "UNREADABLE", "VectorBlock", "prepare_block", "unit_rows"]
 
 #: What the codes of `VectorBlock.reason` mean; 0 is a usable row.
-INVALID_REASONS = ("", "nan", "infinite", "zero")
+INVALID_REASONS = ("", "nan", "infinite", "zero", "unreadable")
+#: Of the rows of a file that is set aside, which are read as NaN.
+UNREADABLE = INVALID_REASONS.index("unreadable")
 
 _SAFE_LENGTHS = (1e-15, 1e15)  # between these, squares in float32 neither vanish nor overflow
 

@@ -26,7 +26,7 @@ import torch
 
 from dask_dedup.compress.device import choose_device
 from dask_dedup.compress.pca import PcaModel, load_pca
-from dask_dedup.compress.vectors import VectorBlock, prepare_block
+from dask_dedup.compress.vectors import UNREADABLE, VectorBlock, prepare_block
 from dask_dedup.index.assign import MOST_VISITS, assign_cells
 from dask_dedup.index.assign_device import DeviceCells
 from dask_dedup.index.assign_exact import assign_exactly
@@ -212,6 +212,8 @@ def layout_part(
         if watch is not None:
             watch(Block(part.row_start + start, stored, vectors, block_image))
 
+    if part.embeddings.problem is not None:
+        reason[:] = UNREADABLE
     usable = np.flatnonzero(reason == 0)
     first = _first_of_equals(part.embeddings, usable, content)
     distinct = usable[first == usable]

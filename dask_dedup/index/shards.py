@@ -28,7 +28,7 @@ from dask.delayed import delayed
 
 from dask_dedup.compress.base import Compressor, load_model
 from dask_dedup.compress.sample import sample_row_ids, split_by_part
-from dask_dedup.compress.vectors import VectorBlock, prepare_block
+from dask_dedup.compress.vectors import UNREADABLE, VectorBlock, prepare_block
 from dask_dedup.errors import InputError
 from dask_dedup.index.equals import EqualRows
 from dask_dedup.index.ivf_training import make_base, train_base
@@ -350,6 +350,8 @@ def _add_part(
         add_rows(shard, images, part.row_start + start + np.flatnonzero(usable & kept))
         if watch is not None:
             watch(part, Block(part.row_start + start, stored, vectors))
+    if part.embeddings.problem is not None:
+        reason[:] = UNREADABLE
     invalid, copies = np.flatnonzero(reason), np.flatnonzero(first != np.arange(part.rows))
     write_frame(
         layout.path("invalid", part),

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,21 +19,15 @@ from dask.delayed import delayed
 from dask_dedup.errors import InputError
 from dask_dedup.io.metadata import MetadataColumns, read_metadata, to_pandas, unify_columns
 from dask_dedup.io.objects import has_files, version_of
-from dask_dedup.io.parts import (
-    EmbeddingFile,
-    Part,
-    find_files,
-    find_matching,
-    read_rows,
-    scan_parts,
-)
+from dask_dedup.io.parts import EmbeddingFile, Part, read_rows
+from dask_dedup.io.scan import find_files, find_matching, scan_parts
 from dask_dedup.places import as_place, is_remote
 
 if TYPE_CHECKING:
     import dask.array as da
     import dask.dataframe as dd
 
-__all__ = ["Dataset", "read_dataset"]
+__all__ = ["BadFile", "Dataset", "read_dataset"]
 
 _HEADER_THREADS = 16  # facts of thousands of files, mostly waiting
 
@@ -147,8 +141,29 @@ class Dataset:
     @cached_property
     def fingerprint(self) -> str:
         """Hex digest of the files' names, sizes, times (of a store: ETags) and row counts."""
-        facts = [(Path(path).name, *others) for path, *others in self._facts]
+        facts: list = [(Path(path).name, *others) for path, *others in self._facts]
+        facts += [part.index for part in self.parts if part.embeddings.problem is not None]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+    @property
+    def bad_files(self) -> list[BadFile]:
+        """The files that are set aside, and why."""
+        return [
+            BadFile(path, part.rows, problem, *_version_or_none(path))
+            for part in self.parts
+            for path, problem in (
+                (part.metadata_path, part.metadata_problem),
+                (part.embeddings.path, part.embeddings.problem),
+            )
+            if problem is not None
+        ]
+
+    def set_aside(self, problems: Mapping[str, str]) -> Dataset:
+        """Return this data set without the content of some files: paths, and why.
+
+        Embeddings are NaN then, and metadata null. Files that are set aside already stay so.
+        """
+        return replace(self, parts=tuple(_set_aside(part, problems) for part in self.parts))
 
     @cached_property
     def _facts(self) -> list[tuple[str, int, int, str]]:
@@ -173,6 +188,16 @@ class Dataset:
             )
 
 
+class BadFile(NamedTuple):
+    """A file that is set aside: path, rows of its part, why, and its size and time as it is."""
+
+    path: str
+    rows: int
+    problem: str
+    size: int
+    version: str
+
+
 def read_dataset(
     path: str | os.PathLike,
     *,
@@ -183,6 +208,7 @@ def read_dataset(
     image_embeddings: str | None = None,
     text_embeddings: str | None = None,
     embedding_column: str | None = None,
+    skip_bad_parts: bool = False,
 ) -> Dataset:
     """Open a data set in the layout of clip-retrieval and LAION, or another; reads headers only.
 
@@ -205,6 +231,9 @@ def read_dataset(
         A list column of the metadata files that holds the embeddings to compare, instead of files
         of their own. Null rows, and those of another length than most, count as invalid. Without
         ``metadata/``, the parquet files are expected in ``path`` itself.
+    skip_bad_parts : bool
+        Set files aside that cannot be read, or do not fit the rest, instead of raising: see
+        `Dataset.bad_files`. Rows of such embeddings are unusable, such metadata are null.
 
     Returns
     -------
@@ -257,7 +286,9 @@ def read_dataset(
             if texts_told:
                 text_paths = _find(folder, text_embeddings, "text_emb", ".npy")
         metadata_paths = _find(folder, metadata, "metadata", ".parquet")
-    parts, schemas = scan_parts(metadata_paths, embedding_paths, text_paths, embedding_column)
+    parts, schemas = scan_parts(
+        metadata_paths, embedding_paths, text_paths, embedding_column, skip_bad_parts
+    )
     if modality == "text":
         parts = tuple(replace(part, text_embeddings=part.embeddings) for part in parts)
     columns = unify_columns(parts, schemas, url_column, caption_column)
@@ -285,6 +316,15 @@ def _read_metadata_frame(
 def _read_block(file: EmbeddingFile, dtype: str) -> np.ndarray:
     """Return one whole embedding file as ``dtype``."""
     return read_rows(file, 0, file.rows).astype(dtype, copy=False)
+
+
+def _set_aside(part: Part, problems: Mapping[str, str]) -> Part:
+    file = part.embeddings
+    if file.path in problems and file.problem is None:
+        part = replace(part, embeddings=file.unreadable(file.path, file.rows, problems[file.path]))
+    if part.metadata_path in problems and part.metadata_problem is None:
+        part = replace(part, metadata_problem=problems[part.metadata_path])
+    return part
 
 
 def _version_or_none(path: str) -> tuple[int, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,6 +27,8 @@ class EmbeddingFile:
         Bytes before the first value.
     column : str or None
         Of a parquet file; the two before then mean nothing.
+    problem : str or None
+        Why the file cannot be read, where its part is set aside: its rows are read as NaN.
     """
 
     path: str
@@ -36,6 +38,11 @@ class EmbeddingFile:
     fortran_order: bool
     data_offset: int
     column: str | None = None
+    problem: str | None = None
+
+    def unreadable(self, path: str, rows: int, problem: str) -> EmbeddingFile:
+        """Return one of this dimension that cannot be read."""
+        return replace(self, path=path, rows=rows, problem=problem)
 
     def map(self) -> np.ndarray:
         """Return a ``.npy`` file as a read-only memory map of shape (rows, dim)."""

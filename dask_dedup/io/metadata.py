@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from dask_dedup.errors import InputError
 from dask_dedup.io.objects import open_parquet_source
-from dask_dedup.io.parts import Part, one_line
+from dask_dedup.io.parts import Part, one_line, read_again
 from dask_dedup.places import is_remote
 from dask_dedup.schema import RESERVED_COLUMNS, STRING
 
@@ -121,14 +121,21 @@ def read_metadata(part: Part, columns: MetadataColumns) -> pa.Table:
     -------
     pyarrow.Table
         ``part.rows`` rows with the schema ``columns.schema``; a column that this part lacks is
-        null.
+        null, and all of a part whose metadata are set aside.
 
     Raises
     ------
-    InputError
+    UnreadableError
         The file cannot be read, has another row count than before, or holds a value that does
         not fit.
     """
+    if part.metadata_problem is not None:
+        nulls = [pa.nulls(part.rows, field.type) for field in columns.schema]
+        return pa.Table.from_arrays(nulls, schema=columns.schema)
+    return read_again(part.metadata_path, _read_metadata, part, columns)
+
+
+def _read_metadata(part: Part, columns: MetadataColumns) -> pa.Table:
     wanted = [source for source in columns.sources if source is not None]
     nested = any("." in source for source in wanted)  # parquet would take it for a path
     try:
@@ -168,7 +175,7 @@ def _pandas_dtype(arrow_type: pa.DataType) -> pd.api.extensions.ExtensionDtype:
 
 
 def _is_empty(part_and_schema: tuple[Part, pa.Schema]) -> bool:
-    return part_and_schema[0].rows == 0
+    return part_and_schema[0].rows == 0 or part_and_schema[0].metadata_problem is not None
 
 
 def _other_fields(

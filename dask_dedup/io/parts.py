@@ -1,53 +1,39 @@
-"""Files of a data set as parts: one metadata file and its embedding files, with global row ids.
+"""The part, one metadata file and its embedding files with global row ids; reading its rows.
 
-Only headers are read here, except by `read_rows` and `gather_rows`, which a task calls.
+A read that fails is tried again. Rows of a file that is set aside (`EmbeddingFile.problem`) are
+NaN.
 """
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from natsort import natsorted, ns
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
-from dask_dedup.errors import InputError
-from dask_dedup.io.column_rows import read_column_header, settle_dimensions, take_column_rows
+from dask_dedup.errors import InputError, UnreadableError
+from dask_dedup.io.column_rows import take_column_rows
 from dask_dedup.io.embedding_file import EmbeddingFile, one_line
 from dask_dedup.io.far_rows import fetch_rows, fetch_single_rows
-from dask_dedup.io.objects import (
-    glob_files,
-    list_files,
-    open_parquet_source,
-    read_range,
-    size_of,
-    words_of,
-)
-from dask_dedup.places import as_place, is_remote
+from dask_dedup.io.objects import read_range, size_of, words_of
+from dask_dedup.places import is_remote
 
 __all__ = [
     "EmbeddingFile",
     "Part",
-    "find_files",
-    "find_matching",
     "gather_by_row",
     "gather_rows",
     "one_line",
+    "read_again",
     "read_npy_header",
     "read_rows",
-    "scan_parts",
 ]
 
 _HEADER_BYTES = 1 << 14  # of a .npy file in a store: some 128 hold its header
-_HEADER_THREADS = 16  # headers of thousands of files, mostly waiting
 _GATHER_BYTES = 64 << 20  # pages mapped at a time: they count as a worker's own memory
 
 
@@ -65,6 +51,8 @@ class Part:
     embeddings : EmbeddingFile
         The modality that is compared.
     text_embeddings : EmbeddingFile or None
+    metadata_problem : str or None
+        Why the metadata cannot be read, where the part is set aside: its columns are null.
     """
 
     index: int
@@ -72,6 +60,7 @@ class Part:
     metadata_path: str
     embeddings: EmbeddingFile
     text_embeddings: EmbeddingFile | None = None
+    metadata_problem: str | None = None
 
     @property
     def rows(self) -> int:
@@ -82,55 +71,6 @@ class Part:
     def row_stop(self) -> int:
         """``row_id`` after the last row."""
         return self.row_start + self.rows
-
-
-def find_files(folder: Path, suffix: str) -> list[str]:
-    """Return the files of ``folder`` that end in ``suffix``, in natural order.
-
-    ``part_10`` comes after ``part_9``. Hidden files are passed over.
-
-    Raises
-    ------
-    InputError
-        The folder is missing, or holds no such file.
-    """
-    try:
-        files = list_files(folder)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be read ({words_of(error)}).") from error
-    if files is None:
-        raise InputError(
-            f"{folder}: no such folder. A data set is a folder with img_emb/*.npy and "
-            f"metadata/*.parquet, as clip-retrieval writes it."
-        )
-    names = [name for name in files if name.endswith(suffix)]
-    if not names:
-        raise InputError(f"{folder}: expected *{suffix} files, found none.")
-    return [str(folder / name) for name in natsorted(names, alg=ns.PATH)]
-
-
-def find_matching(base: Path, pattern: str) -> list[str]:
-    """Return the files that match a pattern, in natural order of their paths.
-
-    Parameters
-    ----------
-    base : Path
-        What a relative pattern starts from.
-    pattern : str
-        With ``*``, ``?``, ``[...]`` and ``**`` for any folders; a local path or a URL.
-
-    Raises
-    ------
-    InputError
-        There is none.
-    """
-    try:
-        paths = glob_files(base, pattern)
-    except OSError as error:
-        raise InputError(f"{pattern}: cannot be read ({words_of(error)}).") from error
-    if not paths:
-        raise InputError(f"{pattern}: no file matches this pattern, as seen from {base}.")
-    return natsorted(paths, alg=ns.PATH)
 
 
 def read_npy_header(path: str) -> EmbeddingFile:
@@ -181,100 +121,6 @@ def read_npy_header(path: str) -> EmbeddingFile:
     return EmbeddingFile(path, rows, dim, dtype.str, fortran_order, data_offset)
 
 
-def read_metadata_footer(path: str) -> tuple[int, pa.Schema]:
-    """Return the row count and schema of one parquet file.
-
-    Raises
-    ------
-    InputError
-        The file cannot be read as parquet.
-    """
-    try:
-        with pq.ParquetFile(open_parquet_source(path)) as file:
-            return file.metadata.num_rows, file.schema_arrow
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({words_of(error)}).") from error
-    except (pa.ArrowException, ValueError) as error:  # ValueError: names that are no UTF-8
-        raise InputError(
-            f"{path}: expected a parquet file, but it cannot be read ({one_line(error)}). "
-            f"The file is damaged or of another format."
-        ) from error
-
-
-def scan_parts(
-    metadata_paths: Sequence[str],
-    embedding_paths: Sequence[str],
-    text_paths: Sequence[str] | None,
-    column: str | None = None,
-) -> tuple[tuple[Part, ...], tuple[pa.Schema, ...]]:
-    """Pair metadata and embedding files into parts, and refuse what does not fit.
-
-    Parameters
-    ----------
-    metadata_paths, embedding_paths : sequence of str
-        As many of one as of the other, in the order that defines ``row_id``.
-    text_paths : sequence of str or None
-        Text embeddings of the same rows.
-    column : str, optional
-        A list column of the embedding files, which are parquet files then.
-
-    Returns
-    -------
-    parts : tuple of Part
-    schemas : tuple of pyarrow.Schema
-        The metadata schema of each part.
-
-    Raises
-    ------
-    InputError
-        Different numbers of files, a part whose counts differ, mixed dimensions, or a file
-        that cannot be read.
-    """
-    for name, paths in (("embedding", embedding_paths), ("text embedding", text_paths)):
-        if paths is not None and len(paths) != len(metadata_paths):
-            raise InputError(
-                f"{as_place(paths[0]).parent}: {len(paths)} {name} files, but "
-                f"{as_place(metadata_paths[0]).parent} has {len(metadata_paths)} metadata files. "
-                f"Each part needs one of each; the first names are {Path(paths[0]).name} and "
-                f"{Path(metadata_paths[0]).name}."
-            )
-    read_header = read_npy_header if column is None else partial(read_column_header, column=column)
-    with ThreadPoolExecutor(_HEADER_THREADS) as pool:
-        footers = list(pool.map(read_metadata_footer, metadata_paths))
-        files = settle_dimensions(list(pool.map(read_header, embedding_paths)))
-        texts = list(pool.map(read_npy_header, text_paths)) if text_paths is not None else None
-
-    parts: list[Part] = []
-    row_start = 0
-    for index, (metadata_path, (rows, _), file) in enumerate(
-        zip(metadata_paths, footers, files, strict=True)
-    ):
-        text = texts[index] if texts is not None else None
-        for candidate, first in ((file, files[0]), (text, texts[0] if texts else None)):
-            if candidate is None or first is None:
-                continue
-            if candidate.dim != first.dim:
-                raise InputError(
-                    f"{candidate.path}: embeddings have dimension {candidate.dim}, but "
-                    f"{first.path} has {first.dim}. All parts of a data set must share one "
-                    f"dimension."
-                )
-            if candidate.rows != rows:
-                raise InputError(
-                    f"{candidate.path}: {candidate.rows} embeddings, but {metadata_path} has "
-                    f"{rows} rows. Row i of the one belongs to row i of the other; write the "
-                    f"part again."
-                )
-        parts.append(Part(index, row_start, metadata_path, file, text))
-        row_start += rows
-    if row_start == 0:
-        raise InputError(f"{as_place(metadata_paths[0]).parent}: all parts are empty.")
-    return tuple(parts), tuple(
-        schema if column is None else schema.remove(schema.get_field_index(column))
-        for _, schema in footers
-    )
-
-
 def _open_header(path: str) -> BinaryIO:
     return io.BytesIO(read_range(path, 0, _HEADER_BYTES)) if is_remote(path) else open(path, "rb")
 
@@ -285,12 +131,19 @@ def read_rows(file: EmbeddingFile, start: int, stop: int) -> np.ndarray:
     Returns
     -------
     ndarray, shape (stop - start, dim), C order, native byte order
+        NaN where the file is set aside.
 
     Raises
     ------
-    InputError
-        The file has become shorter since its header was read.
+    UnreadableError
+        The file has become shorter since its header was read, or cannot be read at all.
     """
+    if file.problem is not None:
+        return _unread(file, stop - start)
+    return read_again(file.path, _read_rows, file, start, stop)
+
+
+def _read_rows(file: EmbeddingFile, start: int, stop: int) -> np.ndarray:
     if file.column is not None:
         return take_column_rows(file, np.arange(start, stop))
     if is_remote(file.path) and not file.fortran_order:
@@ -328,7 +181,18 @@ def gather_rows(file: EmbeddingFile, positions: np.ndarray) -> np.ndarray:
     Returns
     -------
     ndarray, shape (len(positions), dim), native byte order
+        NaN where the file is set aside.
+
+    Raises
+    ------
+    UnreadableError
     """
+    if file.problem is not None:
+        return _unread(file, len(positions))
+    return read_again(file.path, _gather_rows, file, positions)
+
+
+def _gather_rows(file: EmbeddingFile, positions: np.ndarray) -> np.ndarray:
     if file.column is not None:
         return take_column_rows(file, positions)
     if is_remote(file.path) and not file.fortran_order:
@@ -380,6 +244,30 @@ def gather_by_row(parts: Sequence[Part], row_ids: np.ndarray) -> np.ndarray:
     if not blocks:
         return np.empty((0, parts[0].embeddings.dim), np.float32)
     return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+
+
+def read_again(path: str, read: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what ``read`` gives, at the third attempt at the latest: disks of a network stumble.
+
+    Raises
+    ------
+    UnreadableError
+        ``read`` has raised InputError thrice.
+    """
+    attempts = Retrying(
+        stop=stop_after_attempt(3),
+        wait=wait_exponential(0.5),
+        retry=retry_if_exception_type(InputError),
+        reraise=True,
+    )
+    try:
+        return attempts(read, *arguments)
+    except InputError as error:
+        raise UnreadableError(str(error), path) from error
+
+
+def _unread(file: EmbeddingFile, rows: int) -> np.ndarray:
+    return np.full((rows, file.dim), np.nan, np.dtype(file.dtype).newbyteorder("="))
 
 
 def _check_size(file: EmbeddingFile) -> None:

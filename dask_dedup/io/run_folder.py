@@ -93,6 +93,8 @@ class RunFolder:
         self.stages = work_folder(path, work)
         #: Facts of the search whose forest is in OUT and is used; see `begin`.
         self.search: Mapping[str, Any] | None = None
+        #: Files of the input that the run goes without, as `read_set_aside` gives them.
+        self.set_aside: list[dict[str, Any]] = []
         self._lock = FolderLock(path, break_lock)
 
     def __enter__(self) -> Self:
@@ -156,6 +158,21 @@ class RunFolder:
             logger.warning("%s: changed since the last run: %s", self.path, ", ".join(changed))
         remove_file(self.path / "summary.json")
         self._write_state(finished=False)
+
+    def begin_again(
+        self, settings: Mapping[str, Any], fingerprint: str, set_aside: list[dict[str, Any]]
+    ) -> None:
+        """Go on with less input: no search of before answers it."""
+        self.settings, self.fingerprint = settings, fingerprint
+        self.search, self.set_aside = None, set_aside
+        self._write_state(finished=False)
+
+    @classmethod
+    def read_set_aside(cls, path: Path) -> list[dict[str, Any]]:
+        """Return the files that the last run into ``path`` went without."""
+        state = read_json(path / cls.state_name)
+        found = state.get("set_aside") if isinstance(state, dict) else None
+        return found if isinstance(found, list) else []
 
     def stage(self, name: str, settings: Mapping[str, Any]) -> Stage:
         """Return a stage under ``stages/`` that depends on ``settings``, input and version."""
@@ -244,6 +261,7 @@ class RunFolder:
                 **self._origin,
                 "stages": str(self.stages),
                 "search": self.search,
+                "set_aside": self.set_aside,
                 "settings": dict(self.settings),
             },
         )

@@ -15,13 +15,12 @@ from hypothesis import strategies as st
 from dask_dedup.errors import InputError
 from dask_dedup.io.parts import (
     EmbeddingFile,
-    find_files,
     gather_by_row,
     gather_rows,
     read_npy_header,
     read_rows,
-    scan_parts,
 )
+from dask_dedup.io.scan import find_files, scan_parts
 
 DTYPES = ["<f2", "<f4", "<f8", ">f2", ">f4", ">f8"]
 
