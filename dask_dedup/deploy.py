@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -53,15 +54,31 @@ class ClientExecutor:
 
     def __call__(self, tasks: Sequence[Delayed], on_result: OnResult) -> list[Any]:
         """Compute all tasks; see `dask_dedup.tasks.Execute`."""
-        if not tasks:
-            return []
-        futures = self.client.compute(list(tasks))
-        place = {future.key: i for i, future in enumerate(futures)}
-        results: list[Any] = [None] * len(futures)
+        results: list[Any] = [None] * len(tasks)
+        left = dict(enumerate(tasks))
+        while left:
+            try:
+                self._compute(left, results, on_result)
+            except CancelledError as error:
+                self._wait_for_scheduler(error)
+                logger.warning(
+                    "the connection to the scheduler was lost and is back: %d tasks are given to "
+                    "it again",
+                    len(left),
+                )
+        return results
+
+    def _compute(self, left: dict[int, Delayed], results: list[Any], on_result: OnResult) -> None:
+        """Compute what is ``left``; what is done moves from there to the results."""
+        futures = self.client.compute(list(left.values()))
+        place = {future.key: i for future, i in zip(futures, list(left), strict=True)}
         try:
             with self._watched():
                 for future, result in as_completed(futures, with_results=True):
+                    if isinstance(result, CancelledError):  # which is not raised
+                        raise result
                     results[place[future.key]] = result
+                    del left[place[future.key]]
                     on_result(result)
         except KilledWorker as error:
             raise CapacityError(
@@ -76,8 +93,18 @@ class ClientExecutor:
                 f"The same command continues where this stopped."
             ) from error
         finally:
-            self.client.cancel(futures)
-        return results
+            with suppress(OSError, RuntimeError):  # where the scheduler is gone
+                self.client.cancel(futures)
+
+    def _wait_for_scheduler(self, error: CancelledError) -> None:
+        """Return once the client, which tries by itself, is connected again."""
+        while self.client.status == "connecting":
+            time.sleep(0.1)
+        if self.client.status != "running":
+            raise ClusterError(
+                f"the connection to the scheduler was lost and did not come back within "
+                f"{_CONNECT_SECONDS} s. The same command continues where this stopped."
+            ) from error
 
     @property
     def dashboard(self) -> str:

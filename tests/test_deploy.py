@@ -8,7 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +19,7 @@ import pytest
 from dask_dedup.config import load_settings
 from dask_dedup.deploy import open_cluster
 from dask_dedup.errors import ClusterError
+from dask_dedup.tasks import NoProgress
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -100,6 +103,92 @@ def test_run_on_a_running_scheduler_gives_the_clusters_of_a_local_run(
     pd.testing.assert_frame_equal(there, here)
     left = [path.name for path in tmp_path.rglob(".dask-dedup-*")]
     assert left == []  # of the check that the workers see the folder
+
+
+class Wire(threading.Thread):
+    """Carries connections to a port until it is cut: real sockets, as through a switch."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(daemon=True)
+        self.target = port
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.ends: list[socket.socket] = []
+
+    def run(self) -> None:
+        with suppress(OSError):  # the listener is closed
+            while True:
+                ends = (
+                    self.listener.accept()[0],
+                    socket.create_connection(("127.0.0.1", self.target)),
+                )
+                self.ends += ends
+                for one, other in (ends, ends[::-1]):
+                    threading.Thread(target=self.carry, args=(one, other), daemon=True).start()
+
+    @staticmethod
+    def carry(one: socket.socket, other: socket.socket) -> None:
+        with suppress(OSError):
+            while data := one.recv(1 << 16):
+                other.sendall(data)
+
+    def cut(self, for_good: bool) -> None:
+        if for_good:
+            self.listener.shutdown(socket.SHUT_RDWR)
+            self.listener.close()
+        for end in self.ends:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+
+class CutIn(NoProgress):
+    """Cuts the wire once the first task of a stage is done."""
+
+    def __init__(self, stage: str, wire: Wire, for_good: bool) -> None:
+        self.stage, self.wire, self.for_good = stage, wire, for_good
+        self.now, self.cuts = "", 0
+
+    def start(self, stage: str, rows: int) -> None:
+        self.now = stage
+
+    def advance(self, rows: int) -> None:
+        if self.now == self.stage and not self.cuts:
+            self.cuts += 1
+            self.wire.cut(self.for_good)
+
+
+@pytest.mark.parametrize("for_good", [False, True])
+def test_run_whose_connection_to_the_scheduler_is_lost(
+    start, empty, clipart, tmp_path, monkeypatch, caplog, for_good
+):
+    from dask_dedup import Settings, run
+
+    monkeypatch.setattr("dask_dedup.deploy._CONNECT_SECONDS", 3)
+    start("worker", empty, "--nthreads", 1, "--no-dashboard", "--local-directory", tmp_path)
+    wire = Wire(int(empty.rpartition(":")[2]))
+    wire.start()
+    small = Settings.model_validate({"cells": {"visits": 4.0, "cells": 40}})
+    there = load_settings(None, {"cluster.kind": f"tcp://127.0.0.1:{wire.port}"})
+    out, progress = tmp_path / "there", CutIn("layout", wire, for_good)
+
+    def run_there() -> None:
+        with open_cluster(there, tmp_path, out) as execute:
+            run(clipart, out, small, execute=execute, progress=progress)
+
+    if for_good:
+        with pytest.raises(ClusterError, match=r"lost and did not come back within 3 s"):
+            run_there()
+        assert not (out / "clusters").exists()
+        run(clipart, out, small)  # goes on by itself, here
+    else:
+        run_there()
+        assert "is back: 4 tasks are given to it again" in caplog.text
+        wire.cut(for_good=True)
+    assert progress.cuts == 1
+    run(clipart, tmp_path / "here", small)
+    found, expected = (pd.read_parquet(folder / "clusters") for folder in (out, tmp_path / "here"))
+    pd.testing.assert_frame_equal(found, expected)
 
 
 def test_check_sees_a_folder_that_workers_do_not_see_is_named(tmp_path):
