@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import tomllib
@@ -81,6 +82,16 @@ class _Commands(click.Group):
             return super().invoke(context)
         except DedupError as error:
             click.echo(f"dask-dedup: {error}", err=True)
+            context.exit(2)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            click.echo(
+                f"dask-dedup: {where}{os.strerror(error.errno)}. Make room; the same command "
+                f"continues where this stopped.",
+                err=True,
+            )
             context.exit(2)
 
 

@@ -7,9 +7,11 @@ small JSON file written last; a stage that is run again keeps what has a record 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from dask.delayed import delayed
 
-from dask_dedup.errors import StoreError
+from dask_dedup.errors import CapacityError, StoreError
 from dask_dedup.io.objects import (
     local_copy,
     make_folder,
@@ -58,6 +60,7 @@ Opened = TypeVar("Opened")
 MANIFEST = "manifest.json"
 RECORD = ".done.json"  # what the name of a task's record ends with
 _TEMPORARY_PREFIX = ".unfinished-"
+_LAST_BYTES = 1 << 16  # a disk with less is full
 
 
 @contextmanager
@@ -65,6 +68,11 @@ def write_aside(path: Path) -> Iterator[Path]:
     """Give a temporary local name; what is written there becomes ``path`` when the block succeeds.
 
     By renaming, where ``path`` is local; a file for an object store is put there as a whole.
+
+    Raises
+    ------
+    CapacityError
+        The disk is full: whatever has failed then, it was for that.
     """
     name = f"{_TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{path.name}"
     if is_remote(path):
@@ -78,8 +86,22 @@ def write_aside(path: Path) -> Iterator[Path]:
             upload(temporary, path)
         else:
             os.replace(temporary, path)
+    except Exception as error:
+        if is_full(temporary.parent, error):
+            raise CapacityError(
+                f"{path}: the disk of {temporary.parent} is full. Make room there; the same "
+                f"command continues where this stopped."
+            ) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_full(folder: Path, error: Exception) -> bool:
+    """Return whether an error is for want of disk; many writers say so in their own words."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return shutil.disk_usage(folder).free < _LAST_BYTES
 
 
 def write_json(path: Path, content: Any) -> None:
