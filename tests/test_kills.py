@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -61,9 +62,8 @@ def kill_driver(process: subprocess.Popen) -> None:
     assert not alive
 
 
-def survive(data: Path, out: Path, moments: list[float]) -> tuple[pd.DataFrame, int]:
-    """Run and kill the driver so many seconds after each start; return clusters and records."""
-    kept = 0
+def survive(data: Path, out: Path, moments: list[float]) -> pd.DataFrame:
+    """Run and kill the driver so many seconds after each start; return the clusters."""
     for seconds in moments:
         process = start(data, out)
         try:
@@ -71,23 +71,45 @@ def survive(data: Path, out: Path, moments: list[float]) -> tuple[pd.DataFrame, 
             assert process.returncode == 0  # done before its moment: the next one has nothing to do
         except subprocess.TimeoutExpired:
             kill_driver(process)
-        kept = max(kept, count_records(out))
-    return finish(data, out), kept
+    return finish(data, out)
 
 
 def test_driver_killed_twice_and_run_again(clipart, tmp_path, expected):
-    clusters, _ = survive(clipart, tmp_path / "out", [5.0, 7.0])
+    clusters = survive(clipart, tmp_path / "out", [5.0, 7.0])
     pd.testing.assert_frame_equal(clusters, expected)
+
+
+def stage_of(out: Path) -> str:
+    """Return the last stage that has begun, or how a run without one stands."""
+    begun = [name for name, folder in FOLDERS.items() if (out / "stages" / folder).is_dir()]
+    if begun == ["fit", "layout"] and not (out / "stages" / "layout" / "trained.json").exists():
+        return "fit"
+    return begun[-1] if begun else "done" if (out / "summary.json").exists() else "start"
 
 
 @pytest.mark.slow
 def test_driver_killed_at_twenty_random_moments(clipart, tmp_path, expected):
     moments = random.Random(0)
+    began = time.monotonic()
+    finish(clipart, tmp_path / "whole")
+    whole = time.monotonic() - began
+    print(f"\nundisturbed: {whole:.1f} s\n| killed after | in | tasks kept | both runs | more |")
     for trial in range(20):
-        out = tmp_path / f"out-{trial}"
-        clusters, kept = survive(clipart, out, [moments.uniform(1.0, 12.0)])
+        out, moment = tmp_path / f"out-{trial}", moments.uniform(0.1, 1.0) * whole
+        began = time.monotonic()
+        process = start(clipart, out)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=moment)
+        seconds = time.monotonic() - began
+        kill_driver(process)
+        kept, stage = count_records(out), stage_of(out)
+        began = time.monotonic()
+        clusters = finish(clipart, out)
+        seconds += time.monotonic() - began
         pd.testing.assert_frame_equal(clusters, expected)
-        print(f"kill {trial}: {kept} tasks were done before")
+        print(
+            f"| {moment:.1f} s | {stage} | {kept} | {seconds:.1f} s | {seconds / whole - 1:.0%} |"
+        )
 
 
 @pytest.mark.slow
@@ -103,6 +125,7 @@ def test_worker_killed_in_each_stage(clipart, tmp_path, expected, stage):
             break
         time.sleep(0.002)
     # A worker is one that has a socket to the scheduler and is no child of the command itself.
+    seen = stage_of(out)
     workers = [
         child
         for child in processes_of(process)
@@ -113,3 +136,4 @@ def test_worker_killed_in_each_stage(clipart, tmp_path, expected, stage):
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     pd.testing.assert_frame_equal(pd.read_parquet(out / "clusters"), expected)
+    print(f"worker killed in {stage} ({seen})")

@@ -73,6 +73,7 @@ CHANGES = {
     "read.image_embeddings": ("img_emb/*.npy", ALL),
     "read.text_embeddings": None,  # of other embeddings
     "read.embedding_column": None,  # of other files
+    "read.skip_bad_parts": (True, []),  # there are none
     "compress.dim": (16, ALL),
     "compress.sample_rows": (500, ALL),
     "cells.visits": (3.0, ALL),
