@@ -158,7 +158,7 @@ class CutIn(NoProgress):
             self.wire.cut(self.for_good)
 
 
-@pytest.mark.parametrize("for_good", [False, True])
+@pytest.mark.parametrize("for_good", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_run_whose_connection_to_the_scheduler_is_lost(
     start, empty, clipart, tmp_path, monkeypatch, caplog, for_good
 ):
