@@ -32,7 +32,7 @@ run: $(INSTALLED) ## find the duplicates of DATA (the example data set) and writ
 	$(BIN)/dask-dedup run "$(DATA)" "$(OUT)" $(ARGS)
 
 test: $(INSTALLED_TEST) ## run the tests, slow ones left out, and the examples in docstrings
-	$(BIN)/python -m pytest -q -m "not slow and not slurm" --doctest-modules dask_dedup tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not slurm" --doctest-modules dask_dedup tests
 
 test-slow: $(INSTALLED_TEST) ## run the tests that take minutes
 	$(BIN)/python -m pytest -q -m slow || [ $$? -eq 5 ] # 5: there is none
