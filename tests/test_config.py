@@ -81,6 +81,39 @@ def test_settings_survive_a_round_trip_through_toml(tmp_path_factory, settings):
     assert load_settings(path) == settings
 
 
+KEYS = [
+    f"{table}.{key}" if isinstance(value, dict) else table
+    for table, value in Settings().model_dump().items()
+    for key in (value if isinstance(value, dict) else [""])
+]
+SCALARS = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(max_size=9)
+)
+VALUES = SCALARS | st.lists(SCALARS, max_size=2) | st.dictionaries(st.text(), SCALARS, max_size=2)
+
+
+@given(st.dictionaries(st.sampled_from(KEYS) | st.text(), VALUES, max_size=4))
+def test_load_settings_any_values_of_any_keys_give_settings_or_one_error(overrides):
+    try:
+        settings = load_settings(None, overrides)
+    except SettingsError as error:
+        assert str(error).startswith("settings: ")
+    else:
+        assert Settings.model_validate(settings.model_dump()) == settings
+
+
+@given(st.binary(max_size=200) | st.text("[]{}=.\"'\\\n,ab01", max_size=80).map(str.encode))
+def test_load_settings_any_bytes_give_settings_or_one_error(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "any.toml"
+    path.write_bytes(content)
+    try:
+        settings = load_settings(path)
+    except SettingsError as error:
+        assert str(error).startswith(f"{path}: ")
+    else:
+        assert settings == Settings()
+
+
 def test_to_toml_names_every_table_and_every_setting_that_has_a_value():
     content = tomllib.loads(Settings().to_toml())
     assert set(content) == set(Settings.model_fields)
