@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from dask_dedup.compress.verify import cosine_pairs, exact_rows
 from dask_dedup.io.dataset import Dataset
 from dask_dedup.io.metadata import MetadataColumns, read_metadata, to_pandas
 from dask_dedup.io.part_files import PartFiles, read_invalid
-from dask_dedup.io.parts import Part
+from dask_dedup.io.parts import Part, gather_by_row, gather_rows
 from dask_dedup.io.store import write_frame
 from dask_dedup.places import as_place
 from dask_dedup.schema import CLUSTERS
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["clusters_of_part", "join_clusters", "write_clusters"]
 
 
+_READ_BYTES = 32 << 20  # of rows compared with their representatives at a time
 _OWN_COLUMNS = CLUSTERS.columns.get_loc("url")  # they stand before the user's
 
 
@@ -53,14 +56,20 @@ def join_clusters(dataset: Dataset, labels: dd.DataFrame, layout: PartFiles) -> 
             delayed(_clusters_frame)(part, dataset.columns, own, layout)
             for part, own in zip(dataset.filled_parts, labels.to_delayed(), strict=True)
         ],
-        meta=_to_frame(_assemble(empty, none, none, none, np.empty(0, np.bool_))),
+        meta=_to_frame(
+            _assemble(empty, none, none, none, np.empty(0, np.bool_), np.empty(0, np.float32))
+        ),
         prefix="join-clusters",
         verify_meta=False,
     )
 
 
 def clusters_of_part(
-    part: Part, columns: MetadataColumns, labels: pd.DataFrame, invalid: np.ndarray
+    part: Part,
+    columns: MetadataColumns,
+    labels: pd.DataFrame,
+    invalid: np.ndarray,
+    parts: Sequence[Part],
 ) -> pa.Table:
     """Return the CLUSTERS of one part, the user's columns included.
 
@@ -72,6 +81,8 @@ def clusters_of_part(
         LABELS; rows of other parts are passed over.
     invalid : int64 array
         ``row_id`` of the part's rows without a usable embedding: each a cluster of its own, kept.
+    parts : sequence of Part
+        Those with rows, in which the representatives are.
     """
     row_ids = np.arange(part.row_start, part.row_stop)
     cluster_ids, sizes = row_ids.copy(), np.ones(part.rows, np.int64)
@@ -82,7 +93,9 @@ def clusters_of_part(
     sizes[position] = own["cluster_size"]
     is_valid = np.ones(part.rows, np.bool_)
     is_valid[invalid - part.row_start] = False
-    return _assemble(read_metadata(part, columns), row_ids, cluster_ids, sizes, is_valid)
+    similarity = _to_representatives(part, parts, cluster_ids)
+    metadata = read_metadata(part, columns)
+    return _assemble(metadata, row_ids, cluster_ids, sizes, is_valid, similarity)
 
 
 def write_clusters(
@@ -90,6 +103,7 @@ def write_clusters(
     columns: MetadataColumns,
     labels: pd.DataFrame,
     invalid: np.ndarray,
+    parts: Sequence[Part],
     path: str | os.PathLike,
 ) -> dict[str, object]:
     """Write `clusters_of_part` to one file.
@@ -100,7 +114,7 @@ def write_clusters(
         ``rows``, ``invalid_rows``, and ``sizes``: how many clusters of each size (as text, for
         JSON) have their smallest row in this part, invalid rows left out.
     """
-    table = clusters_of_part(part, columns, labels, invalid)
+    table = clusters_of_part(part, columns, labels, invalid, parts)
     write_frame(as_place(path), table)
     counted = np.asarray(table["is_representative"]) & np.asarray(table["is_valid"])
     sizes = Counter(np.asarray(table["cluster_size"])[counted].tolist())
@@ -115,7 +129,26 @@ def _clusters_frame(
     part: Part, columns: MetadataColumns, labels: pd.DataFrame, layout: PartFiles
 ) -> pd.DataFrame:
     invalid = read_invalid(layout, part)["row_id"].to_numpy()
-    return _to_frame(clusters_of_part(part, columns, labels, invalid))
+    return _to_frame(clusters_of_part(part, columns, labels, invalid, layout.parts))
+
+
+def _to_representatives(part: Part, parts: Sequence[Part], cluster_ids: np.ndarray) -> np.ndarray:
+    """Return the cosine of each row and the representative of its cluster: float32.
+
+    Both are read again, singly: as many rows as there are duplicates, and their representatives.
+    """
+    row_ids = np.arange(part.row_start, part.row_stop)
+    similarity = np.ones(part.rows, np.float32)
+    members = np.flatnonzero(cluster_ids != row_ids)
+    row_bytes = part.embeddings.dim * np.dtype(part.embeddings.dtype).itemsize
+    step = max(1, _READ_BYTES // row_bytes)
+    for start in range(0, len(members), step):
+        own = members[start : start + step]
+        wanted, back = np.unique(cluster_ids[own], return_inverse=True)
+        rows = exact_rows(gather_rows(part.embeddings, own))
+        representatives = exact_rows(gather_by_row(parts, wanted))
+        similarity[own] = cosine_pairs(rows, representatives, np.arange(len(own)), back)
+    return similarity
 
 
 def _to_frame(table: pa.Table) -> pd.DataFrame:
@@ -131,6 +164,7 @@ def _assemble(
     cluster_ids: np.ndarray,
     sizes: np.ndarray,
     is_valid: np.ndarray,
+    similarity: np.ndarray,
 ) -> pa.Table:
     """Put our columns before the user's."""
     ours = {
@@ -139,7 +173,7 @@ def _assemble(
         "cluster_size": pa.array(sizes),
         "is_representative": pa.array(row_ids == cluster_ids),
         "is_valid": pa.array(is_valid),
-        "similarity_to_representative": pa.nulls(len(row_ids), pa.float32()),
+        "similarity_to_representative": pa.array(similarity, mask=~is_valid),
     }
     return pa.table(
         [*ours.values(), *metadata.columns],

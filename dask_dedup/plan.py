@@ -37,6 +37,7 @@ BAND_BYTES = {4: 48, 8: 64}  # graph.stream
 NARROW_ROWS = 1 << 32  # graph.stream
 MOST_VISITS = 16  # index.assign
 READ_BYTES = 256 << 20  # search.candidates
+COMPARED_BYTES = 6 * (32 << 20)  # clusters: rows and representatives, stored and as float32
 MOST_TASK_VISITS = 1 << 18  # search.join
 BATCH_PAIRS = 1 << 20  # search.candidates
 ITERATIONS = 10  # index.cells
@@ -56,6 +57,7 @@ LABEL_BYTES = 10  # of a labelled row in its parquet file
 ARRAY_SECONDS = 4e-9  # to fill and follow an array over all rows, a row (10^9 rows)
 PAGE_BYTES = 4096  # the least that a single read takes from a disk
 PROCESS_BYTES = 300_000_000  # of a worker with its imports, before it does anything
+HEAP_SHARE = 1.45  # resident bytes by those in use, task after task (10^7 rows, 2 GB a worker)
 
 
 @dataclass(frozen=True)
@@ -228,12 +230,11 @@ def plan_layout(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
     )
     rows = work.rows / work.parts
     block = min(BLOCK_ROWS, rows)
-    memory = (
+    memory = PROCESS_BYTES + HEAP_SHARE * (
         rows * (17 + 8 * MOST_VISITS + work.record_bytes)
         + rows * work.seen_visits * (36 + work.record_bytes)
         + block * (work.dim * (work.item_bytes + 4) + 4 * coarse + 12 * k)
         + (4 * k + 8 + 16) * work.cells
-        + PROCESS_BYTES
     )
     return StagePlan(
         "layout",
@@ -297,7 +298,7 @@ def plan_join(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
     seconds += offsets / rates.read_bytes + work.parts * rates.open_seconds
     width = work.record_bytes + 12 + 4 * (k + 1) + 8 * (k + 3) + 80
     looked_up = min(READ_BYTES / 2, singles / tasks * work.dim * 4)
-    memory = records / tasks * width + 2 * looked_up + 100 * BATCH_PAIRS + PROCESS_BYTES
+    memory = HEAP_SHARE * (records / tasks * width + 2 * looked_up + 100 * BATCH_PAIRS)
     return StagePlan(
         "join",
         tasks,
@@ -305,7 +306,7 @@ def plan_join(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
         read,
         written,
         _at_least_disk(seconds, read, written, machine),
-        memory,
+        memory + PROCESS_BYTES,
         "Give each worker more with --memory and fewer --workers, or compare less with --visits.",
     )
 
@@ -343,13 +344,16 @@ def plan_forest(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
 def plan_clusters(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
     """Plan the labels, one task over the forest, and the metadata, read and written by parts.
 
+    Duplicates and their representatives (1.5 rows a duplicate) are read singly and compared.
     Memory: labels and sizes of all rows in the first; a part's metadata four times, 50 bytes of
-    ours a row and 64 a labelled row (1.5 a duplicate) in the others.
+    ours a row, 64 a labelled row and what is compared at a time in the others.
     """
     labels = 1.5 * work.edges
     read = work.rows * work.metadata_bytes + work.edges * EDGE_BYTES + labels * LABEL_BYTES
     written = work.rows * (work.metadata_bytes + 8) + labels * LABEL_BYTES
     core_seconds = (read + written) / rates.table_bytes + work.parts * rates.task_seconds
+    core_seconds += labels / rates.single_reads + work.edges * work.dim / rates.verified_values
+    read += _single_bytes(work, labels)
     seconds = _waves(core_seconds, work.parts, machine)
     seconds += work.rows * ARRAY_SECONDS + work.edges / rates.merged_edges
     seconds += labels * LABEL_BYTES / rates.table_bytes + work.parts * rates.open_seconds
@@ -362,7 +366,7 @@ def plan_clusters(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
         read,
         written,
         _at_least_disk(seconds, read, written, machine),
-        max(2.0 * _row_bytes(work) * work.rows, part) + PROCESS_BYTES,
+        max(2.0 * _row_bytes(work) * work.rows, part + COMPARED_BYTES) + PROCESS_BYTES,
         "One task holds two arrays over all rows: give each worker more with --memory and fewer "
         "--workers.",
     )

@@ -166,7 +166,7 @@ def write_part(
         labels = LABELS
     ids = invalid["row_id"].to_numpy()
     _write_invalid(part, columns, ids, invalid["reason"].to_numpy(), invalid_path)
-    return write_clusters(part, columns, labels, ids, clusters_path)
+    return write_clusters(part, columns, labels, ids, layout.parts, clusters_path)
 
 
 def _write_invalid(

@@ -61,6 +61,12 @@ def test_join_clusters_equals_a_pandas_join(tmp_path, data):
         assert clusters[name].tolist() == expected[name].tolist()
     assert clusters["is_representative"].tolist() == [row not in (25, 31) for row in range(40)]
     assert clusters["is_valid"].tolist() == [row != 10 for row in range(40)]
+    similarity = clusters["similarity_to_representative"]
+    rows = np.concatenate([np.load(part.embeddings.path) for part in data.parts]).astype("f8")
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    assert similarity.isna().tolist() == [row == 10 for row in range(40)]
+    assert (similarity.drop([10, 25]) == 1).all()  # 31 repeats 3
+    assert similarity[25] == np.float32(unit[25] @ unit[3]) > 0.99
     assert clusters["url"].tolist() == metadata["URL"].tolist()
     assert clusters["source_cluster_id"].tolist() == metadata["cluster_id"].tolist()
     assert clusters["caption"].isna().tolist() == metadata["TEXT"].isna().tolist()
@@ -81,13 +87,44 @@ def test_write_clusters_keeps_types_and_counts_representatives(tmp_path, data):
         {"cluster_id": [3, 3], "cluster_size": [2, 2]}, index=pd.Index([3, 25], name="row_id")
     ).astype(LABELS.dtypes)
     none = np.empty(0, np.int64)
-    counts = write_clusters(data.parts[0], data.columns, labels, none, tmp_path / "a.parquet")
+    counts = write_clusters(
+        data.parts[0], data.columns, labels, none, data.filled_parts, tmp_path / "a.parquet"
+    )
     assert counts == {"rows": 8, "invalid_rows": 0, "sizes": {"1": 7, "2": 1}}
     counts = write_clusters(
-        data.parts[2], data.columns, labels, np.array([10]), tmp_path / "b.parquet"
+        data.parts[2],
+        data.columns,
+        labels,
+        np.array([10]),
+        data.filled_parts,
+        tmp_path / "b.parquet",
     )
     assert counts == {"rows": 12, "invalid_rows": 1, "sizes": {"1": 11}}
-    schema = clusters_of_part(data.parts[1], data.columns, labels, none).schema
+    schema = clusters_of_part(data.parts[1], data.columns, labels, none, data.filled_parts).schema
     assert schema.field("similarity_to_representative").type == pa.float32()
     assert schema.field("width").type == pa.int64()
     assert schema.field("caption").type == pa.string()
+
+
+def test_similarity_to_representative_in_chunks_and_across_parts_is_the_cosine(
+    tmp_path, write_dataset, monkeypatch
+):
+    rng = np.random.default_rng(3)
+    rows = (np.repeat(rng.normal(size=(20, 8)), 15, axis=0) + rng.normal(size=(300, 8))).astype(
+        "f2"
+    )
+    data = read_dataset(write_dataset(tmp_path / "data", np.split(rows, [70, 71, 200])))
+    ids = np.arange(300)
+    labels = pd.DataFrame({"cluster_id": ids // 15 * 15, "cluster_size": 15}, index=ids)
+    monkeypatch.setattr("dask_dedup.clusters._READ_BYTES", 7 * 16)
+    none = np.empty(0, np.int64)
+    found = np.concatenate(
+        [
+            clusters_of_part(part, data.columns, labels, none, data.filled_parts)[
+                "similarity_to_representative"
+            ].to_numpy()
+            for part in data.filled_parts
+        ]
+    )
+    unit = rows.astype("f8") / np.linalg.norm(rows.astype("f8"), axis=1, keepdims=True)
+    np.testing.assert_allclose(found, (unit * unit[ids // 15 * 15]).sum(axis=1), atol=1e-7)

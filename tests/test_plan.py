@@ -121,10 +121,11 @@ def test_forest_and_clusters_by_hand():
     found = stages()
     assert found["forest"].memory_bytes == 4 * 1000 + 48 * 300 + module.PROCESS_BYTES
     assert found["forest"].tasks == 1
-    assert found["clusters"].bytes_read == 1000 * 17 + 200 * 20 + 300 * 10
+    assert found["clusters"].bytes_read == 1000 * 17 + 200 * 20 + 300 * 10 + 300 * 4096
     assert found["clusters"].tasks == 5 + 1
     # a part: 200 rows, 60 of them labelled; the labels of all rows: two arrays
-    assert found["clusters"].memory_bytes == 200 * (4 * 17 + 50) + 64 * 60 + module.PROCESS_BYTES
+    part = 200 * (4 * 17 + 50) + 64 * 60 + 6 * 2**25
+    assert found["clusters"].memory_bytes == part + module.PROCESS_BYTES
     wide = stages(replace(SMALL, rows=5 * 10**9))
     assert wide["forest"].memory_bytes == 8 * 5e9 + 64 * 2**25 + module.PROCESS_BYTES
     assert wide["clusters"].memory_bytes > 2 * 8 * 5e9

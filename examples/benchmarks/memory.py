@@ -92,7 +92,7 @@ def plot(watch: Watch, limit: int, path: Path) -> None:
         axes.annotate(
             stage, (second, 0), (2, 2), textcoords="offset points", rotation=90, fontsize=8
         )
-    axes.set(xlabel="seconds", ylabel="resident memory (GB)", ylim=(0, 1.15 * limit / 1e9))
+    axes.set(xlabel="seconds", ylabel="resident memory (GB)", ylim=(0, 1.3 * limit / 1e9))
     axes.legend(loc="upper right", frameon=False)
     figure.savefig(path, dpi=120)
 
