@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import shutil
 import subprocess
@@ -25,6 +26,8 @@ from dask_dedup.errors import ClusterError
 from dask_dedup.prefork import worker_environment
 
 __all__ = ["job_script", "queue_state", "start_slurm"]
+
+logger = logging.getLogger(__name__)
 
 _UNKNOWN_ADDRESS = "tcp://DRIVER:PORT"  # in a script that is only shown
 _LIFETIME = 0.9  # of the walltime, give or take the stagger: time to hand over what a worker holds
@@ -61,9 +64,27 @@ def start_slurm(settings: Settings) -> Iterator[Any]:
             )
         except (OSError, RuntimeError, ValueError) as error:
             raise ClusterError(f"the scheduler cannot be started: {_innermost(error)}.") from error
-        with cluster:
+        try:
             cluster.adapt(minimum_jobs=job.minimum_jobs, maximum_jobs=job.most_jobs, interval="1s")
             yield cluster
+        finally:
+            _close(cluster)
+
+
+def _close(cluster: Any) -> None:
+    """End scheduler and jobs.
+
+    A job that was being replaced when all was done trips an assertion in distributed
+    (``SpecCluster._close``), which must not end a run that has succeeded: it is cancelled here.
+    """
+    jobs = {str(worker.job_id) for worker in cluster.workers.values() if worker.job_id}
+    try:
+        cluster.close()
+    except AssertionError:
+        jobs |= {str(worker.job_id) for worker in cluster.workers.values() if worker.job_id}
+        logger.debug("jobs cancelled: %s", ", ".join(sorted(jobs)))
+        if jobs:
+            _call("scancel", *sorted(jobs))
 
 
 def queue_state(cluster: Any) -> str:
