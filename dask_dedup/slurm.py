@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import shlex
 import shutil
@@ -74,9 +75,10 @@ def start_slurm(settings: Settings) -> Iterator[Any]:
 def _close(cluster: Any) -> None:
     """End scheduler and jobs.
 
-    A job that was being replaced when all was done trips an assertion in distributed
-    (``SpecCluster._close``), which must not end a run that has succeeded: it is cancelled here.
+    A job that was lost, and is not yet forgotten by Python, trips an assertion in distributed
+    (``SpecCluster._close``), which must not end a run that has succeeded.
     """
+    gc.collect()
     jobs = {str(worker.job_id) for worker in cluster.workers.values() if worker.job_id}
     try:
         cluster.close()

@@ -132,7 +132,6 @@ class CancelInEachStage(NoProgress):
 
     def __init__(self, execute) -> None:
         self.execute = execute
-        self.jobs = {str(job.name): job for job in execute.client.cluster.workers.values()}
         self.stage = ""
         self.cancelled: dict[str, str] = {}
         self.in_time: dict[str, bool] = {}
