@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import queue
 import threading
 import time
 import uuid
@@ -182,13 +183,26 @@ def open_cluster(
 
 
 def _connect(address: str) -> Client:
+    """Connect in a thread: Dask waits for ever where a connection is accepted and nothing said."""
+    answers: queue.SimpleQueue[Client | Exception] = queue.SimpleQueue()
+
+    def connect() -> None:
+        try:
+            answers.put(Client(address, timeout=_CONNECT_SECONDS))
+        except (OSError, TimeoutError, RuntimeError, TypeError) as error:
+            answers.put(error)
+
+    threading.Thread(target=connect, daemon=True).start()
     try:
-        return Client(address, timeout=_CONNECT_SECONDS)
-    except (OSError, TimeoutError, RuntimeError, TypeError) as error:
-        raise ClusterError(
-            f"{address}: no Dask scheduler answers there ({str(error) or type(error).__name__}). "
-            f"Start one with `dask scheduler`, or see --cluster."
-        ) from error
+        answer = answers.get(timeout=_CONNECT_SECONDS + 5)
+    except queue.Empty:
+        answer = TimeoutError("something else listens there")
+    if isinstance(answer, Client):
+        return answer
+    raise ClusterError(
+        f"{address}: no Dask scheduler answers there ({str(answer) or type(answer).__name__}). "
+        f"Start one with `dask scheduler`, or see --cluster."
+    ) from answer
 
 
 def _wait_for_worker(execute: ClientExecutor, wanted: int, seconds: float) -> None:

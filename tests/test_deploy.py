@@ -74,6 +74,16 @@ def test_open_cluster_without_scheduler_says_so(tmp_path, monkeypatch):
         pass
 
 
+def test_open_cluster_where_something_else_listens_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("dask_dedup.deploy._CONNECT_SECONDS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = f"tcp://127.0.0.1:{mute.getsockname()[1]}"
+        settings = load_settings(None, {"cluster.kind": address})
+        refused = pytest.raises(ClusterError, match="no Dask scheduler answers")
+        with refused, open_cluster(settings, tmp_path):
+            pass
+
+
 def test_open_cluster_without_worker_ends_with_the_scheduler_named(empty, tmp_path):
     settings = load_settings(None, {"cluster": {"kind": empty, "wait_minutes": 0.01}})
     refused = pytest.raises(
@@ -118,10 +128,13 @@ class Wire(threading.Thread):
     def run(self) -> None:
         with suppress(OSError):  # the listener is closed
             while True:
-                ends = (
-                    self.listener.accept()[0],
-                    socket.create_connection(("127.0.0.1", self.target)),
-                )
+                near = self.listener.accept()[0]
+                try:
+                    far = socket.create_connection(("127.0.0.1", self.target))
+                except OSError:  # the scheduler is not there yet
+                    near.close()
+                    continue
+                ends = near, far
                 self.ends += ends
                 for one, other in (ends, ends[::-1]):
                     threading.Thread(target=self.carry, args=(one, other), daemon=True).start()
