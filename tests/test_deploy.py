@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -55,6 +56,10 @@ def empty(start) -> str:
     """Address of a scheduler without a worker."""
     port = free_port()
     start("scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard")
+    for _ in range(600):
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            break
+        time.sleep(0.1)
     return f"tcp://127.0.0.1:{port}"
 
 
@@ -129,12 +134,7 @@ class Wire(threading.Thread):
         with suppress(OSError):  # the listener is closed
             while True:
                 near = self.listener.accept()[0]
-                try:
-                    far = socket.create_connection(("127.0.0.1", self.target))
-                except OSError:  # the scheduler is not there yet
-                    near.close()
-                    continue
-                ends = near, far
+                ends = near, socket.create_connection(("127.0.0.1", self.target))
                 self.ends += ends
                 for one, other in (ends, ends[::-1]):
                     threading.Thread(target=self.carry, args=(one, other), daemon=True).start()
