@@ -88,6 +88,7 @@ def stage_of(out: Path) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_driver_killed_at_twenty_random_moments(clipart, tmp_path, expected):
     moments = random.Random(0)
     began = time.monotonic()
@@ -124,13 +125,14 @@ def test_worker_killed_in_each_stage(clipart, tmp_path, expected, stage):
         if manifest is not None and (manifest["tasks"] is not None or stage == "fit"):
             break
         time.sleep(0.002)
-    # A worker is one that has a socket to the scheduler and is no child of the command itself.
-    seen = stage_of(out)
-    workers = [
-        child
-        for child in processes_of(process)
-        if child.ppid() != process.pid and child.num_threads() > 3
-    ]
+    # A worker is one that has threads, and is no child of the command itself.
+    seen, workers = stage_of(out), []
+    while time.monotonic() < deadline and process.poll() is None and not workers:
+        workers = [
+            child
+            for child in processes_of(process)
+            if child.ppid() != process.pid and child.num_threads() > 3
+        ]
     assert workers
     os.kill(workers[0].pid, signal.SIGKILL)
     _, errors = process.communicate(timeout=300)
