@@ -98,50 +98,33 @@ def run(
         if folder.is_finished():
             return folder.read_summary()
         folder.begin(find_kept(folder, settings))
-        return run_stages(
+        job = Job(
             data,
             folder,
             settings,
             execute,
             progress or NoProgress(),
-            keep_stages,
             memory_per_worker(settings.compute),
         )
+        return run_stages(job, keep_stages)
 
 
-def run_stages(
-    data: Dataset,
-    folder: RunFolder,
-    settings: Settings,
-    execute: Execute,
-    progress: Progress,
-    keep_stages: bool,
-    memory_bytes: int,
-) -> dict[str, Any]:
-    """Do what `run` does, in a folder that is claimed with `RunFolder.begin`.
-
-    ``memory_bytes`` is what each worker may use.
-    """
-    folder.set_aside = facts_of_bad(data)
+def run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
+    """Do what `run` does, in a folder that is claimed with `RunFolder.begin`."""
+    folder, settings = job.folder, job.settings
+    folder.set_aside = facts_of_bad(job.data)
     while True:
         try:
-            return _run_stages(data, folder, settings, execute, progress, keep_stages, memory_bytes)
+            return _run_stages(replace(job, check=job.data.check_unchanged, times=[]), keep_stages)
         except InputError as error:
-            data = go_on_without(data, error, settings)
+            data = go_on_without(job.data, error, settings)
             facts = facts_of_bad(data)
             folder.begin_again(result_settings(data, settings), data.fingerprint, facts)
+            job = replace(job, data=data)
 
 
-def _run_stages(
-    data: Dataset,
-    folder: RunFolder,
-    settings: Settings,
-    execute: Execute,
-    progress: Progress,
-    keep_stages: bool,
-    memory_bytes: int,
-) -> dict[str, Any]:
-    job = Job(data, folder, settings, execute, progress, memory_bytes, data.check_unchanged)
+def _run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
+    data, folder, settings = job.data, job.folder, job.settings
     with TreeMemory() as memory:
         began = time.perf_counter()
         if any(part.embeddings.column for part in data.parts):

@@ -13,6 +13,8 @@ import pandas as pd
 import pytest
 from hypothesis import settings
 
+import dask_dedup
+
 settings.register_profile("dask_dedup", deadline=None)  # a busy machine is no error
 settings.load_profile("dask_dedup")
 
@@ -30,6 +32,15 @@ def logger_as_before() -> Iterator[None]:
 def clipart() -> Path:
     """Folder of the example data set: 10,248 rows in 5 parts."""
     return Path(__file__).parent.parent / "examples" / "data" / "clipart"
+
+
+@pytest.fixture(scope="session")
+def clipart_clusters(clipart: Path, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """Clusters of the example data set by an undisturbed run of 40 cells and 4 visits."""
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    settings = {"cells": {"visits": 4.0, "cells": 40}}
+    dask_dedup.run(clipart, out, dask_dedup.Settings.model_validate(settings))
+    return pd.read_parquet(out / "clusters")
 
 
 @pytest.fixture(scope="session")

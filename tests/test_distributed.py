@@ -12,6 +12,7 @@ from dask_dedup import Settings, read_dataset
 from dask_dedup.config import memory_per_worker, worker_count
 from dask_dedup.deploy import local_cluster
 from dask_dedup.io.run_folder import RunFolder
+from dask_dedup.job import Job
 from dask_dedup.pipeline import run_stages
 from dask_dedup.tasks import NoProgress
 
@@ -23,7 +24,8 @@ def run(clipart, out, execute, progress=None, threads=1):
     settings = Settings.model_validate({"compute": {"threads": threads}})
     with RunFolder(out, settings.for_result(), data.fingerprint) as folder:
         folder.begin()
-        run_stages(data, folder, settings, execute, progress or NoProgress(), False, 1 << 30)
+        job = Job(data, folder, settings, execute, progress or NoProgress(), 1 << 30)
+        run_stages(job, False)
     return pd.read_parquet(out / "clusters", columns=["row_id", "cluster_id"])
 
 

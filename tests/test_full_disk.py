@@ -10,7 +10,7 @@ import pytest
 
 import dask_dedup
 
-OPTIONS = ["--workers", "2", "--visits", "4", "--cells", "40", "-q"]
+OPTIONS = ["--workers", "2", "--visits", "4", "--cells", "40", "-q"]  # as for `clipart_clusters`
 
 
 def in_own_space(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -28,20 +28,14 @@ def can_mount(tmp_path_factory):
         pytest.skip(f"no file systems of one's own here: {tried.stderr.strip()}")
 
 
-@pytest.fixture(scope="module")
-def expected(clipart, tmp_path_factory):
-    out = tmp_path_factory.mktemp("undisturbed") / "out"
-    settings = {"cells": {"visits": 4.0, "cells": 40}}
-    dask_dedup.run(clipart, out, dask_dedup.Settings.model_validate(settings))
-    return pd.read_parquet(out / "clusters")
-
-
 FILLS = """
 disk=$1 data=$2 stage=$3 kept=$4 python=$5; shift 5
 mount -t tmpfs -o size=300m tmpfs $disk
 $python -m dask_dedup run $data $disk/out "$@" &
 until [ -e $disk/out/stages/$stage/manifest.json ]; do sleep 0.005; done
+kill -STOP $!
 dd if=/dev/zero of=$disk/filler bs=64k status=none 2> /dev/null
+kill -CONT $!
 wait $!; echo "ended with $?"
 find $disk/out -name '.unfinished-*'; ls $disk/out
 rm $disk/filler
@@ -58,7 +52,9 @@ cp -r $disk/out/clusters $kept
         pytest.param("forests", marks=pytest.mark.slow),
     ],
 )
-def test_disk_that_fills_stops_the_run_and_with_room_it_goes_on(clipart, tmp_path, expected, stage):
+def test_disk_that_fills_stops_the_run_and_with_room_it_goes_on(
+    clipart, tmp_path, clipart_clusters, stage
+):
     (tmp_path / "disk").mkdir()
     places = tmp_path / "disk", clipart, stage, tmp_path / "clusters", sys.executable
     ran = in_own_space(FILLS, *places, *OPTIONS)
@@ -70,7 +66,7 @@ def test_disk_that_fills_stops_the_run_and_with_room_it_goes_on(clipart, tmp_pat
     told = ran.stdout.splitlines()
     assert (told[0], told[-1]) == ("ended with 2", "then with 0")
     assert not [line for line in told if "unfinished" in line or line == "summary.json"]
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "clusters"), expected)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "clusters"), clipart_clusters)
 
 
 FULL = """
@@ -85,11 +81,11 @@ $python -m dask_dedup run /mnt/data /mnt/out "$@"; echo "ended with $?"
 """
 
 
-def test_run_needs_no_tmp(clipart, tmp_path, expected):
+def test_run_needs_no_tmp(clipart, tmp_path, clipart_clusters):
     here = [Path(sys.prefix), Path(dask_dedup.__file__), Path(os.__file__)]
     if any(path.resolve().is_relative_to("/tmp") for path in here):
         pytest.skip("the package itself lies in /tmp")
     (tmp_path / "data").symlink_to(clipart)
     ran = in_own_space(FULL, tmp_path, sys.executable, *OPTIONS)
     assert ran.stdout == "ended with 0\n", ran.stderr
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out" / "clusters"), expected)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out" / "clusters"), clipart_clusters)

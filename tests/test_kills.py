@@ -13,20 +13,13 @@ import pandas as pd
 import psutil
 import pytest
 
-import dask_dedup
 from dask_dedup.io.store import MANIFEST, RECORD, read_json
 
 FOLDERS = {"fit": "layout", "layout": "layout", "join": "join", "forest": "forests"}
 FOLDERS["clusters"] = "clusters"
-OPTIONS = ["--workers", "2", "--visits", "4", "--cells", "40", "-q"]
 
 
-@pytest.fixture(scope="module")
-def expected(clipart, tmp_path_factory):
-    out = tmp_path_factory.mktemp("undisturbed") / "out"
-    settings = {"cells": {"visits": 4.0, "cells": 40}}
-    dask_dedup.run(clipart, out, dask_dedup.Settings.model_validate(settings))
-    return pd.read_parquet(out / "clusters")
+OPTIONS = ["--workers", "2", "--visits", "4", "--cells", "40", "-q"]  # as for `clipart_clusters`
 
 
 def start(data: Path, out: Path) -> subprocess.Popen:
@@ -75,9 +68,9 @@ def survive(data: Path, out: Path, moments: list[float]) -> pd.DataFrame:
     return finish(data, out)
 
 
-def test_driver_killed_and_run_again(clipart, tmp_path, expected):
+def test_driver_killed_and_run_again(clipart, tmp_path, clipart_clusters):
     clusters = survive(clipart, tmp_path / "out", [4.5])
-    pd.testing.assert_frame_equal(clusters, expected)
+    pd.testing.assert_frame_equal(clusters, clipart_clusters)
 
 
 def stage_of(out: Path) -> str:
@@ -90,7 +83,7 @@ def stage_of(out: Path) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_driver_killed_at_twenty_random_moments(clipart, tmp_path, expected):
+def test_driver_killed_at_twenty_random_moments(clipart, tmp_path, clipart_clusters):
     moments = random.Random(0)
     began = time.monotonic()
     finish(clipart, tmp_path / "whole")
@@ -112,7 +105,7 @@ def test_driver_killed_at_twenty_random_moments(clipart, tmp_path, expected):
         began = time.monotonic()
         clusters = finish(clipart, out)
         seconds += time.monotonic() - began
-        pd.testing.assert_frame_equal(clusters, expected)
+        pd.testing.assert_frame_equal(clusters, clipart_clusters)
         print(
             f"| {moment:.1f} s | {stage} | {kept} | {seconds:.1f} s | {seconds / whole - 1:.0%} |"
         )
@@ -124,7 +117,7 @@ def test_driver_killed_at_twenty_random_moments(clipart, tmp_path, expected):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", FOLDERS)
-def test_worker_killed_in_each_stage(clipart, tmp_path, expected, stage):
+def test_worker_killed_in_each_stage(clipart, tmp_path, clipart_clusters, stage):
     out = tmp_path / "out"
     process = start(clipart, out)
     folder = out / "stages" / FOLDERS[stage]
@@ -146,5 +139,5 @@ def test_worker_killed_in_each_stage(clipart, tmp_path, expected, stage):
     os.kill(workers[0].pid, signal.SIGKILL)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
-    pd.testing.assert_frame_equal(pd.read_parquet(out / "clusters"), expected)
+    pd.testing.assert_frame_equal(pd.read_parquet(out / "clusters"), clipart_clusters)
     print(f"worker killed in {stage} ({seen})")

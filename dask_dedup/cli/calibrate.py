@@ -12,14 +12,15 @@ from rich.console import Console
 from dask_dedup.cli.group import (
     LOCAL_PLACE,
     PLACE,
-    any_setting,
     chosen_settings,
     configure_logging,
     input_settings,
     main,
+    overwriting,
     setting,
     switch,
     tell,
+    worker_settings,
 )
 
 __all__ = ["calibrate"]
@@ -38,13 +39,9 @@ __all__ = ["calibrate"]
 @switch("--verify/--no-verify", "adc.verify")
 @input_settings
 @setting("--seed", "seed", int)
-@setting("--workers", "compute.workers", int)
-@setting("--threads", "compute.threads", int)
-@setting("--memory", "compute.memory", str)
-@setting("--cluster", "cluster.kind", str)
-@any_setting
+@worker_settings
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file with settings")
-@click.option("--overwrite", is_flag=True, help="begin anew, whatever an earlier one left in OUT")
+@overwriting
 def calibrate(
     dataset: Path, out: Path, config: Path | None, overwrite: bool, **options: Any
 ) -> None:

@@ -16,12 +16,13 @@ from rich.table import Table
 from dask_dedup.cli.group import (
     LOCAL_PLACE,
     PLACE,
-    any_setting,
     chosen_settings,
     configure_logging,
     main,
-    setting,
+    overwriting,
     tell,
+    training_device,
+    worker_settings,
 )
 from dask_dedup.compress.settings import NetworkSettings, load_network_settings
 
@@ -29,7 +30,6 @@ __all__ = ["compress", "fit_compressor"]
 
 _INTERRUPTED = 130  # what a shell gives for Ctrl-C
 _MODALITIES = click.Choice(["image", "text", "both"])
-_DEVICES = click.Choice(["auto", "cpu", "cuda"])
 
 
 def _network(flag: str, name: str, kind: Any = None) -> Callable:
@@ -60,7 +60,7 @@ def _network(flag: str, name: str, kind: Any = None) -> Callable:
     help="embeddings to fit on: img_emb, text_emb, or both with one model",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="of the fit")
-@click.option("--device", type=_DEVICES, default="auto", show_default=True, help="to train on")
+@training_device
 @_network("--sample-rows", "sample_rows", int)
 @_network("--validation-share", "validation_share", float)
 @_network("--epochs", "epochs", int)
@@ -152,13 +152,15 @@ def fit_compressor(
     show_default=True,
     help="of the values written",
 )
-@click.option("--device", type=_DEVICES, default="cpu", show_default=True, help="to compute on")
-@setting("--workers", "compute.workers", int)
-@setting("--threads", "compute.threads", int)
-@setting("--memory", "compute.memory", str)
-@setting("--cluster", "cluster.kind", str)
-@any_setting
-@click.option("--overwrite", is_flag=True, help="begin anew, whatever an earlier one left in OUT")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="to compute on",
+)
+@worker_settings
+@overwriting
 @click.option("-v", "--verbose", is_flag=True, help="log what is done and why")
 @click.option("-q", "--quiet", is_flag=True, help="print errors only")
 def compress(

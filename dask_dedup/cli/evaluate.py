@@ -17,12 +17,12 @@ from rich.table import Table
 from dask_dedup.cli.group import (
     LOCAL_PLACE,
     PLACE,
-    any_setting,
     chosen_settings,
     configure_logging,
     main,
-    setting,
+    overwriting,
     tell,
+    worker_settings,
 )
 from dask_dedup.errors import SettingsError
 from dask_dedup.evaluate.settings import ParetoSettings, SpaceSettings
@@ -90,6 +90,18 @@ def executor(settings: Any, products: float, out: Path) -> Iterator[Any]:
         yield execute
 
 
+def late_executor(settings: Any, products: float, out: Path) -> Callable:
+    """Return `executor` as a function: its workers live for one call, not while times are taken."""
+
+    def execute(tasks: Sequence[Any], on_result: Any) -> list[Any]:
+        if not tasks:
+            return []
+        with executor(settings, products, out) as run:
+            return run(tasks, on_result)
+
+    return execute
+
+
 @evaluate.command(short_help="find true neighbours and pairs by exhaustive search")
 @click.argument("dataset", type=PLACE)
 @click.argument("out", type=LOCAL_PLACE)
@@ -101,12 +113,8 @@ def executor(settings: Any, products: float, out: Path) -> Iterator[Any]:
     help="embeddings that are compared",
 )  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True, help="of the sample")
-@setting("--workers", "compute.workers", int)
-@setting("--threads", "compute.threads", int)
-@setting("--memory", "compute.memory", str)
-@setting("--cluster", "cluster.kind", str)
-@any_setting
-@click.option("--overwrite", is_flag=True, help="begin anew, whatever an earlier one left in OUT")
+@worker_settings
+@overwriting
 @common
 def truth(
     dataset: Path,

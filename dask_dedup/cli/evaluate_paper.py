@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 
-from dask_dedup.cli.evaluate import common, evaluate, executor, interruptible
+from dask_dedup.cli.evaluate import common, evaluate, interruptible, late_executor
 from dask_dedup.cli.group import (
     LOCAL_PLACE,
     PLACE,
-    any_setting,
     chosen_settings,
     configure_logging,
-    setting,
+    overwriting,
     tell,
+    training_device,
+    worker_settings,
 )
 from dask_dedup.evaluate.settings import read_toml
 
@@ -35,15 +35,9 @@ __all__ = ["paper"]
     "--space", type=PLACE,
     help="data set with text_emb, for zeroshot and retrieval [default: DATASET, if it has them]",
 )  # fmt: skip
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
-    help="to train networks on",
-)  # fmt: skip
-@setting("--workers", "compute.workers", int)
-@setting("--memory", "compute.memory", str)
-@setting("--cluster", "cluster.kind", str)
-@any_setting
-@click.option("--overwrite", is_flag=True, help="begin anew, whatever an earlier one left in OUT")
+@training_device
+@worker_settings
+@overwriting
 @common
 def paper(
     dataset: Path,
@@ -84,13 +78,6 @@ def paper(
     tell(console, f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts, dimension {data.dim}")
     progress = choose_progress(console)
 
-    def execute(tasks: Sequence[Any], on_result: Any) -> list[Any]:
-        """Start workers for exhaustive search alone: they are gone when times are taken."""
-        if not tasks:
-            return []
-        with executor(common, float(data.rows) ** 2, out) as run:
-            return run(tasks, on_result)
-
     with interruptible(console):
         try:
             result = measure_paper(
@@ -100,7 +87,7 @@ def paper(
                 space=joint,
                 device=device,
                 overwrite=overwrite,
-                execute=execute,
+                execute=late_executor(common, float(data.rows) ** 2, out),
                 progress=progress,
             )
         finally:

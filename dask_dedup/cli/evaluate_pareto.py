@@ -14,8 +14,8 @@ from rich.table import Table
 from dask_dedup.cli.evaluate import (
     common,
     evaluate,
-    executor,
     interruptible,
+    late_executor,
     settings_of,
     show,
 )
@@ -25,8 +25,10 @@ from dask_dedup.cli.group import (
     any_setting,
     chosen_settings,
     configure_logging,
+    overwriting,
     setting,
     tell,
+    training_device,
 )
 from dask_dedup.evaluate.settings import ParetoSettings, load_table, read_toml
 
@@ -37,10 +39,7 @@ __all__ = ["pareto"]
 @click.argument("dataset", type=PLACE)
 @click.argument("out", type=LOCAL_PLACE)
 @settings_of(ParetoSettings)
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
-    help="to train networks on",
-)  # fmt: skip
+@training_device
 @setting("--workers", "compute.workers", int)
 @setting("--memory", "compute.memory", str)
 @setting("--cluster", "cluster.kind", str)
@@ -50,7 +49,7 @@ __all__ = ["pareto"]
     type=click.Path(path_type=Path),
     help="TOML file with a table [pareto]; options given here win",
 )
-@click.option("--overwrite", is_flag=True, help="begin anew, whatever an earlier one left in OUT")
+@overwriting
 @common
 def pareto(
     dataset: Path,
@@ -91,18 +90,11 @@ def pareto(
     progress = choose_progress(console)
     products = float(data.rows) * settings.queries
 
-    def execute(tasks: Sequence[Any], on_result: Any) -> list[Any]:
-        """Start workers for the truth alone: they are gone when times are taken."""
-        if not tasks:
-            return []
-        with executor(common, products, out) as run:
-            return run(tasks, on_result)
-
     with interruptible(console):
         try:
             result = measure_pareto(
                 data, out, settings, device=device, overwrite=overwrite,
-                truth_execute=execute, progress=progress,
+                truth_execute=late_executor(common, products, out), progress=progress,
             )  # fmt: skip
         finally:
             progress.close()

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dask_dedup.cli.evaluate import common, evaluate, settings_of, show
-from dask_dedup.cli.group import PLACE, configure_logging
+from dask_dedup.cli.group import PLACE, configure_logging, training_device
 from dask_dedup.errors import OutputError, SettingsError
 from dask_dedup.evaluate.settings import SpaceSettings, load_table
 
@@ -32,10 +32,7 @@ _ROWS = (
         "--out", type=click.Path(path_type=Path),
         help="folder that gets the table as CSV and JSON, and models/ that were fitted",
     ),
-    click.option(
-        "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
-        help="to train networks on",
-    ),
+    training_device,
     click.option("--json", "as_json", is_flag=True, help="print JSON"),
 )  # fmt: skip
 

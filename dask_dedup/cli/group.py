@@ -127,6 +127,36 @@ def input_settings(command: Callable) -> Callable:
     return command
 
 
+def worker_settings(command: Callable) -> Callable:
+    """Add the options that tell what computes: how many workers, how large, and where."""
+    for option in (
+        any_setting,
+        setting("--cluster", "cluster.kind", str),
+        setting("--memory", "compute.memory", str),
+        setting("--threads", "compute.threads", int),
+        setting("--workers", "compute.workers", int),
+    ):
+        command = option(command)
+    return command
+
+
+def training_device(command: Callable) -> Callable:
+    """Add the option that tells what networks are trained on."""
+    return click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        default="auto",
+        show_default=True,
+        help="to train networks on",
+    )(command)
+
+
+def overwriting(command: Callable) -> Callable:
+    """Add the option that begins anew."""
+    text = "begin anew, whatever an earlier one left in OUT"
+    return click.option("--overwrite", is_flag=True, help=text)(command)
+
+
 def any_setting(command: Callable) -> Callable:
     """Add the option that sets any setting by its name."""
     return click.option(

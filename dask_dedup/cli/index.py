@@ -13,11 +13,11 @@ from rich.console import Console
 from dask_dedup.cli.group import (
     LOCAL_PLACE,
     PLACE,
-    any_setting,
     chosen_settings,
     main,
     setting,
     tell,
+    worker_settings,
 )
 from dask_dedup.errors import InputError, OutputError
 
@@ -32,11 +32,7 @@ __all__ = ["build", "search"]
 @click.option("--sample-rows", type=click.IntRange(0), default=0, help="to train on [64 per list]")
 @click.option("--iterations", type=click.IntRange(0), default=0, help="of k-means [faiss's own]")
 @setting("--seed", "seed", int)
-@setting("--workers", "compute.workers", int)
-@setting("--threads", "compute.threads", int)
-@setting("--memory", "compute.memory", str)
-@setting("--cluster", "cluster.kind", str)
-@any_setting
+@worker_settings
 def build(
     dataset: Path,
     index: Path,

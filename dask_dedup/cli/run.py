@@ -182,10 +182,12 @@ def _run(
                 f"dashboard at {execute.dashboard}",
             )
             importing.join()
+            from dask_dedup.job import Job
             from dask_dedup.pipeline import run_stages
 
             try:
-                return run_stages(data, folder, settings, execute, progress, keep_stages, memory)
+                job = Job(data, folder, settings, execute, progress, memory)
+                return run_stages(job, keep_stages)
             finally:
                 progress.close()
 

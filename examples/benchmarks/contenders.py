@@ -115,6 +115,7 @@ def _dask_dedup_command(name: str, job: Job) -> list[str]:
 def _read_dask_dedup(name: str, job: Job) -> Outcome:
     folder = job.folder(name)
     summary = json.loads((folder / "summary.json").read_text())
+    summary["dataset"] = Path(summary["dataset"]).name  # results are for others, paths are not
     labels = np.arange(job.rows)
     for path in sorted((folder / "clusters").glob("*.parquet")):
         table = pq.read_table(path, columns=["row_id", "cluster_id"])

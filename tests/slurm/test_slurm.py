@@ -178,6 +178,7 @@ def test_jobs_cancelled_in_each_stage_are_replaced_and_the_clusters_are_the_same
 ):
     from dask_dedup import run as run_here
     from dask_dedup.deploy import open_cluster
+    from dask_dedup.job import Job
     from dask_dedup.pipeline import run_stages
 
     monkeypatch.syspath_prepend(ROOT / "examples" / "benchmarks")
@@ -192,7 +193,7 @@ def test_jobs_cancelled_in_each_stage_are_replaced_and_the_clusters_are_the_same
             time.sleep(0.1)
         folder.begin()
         progress = CancelInEachStage(execute)
-        run_stages(data, folder, settings, execute, progress, False, settings.compute.memory)
+        run_stages(Job(data, folder, settings, execute, progress, settings.compute.memory), False)
         for thread in progress.threads:
             thread.join()
     run_here(tmp_path / "data", tmp_path / "local", Settings())
