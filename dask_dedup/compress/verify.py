@@ -10,10 +10,9 @@ __all__ = ["cosine_pairs", "exact_rows", "may_reach", "short_rows"]
 
 _SAFE_MAGNITUDES = (1e-100, 1e100)  # squares between these stay inside float64
 _SHORT_LENGTH = 32_767  # of a row in int16: a sum of its products with another stays in int32
-_SHORT_BLOCK = 4096  # rows shortened at a time
 
 
-def exact_rows(block: np.ndarray) -> np.ndarray:
+def exact_rows(block: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """Return stored rows as float32 or float64 without changing a value that matters.
 
     float16 becomes float32, exactly. A float64 row so large or small that its square would leave
@@ -22,9 +21,12 @@ def exact_rows(block: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     block : float16, float32 or float64 array, shape (n, dim)
+    out : float32 or float64 array, shape (n, dim), optional
+        Where to put the rows; no narrower than they are.
     """
     if block.dtype == np.float16:
-        return torch.from_numpy(block).float().numpy()
+        wide = torch.from_numpy(np.empty(block.shape, np.float32) if out is None else out)
+        return wide.copy_(torch.from_numpy(block)).numpy()
     if block.dtype == np.float64 and block.size:
         largest = np.abs(block).max(axis=1)
         low, high = _SAFE_MAGNITUDES
@@ -32,7 +34,10 @@ def exact_rows(block: np.ndarray) -> np.ndarray:
         if len(odd):
             block = block.copy()
             block[odd] = np.ldexp(block[odd], -np.frexp(largest[odd])[1][:, None])
-    return block
+    if out is None:
+        return block
+    out[:] = block
+    return out
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
@@ -67,20 +72,23 @@ def cosine_pairs(left, right, i, j):
     return similarity
 
 
-def short_rows(rows: np.ndarray) -> np.ndarray:
-    """Return rows at length 32,767 as int16, for `may_reach`.
+@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def short_rows(rows, short):
+    """Put rows at length 32,767 as int16 into ``short``, for `may_reach`.
 
     Parameters
     ----------
     rows : float32 or float64 array, shape (n, dim)
         From `exact_rows`.
+    short : int16 array, shape (n, dim)
     """
-    short = np.empty(rows.shape, np.int16)
-    for start in range(0, len(rows), _SHORT_BLOCK):
-        block = torch.tensor(rows[start : start + _SHORT_BLOCK], dtype=torch.float64)
-        block *= _SHORT_LENGTH / torch.linalg.vector_norm(block, dim=1, keepdim=True)
-        short[start : start + _SHORT_BLOCK] = block.round_().to(torch.int16).numpy()
-    return short
+    for i in range(rows.shape[0]):
+        square = 0.0
+        for k in range(rows.shape[1]):
+            square += np.float64(rows[i, k]) * np.float64(rows[i, k])
+        scale = _SHORT_LENGTH / np.sqrt(square)
+        for k in range(rows.shape[1]):
+            short[i, k] = np.int16(np.rint(rows[i, k] * scale))
 
 
 @numba.njit(cache=True, nogil=True)

@@ -28,7 +28,7 @@ from dask_dedup.index.layout import Block
 from dask_dedup.io.parts import Part, gather_by_row
 from dask_dedup.io.store import write_frame
 from dask_dedup.schema import EDGES
-from dask_dedup.search.sign_filter import factors, near_pairs, shorten, within
+from dask_dedup.search.sign_filter import factors, near_pairs, within
 
 __all__ = ["AuditCollector", "AuditQueries", "AuditResult", "judge", "sample_queries"]
 
@@ -124,9 +124,9 @@ class AuditCollector:
         image = pca.transform(prepare_block(queries.rows))
         self._radius = filter_radius(threshold)
         self._image = image.numpy()
-        self._right = factors(shorten(image), self._radius)[1]
+        self._right = factors(image, self._radius, short=True)[1]
         self._product = torch.empty(_ROWS_AT_ONCE, len(self._right))
-        self._found: list[pd.DataFrame] = []
+        self._found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self.seconds = 0.0
 
     def add(self, block: Block) -> None:
@@ -145,7 +145,7 @@ class AuditCollector:
             stop = min(start + _ROWS_AT_ONCE, len(usable))
             # The factor that may mark rows as near to nothing is the left one.
             image = block.image[start:stop]
-            rows = factors(shorten(image), self._radius, usable[start:stop])[0]
+            rows = factors(image, self._radius, usable[start:stop], short=True)[0]
             product = torch.mm(rows, self._right.T, out=self._product[: len(rows)]).numpy()
             i, j = near_pairs(product, 0, 0)
             near = within(image.numpy(), self._image, i, j, self._radius)
@@ -157,13 +157,13 @@ class AuditCollector:
             similarity = cosine_pairs(rows_there, self.queries.rows, place, j)
             row_ids, query_ids = block.row_start + start + i, self.queries.row_ids[j]
             true = (similarity >= self.threshold) & (row_ids != query_ids)
-            found = {"query": query_ids, "row_id": row_ids, "similarity": similarity}
-            self._found.append(pd.DataFrame(found)[true])
+            self._found.append((query_ids[true], row_ids[true], similarity[true]))
 
     def _limit(self) -> pd.DataFrame:
         if not self._found:
             return _NO_PAIRS
-        pairs = pd.concat(self._found, ignore_index=True)
+        columns = (np.concatenate(values) for values in zip(*self._found, strict=True))
+        pairs = pd.DataFrame(dict(zip(_NO_PAIRS.columns, columns, strict=True)))
         if pairs["query"].value_counts().max() <= _PAIRS_PER_QUERY:
             return pairs
         pairs["key"] = hash_rows(pairs["row_id"].to_numpy(), self.seed, _PURPOSE)

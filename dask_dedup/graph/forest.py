@@ -15,7 +15,7 @@ import pandas as pd
 
 from dask_dedup.schema import EDGES, LABELS, check_frame
 
-__all__ = ["forest_of_edges", "label_forest", "merge_forests", "spanning_edges"]
+__all__ = ["forest_of_edges", "label_forest", "merge_forests", "order_of_keys", "spanning_edges"]
 
 _BAND_EDGES = 1 << 16  # edges that are sorted at once without looking for a band
 
@@ -67,10 +67,9 @@ def spanning_edges(src: np.ndarray, dst: np.ndarray, similarity: np.ndarray) -> 
             band, waiting = waiting[high], waiting[~high]
         else:
             band, waiting = waiting, waiting[:0]
-        order = np.lexsort((b[band], _falling_key(similarity[band], a[band])))
-        band = band[order]
-        kept.append(band[_join_trees(parent, a[band], b[band])])
-        waiting = waiting[_between_trees(parent, a[waiting], b[waiting])]
+        band = band[order_of_keys(_falling_key(similarity[band], a[band]), b[band])]
+        kept.append(band[_join_trees(parent, a, b, band)])
+        waiting = waiting[_between_trees(parent, a, b, waiting)]
     return np.concatenate(kept) if kept else waiting
 
 
@@ -123,6 +122,21 @@ def _local_ids(src: np.ndarray, dst: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return local[: len(src)], local[len(src) :], len(ids)
 
 
+def order_of_keys(key: np.ndarray, dst: np.ndarray) -> np.ndarray:
+    """Return the positions of edges by rising ``key``, equal ones by rising ``dst``.
+
+    Sorted without regard to order among equals, then again where there are some, which is seldom:
+    a third of the time of two stable sorts.
+    """
+    order = np.argsort(key)
+    ordered = key[order]
+    equal = ordered[1:] == ordered[:-1]
+    tied = np.flatnonzero(np.r_[equal, False] | np.r_[False, equal])
+    again = order[tied]
+    order[tied] = again[np.lexsort((dst[again], key[again]))]
+    return order
+
+
 def _falling_key(similarity: np.ndarray, src: np.ndarray) -> np.ndarray:
     """Pack falling similarity (32 bits) and rising local ``src`` (32 bits) into one sort key."""
     bits = similarity.astype(np.float32).view(np.int32).astype(np.int64)
@@ -139,13 +153,13 @@ def _find(parent, node):
 
 
 @numba.njit(cache=True, nogil=True)
-def _join_trees(parent, a, b):
-    """Return which of the edges, in this order, join two trees; ``parent`` is changed."""
-    joins = np.zeros(len(a), np.bool_)
-    for edge in range(len(a)):
-        x, y = _find(parent, a[edge]), _find(parent, b[edge])
+def _join_trees(parent, a, b, edges):
+    """Return which of some edges, in this order, join two trees; ``parent`` is changed."""
+    joins = np.zeros(len(edges), np.bool_)
+    for i in range(len(edges)):
+        x, y = _find(parent, a[edges[i]]), _find(parent, b[edges[i]])
         if x != y:
-            joins[edge] = True
+            joins[i] = True
             if x < y:
                 parent[y] = x
             else:
@@ -154,11 +168,11 @@ def _join_trees(parent, a, b):
 
 
 @numba.njit(cache=True, nogil=True)
-def _between_trees(parent, a, b):
-    """Return which of the edges lie between two trees."""
-    between = np.empty(len(a), np.bool_)
-    for edge in range(len(a)):
-        between[edge] = _find(parent, a[edge]) != _find(parent, b[edge])
+def _between_trees(parent, a, b, edges):
+    """Return which of some edges lie between two trees."""
+    between = np.empty(len(edges), np.bool_)
+    for i in range(len(edges)):
+        between[i] = _find(parent, a[edges[i]]) != _find(parent, b[edges[i]])
     return between
 
 

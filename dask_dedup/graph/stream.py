@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dask_dedup.errors import CapacityError, InputError
-from dask_dedup.graph.forest import _join_trees
+from dask_dedup.graph.forest import _join_trees, order_of_keys
 from dask_dedup.io.objects import open_parquet_source
 from dask_dedup.io.store import write_aside
 
@@ -143,10 +143,9 @@ def stream_merge(
         for band in _bands(groups, whole, band_edges):
             key, src, dst = _read_band(groups, band, parent.dtype)
             order = _forest_order(key, src, dst)
-            src, dst = src[order], dst[order]
-            kept = np.flatnonzero(join_edges(parent, src, dst))
+            kept = order[join_edges(parent, src, dst, order)]
             for some in np.split(kept, range(_GROUP_EDGES, len(kept), _GROUP_EDGES)):
-                columns = src[some], dst[some], _similarity_of(key[order[some]])
+                columns = src[some], dst[some], _similarity_of(key[some])
                 arrays = [pa.array(*pair) for pair in zip(columns, _SCHEMA.types, strict=True)]
                 writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
             counts["edges"] += len(kept)
@@ -177,12 +176,14 @@ def dense_parent(rows: int) -> np.ndarray:
     return np.arange(rows, dtype=np.uint32 if _row_bytes(rows) == 4 else np.int64)
 
 
-def join_edges(parent: np.ndarray, src: np.ndarray, dst: np.ndarray) -> np.ndarray:
+def join_edges(
+    parent: np.ndarray, src: np.ndarray, dst: np.ndarray, order: np.ndarray | None = None
+) -> np.ndarray:
     """Return which of the edges, in this order, join two trees; ``parent`` is changed.
 
     A root is the smallest row of its tree, and no parent is larger than its child.
     """
-    return _join_trees(parent, src, dst)
+    return _join_trees(parent, src, dst, np.arange(len(src)) if order is None else order)
 
 
 def _row_bytes(rows: int) -> int:
@@ -344,7 +345,7 @@ def _read_band(
 def _forest_order(key: np.ndarray, src: np.ndarray, dst: np.ndarray) -> np.ndarray:
     """Return the positions of edges in the forest's order."""
     if src.itemsize == 4:
-        return np.lexsort((dst, (key.astype(np.uint64) << np.uint64(32)) | src))
+        return order_of_keys((key.astype(np.uint64) << np.uint64(32)) | src, dst)
     return np.lexsort((dst, src, key))
 
 

@@ -49,6 +49,7 @@ __all__ = [
     "cut_to_margin",
     "pick_within",
     "set_margins",
+    "sort_by_value",
 ]
 
 MOST_PROBES = 32  # coarse cells probed for a row, at most
@@ -129,7 +130,7 @@ def _visit(
     unsure = np.zeros(len(image), bool)
     margin, reach = model.margins[1], np.float32(model.reaches[1])
     for ranks in (probed[:, :1], probed[:, 1:]):
-        order, bounds = _sort_by_value(ranks, len(model.coarse))
+        order, bounds = sort_by_value(ranks, len(model.coarse))
         for coarse in np.flatnonzero(np.diff(bounds)):
             first, last = model.fine_start[coarse], model.fine_start[coarse + 1]
             if first < last:
@@ -298,7 +299,7 @@ def cut_to_margin(scores, cells, centroids, weights, margin, reach, error, unsur
 
 
 @numba.njit(cache=True, nogil=True)
-def _sort_by_value(values, limit):
+def sort_by_value(values, limit):
     """Counting sort: row numbers grouped by each value they hold (-1 is none), and the bounds."""
     bounds = np.zeros(limit + 1, np.int64)
     for i in range(values.shape[0]):

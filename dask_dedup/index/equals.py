@@ -64,15 +64,30 @@ def as_words(stored: np.ndarray) -> np.ndarray:
 
 @numba.njit(cache=True, nogil=True)
 def hash_words(words):
-    """Hash the words of each row: multiply and shift, 64 bits."""
+    """Hash the words of each row: multiply and shift, 64 bits.
+
+    Four words at a time, each fourth on a chain of its own: the products need not wait for each
+    other.
+    """
     hashes = np.empty(words.shape[0], np.uint64)
+    count = words.shape[1]
+    fours = count - count % 4
     for i in range(words.shape[0]):
-        value = np.uint64(0x9E3779B97F4A7C15)
-        for j in range(words.shape[1]):
-            value = (value ^ np.uint64(words[i, j])) * np.uint64(0xFF51AFD7ED558CCD)
-            value ^= value >> np.uint64(29)
-        hashes[i] = value
+        a, b = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
+        c, d = np.uint64(0x165667B19E3779F9), np.uint64(0x27D4EB2F165667C5)
+        for j in range(0, fours, 4):
+            a, b = _mix(a, words[i, j]), _mix(b, words[i, j + 1])
+            c, d = _mix(c, words[i, j + 2]), _mix(d, words[i, j + 3])
+        for j in range(fours, count):
+            a = _mix(a, words[i, j])
+        hashes[i] = _mix(_mix(_mix(a, b), c), d)
     return hashes
+
+
+@numba.njit(cache=True, nogil=True)
+def _mix(value, word):
+    value = (value ^ np.uint64(word)) * np.uint64(0xFF51AFD7ED558CCD)
+    return value ^ (value >> np.uint64(29))
 
 
 @numba.njit(cache=True, nogil=True)

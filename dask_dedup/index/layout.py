@@ -27,7 +27,7 @@ import torch
 from dask_dedup.compress.device import choose_device
 from dask_dedup.compress.pca import PcaModel, load_pca
 from dask_dedup.compress.vectors import UNREADABLE, VectorBlock, prepare_block
-from dask_dedup.index.assign import MOST_VISITS, assign_cells
+from dask_dedup.index.assign import MOST_VISITS, assign_cells, sort_by_value
 from dask_dedup.index.assign_device import DeviceCells
 from dask_dedup.index.assign_exact import assign_exactly
 from dask_dedup.index.cells import CellModel, load_cells
@@ -219,11 +219,11 @@ def layout_part(
     distinct = usable[first == usable]
     copies = usable[first != usable]
     assert (visited[distinct, 0] >= 0).all(), "a row without a home would be compared with none"
-    offsets, order = _sort_by_cell(visited[distinct], layout.cells)
+    order, offsets = sort_by_value(visited[distinct], layout.cells)
     heads[:, 0] = np.arange(rows)
     heads[:, 1] = content >> np.uint64(32)
     records = np.empty((len(order), _HEAD_WORDS + images.shape[1]), np.uint32)
-    _fill_records(records, distinct[order // MOST_VISITS], heads, images)
+    _fill_records(records, distinct[order], heads, images)
 
     with write_aside(layout.path("records", part)) as temporary:
         records.tofile(temporary)
@@ -311,22 +311,6 @@ def _first_of_equals(file: EmbeddingFile, positions: np.ndarray, content: np.nda
         equal = (ours == as_words(gather_rows(file, leaders))[back]).all(axis=1)
         first[order[chunk[equal]]] = leader[chunk[equal]]
     return first[positions]
-
-
-def _sort_by_cell(visited: np.ndarray, cells: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sort (row, visit) entries by cell; absent visits (-1) are left out.
-
-    Returns
-    -------
-    offsets : int64 array, shape (cells + 1,)
-    order : int64 array
-        Flat indices into ``visited``.
-    """
-    flat = visited.ravel()
-    there = np.flatnonzero(flat >= 0)
-    counts = np.bincount(flat[there], minlength=cells)
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return offsets, there[np.argsort(flat[there], kind="stable")]
 
 
 def _write_links(

@@ -66,9 +66,8 @@ class Candidates:
         # Full rows that have been read: where each rank's is, and how many there are.
         self._place = np.full(len(self.ids), -1)
         self._filled = 0
-        self._rows = np.empty((0, 0), np.float32)
-        self._short = np.empty((0, 0), np.int16)  # the same rows, see `short_rows`
-        self._most_rows = _READ_BYTES // (8 * layout.parts[0].embeddings.dim)
+        most = _READ_BYTES // (8 * layout.parts[0].embeddings.dim)
+        self._make_room(min(len(self.ids), most))
 
     def add(self, i: np.ndarray, j: np.ndarray) -> None:
         """Take candidate pairs of the current cell, as indices of records."""
@@ -109,32 +108,25 @@ class Candidates:
     def _read(self, ranks: np.ndarray) -> None:
         """Read the full rows of some ranks; those read before stay while there is room."""
         missing = ranks[self._place[ranks] < 0]
-        if self._filled + len(missing) > self._most_rows:
+        if self._filled + len(missing) > len(self._rows):
             self._place[:] = -1
             self._filled, missing = 0, ranks
+            if len(ranks) > len(self._rows):
+                self._make_room(len(ranks))
         if not len(missing):
             return
-        stop = self._filled + len(missing)
-        rows = exact_rows(gather_by_row(self.layout.parts, self.ids[missing]))
-        short = short_rows(rows)
-        if self._filled == 0:
-            self._rows, self._short = rows, short
-        else:
-            self._rows = self._append(self._rows, rows)
-            self._short = self._append(self._short, short)
-        self._place[missing] = np.arange(self._filled, stop)
+        start, stop = self._filled, self._filled + len(missing)
+        stored = gather_by_row(self.layout.parts, self.ids[missing])
+        short_rows(exact_rows(stored, self._rows[start:stop]), self._short[start:stop])
+        self._place[missing] = np.arange(start, stop)
         self._filled = stop
 
-    def _append(self, kept: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Return an array with more rows behind the first `_filled`; grown by doubling."""
-        stop = self._filled + len(rows)
-        if stop > len(kept) or rows.dtype != kept.dtype:
-            space = max(stop, min(2 * stop, self._most_rows))
-            room = np.empty((space, rows.shape[1]), np.result_type(rows, kept))
-            room[: self._filled] = kept[: self._filled]
-            kept = room
-        kept[self._filled : stop] = rows
-        return kept
+    def _make_room(self, rows: int) -> None:
+        """Make space for full rows: memory is taken as it is filled."""
+        parts = self.layout.parts
+        wide = np.result_type(np.float32, *{np.dtype(part.embeddings.dtype) for part in parts})
+        self._rows = np.empty((rows, parts[0].embeddings.dim), wide.newbyteorder("="))
+        self._short = np.empty(self._rows.shape, np.int16)  # the same rows, see `short_rows`
 
     def keep(self, a: np.ndarray, b: np.ndarray, similarity: np.ndarray) -> None:
         """Keep verified pairs of ranks as edges."""

@@ -43,7 +43,6 @@ from dask_dedup.search.sign_filter import (
     near_pairs,
     near_products,
     near_products_on,
-    shorten,
 )
 
 if TYPE_CHECKING:
@@ -187,7 +186,7 @@ def _choose_factors(
 
     What passes is tried on the largest cell; the batch then looks at the whole images of pairs.
     """
-    left, right = factors(shorten(image), radius, alive)
+    left, right = factors(image, radius, alive, short=True)
     largest = np.diff(bounds).argmax()
     first, last = bounds[largest : largest + 2].tolist()
     product = torch.mm(left[first : min(first + PRODUCT[0], last)], right[first:last].T)

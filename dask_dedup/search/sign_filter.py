@@ -21,18 +21,18 @@ __all__ = [
     "near_pairs",
     "near_products",
     "near_products_on",
-    "shorten",
     "within",
 ]
 
 PRODUCT = (128, 4096)  # rows and columns of one matrix product: 2 MB, little below the diagonal
 
 _DEVICE_PRODUCT = (8192, 32_768)  # 1 GB, and a quarter of it for the signs
+_SCANNED = 64  # signs of a row with hits that are looked at together
 _FAR = 1e30  # as half a squared length: makes every product negative
 
 
 def factors(
-    image: torch.Tensor, radius: float, usable: np.ndarray | None = None
+    image: torch.Tensor, radius: float, usable: np.ndarray | None = None, short: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return [x, -|x|^2/2, 1] and [x, 1, (r^2 - |x|^2)/2] for each row x.
 
@@ -42,18 +42,41 @@ def factors(
     radius : float
     usable : bool array, shape (n,), optional
         Rows that may be near to anything; the others are near to nothing.
+    short : bool
+        Take the first half of the coordinates of x, and the length of the others.
 
     Returns
     -------
-    left, right : float32 tensors, shape (n, width + 2)
+    left, right : float32 tensors, shape (n, width + 2); if short, (n, width // 2 + 3)
     """
-    half_square = torch.linalg.vecdot(image, image).mul_(0.5)
-    if usable is not None:
-        half_square[torch.from_numpy(~usable)] = _FAR
-    one = torch.ones(len(image), 1)
-    left = torch.cat([image, -half_square[:, None], one], dim=1)
-    right = torch.cat([image, one, radius**2 / 2 - half_square[:, None]], dim=1)
-    return left, right
+    width = image.shape[1]
+    taken = width // 2 if short else width
+    depth = taken + 2 + int(taken < width)
+    left, right = (
+        np.empty((len(image), depth), np.float32),
+        np.empty((len(image), depth), np.float32),
+    )
+    usable = np.ones(len(image), np.bool_) if usable is None else usable
+    _fill_factors(image.numpy(), taken, np.float32(radius**2 / 2), usable, left, right)
+    return torch.from_numpy(left), torch.from_numpy(right)
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _fill_factors(image, taken, half_radius, usable, left, right):
+    for i in range(image.shape[0]):
+        first, rest = np.float32(0), np.float32(0)
+        for k in range(taken):
+            value = image[i, k]
+            left[i, k] = value
+            right[i, k] = value
+            first += value * value
+        for k in range(taken, image.shape[1]):
+            rest += image[i, k] * image[i, k]
+        if taken < image.shape[1]:
+            left[i, taken] = right[i, taken] = np.sqrt(rest)
+        half_square = (first + rest) / np.float32(2) if usable[i] else np.float32(_FAR)
+        left[i, -2], left[i, -1] = -half_square, 1
+        right[i, -2], right[i, -1] = 1, half_radius - half_square
 
 
 def near_products(
@@ -104,13 +127,6 @@ def near_products_on(
             i, j = (side.cpu().numpy() for side in near.nonzero(as_tuple=True))
             if len(i):
                 yield a + i, b + j
-
-
-def shorten(image: torch.Tensor) -> torch.Tensor:
-    """Return the first half of the coordinates and the length of the others."""
-    half = image.shape[1] // 2
-    rest = torch.linalg.vector_norm(image[:, half:], dim=1, keepdim=True)
-    return torch.cat([image[:, :half], rest], dim=1)
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
@@ -176,8 +192,13 @@ def near_pairs(product, first, step):
         if count[i]:
             found_i[at : at + count[i]] = i
             start = max(0, min(first + i * step, columns))
-            row = signs[i, start:]
-            for j in range(len(row)):  # written every time, kept where it is a hit
-                found_j[at] = start + j
-                at += row[j] >= 0
+            for first_of_some in range(start, columns, _SCANNED):
+                some = signs[i, first_of_some : first_of_some + _SCANNED]
+                every = np.int32(-1)
+                for j in range(len(some)):
+                    every &= some[j]
+                if every >= 0:
+                    for j in range(len(some)):  # written every time, kept where it is a hit
+                        found_j[at] = first_of_some + j
+                        at += some[j] >= 0
     return found_i, found_j[:total]

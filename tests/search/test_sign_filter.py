@@ -8,7 +8,6 @@ from dask_dedup.search.sign_filter import (
     near_pairs,
     near_products,
     near_products_on,
-    shorten,
     within,
 )
 
@@ -71,10 +70,17 @@ def test_within_equals_brute_force(rows, columns, radius):
     np.testing.assert_array_equal(within(rows.numpy(), columns.numpy(), i, j, radius), near.ravel())
 
 
-def test_shorten_never_lengthens_a_distance(rows, columns):
-    whole = torch.cdist(rows, columns)
-    assert (torch.cdist(shorten(rows), shorten(columns)) <= whole + 1e-5).all()
-    assert shorten(rows).shape == (60, 5)
+@pytest.mark.parametrize("radius", [0.5, 2.5, 3.5])
+def test_short_factors_pass_every_near_pair(rows, columns, radius):
+    left, right = factors(rows, radius, short=True)[0], factors(columns, radius, short=True)[1]
+    assert left.shape == (60, 7)
+    passed = torch.mm(left, right.T).numpy() >= -1e-5
+    whole = torch.cdist(rows.double(), columns.double()).numpy() <= radius
+    assert passed[whole].all()
+    images = [torch.cat([x[:, :4], x[:, 4:].norm(dim=1, keepdim=True)], 1) for x in (rows, columns)]
+    distances = torch.cdist(*(image.double() for image in images)).numpy()
+    clear = abs(distances - radius) > 1e-5
+    np.testing.assert_array_equal(passed[clear], (distances <= radius)[clear])
 
 
 def test_unusable_rows_are_near_to_nothing(rows):
