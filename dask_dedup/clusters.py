@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["clusters_of_part", "join_clusters", "write_clusters"]
 
 
-_READ_BYTES = 32 << 20  # of rows compared with their representatives at a time
+_READ_BYTES = 8 << 20  # of rows compared with their representatives at a time
 _OWN_COLUMNS = CLUSTERS.columns.get_loc("url")  # they stand before the user's
 
 

@@ -153,16 +153,18 @@ def _count_near(product, first, core):
         How many there are besides its own, and how many of at least ``core``.
     """
     before = np.empty(len(product), np.bool_)
-    near, nearer = np.zeros(len(product), np.int64), np.zeros(len(product), np.int64)
+    near, nearer = np.empty(len(product), np.int64), np.empty(len(product), np.int64)
     for i in range(len(product)):
         earlier, later = product[i, : first + i], product[i, first + i + 1 :]
+        within, inside = np.int32(0), np.int32(0)  # not in an array: vector code
         for j in range(len(earlier)):
-            near[i] += earlier[j] >= 0
-            nearer[i] += earlier[j] >= core
-        before[i] = near[i] > 0
+            within += earlier[j] >= 0
+            inside += earlier[j] >= core
+        before[i] = within > 0
         for j in range(len(later)):
-            near[i] += later[j] >= 0
-            nearer[i] += later[j] >= core
+            within += later[j] >= 0
+            inside += later[j] >= core
+        near[i], nearer[i] = within, inside
     return before, near, nearer
 
 
