@@ -297,8 +297,8 @@ def plan_join(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
     seconds = _waves(core_seconds, tasks, machine)
     seconds += offsets / rates.read_bytes + work.parts * rates.open_seconds
     width = work.record_bytes + 12 + 4 * (k + 1) + 8 * (k + 3) + 80
-    looked_up = min(READ_BYTES / 2, singles / tasks * work.dim * 4)
-    memory = HEAP_SHARE * (records / tasks * width + 2 * looked_up + 100 * BATCH_PAIRS)
+    looked_up = min(READ_BYTES, singles / tasks * work.dim * 6)
+    memory = HEAP_SHARE * (records / tasks * width + 4 / 3 * looked_up + 100 * BATCH_PAIRS)
     return StagePlan(
         "join",
         tasks,

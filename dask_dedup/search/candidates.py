@@ -17,7 +17,7 @@ __all__ = ["BATCH_PAIRS", "Candidates", "Contract"]
 
 BATCH_PAIRS = 1 << 20  # candidates verified at a time
 _MANY_PAIRS = 1 << 14  # of one product: most rows are in many of them
-_READ_BYTES = 256 << 20  # full rows kept in memory, at 8 bytes a value
+_READ_BYTES = 256 << 20  # full rows kept in memory, and their short forms
 
 #: Positions to keep of edges (src, dst, similarity) with src < dst, without loss of components.
 Contract = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -53,6 +53,8 @@ class Candidates:
         self.cell = 0
         self.image: np.ndarray | None = None  # of the records, where pairs are yet to pass it
         self.radius = 0.0
+        self._bounds = np.searchsorted(cells, np.arange(cells[-1] + 2)) if len(cells) else cells
+        self._met = np.zeros(len(self.ids), np.uint64)  # see `_meet_first`
         self._visited = cells[np.argsort(self.rank, kind="stable")]  # by rank, then by cell
         self._visited_start = np.concatenate([[0], np.cumsum(np.bincount(self.rank))])
         self.threshold = np.float32(threshold)
@@ -66,8 +68,17 @@ class Candidates:
         # Full rows that have been read: where each rank's is, and how many there are.
         self._place = np.full(len(self.ids), -1)
         self._filled = 0
-        most = _READ_BYTES // (8 * layout.parts[0].embeddings.dim)
+        dtypes = {np.dtype(part.embeddings.dtype) for part in layout.parts}
+        self._wide = np.result_type(np.float32, *dtypes).newbyteorder("=")
+        most = _READ_BYTES // ((self._wide.itemsize + 2) * layout.parts[0].embeddings.dim)
         self._make_room(min(len(self.ids), most))
+
+    def enter(self, cell: int) -> None:
+        """Go on to a cell, the next one or a later one: what `add` takes is of this one."""
+        for left in range(self.cell, cell):
+            ranks = self.rank[self._bounds[left] : self._bounds[left + 1]]
+            self._met[ranks] |= np.uint64(1 << left % 64)
+        self.cell = cell
 
     def add(self, i: np.ndarray, j: np.ndarray) -> None:
         """Take candidate pairs of the current cell, as indices of records."""
@@ -76,7 +87,9 @@ class Candidates:
             i, j = i[near], j[near]
         if len(i) >= _MANY_PAIRS:
             i, j = _by_columns(i, j)
-        a, b = _meet_first(i, j, self.rank, self.cell, self._visited, self._visited_start)
+        a, b = _meet_first(
+            i, j, self.rank, self._met, self.cell, self._visited, self._visited_start
+        )
         self._waiting.append((a, b))
         self._waiting_pairs += len(a)
         if self._waiting_pairs >= BATCH_PAIRS:
@@ -117,15 +130,14 @@ class Candidates:
             return
         start, stop = self._filled, self._filled + len(missing)
         stored = gather_by_row(self.layout.parts, self.ids[missing])
-        short_rows(exact_rows(stored, self._rows[start:stop]), self._short[start:stop])
+        rows = exact_rows(stored, self._rows[start:stop])
+        short_rows(rows, self._short[start:stop])
         self._place[missing] = np.arange(start, stop)
         self._filled = stop
 
     def _make_room(self, rows: int) -> None:
         """Make space for full rows: memory is taken as it is filled."""
-        parts = self.layout.parts
-        wide = np.result_type(np.float32, *{np.dtype(part.embeddings.dtype) for part in parts})
-        self._rows = np.empty((rows, parts[0].embeddings.dim), wide.newbyteorder("="))
+        self._rows = np.empty((rows, self.layout.parts[0].embeddings.dim), self._wide)
         self._short = np.empty(self._rows.shape, np.int16)  # the same rows, see `short_rows`
 
     def keep(self, a: np.ndarray, b: np.ndarray, similarity: np.ndarray) -> None:
@@ -167,12 +179,19 @@ class Candidates:
 
 
 @numba.njit(cache=True, nogil=True)
-def _meet_first(i, j, rank, cell, visited, visited_start):
-    """Return the ranks of pairs of records whose rows have no cell in common before ``cell``."""
+def _meet_first(i, j, rank, met, cell, visited, visited_start):
+    """Return the ranks of pairs of records whose rows have no cell in common before ``cell``.
+
+    ``met`` has a bit for each cell before that a row visits, at its number's remainder of 64: where
+    two rows share none, their cells need not be looked at.
+    """
     a, b = np.empty(len(i), np.int64), np.empty(len(i), np.int64)
     kept = 0
     for pair in range(len(i)):
         a[kept], b[kept] = rank[i[pair]], rank[j[pair]]
+        if met[a[kept]] & met[b[kept]] == 0:
+            kept += 1
+            continue
         x, x_stop = visited_start[a[kept]], visited_start[a[kept] + 1]
         y, y_stop = visited_start[b[kept]], visited_start[b[kept] + 1]
         new = True

@@ -154,7 +154,7 @@ def join_group(
     if group.left is not None and group.right is not None:
         tiles = [(group.left, group.right)]
     for number, (rows, columns) in enumerate(tiles):
-        batch.cell = number
+        batch.enter(number)
         there = _alive_records(rows, columns, alive)
         if len(there) >= LEAST_RECORDS and batch.threshold < np.float32(SAME_SIMILARITY):
             leader = find_groups(image.numpy(), there, pca, batch)
