@@ -6,10 +6,17 @@ import numba
 import numpy as np
 import torch
 
-__all__ = ["cosine_pairs", "exact_rows", "may_reach", "short_rows"]
+__all__ = [
+    "SHORT_LENGTH",
+    "cosine_pairs",
+    "exact_rows",
+    "may_reach",
+    "short_margin",
+    "short_rows",
+]
 
 _SAFE_MAGNITUDES = (1e-100, 1e100)  # squares between these stay inside float64
-_SHORT_LENGTH = 32_767  # of a row in int16: a sum of its products with another stays in int32
+SHORT_LENGTH = 32_767  # of a row in int16: a sum of its products with another stays in int32
 
 
 def exact_rows(block: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -86,17 +93,26 @@ def short_rows(rows, short):
         square = 0.0
         for k in range(rows.shape[1]):
             square += np.float64(rows[i, k]) * np.float64(rows[i, k])
-        scale = _SHORT_LENGTH / np.sqrt(square)
+        scale = SHORT_LENGTH / np.sqrt(square)
         for k in range(rows.shape[1]):
             short[i, k] = np.int16(np.rint(rows[i, k] * scale))
+
+
+@numba.njit(cache=True, nogil=True)
+def short_margin(dim):
+    """Return what the cosine of two rows of `short_rows` may be less than their own.
+
+    Rounding moves a row by at most sqrt(dim) / 2 of its length of 32,767, and a cosine by twice as
+    much.
+    """
+    return (np.sqrt(dim) + 1) / SHORT_LENGTH
 
 
 @numba.njit(cache=True, nogil=True)
 def may_reach(short, i, j, cosine):
     """Return which pairs of rows their short forms cannot say to be below a cosine.
 
-    A fifth of the work of `cosine_pairs`, for candidates most of which fail. Rounding moves a row
-    by at most sqrt(dim) / 2 of its length of 32,767, and a cosine by twice as much.
+    A fifth of the work of `cosine_pairs`, for candidates most of which fail.
 
     Parameters
     ----------
@@ -111,7 +127,7 @@ def may_reach(short, i, j, cosine):
     """
     passed = np.empty(len(i), np.bool_)
     dim = short.shape[1]
-    lowest = (cosine - (np.sqrt(dim) + 1) / _SHORT_LENGTH) * _SHORT_LENGTH**2
+    lowest = (cosine - short_margin(dim)) * SHORT_LENGTH**2
     for pair in range(len(i)):
         x, y = short[i[pair]], short[j[pair]]
         product = np.int32(0)

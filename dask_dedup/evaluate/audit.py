@@ -146,7 +146,7 @@ class AuditCollector:
             # The factor that may mark rows as near to nothing is the left one.
             image = block.image[start:stop]
             rows = factors(image, self._radius, usable[start:stop], short=True)[0]
-            product = torch.mm(rows, self._right.T, out=self._product[: len(rows)]).numpy()
+            product = torch.mm(rows, self._right.T, out=self._product[: len(rows)])
             i, j = near_pairs(product, 0, 0)
             near = within(image.numpy(), self._image, i, j, self._radius)
             i, j = i[near], j[near]

@@ -118,6 +118,11 @@ class Candidates:
         self._read(np.unique(ranks))
         return self._rows[self._place[ranks]]
 
+    def short_rows(self, ranks: np.ndarray) -> np.ndarray:
+        """Return full rows as `dask_dedup.compress.verify.short_rows` leaves them."""
+        self._read(np.unique(ranks))
+        return self._short[self._place[ranks]]
+
     def _read(self, ranks: np.ndarray) -> None:
         """Read the full rows of some ranks; those read before stay while there is room."""
         missing = ranks[self._place[ranks] < 0]

@@ -28,6 +28,7 @@ import torch
 from dask_dedup.compress.pca import PcaModel
 from dask_dedup.index.leaders import SAME_SIMILARITY
 from dask_dedup.search.candidates import Candidates
+from dask_dedup.search.crowd import add_tiles
 from dask_dedup.search.sign_filter import near_products, within
 
 __all__ = ["LEAST_RECORDS", "find_groups", "join_around"]
@@ -106,8 +107,7 @@ def join_around(
     outside = leader < 0
     for one, other in [(outside, outside)] if same else [(outside & in_rows, outside & ~in_rows)]:
         a, b = records[one], records[other]
-        for i, j in near_products(left[a], right[b], same):
-            batch.add(a[i], b[j])
+        add_tiles(left[a], right[b], a, None if same else b, batch)
     leaders = np.unique(leader[~outside])
     sides = [np.ones(len(records), np.bool_)] if same else [in_rows, ~in_rows]
     for group in leaders:

@@ -20,12 +20,12 @@ __all__ = [
     "factors",
     "near_pairs",
     "near_products",
-    "near_products_on",
     "within",
 ]
 
 PRODUCT = (128, 4096)  # rows and columns of one matrix product: 2 MB, little below the diagonal
 
+_CPU = torch.device("cpu")
 _DEVICE_PRODUCT = (8192, 32_768)  # 1 GB, and a quarter of it for the signs
 _SCANNED = 64  # signs of a row with hits that are looked at together
 _FAR = 1e30  # as half a squared length: makes every product negative
@@ -80,16 +80,25 @@ def _fill_factors(image, taken, half_radius, usable, left, right):
 
 
 def near_products(
-    left: torch.Tensor, right: torch.Tensor, upper: bool
+    left: torch.Tensor,
+    right: torch.Tensor,
+    upper: bool,
+    device: torch.device = _CPU,
+    block: tuple[int, int] = PRODUCT,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the pairs of rows whose product is at least 0, block by block.
 
     Parameters
     ----------
-    left, right : float32 tensors, shapes (n, width) and (m, width)
+    left, right : float32 or bfloat16 tensors, shapes (n, width) and (m, width)
         Factors.
     upper : bool
         Both are of the same rows: pairs i < j only.
+    device : torch.device
+        Where the products run: in larger ones on another than the CPU, from where only the hits
+        come back.
+    block : tuple of int
+        Rows and columns of one product.
 
     Yields
     ------
@@ -98,24 +107,23 @@ def near_products(
     """
     if not len(left):
         return
-    height, width = PRODUCT
+    if device.type != "cpu":
+        yield from _near_products_there(left, right, upper, device)
+        return
+    height, width = block
     turned = right.T
-    for a, block in zip(range(0, len(left), height), left.split(height), strict=True):
+    for a, some in zip(range(0, len(left), height), left.split(height), strict=True):
         # Columns up to a row's own are below the diagonal: compared already.
         for b in range(a if upper else 0, len(right), width):
-            product = torch.mm(block, turned.narrow(1, b, min(width, len(right) - b)))
-            i, j = near_pairs(product.numpy(), a + 1 - b if upper else 0, int(upper))
+            product = torch.mm(some, turned.narrow(1, b, min(width, len(right) - b)))
+            i, j = near_pairs(product, a + 1 - b if upper else 0, int(upper))
             if len(i):
                 yield a + i, b + j
 
 
-def near_products_on(
-    device: torch.device, left: torch.Tensor, right: torch.Tensor, upper: bool
+def _near_products_there(
+    left: torch.Tensor, right: torch.Tensor, upper: bool, device: torch.device
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Do what `near_products` does on another device, in larger products.
-
-    Only the hits come back.
-    """
     height, width = _DEVICE_PRODUCT
     left, turned = left.to(device), right.to(device).T
     for a in range(0, len(left), height):
@@ -155,13 +163,12 @@ def within(x, y, i, j, radius):
     return near
 
 
-@numba.njit(cache=True, nogil=True)
-def near_pairs(product, first, step):
+def near_pairs(product: torch.Tensor, first: int, step: int) -> tuple[np.ndarray, np.ndarray]:
     """Find where a product is at least 0.
 
     Parameters
     ----------
-    product : float32 array, shape (rows, columns), C order
+    product : float32 or bfloat16 tensor, shape (rows, columns), C order
     first, step : int
         Row i is looked at from column ``first + i * step`` on.
 
@@ -170,8 +177,14 @@ def near_pairs(product, first, step):
     i, j : int64 arrays, shape (hits,)
         Row and column of each hit, in order.
     """
-    signs = product.view(np.int32)  # integers: the compiler turns the loops into vector code
-    rows, columns = product.shape
+    # Integers: the compiler turns the loops into vector code.
+    integers = torch.int32 if product.dtype == torch.float32 else torch.int16
+    return _scan_signs(product.view(integers).numpy(), first, step)
+
+
+@numba.njit(cache=True, nogil=True)
+def _scan_signs(signs, first, step):
+    rows, columns = signs.shape
     count = np.zeros(rows, np.int64)
     total = 0
     for i in range(rows):

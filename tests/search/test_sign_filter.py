@@ -7,14 +7,13 @@ from dask_dedup.search.sign_filter import (
     factors,
     near_pairs,
     near_products,
-    near_products_on,
     within,
 )
 
 
 def find(rows, columns, radius, usable=None, first=(0, 0)):
     left, right = factors(rows, radius, usable)[0], factors(columns, radius)[1]
-    hits = near_pairs(torch.mm(left, right.T).numpy(), *first)
+    hits = near_pairs(torch.mm(left, right.T), *first)
     return set(zip(*(side.tolist() for side in hits), strict=True))
 
 
@@ -53,7 +52,7 @@ def test_near_products_on_a_device_equal_those_of_the_processor(rows, monkeypatc
     left, right = factors(rows, 3.0)
     ways = [
         near_products(left, right, upper),
-        near_products_on(torch.device("cpu"), left, right, upper),
+        sign_filter._near_products_there(left, right, upper, torch.device("cpu")),
     ]
     one, other = (
         sorted((a, b) for i, j in way for a, b in zip(i.tolist(), j.tolist(), strict=True))
