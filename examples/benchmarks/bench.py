@@ -20,6 +20,7 @@ import shutil
 import sys
 import time
 import zlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -161,8 +162,8 @@ def choose_contenders(names: list[str], rows: int, console: Console) -> dict[str
 
 def run_contenders(
     reasons: dict[str, str | None], job: Job, truth: Truth, repeat: int, console: Console
-) -> list[dict[str, Any]]:
-    """Run all that can, one after the other, `repeat` times over; one result for each.
+) -> Iterator[list[dict[str, Any]]]:
+    """Run all that can, one after the other, `repeat` times over; after each, yield all results.
 
     Their seconds are the median. Beside dask-dedup, the median of the ratios to its seconds in the
     same round. A rival that fails is taken out, and `reasons` says so.
@@ -180,6 +181,11 @@ def run_contenders(
                 rounds.pop(name, None)
             else:
                 rounds.setdefault(name, []).append(result)
+            yield summarise(rounds, job)
+
+
+def summarise(rounds: dict[str, list[dict[str, Any]]], job: Job) -> list[dict[str, Any]]:
+    """Return one result for each contender, from those of its rounds."""
     own = rounds.get("dask-dedup")
     results = []
     for runs in rounds.values():
@@ -187,8 +193,9 @@ def run_contenders(
         result = runs[-1] | {"wall_seconds": median(seconds), "wall_seconds_each": seconds}
         speed = job.rows / result["wall_seconds"] / job.threads
         result["rows_per_second_and_core"] = round(speed, 1)
-        if own and repeat > 1:
-            ratios = [a["wall_seconds"] / b["wall_seconds"] for a, b in zip(runs, own, strict=True)]
+        if own:
+            pairs = zip(runs, own, strict=False)  # the last round may be under way
+            ratios = [run["wall_seconds"] / ours["wall_seconds"] for run, ours in pairs]
             result["ratio_to_dask_dedup"] = round(median(ratios), 3)
         results.append(result)
     return results
@@ -334,7 +341,6 @@ def main() -> None:
     reasons = choose_contenders(arguments.contenders, rows, console)
     example = Job(str(EXAMPLE), str(BENCH / "warm-up"), 0, THRESHOLD, job.threads, job.seed)
     run_measured(CONTENDERS["dask-dedup"].command("clipart", example), job.threads)
-    results = run_contenders(reasons, job, truth, arguments.repeat, console)
     notes = []
     if truth.labels is not None:
         notes.append(EXACT_NOTE)
@@ -349,13 +355,15 @@ def main() -> None:
         "queries": QUERIES,
         "machine": describe_machine(),
         "notes": notes,
-        "not_run": {name: reason for name, reason in reasons.items() if reason},
-        "results": results,
     }
     default = arguments.report == REPORT
     figures = BENCH / "results.json" if default else arguments.report.with_suffix(".json")
-    figures.write_text(json.dumps(outcome, indent=2) + "\n")
-    write_report(arguments.report, outcome)
+    # Written after each contender: a comparison of hours that is interrupted keeps what it has.
+    for results in run_contenders(reasons, job, truth, arguments.repeat, console):
+        outcome["not_run"] = {name: reason for name, reason in reasons.items() if reason}
+        outcome["results"] = results
+        figures.write_text(json.dumps(outcome, indent=2) + "\n")
+        write_report(arguments.report, outcome)
     console.rule()
     print_table(outcome["results"], console)
     console.print(f"written: {_shown(arguments.report)}, {_shown(figures)}", highlight=False)

@@ -197,6 +197,22 @@ def faiss_pca_flat(job: Job) -> Any:
     return more_rivals.faiss_pca_ivf(*_settings(job), _few_cells(job), **settings)
 
 
+def faiss_pca_streamed(job: Job) -> Any:
+    """`faiss_pca_fast_scan` for more rows than memory holds as float32."""
+    import streamed_rival
+
+    settings = {"probes": 8, "seed": job.seed}
+    return streamed_rival.faiss_pca_ivf_streamed(*_settings(job), _few_cells(job), **settings)
+
+
+def faiss_pca_streamed_4(job: Job) -> Any:
+    """The same with four probes."""
+    import streamed_rival
+
+    settings = {"probes": 4, "seed": job.seed}
+    return streamed_rival.faiss_pca_ivf_streamed(*_settings(job), _few_cells(job), **settings)
+
+
 def faiss_hnsw(job: Job) -> Any:
     """M 16, efSearch 64, 32 neighbours."""
     import more_rivals
@@ -308,12 +324,14 @@ def _some(edges: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 CONTENDERS: dict[str, Contender] = {
     "dask-dedup": Contender(_dask_dedup_command, _read_dask_dedup),
-    "faiss-ivf-flat": in_process("faiss-ivf-flat", faiss_ivf_flat),
-    "faiss-ivf-flat-root": in_process("faiss-ivf-flat-root", faiss_ivf_flat_root),
+    "faiss-ivf-flat": in_process("faiss-ivf-flat", faiss_ivf_flat, 4e6),
+    "faiss-ivf-flat-root": in_process("faiss-ivf-flat-root", faiss_ivf_flat_root, 4e6),
     "faiss-ivf-sq8": in_process("faiss-ivf-sq8", faiss_ivf_sq8, 1e6),
-    "faiss-pca-fast-scan": in_process("faiss-pca-fast-scan", faiss_pca_fast_scan, 1e7),
-    "faiss-pca-fast-scan-4": in_process("faiss-pca-fast-scan-4", faiss_pca_fast_scan_4, 1e7),
-    "faiss-pca-flat": in_process("faiss-pca-flat", faiss_pca_flat, 1e7),
+    "faiss-pca-fast-scan": in_process("faiss-pca-fast-scan", faiss_pca_fast_scan, 4e6),
+    "faiss-pca-fast-scan-4": in_process("faiss-pca-fast-scan-4", faiss_pca_fast_scan_4, 4e6),
+    "faiss-pca-flat": in_process("faiss-pca-flat", faiss_pca_flat, 4e6),
+    "faiss-pca-streamed": in_process("faiss-pca-streamed", faiss_pca_streamed),
+    "faiss-pca-streamed-4": in_process("faiss-pca-streamed-4", faiss_pca_streamed_4),
     "faiss-hnsw": in_process("faiss-hnsw", faiss_hnsw, 1e6),
     "faiss-big-batch": in_process("faiss-big-batch", faiss_big_batch, 1e6),
     "semdedup": in_process("semdedup", semdedup, 1e6),
@@ -321,8 +339,8 @@ CONTENDERS: dict[str, Contender] = {
     "adaptive-adc-16": in_process("adaptive-adc-16", adaptive_adc_16, 1e6),
     "usearch": in_process("usearch", usearch_graph, 1e6, "usearch"),
     "pynndescent": in_process("pynndescent", pynndescent_graph, 1e6, "pynndescent"),
-    "semhash": in_process("semhash", semhash_embeddings, 1e5, "semhash"),
-    "autofaiss": in_process("autofaiss", autofaiss_index, 1e5, "autofaiss"),
+    "semhash": in_process("semhash", semhash_embeddings, 1e6, "semhash"),
+    "autofaiss": in_process("autofaiss", autofaiss_index, 1e6, "autofaiss"),
     "faiss-flat": in_process("faiss-flat", faiss_flat, 1e5),
 }
 

@@ -37,7 +37,7 @@ def _sample(rows: np.ndarray, size: int, seed: int) -> np.ndarray:
     return rows[np.sort(chosen)]
 
 
-def _trained(key: str, sample: np.ndarray, metric: int) -> faiss.Index:
+def trained(key: str, sample: np.ndarray, metric: int) -> faiss.Index:
     """Return an inverted file by its factory key, trained as that of `rivals.faiss_ivf_flat`."""
     index = faiss.index_factory(sample.shape[1], key, metric)
     index.cp.niter = ITERATIONS
@@ -75,8 +75,7 @@ def verify(rows: np.ndarray, pairs: pd.DataFrame, threshold: float) -> pd.DataFr
             faiss.swig_ptr(cosine[some]),
         )
     keep = cosine >= np.float32(threshold)
-    found = {"src": src[keep], "dst": dst[keep], "similarity": cosine[keep]}
-    return pd.DataFrame(found)
+    return pairs[keep].assign(similarity=cosine[keep])
 
 
 def faiss_ivf_sq8(
@@ -95,7 +94,7 @@ def faiss_ivf_sq8(
         rows = read_unit_rows(folder)
     with watch.stage("train"):
         sample = _sample(rows, TRAINING_ROWS_PER_CELL * cells, seed)
-        index = _trained(f"IVF{cells},SQ8", sample, faiss.METRIC_INNER_PRODUCT)
+        index = trained(f"IVF{cells},SQ8", sample, faiss.METRIC_INNER_PRODUCT)
     with watch.stage("add"):
         index.add(rows)
     with watch.stage("search"):
@@ -105,6 +104,32 @@ def faiss_ivf_sq8(
         pairs = verify(rows, candidates, threshold)
     note = f"range search at {threshold - SCALAR_SLACK:g}, {len(candidates):,} candidates verified"
     return finish(f"faiss IVF{cells},SQ8, {probes} probes", watch, len(rows), pairs, note)
+
+
+def trained_with_radius(
+    sample: np.ndarray, cells: int, codec: str, threshold: float
+) -> tuple[faiss.Index, float]:
+    """Return an inverted file of a PCA's axes, and the squared radius for a range search in it.
+
+    The squared distance of a pair at the threshold is at most 2 (1 - threshold) in the PCA, too:
+    a projection only shortens. A code adds its own squared error on average, and a term of mean 0.
+    So the radius is 2 (1 - threshold) plus the mean squared error of a sample's codes; what the
+    projection takes off (a third and more, in CLIP's noise) leaves room for the scatter.
+
+    Parameters
+    ----------
+    sample : numpy.ndarray
+        float32, (rows, axes).
+    cells : int
+    codec : str
+        What faiss's factory appends: "PQ32x4fsr" is the 4-bit fast scan of residuals, "Flat" none.
+    threshold : float
+        Least cosine of a pair.
+    """
+    index = trained(f"IVF{cells},{codec}", sample, faiss.METRIC_L2)
+    decoded = index.sa_decode(index.sa_encode(sample[:QUERY_ROWS]))
+    error = float(((decoded - sample[:QUERY_ROWS]) ** 2).sum(axis=1).mean())
+    return index, 2 * (1 - threshold) + error
 
 
 def faiss_pca_ivf(
@@ -118,17 +143,12 @@ def faiss_pca_ivf(
 ) -> Result:
     """Find duplicates by range search in a PCA of 64 axes; verify what it finds.
 
-    The squared distance of a pair at the threshold is at most 2 (1 - threshold) in the PCA, too:
-    a projection only shortens. A code adds its own squared error on average, and a term of mean 0.
-    So the radius is 2 (1 - threshold) plus the mean squared error of a sample's codes; what the
-    projection takes off (a third and more, in CLIP's noise) leaves room for the scatter.
-
     Parameters
     ----------
     folder, threshold, threads, cells, probes, seed
         As in `rivals.faiss_ivf_flat`; the cells are those of the 64 axes, hence cheap.
     codec : str
-        What faiss's factory appends: "PQ32x4fsr" is the 4-bit fast scan of residuals, "Flat" none.
+        As in `trained_with_radius`.
     """
     faiss.omp_set_num_threads(threads)
     watch = Stopwatch()
@@ -140,12 +160,9 @@ def faiss_pca_ivf(
         reduced = pca.apply(rows)
     with watch.stage("train"):
         sample = _sample(reduced, TRAINING_ROWS_PER_CELL * cells, seed)
-        index = _trained(f"IVF{cells},{codec}", sample, faiss.METRIC_L2)
-        decoded = index.sa_decode(index.sa_encode(sample[:QUERY_ROWS]))
-        error = float(((decoded - sample[:QUERY_ROWS]) ** 2).sum(axis=1).mean())
+        index, radius = trained_with_radius(sample, cells, codec, threshold)
     with watch.stage("add"):
         index.add(reduced)
-    radius = 2 * (1 - threshold) + error
     with watch.stage("search"):
         index.nprobe = probes
         candidates = candidates_within(index, reduced, radius)
@@ -217,7 +234,7 @@ def faiss_big_batch(
         rows = read_unit_rows(folder)
     with watch.stage("train"):
         sample = _sample(rows, TRAINING_ROWS_PER_CELL * cells, seed)
-        index = _trained(f"IVF{cells},Flat", sample, faiss.METRIC_INNER_PRODUCT)
+        index = trained(f"IVF{cells},Flat", sample, faiss.METRIC_INNER_PRODUCT)
     with watch.stage("add"):
         index.add(rows)
     with watch.stage("search"):
@@ -310,7 +327,7 @@ def adaptive_adc(
         rows = read_unit_rows(folder)
     with watch.stage("train"):
         sample = _sample(rows, max(TRAINING_ROWS_PER_CELL * cells, 20_000), seed)
-        index = _trained(f"IVF{cells},PQ{codes}", sample, faiss.METRIC_L2)
+        index = trained(f"IVF{cells},PQ{codes}", sample, faiss.METRIC_L2)
     with watch.stage("add"):
         index.add(rows)
     with watch.stage("own distance"):
