@@ -25,6 +25,7 @@ from dask_dedup.adc_tasks import (
 )
 from dask_dedup.compress.fit import fit_pca
 from dask_dedup.compress.pca import save_pca
+from dask_dedup.config import threads_together
 from dask_dedup.evaluate.audit import sample_queries
 from dask_dedup.index.shards import (
     IndexLayout,
@@ -129,6 +130,7 @@ class AdcFinder:
                     sample_rows=settings.adc.sample_rows,
                     iterations=settings.adc.iterations,
                     seed=settings.seed,
+                    threads=threads_together(settings),
                     execute=job.execute,
                 )
                 if self.samples:

@@ -37,6 +37,7 @@ __all__ = [
     "Settings",
     "load_settings",
     "memory_per_worker",
+    "threads_together",
     "worker_count",
 ]
 
@@ -261,6 +262,19 @@ def worker_count(compute: ComputeSettings) -> int:
     if compute.workers is not None:
         return compute.workers
     return max(1, len(os.sched_getaffinity(0)) // compute.threads)
+
+
+def threads_together(settings: Settings) -> int:
+    """Return the threads of the workers that share a machine: a task that runs alone may use them.
+
+    Of a scheduler at an address nothing is known but a worker's own.
+    """
+    compute, job = settings.compute, settings.cluster
+    if job.kind == "local":
+        return worker_count(compute) * compute.threads
+    if job.kind == "slurm":
+        return job.cores or job.processes * compute.threads
+    return compute.threads
 
 
 def memory_per_worker(compute: ComputeSettings) -> int:

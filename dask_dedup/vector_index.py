@@ -114,6 +114,7 @@ def build_index(
     iterations: int = 0,
     seed: int = 0,
     threads: int = 1,
+    train_threads: int = 1,
     execute: Execute = compute_tasks,
     progress: Progress | None = None,
 ) -> VectorIndex:
@@ -136,6 +137,8 @@ def build_index(
         Of the k-means that makes the lists; 0 leaves it to faiss.
     threads : int
         Of each task, in the second stage.
+    train_threads : int
+        Of the training, which is one task that runs alone.
 
     Raises
     ------
@@ -170,6 +173,7 @@ def build_index(
                 sample_rows=sample_rows,
                 iterations=iterations,
                 seed=seed,
+                threads=train_threads,
                 execute=execute,
             )
             write_json(train.folder / "trained.json", facts)

@@ -8,14 +8,15 @@ import time
 import pandas as pd
 import pytest
 
-from dask_dedup import Settings, read_dataset
-from dask_dedup.config import memory_per_worker, worker_count
+from dask_dedup import Settings, load_settings, read_dataset
+from dask_dedup.config import memory_per_worker, threads_together, worker_count
 from dask_dedup.deploy import local_cluster
 from dask_dedup.io.run_folder import RunFolder
 from dask_dedup.job import Job
 from dask_dedup.pipeline import run_stages
 from dask_dedup.tasks import NoProgress
 
+SLURM = {"cluster.kind": "slurm", "compute.workers": 4, "compute.memory": "4GB"}
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # a killed worker's sockets
 
 
@@ -83,3 +84,16 @@ def test_worker_count_and_memory_follow_the_settings():
     assert memory_per_worker(compute) == 2_000_000_000
     compute = Settings.model_validate({"compute": {"threads": 1}}).compute
     assert worker_count(compute) == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    ("options", "threads"),
+    [
+        ({"compute.workers": 3, "compute.threads": 2}, 6),
+        ({**SLURM, "cluster.processes": 4, "compute.threads": 2}, 8),
+        ({**SLURM, "cluster.processes": 4, "cluster.cores": 16}, 16),
+        ({"cluster.kind": "tcp://somewhere:8786", "compute.threads": 2}, 2),
+    ],
+)
+def test_training_alone_takes_the_threads_of_all_workers_on_a_machine(options, threads):
+    assert threads_together(load_settings(None, options)) == threads

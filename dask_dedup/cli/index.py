@@ -51,6 +51,7 @@ def build(
     Exit codes: 0 done, 2 wrong input or settings.
     """
     settings = chosen_settings(options, used=("seed", "read", "compute", "cluster"))
+    from dask_dedup.config import threads_together
     from dask_dedup.deploy import open_cluster
     from dask_dedup.index.shards import default_factory, open_model
     from dask_dedup.io.dataset import read_dataset
@@ -77,6 +78,7 @@ def build(
                 iterations=iterations,
                 seed=settings.seed,
                 threads=settings.compute.threads,
+                train_threads=threads_together(settings),
                 execute=execute,
                 progress=progress,
             )

@@ -51,7 +51,9 @@ def train_base(
         Of the coarse quantizer's k-means; 0 leaves faiss's own number (10).
     seed : int
     threads : int
-        Sums over rows may depend on it in the last bit.
+        Of the k-means. It plays no part in the result: the transforms before (PCA, OPQ), whose
+        sums over rows depend on it in the last bit, are trained with one. They take no more than
+        65,536 rows, and k-means takes rows times lists.
 
     Raises
     ------
@@ -60,10 +62,9 @@ def train_base(
     InputError
         The sample has fewer rows than the quantizers have centroids.
     """
-    faiss.omp_set_num_threads(threads)
     base = make_base(sample.shape[1], factory)
-    transforms, inner = take_apart(base)
-    inner = inside(inner)
+    transforms, behind = take_apart(base)
+    inner = inside(behind)
     most = _most_centroids(inner)
     if len(sample) < most:
         raise InputError(
@@ -86,7 +87,15 @@ def train_base(
         _set_clustering(codes[-1].cp, len(sample), seed)
         rotation.pq = codes[-1]
     try:
-        base.train(np.ascontiguousarray(sample, np.float32))
+        faiss.omp_set_num_threads(1)
+        images = np.ascontiguousarray(sample, np.float32)
+        for transform in transforms:
+            if not transform.is_trained:
+                transform.train(images)
+            images = transform.apply(images)
+        faiss.omp_set_num_threads(threads)
+        behind.train(images)
+        base.is_trained = True
     except RuntimeError as error:
         raise InputError(
             f"factory {factory!r}: faiss cannot train it on {len(sample)} rows ({reason(error)})."

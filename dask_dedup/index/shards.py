@@ -177,6 +177,7 @@ def train_index(
     sample_rows: int = 0,
     iterations: int = 0,
     seed: int = 0,
+    threads: int = 1,
     execute: Execute = compute_tasks,
 ) -> dict[str, Any]:
     """Train the base index on a seeded sample of all parts and write it; computes.
@@ -185,8 +186,8 @@ def train_index(
     ----------
     sample_rows : int
         0: 64 for each list, 65,536 at least, 2 GB at most.
-    iterations : int
-        Of the coarse k-means; 0 leaves it to faiss.
+    iterations, threads : int
+        Of the k-means; 0 iterations: as faiss has it. Threads play no part in the result.
 
     Returns
     -------
@@ -207,7 +208,7 @@ def train_index(
         delayed(_read_images)(part, ids, layout.model_path)
         for part, ids in split_by_part(chosen, dataset.parts)
     ]
-    task = delayed(_train)(blocks, factory, iterations, seed, layout.base_path)
+    task = delayed(_train)(blocks, factory, iterations, seed, threads, layout.base_path)
     (facts,) = execute([task], ignore_result)
     if facts is None:
         raise InputError(
@@ -376,14 +377,15 @@ def _read_images(part: Part, row_ids: np.ndarray, model_path: str | None) -> np.
 
 
 def _train(
-    blocks: list[np.ndarray], factory: str, iterations: int, seed: int, path: str
+    blocks: list[np.ndarray], factory: str, iterations: int, seed: int, threads: int, path: str
 ) -> dict[str, Any] | None:
-    """Train in one task with one thread, so that parts and workers play no part."""
+    """Train in one task, so that parts and workers play no part."""
     began = time.perf_counter()
     sample = np.concatenate(blocks)
     if not len(sample):
         return None
-    base = train_base(sample, factory, iterations=iterations, seed=seed)
+    base = train_base(sample, factory, iterations=iterations, seed=seed, threads=threads)
+    use_threads(1)
     with write_aside(as_place(path)) as temporary:
         write_index_file(base, temporary)
     return {

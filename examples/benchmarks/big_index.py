@@ -21,7 +21,7 @@ import numpy as np
 
 from dask_dedup import build_index, read_dataset
 from dask_dedup.compress.sample import sample_row_ids
-from dask_dedup.config import ComputeSettings
+from dask_dedup.config import ComputeSettings, worker_count
 from dask_dedup.deploy import local_cluster
 from dask_dedup.io.parts import gather_by_row
 from dask_dedup.memory import TreeMemory
@@ -63,6 +63,7 @@ def measure(data: Path, arguments: argparse.Namespace) -> dict[str, object]:
                 arguments.factory,
                 sample_rows=arguments.sample_rows,
                 iterations=arguments.iterations,
+                train_threads=worker_count(compute),
                 execute=execute,
             )
         built = time.perf_counter() - began

@@ -118,6 +118,14 @@ def test_train_base_same_seed_is_the_same_index_and_iterations_count(rows):
     assert made(seed=3, iterations=1) != made(seed=3)
 
 
+@pytest.mark.parametrize("factory", ["IVF16,PQ4x4", "PCA8,IVF16_HNSW8,Flat", "OPQ4_16,IVF16,PQ4"])
+def test_train_base_is_the_same_with_any_number_of_threads(factory):
+    rows = np.random.default_rng(5).normal(size=(5000, 32)).astype(np.float32)
+    one, three = (train_base(rows, factory, iterations=3, threads=n) for n in (1, 3))
+    assert faiss.serialize_index(one).tobytes() == faiss.serialize_index(three).tobytes()
+    assert one.is_trained
+
+
 @pytest.mark.parametrize(
     ("factory", "error", "text"),
     [
