@@ -2,13 +2,15 @@
 
 At 10^7 x 512 the rows take 20 GB as float32, and a range search finds some 10^9 pairs from both
 ends. Here the rows stay in float16, a block of queries is searched, its candidates are verified at
-once, and what holds goes into the components and is forgotten. The radius,
-the cells and their training are the same.
+once, and what holds goes into the components and is forgotten. The queries come cell by cell, so
+that those of a block share most of their candidates. The radius, the cells and their training are
+the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import faiss
@@ -20,7 +22,9 @@ from results import READ_ROWS, Result, Stopwatch, distinct_pairs, part_paths, sh
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-QUERIES = 1 << 14  # at a time
+PCA_ROWS = 20_000
+QUERIES = 1 << 12  # at most at a time
+VERIFIED_PAIRS = 1 << 19  # at a time, in at most twice as many rows
 JOINED_PAIRS = 1 << 23  # pairs that are gathered before components are joined
 
 
@@ -47,7 +51,8 @@ def faiss_pca_ivf_streamed(
         rows, scale = read_half_rows(folder)
     with watch.stage("pca"):
         pca = faiss.PCAMatrix(rows.shape[1], min(REDUCED_DIM, rows.shape[1]))
-        chosen = np.sort(np.random.default_rng(seed).choice(len(rows), 20_000, replace=False))
+        size = min(len(rows), PCA_ROWS)
+        chosen = np.sort(np.random.default_rng(seed).choice(len(rows), size, replace=False))
         pca.train(unit_rows(rows, scale, torch.from_numpy(chosen)).numpy())
         reduced = np.empty((len(rows), pca.d_out), dtype=np.float32)
         for block in _blocks(len(rows), READ_ROWS):
@@ -60,22 +65,21 @@ def faiss_pca_ivf_streamed(
         for block in _blocks(len(rows), READ_ROWS):
             index.add(reduced[block])
     index.nprobe = probes
+    order, blocks = queries_by_cell(index)
     labels = np.arange(len(rows))
     gathered: list[pd.DataFrame] = []
     some = []
     candidates = pairs = 0
-    for block in _blocks(len(rows), QUERIES):
+    for block in blocks:
         with watch.stage("search"):
-            limits, score, neighbour = index.range_search(reduced[block], radius)
-            query = block.start + np.repeat(
-                np.arange(len(limits) - 1), np.diff(limits.astype(np.int64))
-            )
+            limits, score, neighbour = index.range_search(reduced[order[block]], radius)
+            query = np.repeat(order[block], np.diff(limits.astype(np.int64)))
             proposed = distinct_pairs(query, neighbour, score)
         with watch.stage("verify"):
             found = verify_half(rows, scale, proposed, threshold)
         candidates, pairs = candidates + len(proposed), pairs + len(found)
         gathered.append(found[["src", "dst"]])
-        some.append(found[["src", "dst"]].iloc[:: max(1, len(found) // 64)])
+        some.append(found[["src", "dst"]].iloc[:: max(1, len(found) // 64)].copy())  # no view
         if sum(map(len, gathered)) >= JOINED_PAIRS or block.stop >= len(rows):
             with watch.stage("components"):
                 join(labels, pd.concat(gathered))
@@ -86,6 +90,26 @@ def faiss_pca_ivf_streamed(
     )
     name = f"faiss PCA{pca.d_out},IVF{cells},{codec}, {probes} probes, streamed"
     return Result(name, watch.seconds, labels, pd.concat(some, ignore_index=True), note)
+
+
+def queries_by_cell(index: faiss.IndexIVF) -> tuple[np.ndarray, list[slice]]:
+    """Return the rows of an inverted file, int64, cell by cell, and blocks of them to search with.
+
+    A query finds the more the larger its cell is: where cells are larger than twice the mean, fewer
+    queries than `QUERIES` are in a block.
+    """
+    lists = index.invlists
+    sizes = np.array([lists.list_size(cell) for cell in range(index.nlist)])
+    order = np.concatenate(
+        [
+            faiss.rev_swig_ptr(lists.get_ids(cell), int(size)).copy()
+            for cell, size in enumerate(sizes)
+        ]
+    )
+    work = np.cumsum(np.repeat(np.maximum(1, sizes / (2 * sizes.mean())), sizes))
+    stops = np.searchsorted(work, np.arange(QUERIES, work[-1], QUERIES))
+    edges = [0, *np.unique(stops[stops > 0]).tolist(), len(order)]
+    return order, [slice(a, b) for a, b in pairwise(edges)]
 
 
 def read_half_rows(folder: str | Path) -> tuple[torch.Tensor, torch.Tensor]:
@@ -115,15 +139,15 @@ def unit_rows(
 def verify_half(
     rows: torch.Tensor, scale: torch.Tensor, pairs: pd.DataFrame, threshold: float
 ) -> pd.DataFrame:
-    """Return those of the pairs whose cosine at full dimension reaches the threshold.
-
-    Each row is made float32 once, however many of the pairs it is in.
-    """
-    ends = pairs[["src", "dst"]].to_numpy(np.int64)
-    chosen, position = np.unique(ends, return_inverse=True)
-    some = unit_rows(rows, scale, torch.from_numpy(chosen)).numpy()
-    local = pd.DataFrame(position.reshape(-1, 2), columns=["src", "dst"])
-    return pairs.iloc[verify(some, local, threshold).index]
+    """Return those of the pairs whose cosine at full dimension reaches the threshold."""
+    kept = []
+    for block in _blocks(len(pairs), VERIFIED_PAIRS):
+        some = pairs.iloc[block]
+        chosen, position = np.unique(some[["src", "dst"]].to_numpy(), return_inverse=True)
+        local = pd.DataFrame(position.reshape(-1, 2), columns=["src", "dst"])
+        values = unit_rows(rows, scale, torch.from_numpy(chosen)).numpy()
+        kept.append(some.iloc[verify(values, local, threshold).index])
+    return pd.concat([pairs[:0], *kept])
 
 
 def join(labels: np.ndarray, pairs: pd.DataFrame) -> None:
