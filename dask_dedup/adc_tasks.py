@@ -90,10 +90,10 @@ def fill_and_audit(
     }
 
     def watch(part: Part, block: Block) -> None:
-        image = pca.transform(block.vectors)
+        steps = pca.to_grid(pca.transform(block.vectors))
         for kind in queries:
             collectors[part.index, kind].add(
-                ImageBlock(block.row_start, block.stored, block.vectors, image)
+                ImageBlock(block.row_start, block.stored, block.vectors, steps)
             )
 
     record = fill_shard(layout, name, parts, threads, True, watch)

@@ -24,7 +24,7 @@ from dask_dedup.index.assign import assign_cells
 from dask_dedup.index.cells import CellModel, train_fine
 from dask_dedup.io.parts import gather_rows, read_npy_header
 from dask_dedup.io.store import write_frame
-from dask_dedup.search.sign_filter import PRODUCT, factors, near_products
+from dask_dedup.search.grid_filter import PRODUCT, grid_rows, near_grid_rows, steps_product
 from dask_dedup.workload import Rates
 
 __all__ = ["measure_rates", "measure_together"]
@@ -98,16 +98,18 @@ def _measure_arithmetic(seconds: float, rows: int, dim: int) -> Rates:
     projection = _typical(lambda: torch.mm(wide, axes, out=target), seconds)
 
     height, width = PRODUCT
-    depth = _KEPT // 2 + 3
-    left, right = torch.randn(height, depth), torch.randn(width, depth)
-    product = _typical(lambda: torch.mm(left, right.T), seconds)
+    depth = _KEPT + 4
+    steps = random.integers(-127, 128, (max(height, width, 2048), depth)).astype(np.int8)
+    left, right = torch.from_numpy(steps[:height]), torch.from_numpy(steps[:width])
+    product = _typical(lambda: steps_product(left, right), seconds)
 
     points = random.standard_normal((min(rows, 4096), _KEPT), np.float32)
     cells = max(1, len(points) // 32)
     kmeans = _typical(lambda: train_fine(points, cells, 0), seconds)
     kmeans_flops = 2.0 * 10 * len(points) * cells * _KEPT / kmeans
 
-    product_flops = 2.0 * height * width * depth / product
+    filter_ops = 2.0 * height * width * depth / product
+    projection_flops = 2.0 * rows * dim * _KEPT / projection
     found_i, found_j = (random.integers(0, rows, 4 * rows) for _ in range(2))
     verified = _typical(lambda: cosine_pairs(wide.numpy(), wide.numpy(), found_i, found_j), seconds)
     keys = random.integers(0, 8192, 16 * rows).astype(np.int32)
@@ -118,11 +120,11 @@ def _measure_arithmetic(seconds: float, rows: int, dim: int) -> Rates:
     prepared = _typical(lambda: prepare_block(stored, wide), seconds)
     hashed = _typical(lambda: hash_rows(keys, 0, 0), seconds)
     return Rates(
-        projection_flops=2.0 * rows * dim * _KEPT / projection,
-        product_flops=product_flops,
+        projection_flops=projection_flops,
+        filter_ops=filter_ops,
         kmeans_flops=kmeans_flops,
-        scores=_measure_scores(seconds, rows, product_flops),
-        signs=_measure_signs(seconds, depth, product_flops),
+        scores=_measure_scores(seconds, rows, projection_flops),
+        scanned=_measure_scan(seconds, steps[:2048], filter_ops),
         verified_values=len(found_i) * dim / verified,
         sorted_keys=len(keys) / sort,
         merged_edges=len(similarity) / forest,
@@ -131,16 +133,15 @@ def _measure_arithmetic(seconds: float, rows: int, dim: int) -> Rates:
     )
 
 
-def _measure_signs(seconds: float, depth: int, product_flops: float) -> float:
+def _measure_scan(seconds: float, steps: np.ndarray, filter_ops: float) -> float:
     """Return the pairs a second of a cell of 2,048 records whose products are taken off."""
-    tile = torch.randn(2048, depth - 2)
-    left, right = factors(tile, 1.0)  # half of the coordinates of any two are further apart
-    took = _typical(lambda: list(near_products(left, right, upper=True)), seconds)
-    pairs = len(tile) ** 2 / 2
-    return pairs / max(took - 2.0 * depth * pairs / product_flops, took / 8)
+    images = grid_rows(steps)
+    took = _typical(lambda: list(near_grid_rows(images, images, 0, upper=True)), seconds)
+    pairs = len(steps) ** 2 / 2
+    return pairs / max(took - 2.0 * steps.shape[1] * pairs / filter_ops, took / 8)
 
 
-def _measure_scores(seconds: float, rows: int, product_flops: float) -> float:
+def _measure_scores(seconds: float, rows: int, projection_flops: float) -> float:
     """Return the scores a second of an assignment of which the products are taken off."""
     random = np.random.default_rng(1)
     coarse, fine = 64, 64
@@ -162,7 +163,7 @@ def _measure_scores(seconds: float, rows: int, product_flops: float) -> float:
     gaps = scores.max(axis=1, keepdims=True) - scores
     probes = (gaps <= np.minimum(limit[scores.argmax(axis=1)], model.reaches[0])).sum(axis=1)
     looked_at = coarse + fine * float(probes.clip(1, 32).mean())
-    return looked_at / max(took - 2.0 * _KEPT * looked_at / product_flops, took / 4)
+    return looked_at / max(took - 2.0 * _KEPT * looked_at / projection_flops, took / 4)
 
 
 def _measure_files(folder: Path, seconds: float) -> dict[str, float]:

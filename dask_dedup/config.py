@@ -97,8 +97,8 @@ class CellSettings(_Table):
     """``[cells]``: the Voronoi cells in which rows are compared."""
 
     visits: Annotated[float, Field(ge=1, le=16)] | None = None
-    """cells in which a row is compared on average, its home included; more find more [default: 5,
-    above a million rows more: 7 at ten million]"""
+    """cells in which a row is compared on average, its home included; more find more [default:
+    4.5, above a million rows more: 6.4 at ten million]"""
 
     cells: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """number of cells; 0 chooses by the number of rows"""

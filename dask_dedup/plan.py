@@ -175,7 +175,7 @@ def plan_fit(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
         + coarse_flops / rates.kmeans_flops
         + tasks * rates.task_seconds
     )
-    divided = thin_flops / rates.product_flops + fine_flops / rates.kmeans_flops
+    divided = thin_flops / rates.projection_flops + fine_flops / rates.kmeans_flops
     reading = (
         singles / rates.single_reads
         + image_flops / rates.projection_flops
@@ -202,7 +202,7 @@ def plan_layout(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
     """Plan the layout: a task a part.
 
     - flops per row: projection 2 dim k, coarse scores 2 k sqrt(C), fine scores 2 k probes sqrt(C),
-      audit 2 (k/2 + 3) queries
+      audit 2 (k + 4) queries, of integers
     - bytes read: N rows once; written: v records a row (k + 12 bytes for k = 64) and 8 (C + 1) of
       offsets a part
     - memory for n = N / P rows: arrays over rows 149 + image, entries sorted by cell and records
@@ -211,15 +211,15 @@ def plan_layout(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
     k, coarse, per_row = work.kept, work.coarse, work.scored
     projection = 2.0 * work.dim * k
     scores = 2.0 * k * (coarse + per_row)
-    audit = 2.0 * (k // 2 + 3) * work.queries
+    audit = 2.0 * (k + 4) * work.queries
     offsets = work.parts * 8.0 * (work.cells + 1)
     read, written = float(work.rows * work.row_bytes), work.records * work.record_bytes + offsets
-    flop_seconds = projection / rates.projection_flops + (scores + audit) / rates.product_flops
+    flop_seconds = (projection + scores) / rates.projection_flops + audit / rates.filter_ops
     row_seconds = (
         flop_seconds / machine.threads
         + work.dim / rates.prepared_values
         + (coarse + per_row) / rates.scores
-        + work.queries / rates.signs
+        + work.queries / rates.scanned
         + (1 + work.seen_visits) / rates.sorted_keys
     )
     core_seconds = (
@@ -265,17 +265,17 @@ def count_groups(work: Workload) -> int:
 def plan_join(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
     """Plan the join.
 
-    - products: N v * (N v / C) * (1 + 0.28) / 2 pairs of 2 (k/2 + 3) flops and one sign each
+    - products: N v * (N v / C) * (1 + 0.28) / 2 pairs of 2 (k + 4) operations, each looked at
     - bytes read: every record and offset once, and the full vectors of a third of each task's rows
       singly; written: the task forests
     - pairs verified: ``pairs_per_row`` a row, dim values each
     - before it, on one core: the offsets of all parts are read to cut the tasks
-    - memory for r records a task: r * (record + 12 + images 4 (k + 1) + whole factors 8 (k + 3) +
-      ranks and keys 80), the full rows read and their copy, a batch of pairs
+    - memory for r records a task: r * (record + 16 + ranks and keys 80), the full rows read and
+      their copy, a batch of pairs
     """
     k, tasks, records = work.kept, count_groups(work), work.records
     pairs = records * (records / work.cells) * (1 + CELL_SPREAD) / 2
-    flops = pairs * 2.0 * (k // 2 + 3)
+    flops = pairs * 2.0 * (k + 4)
     singles = records * ROWS_PER_RECORD * LOOKED_UP
     offsets = work.parts * 8.0 * (work.cells + 1)
     read = records * work.record_bytes + 2 * offsets + _single_bytes(work, singles)
@@ -283,10 +283,9 @@ def plan_join(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
     written = found * EDGE_BYTES
     verified = work.rows * work.pairs_per_row
     core_seconds = (
-        flops / rates.product_flops / machine.threads
-        + pairs / rates.signs
+        flops / rates.filter_ops / machine.threads
+        + pairs / rates.scanned
         + (records * work.record_bytes + offsets) / rates.read_bytes
-        + records * (k + 1) / rates.prepared_values
         + 2 * records / rates.sorted_keys
         + singles / rates.single_reads
         + verified * work.dim / rates.verified_values
@@ -296,7 +295,7 @@ def plan_join(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
     )
     seconds = _waves(core_seconds, tasks, machine)
     seconds += offsets / rates.read_bytes + work.parts * rates.open_seconds
-    width = work.record_bytes + 12 + 4 * (k + 1) + 8 * (k + 3) + 80
+    width = work.record_bytes + 16 + 80
     looked_up = min(READ_BYTES, singles / tasks * work.dim * 6)
     memory = HEAP_SHARE * (records / tasks * width + 4 / 3 * looked_up + 100 * BATCH_PAIRS)
     return StagePlan(

@@ -36,16 +36,18 @@ class Rates:
 
     Attributes
     ----------
-    projection_flops, product_flops, kmeans_flops : float
-        Of float32 products: a block by the PCA's axes; one of the join; k-means as a whole.
+    projection_flops, kmeans_flops : float
+        Of float32 products: a block by the PCA's axes; k-means as a whole.
+    filter_ops : float
+        Multiplications and additions of the filter's products: of small integers.
     read_bytes, write_bytes : float
         Through the page cache.
     single_reads : float
         Single rows read by position.
     scores : float
         Scores of a row against a cell merged into its best ones, the product not counted.
-    signs : float
-        Signs of a product scanned.
+    scanned : float
+        Pairs of a product looked at.
     verified_values : float
         Pairs verified at full dimension, times the dimension.
     sorted_keys : float
@@ -61,13 +63,13 @@ class Rates:
     """
 
     projection_flops: float = 40e9
-    product_flops: float = 55e9
+    filter_ops: float = 150e9
     kmeans_flops: float = 27e9
     read_bytes: float = 1.5e9
     write_bytes: float = 2e9
     single_reads: float = 400e3
     scores: float = 85e6
-    signs: float = 8e9
+    scanned: float = 6e9
     verified_values: float = 800e6
     sorted_keys: float = 8e6
     merged_edges: float = 2.5e6

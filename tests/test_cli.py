@@ -78,7 +78,7 @@ def test_help_names_every_option_and_its_default():
     assert [option for option in options if option not in result.output] == []
     for text in ("[default: 0.95]", "[default: one per core]", "130 interrupted", "-h, --help"):
         assert text in result.output
-    assert "[default: 5, above a million rows more" in " ".join(result.output.split())
+    assert "[default: 4.5, above a million rows more" in " ".join(result.output.split())
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])

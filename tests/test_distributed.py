@@ -12,9 +12,10 @@ from dask_dedup import Settings, load_settings, read_dataset
 from dask_dedup.config import memory_per_worker, threads_together, worker_count
 from dask_dedup.deploy import local_cluster
 from dask_dedup.io.run_folder import RunFolder
+from dask_dedup.io.store import Stage
 from dask_dedup.job import Job
 from dask_dedup.pipeline import run_stages
-from dask_dedup.tasks import NoProgress
+from dask_dedup.tasks import NoProgress, ignore_result
 
 SLURM = {"cluster.kind": "slurm", "compute.workers": 4, "compute.memory": "4GB"}
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # a killed worker's sockets
@@ -76,6 +77,23 @@ def test_run_survives_a_killed_worker(clipart, tmp_path, expected):
         clusters = run(clipart, tmp_path / "out", execute, progress)
         assert progress.killed.wait(10)
     pd.testing.assert_frame_equal(clusters, expected)
+
+
+def note_time(name):
+    time.sleep(0.02)
+    return {"rows": 1, "began": time.time()}
+
+
+def test_stage_begins_its_tasks_in_their_order(tmp_path):
+    """The costliest tasks stand first, so that no worker is left with one at the end."""
+    compute = Settings.model_validate({"compute": {"workers": 1, "memory": "1GB"}}).compute
+    names = [f"task-{i:03d}" for i in range(30)]
+    with local_cluster(compute, tmp_path / "dask") as execute:
+        stage = Stage(tmp_path / "stage", {})
+        tasks = {name: (name,) for name in names}
+        records = stage.run(note_time, tasks, execute, ignore_result)
+    began = [record["began"] for record in records]
+    assert began == sorted(began)
 
 
 def test_worker_count_and_memory_follow_the_settings():

@@ -90,8 +90,8 @@ def test_record_bytes_are_filled_up_to_words(kept, expected):
 
 def test_layout_by_hand():
     found = stages()["layout"]
-    # projection 2*11*6, scores 2*6*(7 + 2*7), audit 2*(3 + 3)*13
-    assert found.flops == 1000 * (132 + 252 + 156)
+    # projection 2*11*6, scores 2*6*(7 + 2*7), audit 2*(6 + 4)*13
+    assert found.flops == 1000 * (132 + 252 + 260)
     assert found.bytes_read == 1000 * 11 * 2
     assert found.bytes_written == 3 * 1000 * 16 + 5 * 8 * 50
     assert found.tasks == 5
@@ -110,7 +110,7 @@ def test_fit_by_hand():
 def test_join_by_hand():
     found = stages()["join"]
     pairs = 3000 * (3000 / 49) * 1.28 / 2
-    assert found.flops == pytest.approx(pairs * 2 * 6)
+    assert found.flops == pytest.approx(pairs * 2 * 10)
     assert found.bytes_read == pytest.approx(
         3000 * 16 + 2 * 5 * 8 * 50 + 3000 * 0.75 / 3 * 4096, rel=1e-6
     )
@@ -244,9 +244,9 @@ def test_load_rates_without_a_file_is_none(tmp_path):
         ("{", "Expecting property name"),
         ("[]", "its names are not those"),
         ("3", "not iterable"),
-        ('{"signs": 1}', "its names are not those"),
-        (json.dumps({**asdict(Rates()), "signs": -1}), "a rate is not a positive number"),
-        (json.dumps({**asdict(Rates()), "signs": None}), "float"),
+        ('{"scanned": 1}', "its names are not those"),
+        (json.dumps({**asdict(Rates()), "scanned": -1}), "a rate is not a positive number"),
+        (json.dumps({**asdict(Rates()), "scanned": None}), "float"),
     ],
 )
 def test_load_rates_damaged_file_is_one_clear_error(tmp_path, content, reason):

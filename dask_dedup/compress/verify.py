@@ -80,15 +80,19 @@ def cosine_pairs(left, right, i, j):
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def short_rows(rows, short):
-    """Put rows at length 32,767 as int16 into ``short``, for `may_reach`.
+def short_rows(rows):
+    """Return rows at length 32,767, for `may_reach`.
 
     Parameters
     ----------
     rows : float32 or float64 array, shape (n, dim)
         From `exact_rows`.
-    short : int16 array, shape (n, dim)
+
+    Returns
+    -------
+    int16 array, shape (n, dim)
     """
+    short = np.empty(rows.shape, np.int16)
     for i in range(rows.shape[0]):
         square = 0.0
         for k in range(rows.shape[1]):
@@ -96,6 +100,7 @@ def short_rows(rows, short):
         scale = SHORT_LENGTH / np.sqrt(square)
         for k in range(rows.shape[1]):
             short[i, k] = np.int16(np.rint(rows[i, k] * scale))
+    return short
 
 
 @numba.njit(cache=True, nogil=True)

@@ -5,7 +5,7 @@ the lossless filter first, then every candidate at full dimension in float64. Th
 the input and needs no second pass over it; of the run it shares the PCA, but neither the cells, nor
 the layout, nor the join. 3. After labelling, look up which true pairs are in one cluster.
 
-Cost: queries * (kept + 3) multiplications a row.
+Cost: queries * (kept + 1) multiplications of small integers a row.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy.special import betaincinv
 
-from dask_dedup.compress.pca import PcaModel, filter_radius
+from dask_dedup.compress.pca import PcaModel
 from dask_dedup.compress.sample import hash_rows, sample_row_ids
 from dask_dedup.compress.vectors import prepare_block
 from dask_dedup.compress.verify import cosine_pairs, exact_rows
@@ -28,12 +27,11 @@ from dask_dedup.index.layout import Block
 from dask_dedup.io.parts import Part, gather_by_row
 from dask_dedup.io.store import write_frame
 from dask_dedup.schema import EDGES
-from dask_dedup.search.sign_filter import factors, near_pairs, within
+from dask_dedup.search.grid_filter import grid_rows, near_grid_rows
 
 __all__ = ["AuditCollector", "AuditQueries", "AuditResult", "judge", "sample_queries"]
 
 _PURPOSE = 3  # of the sample: see compress.sample
-_ROWS_AT_ONCE = 1024  # rows of a block compared with the queries at a time
 _PAIRS_PER_QUERY = 10_000  # kept per query and part: one giant group must not fill the memory
 _BOOTSTRAP = 1000
 _NO_PAIRS = EDGES.rename(columns={"src": "query", "dst": "row_id"})
@@ -122,10 +120,8 @@ class AuditCollector:
         self.threshold = np.float32(threshold)
         self.seed = seed
         image = pca.transform(prepare_block(queries.rows))
-        self._radius = filter_radius(threshold)
-        self._image = image.numpy()
-        self._right = factors(image, self._radius, short=True)[1]
-        self._product = torch.empty(_ROWS_AT_ONCE, len(self._right))
+        self._images = grid_rows(pca.to_grid(image).numpy())
+        self._limit_steps = pca.grid_limit(threshold)
         self._found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self.seconds = 0.0
 
@@ -140,22 +136,12 @@ class AuditCollector:
         write_frame(path, self._limit())
 
     def _compare(self, block: Block) -> None:
-        usable = block.vectors.reason == 0
-        for start in range(0, len(usable), _ROWS_AT_ONCE):
-            stop = min(start + _ROWS_AT_ONCE, len(usable))
-            # The factor that may mark rows as near to nothing is the left one.
-            image = block.image[start:stop]
-            rows = factors(image, self._radius, usable[start:stop], short=True)[0]
-            product = torch.mm(rows, self._right.T, out=self._product[: len(rows)])
-            i, j = near_pairs(product, 0, 0)
-            near = within(image.numpy(), self._image, i, j, self._radius)
-            i, j = i[near], j[near]
-            if len(i) == 0:
-                continue
-            touched, place = np.unique(start + i, return_inverse=True)
+        images = grid_rows(block.steps.numpy(), block.vectors.reason == 0)
+        for i, j in near_grid_rows(images, self._images, self._limit_steps, upper=False):
+            touched, place = np.unique(i, return_inverse=True)
             rows_there = exact_rows(np.ascontiguousarray(block.stored[touched]))
             similarity = cosine_pairs(rows_there, self.queries.rows, place, j)
-            row_ids, query_ids = block.row_start + start + i, self.queries.row_ids[j]
+            row_ids, query_ids = block.row_start + i, self.queries.row_ids[j]
             true = (similarity >= self.threshold) & (row_ids != query_ids)
             self._found.append((query_ids[true], row_ids[true], similarity[true]))
 

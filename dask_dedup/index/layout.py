@@ -123,14 +123,14 @@ class PartLayout(NamedTuple):
 class Block(NamedTuple):
     """A block of rows on its way through `layout_part`, for whoever watches.
 
-    ``row_start`` int; ``stored`` array (n, dim); ``vectors`` VectorBlock; ``image`` float32 tensor
-    (n, kept + 1).
+    ``row_start`` int; ``stored`` array (n, dim); ``vectors`` VectorBlock; ``steps`` int8 tensor
+    (n, width): the images on the grid.
     """
 
     row_start: int
     stored: np.ndarray
     vectors: VectorBlock
-    image: torch.Tensor
+    steps: torch.Tensor
 
 
 class Records(NamedTuple):
@@ -141,8 +141,8 @@ class Records(NamedTuple):
     row_ids : int64 array, shape (n,)
     content : uint32 array, shape (n,)
         Hash of the stored bytes.
-    steps : int8 array, shape (n, kept + 1)
-        Images on the grid of the PCA: see `PcaModel.from_grid`.
+    steps : int8 array, shape (n, kept + 1, filled up with zeros to a multiple of 4)
+        Images on the grid of the PCA: see `PcaModel.to_grid`.
     bounds : int64 array, shape (cells of the range + 1,)
         The records of cell i of the range are ``bounds[i]`` to ``bounds[i + 1]``.
     """
@@ -186,8 +186,8 @@ def layout_part(
     leaders = open_once(load_leaders, layout.leaders_path)
     rows, kept = part.rows, layout.kept
     heads = np.empty((rows, _HEAD_WORDS), np.uint32)
-    images = np.zeros((rows, _image_words(kept)), np.uint32)
-    steps = torch.from_numpy(images.view(np.int8))[:, : kept + 1]
+    images = np.empty((rows, _image_words(kept)), np.uint32)
+    steps = torch.from_numpy(images.view(np.int8))
     visited = np.empty((rows, MOST_VISITS), np.int32)
     content = np.empty(rows, np.uint64)
     reason = np.empty(rows, np.uint8)
@@ -210,7 +210,7 @@ def layout_part(
         content[start:stop] = hash_words(as_words(stored))
         reason[start:stop] = vectors.reason
         if watch is not None:
-            watch(Block(part.row_start + start, stored, vectors, block_image))
+            watch(Block(part.row_start + start, stored, vectors, steps[start:stop]))
 
     if part.embeddings.problem is not None:
         reason[:] = UNREADABLE
@@ -271,7 +271,7 @@ def read_records(layout: CellLayout, cell_start: int, cell_stop: int) -> Records
         _copy_cells(
             piece.reshape(-1, words), own - own[0], part.row_start, first, row_ids, content, images
         )
-    return Records(row_ids, content, images.view(np.int8)[:, : layout.kept + 1], bounds)
+    return Records(row_ids, content, images.view(np.int8), bounds)
 
 
 def _assign(

@@ -20,6 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+import dask
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -201,7 +202,7 @@ class Stage:
         function : callable
             Does one task and returns what is to be recorded of it (JSON).
         tasks : mapping
-            Name of each task to the function's arguments.
+            Name of each task to the function's arguments; begun in this order.
         execute : Execute
         on_result : callable
             Called with each record, old and new.
@@ -219,18 +220,18 @@ class Stage:
             if record is not None:
                 on_result(record)
         run = uuid.uuid4().hex  # Dask takes tasks of equal names for the same one
-        new = execute(
-            [
-                delayed(_run_and_record)(
-                    function,
-                    str(self._record_path(name)),
-                    *tasks[name],
-                    dask_key_name=f"{self.folder.name}-{name}-{run}",
+        waiting = []
+        for place, name in enumerate(missing):
+            with dask.annotate(priority=-place):  # Dask's own order is the reverse
+                waiting.append(
+                    delayed(_run_and_record)(
+                        function,
+                        str(self._record_path(name)),
+                        *tasks[name],
+                        dask_key_name=f"{self.folder.name}-{name}-{run}",
+                    )
                 )
-                for name in missing
-            ],
-            on_result,
-        )
+        new = execute(waiting, on_result)
         records.update(zip(missing, new, strict=True))
         self._remove_leftovers()
         self._write_manifest(finished=True, tasks=len(tasks))

@@ -9,15 +9,16 @@ import numpy as np
 import pandas as pd
 
 from dask_dedup.compress.verify import cosine_pairs, exact_rows, may_reach, short_rows
+from dask_dedup.index.assign import sort_by_value
 from dask_dedup.index.layout import CellLayout
 from dask_dedup.io.parts import gather_by_row
-from dask_dedup.search.sign_filter import within
 
 __all__ = ["BATCH_PAIRS", "Candidates", "Contract"]
 
 BATCH_PAIRS = 1 << 20  # candidates verified at a time
 _MANY_PAIRS = 1 << 14  # of one product: most rows are in many of them
-_READ_BYTES = 256 << 20  # full rows kept in memory, and their short forms
+_READ_BYTES = 256 << 20  # full rows kept in memory
+_SCREENED = 3  # candidates a pair, from where on most are ruled out by short rows first
 
 #: Positions to keep of edges (src, dst, similarity) with src < dst, without loss of components.
 Contract = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -50,13 +51,11 @@ class Candidates:
     ) -> None:
         self.layout = layout
         self.ids, self.rank = np.unique(row_ids, return_inverse=True)
+        by_rank, self._visited_start = sort_by_value(self.rank[:, None], len(self.ids))
         self.cell = 0
-        self.image: np.ndarray | None = None  # of the records, where pairs are yet to pass it
-        self.radius = 0.0
         self._bounds = np.searchsorted(cells, np.arange(cells[-1] + 2)) if len(cells) else cells
         self._met = np.zeros(len(self.ids), np.uint64)  # see `_meet_first`
-        self._visited = cells[np.argsort(self.rank, kind="stable")]  # by rank, then by cell
-        self._visited_start = np.concatenate([[0], np.cumsum(np.bincount(self.rank))])
+        self._visited = cells[by_rank]  # by rank, then by cell
         self.threshold = np.float32(threshold)
         self.contract = contract
         self.candidates = 0
@@ -70,8 +69,9 @@ class Candidates:
         self._filled = 0
         dtypes = {np.dtype(part.embeddings.dtype) for part in layout.parts}
         self._wide = np.result_type(np.float32, *dtypes).newbyteorder("=")
-        most = _READ_BYTES // ((self._wide.itemsize + 2) * layout.parts[0].embeddings.dim)
-        self._make_room(min(len(self.ids), most))
+        self._dim = layout.parts[0].embeddings.dim
+        self._most = _READ_BYTES // (self._wide.itemsize * self._dim)
+        self._rows = np.empty((0, self._dim), self._wide)
 
     def enter(self, cell: int) -> None:
         """Go on to a cell, the next one or a later one: what `add` takes is of this one."""
@@ -82,9 +82,6 @@ class Candidates:
 
     def add(self, i: np.ndarray, j: np.ndarray) -> None:
         """Take candidate pairs of the current cell, as indices of records."""
-        if self.image is not None:
-            near = within(self.image, self.image, i, j, self.radius)
-            i, j = i[near], j[near]
         if len(i) >= _MANY_PAIRS:
             i, j = _by_columns(i, j)
         a, b = _meet_first(
@@ -106,12 +103,14 @@ class Candidates:
         self._read_all(a, b)
         return cosine_pairs(self._rows, self._rows, self._place[a], self._place[b])
 
-    def _read_all(self, a: np.ndarray, b: np.ndarray) -> None:
-        """Read the full rows of pairs of ranks."""
+    def _read_all(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Read the full rows of pairs of ranks; return these, each once, in order."""
         needed = np.zeros(len(self.ids), np.bool_)
         needed[a] = True
         needed[b] = True
-        self._read(np.flatnonzero(needed))
+        ranks = np.flatnonzero(needed)
+        self._read(ranks)
+        return ranks
 
     def full_rows(self, ranks: np.ndarray) -> np.ndarray:
         """Return full rows as `exact_rows` does: float32 or float64, shape (ranks, dim)."""
@@ -119,31 +118,27 @@ class Candidates:
         return self._rows[self._place[ranks]]
 
     def short_rows(self, ranks: np.ndarray) -> np.ndarray:
-        """Return full rows as `dask_dedup.compress.verify.short_rows` leaves them."""
-        self._read(np.unique(ranks))
-        return self._short[self._place[ranks]]
+        """Return full rows as `dask_dedup.compress.verify.short_rows` makes them."""
+        return short_rows(self.full_rows(ranks))
 
     def _read(self, ranks: np.ndarray) -> None:
         """Read the full rows of some ranks; those read before stay while there is room."""
         missing = ranks[self._place[ranks] < 0]
-        if self._filled + len(missing) > len(self._rows):
+        wanted = self._filled + len(missing)
+        if wanted > max(self._most, len(self._rows)):
             self._place[:] = -1
             self._filled, missing = 0, ranks
-            if len(ranks) > len(self._rows):
-                self._make_room(len(ranks))
+            wanted = len(ranks)
+        if wanted > len(self._rows):  # no more than needed: a large block is made of fresh pages
+            longer = np.empty((wanted, self._dim), self._wide)
+            longer[: self._filled] = self._rows[: self._filled]
+            self._rows = longer
         if not len(missing):
             return
-        start, stop = self._filled, self._filled + len(missing)
         stored = gather_by_row(self.layout.parts, self.ids[missing])
-        rows = exact_rows(stored, self._rows[start:stop])
-        short_rows(rows, self._short[start:stop])
-        self._place[missing] = np.arange(start, stop)
-        self._filled = stop
-
-    def _make_room(self, rows: int) -> None:
-        """Make space for full rows: memory is taken as it is filled."""
-        self._rows = np.empty((rows, self.layout.parts[0].embeddings.dim), self._wide)
-        self._short = np.empty(self._rows.shape, np.int16)  # the same rows, see `short_rows`
+        exact_rows(stored, self._rows[self._filled : wanted])
+        self._place[missing] = np.arange(self._filled, wanted)
+        self._filled = wanted
 
     def keep(self, a: np.ndarray, b: np.ndarray, similarity: np.ndarray) -> None:
         """Keep verified pairs of ranks as edges."""
@@ -170,16 +165,20 @@ class Candidates:
         self._waiting, self._waiting_pairs = [], 0
         for start in range(0, len(all_a), BATCH_PAIRS):
             a, b = all_a[start : start + BATCH_PAIRS], all_b[start : start + BATCH_PAIRS]
+            most_fail = self.candidates > _SCREENED * (self.pairs + 1)
             self.candidates += len(a)
-            a, b = self._screened(a, b)
+            if most_fail:
+                a, b = self._screened(a, b)
             similarity = self.similarity(a, b)
             passed = similarity >= self.threshold
             self.keep(a[passed], b[passed], similarity[passed])
 
     def _screened(self, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the pairs of ranks that a product in int16 does not rule out."""
-        self._read_all(a, b)
-        passed = may_reach(self._short, self._place[a], self._place[b], float(self.threshold))
+        needed = self._read_all(a, b)
+        place = np.empty(len(self.ids), np.int64)
+        place[needed] = np.arange(len(needed))
+        passed = may_reach(self.short_rows(needed), place[a], place[b], float(self.threshold))
         return a[passed], b[passed]
 
 

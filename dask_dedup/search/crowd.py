@@ -19,7 +19,8 @@ import torch
 
 from dask_dedup.compress.verify import SHORT_LENGTH, short_margin
 from dask_dedup.search.candidates import Candidates
-from dask_dedup.search.sign_filter import PRODUCT, near_products
+from dask_dedup.search.grid_filter import PRODUCT, GridRows, near_grid_rows
+from dask_dedup.search.sign_filter import near_products
 
 __all__ = ["add_tiles", "full_factors"]
 
@@ -35,8 +36,8 @@ _CPU = torch.device("cpu")
 
 
 def add_tiles(
-    left: torch.Tensor,
-    right: torch.Tensor,
+    images: GridRows,
+    limit: int,
     rows: np.ndarray,
     columns: np.ndarray | None,
     batch: Candidates,
@@ -46,8 +47,10 @@ def add_tiles(
 
     Parameters
     ----------
-    left, right : float32 tensors
-        Factors of the tiles, from `dask_dedup.search.sign_filter.factors`.
+    images : GridRows
+        Of all records.
+    limit : int
+        Squared distance in steps that a pair may have.
     rows : int64 array
         Records of the first tile.
     columns : int64 array or None
@@ -57,7 +60,9 @@ def add_tiles(
         Where the products run.
     """
     others = rows if columns is None else columns
-    products = near_products(left, right, columns is None, device)
+    left = images.take(rows)
+    right = left if columns is None else images.take(columns)
+    products = near_grid_rows(left, right, limit, columns is None, device)
     for i, j in products:
         tried = min(PRODUCT[0], len(rows)) * min(PRODUCT[1], len(others))
         # Another device may sum up bfloat16 in bfloat16, which the margin does not allow for.
@@ -120,7 +125,7 @@ def _full_products(
             diagonal = columns is None and b == a
             if not diagonal:
                 right = _factors_of(others[b : b + _ROWS_AT_ONCE], batch, dtype)[1]
-            for i, j in near_products(left, right, diagonal, device, (_BLOCK, _BLOCK)):
+            for i, j in near_products(left, right, diagonal, device, _BLOCK):
                 there = (a + i < len(rows)) & (b + j < len(others))  # blocks are filled up
                 yield a + i[there], b + j[there]
 

@@ -25,11 +25,10 @@ import numba
 import numpy as np
 import torch
 
-from dask_dedup.compress.pca import PcaModel
 from dask_dedup.index.leaders import SAME_SIMILARITY
 from dask_dedup.search.candidates import Candidates
 from dask_dedup.search.crowd import add_tiles
-from dask_dedup.search.sign_filter import near_products, within
+from dask_dedup.search.grid_filter import GridRows, near_grid_rows, within_steps
 
 __all__ = ["LEAST_RECORDS", "find_groups", "join_around"]
 
@@ -42,16 +41,18 @@ _TOLD_APART = 4e-6  # cosines in float32 that lie nearer to each other are decid
 
 
 def find_groups(
-    image: np.ndarray, records: np.ndarray, pca: PcaModel, batch: Candidates
+    steps: np.ndarray, records: np.ndarray, limit: int, batch: Candidates
 ) -> np.ndarray:
     """Find the dense groups among some records, and link members with leaders.
 
     Parameters
     ----------
-    image : float32 array, shape (all records, kept + 1)
+    steps : int8 array, shape (all records, width)
+        Images on the grid.
     records : int64 array
         Those to look at, in order.
-    pca : PcaModel
+    limit : int
+        Squared distance in steps that members may have from their leader.
     batch : Candidates
         Takes the edges from leaders to members.
 
@@ -61,13 +62,12 @@ def find_groups(
         Record of the leader of each record; -1 outside of all groups. A leader is its own.
     """
     leader = np.full(len(records), -1)
-    radius = pca.grid_radius(SAME_SIMILARITY)
     for place in range(0, len(records), max(1, len(records) // _TRIES)):
         free = np.flatnonzero(leader < 0)
         if leader[place] >= 0 or len(free) < LEAST_RECORDS:
             continue
         here = np.broadcast_to(records[place], len(free))
-        near = free[within(image, image, here, records[free], radius)]
+        near = free[within_steps(steps, here, records[free], limit)]
         if len(near) < _LEAST_MEMBERS:
             continue
         other = near[near != place]
@@ -83,8 +83,8 @@ def find_groups(
 
 
 def join_around(
-    left: torch.Tensor,
-    right: torch.Tensor,
+    images: GridRows,
+    limit: int,
     records: np.ndarray,
     leader: np.ndarray,
     in_rows: np.ndarray,
@@ -95,8 +95,10 @@ def join_around(
 
     Parameters
     ----------
-    left, right : float32 tensors
-        Factors of all records.
+    images : GridRows
+        Of all records.
+    limit : int
+        Squared distance in steps that a pair may have.
     records, leader : int64 arrays
         As `find_groups` took and gave them.
     in_rows : bool array
@@ -107,29 +109,23 @@ def join_around(
     outside = leader < 0
     for one, other in [(outside, outside)] if same else [(outside & in_rows, outside & ~in_rows)]:
         a, b = records[one], records[other]
-        add_tiles(left[a], right[b], a, None if same else b, batch)
+        add_tiles(images, limit, a, None if same else b, batch)
     leaders = np.unique(leader[~outside])
     sides = [np.ones(len(records), np.bool_)] if same else [in_rows, ~in_rows]
     for group in leaders:
         member = leader == group
         for side, across in zip(sides, reversed(sides), strict=True):
-            _join_outside(left, right, records[outside & side], records[member & across], batch)
+            _join_outside(images, limit, records[outside & side], records[member & across], batch)
         others = leaders[leaders != group]
-        _join_outside(left, right, others, records[member], batch)
+        _join_outside(images, limit, others, records[member], batch)
 
 
 def _join_outside(
-    left: torch.Tensor,
-    right: torch.Tensor,
-    records: np.ndarray,
-    members: np.ndarray,
-    batch: Candidates,
+    images: GridRows, limit: int, records: np.ndarray, members: np.ndarray, batch: Candidates
 ) -> None:
     """Join some records with the members of a group; where there are many pairs, keep the best."""
-    if not len(records) or not len(members):
-        return
     many = np.zeros(len(records), np.bool_)
-    for i, j in near_products(left[records], right[members], False):
+    for i, j in near_grid_rows(images.take(records), images.take(members), limit, False):
         counts = np.bincount(i, minlength=len(records))
         many |= counts > _MANY_PAIRS
         few = ~many[i]

@@ -2,8 +2,8 @@
 
 1. Read the records of a range of cells, sorted by cell.
 2. Collapse equal rows: those of equal content hash that verify at similarity 1.
-3. Per cell one product of augmented images and one scan of its signs (`sign_filter`). The filter is
-   lossless; its radius carries the slack of the grid and of float32.
+3. Per cell one product of the images, which lie on a grid, and one scan (`grid_filter`). The filter
+   is lossless; its radius carries the slack of the grid and of float32.
 4. Verify candidates at full dimension in float64, whenever a million have come together.
 
 Large cells are searched for dense groups first, whose members are not compared: see `dense`. Where
@@ -23,6 +23,7 @@ from __future__ import annotations
 from itertools import combinations_with_replacement, pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
+import numba
 import numpy as np
 import pandas as pd
 import torch
@@ -30,7 +31,7 @@ import torch
 from dask_dedup.compress.device import choose_device
 from dask_dedup.compress.pca import load_pca
 from dask_dedup.errors import SettingsError
-from dask_dedup.index.layout import CellLayout, read_cell_counts, read_records
+from dask_dedup.index.layout import CellLayout, Records, read_cell_counts, read_records
 from dask_dedup.index.leaders import SAME_SIMILARITY, load_leaders
 from dask_dedup.io.part_files import read_linked
 from dask_dedup.io.parts import Part
@@ -39,7 +40,7 @@ from dask_dedup.schema import EDGES
 from dask_dedup.search.candidates import Candidates, Contract
 from dask_dedup.search.crowd import add_tiles
 from dask_dedup.search.dense import LEAST_RECORDS, find_groups, join_around
-from dask_dedup.search.sign_filter import PRODUCT, factors, near_pairs
+from dask_dedup.search.grid_filter import grid_rows
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -48,7 +49,6 @@ __all__ = ["CellGroup", "JoinResult", "join_cells", "join_group", "plan_groups"]
 
 TILE_ROWS = 32_768  # records of a tile of a large cell
 _MOST_VISITS = 1 << 18  # of a task: the full rows of more would not be kept together
-_SHORT_SHARE = 0.01  # of all pairs: more than may pass the filter with half of the coordinates
 
 
 class CellGroup(NamedTuple):
@@ -143,9 +143,9 @@ def join_group(
     records = read_records(layout, group.cell_start, group.cell_stop)
     cell = np.repeat(np.arange(len(records.bounds) - 1), np.diff(records.bounds))
     batch = Candidates(layout, records.row_ids, cell, threshold, contract)
-    alive = _collapse(cell, records.content, batch)
-    image = pca.from_grid(torch.from_numpy(records.steps))
-    left, right = _choose_factors(image, pca.grid_radius(threshold), alive, records.bounds, batch)
+    alive = _collapse(records, batch)
+    images = grid_rows(records.steps, alive)
+    limit = pca.grid_limit(threshold)
     tiles = [(bounds, bounds) for bounds in pairwise(records.bounds.tolist())]
     if group.left is not None and group.right is not None:
         tiles = [(group.left, group.right)]
@@ -153,13 +153,14 @@ def join_group(
         batch.enter(number)
         there = _alive_records(rows, columns, alive)
         if len(there) >= LEAST_RECORDS and batch.threshold < np.float32(SAME_SIMILARITY):
-            leader = find_groups(image.numpy(), there, pca, batch)
+            leader = find_groups(records.steps, there, pca.grid_limit(SAME_SIMILARITY), batch)
             if (leader >= 0).any():
-                join_around(left, right, there, leader, there < rows[1], columns == rows, batch)
+                same = columns == rows
+                join_around(images, limit, there, leader, there < rows[1], same, batch)
                 continue
         one = _alive_records(rows, rows, alive)
         other = None if columns == rows else _alive_records(columns, columns, alive)
-        add_tiles(left[one], right[one if other is None else other], one, other, batch, chosen)
+        add_tiles(images, limit, one, other, batch, chosen)
     edges = batch.finish()
     # The records of a large cell are counted once, with each tile against itself.
     visits = len(records.row_ids) if group.left is None else 0
@@ -175,23 +176,6 @@ def _alive_records(
     both = [np.arange(*rows)] if rows == columns else [np.arange(*rows), np.arange(*columns)]
     records = np.concatenate(both)
     return records[alive[records]]
-
-
-def _choose_factors(
-    image: torch.Tensor, radius: float, alive: np.ndarray, bounds: np.ndarray, batch: Candidates
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the factors of shortened images where few pairs pass them that are not near.
-
-    What passes is tried on the largest cell; the batch then looks at the whole images of pairs.
-    """
-    left, right = factors(image, radius, alive, short=True)
-    largest = np.diff(bounds).argmax()
-    first, last = bounds[largest : largest + 2].tolist()
-    product = torch.mm(left[first : min(first + PRODUCT[0], last)], right[first:last].T)
-    if len(near_pairs(product, 1, 1)[0]) > _SHORT_SHARE * product.numel():
-        return factors(image, radius, alive)
-    batch.image, batch.radius = image.numpy(), radius
-    return left, right
 
 
 def join_cells(layout: CellLayout, threshold: float, threads: int = 1) -> dd.DataFrame:
@@ -247,22 +231,17 @@ def _falling_cost(group: CellGroup) -> tuple[float, int]:
     return -group.cost, group.number
 
 
-def _collapse(cell: np.ndarray, content: np.ndarray, batch: Candidates) -> np.ndarray:
+def _collapse(records: Records, batch: Candidates) -> np.ndarray:
     """Leave one row of each group of equal rows in each cell: bool array over the records.
 
     The others become edges of similarity 1 from the smallest row.
     """
-    alive = np.ones(len(cell), np.bool_)
-    key = (cell.astype(np.uint64) << np.uint64(32)) | content
-    order = np.argsort(key)
-    ordered = key[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    if len(starts) == len(key):
+    first = _first_of_content(records.content, records.bounds)
+    alive = np.ones(len(first), np.bool_)
+    j = np.flatnonzero(first != np.arange(len(first)))
+    if not len(j):
         return alive
-    sizes = np.diff(np.r_[starts, len(key)])
-    leader = np.repeat(np.minimum.reduceat(order, starts), sizes)
-    other = leader != order
-    i, j = leader[other], order[other]
+    i = first[j]
     # Two rows that share several cells are compared once.
     pairs, back = np.unique(batch.rank[i] * len(batch.ids) + batch.rank[j], return_inverse=True)
     a, b = np.divmod(pairs, len(batch.ids))
@@ -271,3 +250,30 @@ def _collapse(cell: np.ndarray, content: np.ndarray, batch: Candidates) -> np.nd
     batch.keep(a[equal], b[equal], similarity[equal])
     alive[j[equal[back]]] = False
     return alive
+
+
+@numba.njit(cache=True, nogil=True)
+def _first_of_content(content, bounds):
+    """Return the first record of the same content in its cell, for each record: int64."""
+    first = np.arange(len(content))
+    most = 1
+    for cell in range(len(bounds) - 1):
+        most = max(most, bounds[cell + 1] - bounds[cell])
+    slots = 1
+    while slots < 2 * most:
+        slots *= 2
+    record = np.empty(slots, np.int64)  # in each slot of a hash table
+    for cell in range(len(bounds) - 1):
+        mask = 1
+        while mask < 2 * (bounds[cell + 1] - bounds[cell]):
+            mask *= 2
+        mask -= 1
+        record[: mask + 1] = -1
+        for i in range(bounds[cell], bounds[cell + 1]):
+            slot = np.int64(content[i]) & mask
+            while record[slot] >= 0 and content[record[slot]] != content[i]:
+                slot = (slot + 1) & mask
+            if record[slot] < 0:
+                record[slot] = i
+            first[i] = record[slot]
+    return first

@@ -20,10 +20,10 @@ def unit(rows):
 
 
 def images(rows, kept, dtype="f4"):
-    """Return images in float64, the same after the grid, and the model."""
+    """Return images in float64, their steps on the grid, and the model."""
     model = fit_axes(torch.from_numpy(unit(rows)).float(), kept)
     image = model.transform(prepare_block(rows.astype(dtype)))
-    return image.double().numpy(), model.from_grid(model.to_grid(image)).double().numpy(), model
+    return image.double().numpy(), model.to_grid(image).numpy().astype(int), model
 
 
 def test_fit_axes_equals_numpys_svd():
@@ -53,8 +53,9 @@ def test_transform_never_lengthens_a_distance(seed, dim, kept, spread, dtype):
     true = np.linalg.norm(exact[:, None] - exact[None], axis=2)
     seen = np.linalg.norm(image[:, None] - image[None], axis=2)
     assert (seen <= true + 2 * COORDINATE_ERROR).all()
-    seen = np.linalg.norm(stored[:, None] - stored[None], axis=2)
-    assert (seen <= true + 2 * COORDINATE_ERROR + np.linalg.norm(model.step)).all()
+    seen = np.linalg.norm(stored[:, None] - stored[None], axis=2) * model.step
+    diagonal = np.sqrt(model.kept + 1) * model.step
+    assert (seen <= true + 2 * COORDINATE_ERROR + 1.001 * diagonal).all()
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.9, 0.95, 0.999, 1.0])
@@ -66,8 +67,22 @@ def test_filter_radius_loses_no_pair_at_the_threshold(threshold):
     turned = threshold * base + np.sqrt(1 - threshold**2) * other
     image, stored, model = images(np.concatenate([base, turned]), 16)
     assert (np.linalg.norm(image[:300] - image[300:], axis=1) <= filter_radius(threshold)).all()
-    far = np.linalg.norm(stored[:300] - stored[300:], axis=1) > model.grid_radius(threshold)
+    far = ((stored[:300] - stored[300:]) ** 2).sum(axis=1) > model.grid_limit(threshold)
     assert not far.any()
+
+
+def test_grid_is_as_wide_as_twice_the_widest_spread():
+    rows = np.random.default_rng(4).normal(size=(500, 6))
+    rows[:, 1] += 3
+    image, steps, model = images(rows, 4)
+    assert model.step == pytest.approx(2 / 127 * image.std(axis=0).max(), rel=1e-5)
+    assert steps.shape == (500, 8)
+    assert not steps[:, 5:].any()
+    inside = (abs(image - model.centre) < 127 * model.step).all(axis=1)
+    assert 0 < inside.sum() < 500
+    distances = abs(steps[inside, :5] * model.step + model.centre - image[inside])
+    assert distances.max() <= 0.501 * model.step
+    assert abs(steps).max() == 127
 
 
 def test_grid_takes_rows_outside_the_sample_and_axes_without_variance():
@@ -75,8 +90,9 @@ def test_grid_takes_rows_outside_the_sample_and_axes_without_variance():
     flat[:, 0] = 1
     model = fit_axes(flat, 3)
     others = prepare_block(np.eye(4, dtype=np.float32))
-    assert not model.from_grid(model.to_grid(model.transform(others))).any()
-    assert model.grid_radius(0.95) == filter_radius(0.95)
+    assert model.to_grid(model.transform(others)).shape == (4, 4)
+    assert model.step == 1
+    assert model.grid_limit(0.95) == int((filter_radius(0.95) + 2) ** 2)
 
 
 def test_transform_exactly_equals_the_matrix_product():
@@ -94,7 +110,7 @@ def test_save_and_load_pca_give_the_same_model(tmp_path):
     np.testing.assert_array_equal(loaded.axes, model.axes)
     np.testing.assert_array_equal(loaded.mean, model.mean)
     np.testing.assert_array_equal(loaded.centre, model.centre)
-    np.testing.assert_array_equal(loaded.step, model.step)
+    assert loaded.step == model.step
     assert loaded.variance_share == model.variance_share
 
 

@@ -53,12 +53,6 @@ def test_exact_rows_leave_ordinary_values_alone():
         np.testing.assert_array_equal(exact_rows(rows), rows.astype(wide))
 
 
-def shortened(rows):
-    short = np.zeros(rows.shape, np.int16)
-    short_rows(rows, short)
-    return short
-
-
 @given(
     seed=st.integers(0, 2**32 - 1),
     dim=st.sampled_from([1, 2, 3, 64, 511, 2000]),
@@ -73,7 +67,7 @@ def test_may_reach_loses_no_pair_and_lets_hardly_any_through(seed, dim, dtype, p
     i, j = np.arange(60), np.arange(60, 120)
     true = cosine_pairs(rows, rows, i, j)
     for cosine in (*true[:5], 0.95, 1.0):
-        passed = may_reach(shortened(rows), i, j, float(cosine))
+        passed = may_reach(short_rows(rows), i, j, float(cosine))
         assert passed[true >= cosine].all()
         assert not passed[true < cosine - 2 * (np.sqrt(dim) + 2) / 32767].any()
 
@@ -82,9 +76,9 @@ def test_may_reach_loses_no_pair_and_lets_hardly_any_through(seed, dim, dtype, p
 def test_short_rows_do_not_depend_on_the_scale(scale):
     rows = np.array([[3.0, -4.0], [1.0, 0.0]])
     wide = exact_rows((rows * scale).astype("f4" if 1e-39 < scale < 1e35 else "f8"))
-    np.testing.assert_array_equal(shortened(wide), [[19660, -26214], [32767, 0]])
+    np.testing.assert_array_equal(short_rows(wide), [[19660, -26214], [32767, 0]])
 
 
 def test_may_reach_sums_at_the_limit_of_int32():
     rows = exact_rows(np.ones((2, 65536), np.float32))
-    assert may_reach(shortened(rows), np.array([0]), np.array([1]), 1.0).all()
+    assert may_reach(short_rows(rows), np.array([0]), np.array([1]), 1.0).all()

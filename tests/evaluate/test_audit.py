@@ -56,7 +56,7 @@ def collect(rows, query_ids, threshold, block_rows=100):
     for start in range(0, len(rows), block_rows):
         block = stored[start : start + block_rows]
         vectors = prepare_block(block)
-        collector.add(Block(start, block, vectors, pca.transform(vectors)))
+        collector.add(Block(start, block, vectors, pca.to_grid(pca.transform(vectors))))
     return collector
 
 

@@ -6,6 +6,7 @@ from dask_dedup import build_cells, fit_pca, read_dataset
 from dask_dedup.compress.verify import cosine_pairs, short_rows
 from dask_dedup.search import crowd
 from dask_dedup.search.crowd import full_factors
+from dask_dedup.search.grid_filter import grid_rows
 from dask_dedup.search.join import join_group, plan_groups
 from dask_dedup.search.sign_filter import near_products
 
@@ -33,13 +34,12 @@ def pairs_of(products):
 @pytest.mark.parametrize("dim", [3, 40, 512, 770])
 def test_products_of_full_factors_pass_every_pair_and_few_others(dim, dtype):
     rows = crowd_of(700, dim, 0.9)
-    short = np.empty(rows.shape, np.int16)
-    short_rows(rows, short)
+    short = short_rows(rows)
     i, j = np.triu_indices(len(rows), 1)
     cosines = cosine_pairs(rows, rows, i, j)
     least = np.sort(cosines)[-300]  # a pair at the border
     left, right = full_factors(short, float(least), dtype)
-    passed = pairs_of(near_products(left, right, True, block=(512, 512)))
+    passed = pairs_of(near_products(left, right, True))
     near = pairs_of([(i[cosines >= least], j[cosines >= least])])
     assert near <= passed
     margin = 0.003 if dtype == torch.float32 else 0.012
@@ -84,6 +84,6 @@ def test_join_of_a_crowd_by_full_products_is_that_by_pairs(
 
 
 def test_add_tiles_without_records_adds_nothing():
-    none, empty = np.empty(0, np.int64), torch.empty(0, 4)
-    crowd.add_tiles(empty, empty, none, None, None)
-    crowd.add_tiles(torch.ones(2, 4), empty, np.arange(2), none, None)
+    none, images = np.empty(0, np.int64), grid_rows(np.ones((2, 4), np.int8))
+    crowd.add_tiles(images, 1, none, None, None)
+    crowd.add_tiles(images, 1, np.arange(2), none, None)

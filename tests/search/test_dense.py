@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
@@ -8,7 +7,6 @@ from dask_dedup import build_cells, fit_pca, join_cells, read_dataset
 from dask_dedup.errors import SettingsError
 from dask_dedup.graph.forest import merge_forests, spanning_edges
 from dask_dedup.search.join import join_group, plan_groups
-from dask_dedup.search.sign_filter import near_products
 
 DIM = 32
 
@@ -133,8 +131,3 @@ def test_join_cells_inside_dense_groups_is_refused(crowded, tmp_path, write_data
         join_cells(layout, 0.9995)
     layout = build_cells(data, fit_pca(data, 16), tmp_path / "other", dense_groups=False)
     assert join_cells(layout, 0.9995).npartitions
-
-
-def test_near_products_of_no_row_are_none():
-    assert list(near_products(torch.empty(0, 5), torch.empty(3, 5), False)) == []
-    assert list(near_products(torch.empty(3, 5), torch.empty(0, 5), False)) == []

@@ -1,0 +1,261 @@
+"""All pairs of images within a radius, exactly: one product of small integers and one scan.
+
+Images lie on a grid of whole steps (`PcaModel.to_grid`), so |x - y|^2 = |x|^2 + |y|^2 - 2 x.y is an
+integer whatever computes the product: int8 where that is quicker (four times the rate of float32
+with AVX-512 VNNI), else float32, in which sums of up to 1,040 products of steps (2^24 / 127^2) are
+exact, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from time import perf_counter
+from typing import NamedTuple
+
+import numba
+import numpy as np
+import torch
+
+__all__ = [
+    "PRODUCT",
+    "GridRows",
+    "grid_rows",
+    "near_grid_rows",
+    "scan_product",
+    "steps_product",
+    "within_steps",
+]
+
+PRODUCT = (256, 4096)  # rows and columns of one matrix product: 2 MB, little below the diagonal
+
+_CPU = torch.device("cpu")
+_DEVICE_PRODUCT = (8192, 32_768)  # 1 GB, and a quarter of it for what is near
+_SCANNED = 64  # columns of a row with hits that are looked at together
+_TRIALS = 10  # of each way to multiply, a tenth of a millisecond each; the quickest counts
+_FAR = 1 << 28  # as a squared length: near to nothing
+
+
+class GridRows(NamedTuple):
+    """Images on the grid.
+
+    Attributes
+    ----------
+    steps : int8 tensor, shape (n, width)
+        At most 127 from 0.
+    squares : int32 array, shape (n,)
+        Squared lengths; beyond all others for a row that is to be near to nothing.
+    """
+
+    steps: torch.Tensor
+    squares: np.ndarray
+
+    def take(self, rows: np.ndarray) -> GridRows:
+        """Return some of the rows: int64 positions."""
+        return GridRows(self.steps.index_select(0, torch.from_numpy(rows)), self.squares[rows])
+
+
+def grid_rows(steps: np.ndarray, usable: np.ndarray | None = None) -> GridRows:
+    """Return rows with their squared lengths.
+
+    Parameters
+    ----------
+    steps : int8 array, shape (n, width)
+    usable : bool array, shape (n,), optional
+        Rows that may be near to anything.
+    """
+    squares = _squares(steps)
+    if usable is not None:
+        squares[~usable] = _FAR
+    return GridRows(torch.from_numpy(steps), squares)
+
+
+def near_grid_rows(
+    left: GridRows, right: GridRows, limit: int, upper: bool, device: torch.device = _CPU
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the pairs of rows that are near, block by block.
+
+    Parameters
+    ----------
+    left, right : GridRows
+        n and m rows.
+    limit : int
+        Squared distance in steps that a pair may have: see `PcaModel.grid_limit`.
+    upper : bool
+        Both are of the same rows: pairs i < j only.
+    device : torch.device
+        Where the products run: in larger ones on another than the CPU, from where only the pairs
+        come back.
+
+    Yields
+    ------
+    i, j : int64 arrays, shape (pairs,)
+        Rows of ``left`` and of ``right``.
+    """
+    if device.type != "cpu":
+        yield from _near_there(left, right, limit, upper, device)
+        return
+    height, width = PRODUCT
+    for a in range(0, len(left.steps), height):
+        some, squares = left.steps[a : a + height], left.squares[a : a + height]
+        # Columns up to a row's own are below the diagonal: compared already.
+        for b in range(a if upper else 0, len(right.steps), width):
+            product = steps_product(some, right.steps[b : b + width])
+            others = right.squares[b : b + width]
+            first = a + 1 - b if upper else 0
+            i, j = scan_product(product, squares, others, limit, first, int(upper))
+            if len(i):
+                yield a + i, b + j
+
+
+def steps_product(left: torch.Tensor, right: torch.Tensor) -> np.ndarray:
+    """Return the products of two blocks of steps: int32, shape (rows, columns).
+
+    Their width is a multiple of 4 (of 1, `torch._int_mm` 2.13 makes garbage).
+    """
+    if _int8_is_quicker():
+        return torch._int_mm(left, right.T).numpy()
+    return torch.mm(left.float(), right.float().T).to(torch.int32).numpy()
+
+
+def _near_there(
+    left: GridRows, right: GridRows, limit: int, upper: bool, device: torch.device
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    height, width = _DEVICE_PRODUCT
+    rows, turned = left.steps.to(device).float(), right.steps.to(device).float().T
+    least = torch.from_numpy(left.squares - np.int32(limit)).to(device)[:, None]
+    squares = torch.from_numpy(right.squares).to(device)
+    for a in range(0, len(rows), height):
+        for b in range(a if upper else 0, turned.shape[1], width):
+            product = torch.mm(rows[a : a + height], turned[:, b : b + width]).int()
+            near = product.mul_(2).sub_(squares[b : b + width]) >= least[a : a + height]
+            if upper:
+                near.triu_(a + 1 - b)
+            i, j = (side.cpu().numpy() for side in near.nonzero(as_tuple=True))
+            if len(i):
+                yield a + i, b + j
+
+
+@cache
+def _int8_is_quicker() -> bool:
+    """Try whether products of int8 are exact here, and quicker than those of float32.
+
+    Processors without instructions for them may sum pairs of products in 16 bits, which is neither.
+    """
+    left = torch.full((128, 68), -127, dtype=torch.int8)
+    right = torch.full((1024, 68), -127, dtype=torch.int8)
+    right[::2] = 127
+    wide_left, wide_right = left.float(), right.float()
+    try:
+        exact = torch.equal(
+            torch._int_mm(left, right.T), torch.mm(wide_left, wide_right.T).to(torch.int32)
+        )
+    except (RuntimeError, AttributeError):
+        return False
+    quick, slow = (
+        min(_seconds_of(product, *sides) for _ in range(_TRIALS))
+        for product, sides in (
+            (torch._int_mm, (left, right.T)),
+            (torch.mm, (wide_left, wide_right.T)),
+        )
+    )
+    return exact and quick < slow
+
+
+def _seconds_of(product: Callable, left: torch.Tensor, right: torch.Tensor) -> float:
+    began = perf_counter()
+    product(left, right)
+    return perf_counter() - began
+
+
+@numba.njit(cache=True, nogil=True)
+def _squares(steps):
+    squares = np.empty(len(steps), np.int32)
+    for i in range(len(steps)):
+        square = np.int32(0)
+        for k in range(steps.shape[1]):
+            square += np.int32(steps[i, k]) * np.int32(steps[i, k])
+        squares[i] = square
+    return squares
+
+
+@numba.njit(cache=True, nogil=True)
+def within_steps(steps, i, j, limit):
+    """Return which pairs of rows are near.
+
+    Parameters
+    ----------
+    steps : int8 array, shape (n, width)
+    i, j : integer arrays, shape (pairs,)
+    limit : int
+        Squared distance in steps.
+
+    Returns
+    -------
+    bool array, shape (pairs,)
+    """
+    near = np.empty(len(i), np.bool_)
+    for pair in range(len(i)):
+        one, other = steps[i[pair]], steps[j[pair]]
+        square = np.int32(0)
+        for k in range(steps.shape[1]):
+            step = np.int32(one[k]) - np.int32(other[k])
+            square += step * step
+        near[pair] = square <= limit
+    return near
+
+
+@numba.njit(cache=True, nogil=True)
+def scan_product(product, left_squares, right_squares, limit, first, step):
+    """Find the pairs within the limit: |x|^2 + |y|^2 - 2 x.y <= limit.
+
+    Parameters
+    ----------
+    product : int32 array, shape (rows, columns)
+        x.y in C order.
+    left_squares, right_squares : int32 arrays, shapes (rows,) and (columns,)
+    limit : int
+    first, step : int
+        Row i is looked at from column ``first + i * step`` on.
+
+    Returns
+    -------
+    i, j : int64 arrays, shape (hits,)
+        Row and column of each pair, in order.
+    """
+    rows, columns = product.shape
+    found_i, found_j = np.empty(columns, np.int64), np.empty(columns, np.int64)
+    at = 0
+    for i in range(rows):
+        start = max(0, min(first + i * step, columns))
+        # Slices: an index that might be negative forbids vector code.
+        values, squares = product[i, start:], right_squares[start:]
+        least = np.int32(left_squares[i] - limit)
+        if _largest_gap(values, squares) < least:
+            continue
+        if at + columns > len(found_i):
+            found_i = _longer(found_i, at + columns)
+            found_j = _longer(found_j, at + columns)
+        for some in range(0, len(values), _SCANNED):
+            part, lengths = values[some : some + _SCANNED], squares[some : some + _SCANNED]
+            if _largest_gap(part, lengths) >= least:
+                for j in range(len(part)):  # written every time, kept where it is near
+                    found_i[at], found_j[at] = i, start + some + j
+                    at += 2 * part[j] - lengths[j] >= least
+    return found_i[:at].copy(), found_j[:at].copy()
+
+
+@numba.njit(cache=True, nogil=True)
+def _largest_gap(values, squares):
+    """Return the largest 2 x.y - |y|^2: int32."""
+    largest = np.int32(-(1 << 31))
+    for j in range(len(values)):
+        largest = max(largest, np.int32(np.int32(2 * values[j]) - squares[j]))
+    return largest
+
+
+@numba.njit(cache=True, nogil=True)
+def _longer(values, least):
+    longer = np.empty(2 * least, values.dtype)
+    longer[: len(values)] = values
+    return longer
