@@ -10,13 +10,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 from dask.delayed import delayed
 
-from dask_dedup.adc_finder import AdcFinder
 from dask_dedup.bad_parts import facts_of_bad, go_on_without, open_dataset, result_settings
 from dask_dedup.config import Settings, memory_per_worker, worker_count
 from dask_dedup.errors import InputError
@@ -28,7 +28,6 @@ from dask_dedup.io.objects import exists
 from dask_dedup.io.run_folder import RunFolder
 from dask_dedup.io.store import write_aside
 from dask_dedup.job import Found, Job, conserve
-from dask_dedup.join_finder import JoinFinder
 from dask_dedup.memory import TreeMemory
 from dask_dedup.places import as_place
 from dask_dedup.relabel import facts_of, find_kept, found_before
@@ -48,10 +47,13 @@ from dask_dedup.stages import (
 )
 from dask_dedup.tasks import Execute, NoProgress, Progress, compute_tasks
 
-__all__ = ["FINDERS", "run", "run_stages"]
+__all__ = ["FINDERS", "choose_finder", "run", "run_stages"]
 
-#: By name, what makes a finder of a job; its ``find`` returns `Found`.
-FINDERS: dict[str, Any] = {"adc": AdcFinder, "join": JoinFinder}
+#: By name, the module and class that makes a finder of a job; its ``find`` returns `Found`.
+FINDERS = {
+    "adc": ("dask_dedup.adc_finder", "AdcFinder"),
+    "join": ("dask_dedup.join_finder", "JoinFinder"),
+}
 
 
 def run(
@@ -130,7 +132,7 @@ def _run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
         if any(part.embeddings.column for part in data.parts):
             job = replace(job, data=_unpack(job))
         if folder.search is None:
-            found = FINDERS[settings.finder](job).find()
+            found = choose_finder(settings.finder)(job).find()
             search = facts_of(found, settings)
         else:
             found = found_before(job, folder.search)
@@ -173,6 +175,12 @@ def _run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
     }
     folder.finish(summary, keep_stages, search)
     return summary
+
+
+def choose_finder(name: str) -> Any:
+    """Import one finder, by its name: what the other needs is spared."""
+    module, kind = FINDERS[name]
+    return getattr(import_module(module), kind)
 
 
 def _unpack(job: Job) -> Dataset:

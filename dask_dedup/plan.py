@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 #: Copies of constants of the code; tests compare them with what they copy.
-BLOCK_ROWS = 16_384  # index.layout
+BLOCK_ROWS = 4096  # index.layout
 FINE_TASKS = 16  # index.build
 LEADER_SAMPLE = 4096  # index.leaders
 TILE_ROWS = 32_768  # search.join

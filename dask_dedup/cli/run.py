@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-from importlib import import_module
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -168,7 +167,7 @@ def _run(
             write_json(folder.stages / PLAN, describe(planned))
         progress = choose_progress(console)
         # Seconds of imports, meanwhile the workers start.
-        importing = Thread(target=import_module, args=("dask_dedup.pipeline",), daemon=True)
+        importing = Thread(target=_import_pipeline, args=(settings.finder,), daemon=True)
         importing.start()
         with (
             scratch_beside(folder.stages) as scratch,
@@ -190,6 +189,12 @@ def _run(
                 return run_stages(job, keep_stages)
             finally:
                 progress.close()
+
+
+def _import_pipeline(finder: str) -> None:
+    from dask_dedup.pipeline import choose_finder
+
+    choose_finder(finder)
 
 
 def _print_summary(summary: dict[str, Any], out: Path, console: Console) -> None:

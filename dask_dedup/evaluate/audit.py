@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.special import betaincinv
 
 from dask_dedup.compress.pca import PcaModel
 from dask_dedup.compress.sample import hash_rows, sample_row_ids
@@ -204,6 +203,8 @@ def judge(
 
 def _clopper_pearson(successes: int, trials: int) -> tuple[float, float]:
     """Return the exact 95 % interval of a share (Clopper and Pearson, 1934)."""
+    from scipy.special import betaincinv  # a fifth of a second that every worker would wait for
+
     low = betaincinv(successes, trials - successes + 1, 0.025) if successes else 0.0
     high = betaincinv(successes + 1, trials - successes, 0.975) if successes < trials else 1.0
     return float(low), float(high)
