@@ -129,8 +129,11 @@ class Candidates:
             self._place[:] = -1
             self._filled, missing = 0, ranks
             wanted = len(ranks)
-        if wanted > len(self._rows):  # no more than needed: a large block is made of fresh pages
-            longer = np.empty((wanted, self._dim), self._wide)
+        if wanted > len(self._rows):
+            # At first no more than needed, as a large block is made of fresh pages; then twice as
+            # much, as each block is copied into the next.
+            room = max(wanted, min(2 * len(self._rows), self._most, len(self.ids)))
+            longer = np.empty((room, self._dim), self._wide)
             longer[: self._filled] = self._rows[: self._filled]
             self._rows = longer
         if not len(missing):

@@ -27,7 +27,7 @@ __all__ = [
     "within_steps",
 ]
 
-PRODUCT = (256, 4096)  # rows and columns of one matrix product: 2 MB, little below the diagonal
+PRODUCT = (256, 4096)  # rows and columns of one matrix product: 4 MB, little below the diagonal
 
 _CPU = torch.device("cpu")
 _DEVICE_PRODUCT = (8192, 32_768)  # 1 GB, and a quarter of it for what is near
