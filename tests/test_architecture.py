@@ -95,7 +95,7 @@ KERNELS = [
     "index.assign_device",
     "index.assign_exact",
     "index.cells",
-    "search.sign_filter",
+    "search.grid_filter",
     "compress.verify",
     "index.equals",
     "index.ivf_training",

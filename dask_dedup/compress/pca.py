@@ -30,6 +30,8 @@ from dask_dedup.io.store import write_aside
 
 __all__ = [
     "COORDINATE_ERROR",
+    "GRID_STEPS",
+    "MOST_LIMIT",
     "PcaModel",
     "filter_radius",
     "fit_axes",
@@ -49,8 +51,8 @@ COORDINATE_ERROR = 2.0e-3
 #: 1.5 to 2.5 the number of pairs let through differs by 2 %, on images and on synthetic rows.
 _GRID_SPREAD = 2.0
 _GRAM_ROWS = 1024  # squared in float32 and summed in float64: any orthonormal axes lose no pair
-_GRID_STEPS = 127  # as many, in one byte
-_MOST_LIMIT = 1 << 27  # above any squared distance on the grid of up to 2,000 coordinates
+GRID_STEPS = 127  # as many, in one byte
+MOST_LIMIT = 1 << 27  # above any squared distance on the grid of up to 2,000 coordinates
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class PcaModel:
     def to_grid(self, image: torch.Tensor) -> torch.Tensor:
         """Return images as numbers of steps from the centre: int8, shape (n, width)."""
         steps = (image - torch.from_numpy(self.centre)).div_(self.step)
-        steps.round_().clamp_(-_GRID_STEPS, _GRID_STEPS)
+        steps.round_().clamp_(-GRID_STEPS, GRID_STEPS)
         filled = torch.zeros(len(image), self.width, dtype=torch.int8)
         filled[:, : self.kept + 1] = steps
         return filled
@@ -138,7 +140,7 @@ class PcaModel:
     def grid_limit(self, threshold: float) -> int:
         """Return the squared distance in steps above which a pair's cosine is below a threshold."""
         radius = filter_radius(threshold) / self.step + np.sqrt(self.kept + 1)
-        return int(min(radius**2, _MOST_LIMIT))
+        return int(min(radius**2, MOST_LIMIT))
 
     def sketch_axes(self, width: int, seed: int) -> torch.Tensor:
         """Return random directions orthogonal to the axes: float32, shape (dim, width).
@@ -196,7 +198,7 @@ def fit_axes(sample: torch.Tensor, dim: int) -> PcaModel:
     unset = PcaModel(mean.numpy(), axes, np.zeros(kept + 1, np.float32), 1.0, share)
     image = unset.transform(prepare_block(sample.float().numpy()))
     widest = float(image.std(dim=0, correction=0).max())
-    step = _GRID_SPREAD / _GRID_STEPS * widest or 1.0  # where all rows are equal, any will do
+    step = _GRID_SPREAD / GRID_STEPS * widest or 1.0  # where all rows are equal, any will do
     return PcaModel(mean.numpy(), axes, image.mean(dim=0).numpy(), step, share)
 
 

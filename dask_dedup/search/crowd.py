@@ -2,35 +2,36 @@
 
 In a crowd, rows lie close together along the axes of the PCA and differ along the others, so that
 the filter lets a large share of all pairs through. To look at these one by one takes longer than
-the product of the full rows, which is taken here: in bfloat16 where the processor multiplies it (a
-fifth of the time), with a margin for its rounding. No pair is lost; what passes is verified like
-any candidate. Ours.
+one more product, of the full rows at unit length on a grid of the cell's own. Like the grid of the
+images it loses no pair: to leave coordinates out, or to move them to the border of the grid, only
+shortens distances, and the limit makes up for rounding. As many coordinates are used as pay, those
+that vary most first. What passes is verified like any candidate. Ours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import cache
-from itertools import chain
-from time import perf_counter
-
+import numba
 import numpy as np
 import torch
 
-from dask_dedup.compress.verify import SHORT_LENGTH, short_margin
+from dask_dedup.compress.pca import GRID_STEPS, MOST_LIMIT
 from dask_dedup.search.candidates import Candidates
-from dask_dedup.search.grid_filter import PRODUCT, GridRows, near_grid_rows
-from dask_dedup.search.sign_filter import near_products
+from dask_dedup.search.grid_filter import GridRows, grid_rows, near_grid_rows, within_steps
 
-__all__ = ["add_tiles", "full_factors"]
+__all__ = ["add_tiles", "full_grid"]
 
-# Share of all pairs that pass the filter, from where on the product of full rows takes less time.
-_CROWDED = {torch.float32: 0.12, torch.bfloat16: 0.03}
-_ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 2.0**-8 + 1e-4}  # what a cosine may lose
-
-_ROWS_AT_ONCE = 4096  # of a tile, as factors
-_BLOCK = 512  # rows and columns of a product: always, as a new shape costs a millisecond
-_DEPTH_STEP = 32  # for the same reason, and since odd depths take longer
+_CROWDED = (
+    0.02  # of all pairs pass the filter, from where on a product of full rows takes less time
+)
+_TRIED = 32  # rows and columns of a tile whose pairs tell the share
+_CANDIDATE = 40_000  # coordinates of products that take as long as to look at one pair
+_MOST_WIDTH = 1024  # coordinates: sums of more would not be exact in float32
+_WIDTHS = 8  # shares of the coordinates that are tried
+_SAMPLE_ROWS = 128  # of a cell, to tell the middle, the spread, and how many coordinates pay
+_SPREAD = 3.0  # standard deviations of the widest coordinate up to the border of the grid
+_ROWS_AT_ONCE = 4096  # full rows in hand
+_LENGTH_ERROR = 1e-6  # of a squared distance: cosines are compared as float32
+_STEP_ERROR = 1e-2  # of a coordinate in steps, computed in float32
 
 _CPU = torch.device("cpu")
 
@@ -60,93 +61,88 @@ def add_tiles(
         Where the products run.
     """
     others = rows if columns is None else columns
+    if not len(rows) or not len(others):
+        return
     left = images.take(rows)
     right = left if columns is None else images.take(columns)
-    products = near_grid_rows(left, right, limit, columns is None, device)
-    for i, j in products:
-        tried = min(PRODUCT[0], len(rows)) * min(PRODUCT[1], len(others))
-        # Another device may sum up bfloat16 in bfloat16, which the margin does not allow for.
-        dtype = _quicker_dtype() if device.type == "cpu" else torch.float32
-        if len(i) > _CROWDED[dtype] * tried:
-            products = _full_products(rows, columns, batch, device, dtype)
-        else:
-            products = chain([(i, j)], products)
-        break
-    for i, j in products:
+    if _passing(images.steps.numpy(), rows, others, limit) > _CROWDED:
+        both = rows if columns is None else np.concatenate([rows, columns])
+        full, limit = full_grid(batch, both)
+        left, right = full.head(len(rows)), full.tail(len(others))
+    for i, j in near_grid_rows(left, right, limit, columns is None, device):
         batch.add(rows[i], others[j])
 
 
-def full_factors(
-    short: np.ndarray, cosine: float, dtype: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return [x, 1, 1] and [x, -t, -u] for each row x, and some zeros.
+def _passing(steps: np.ndarray, rows: np.ndarray, columns: np.ndarray, limit: int) -> float:
+    """Return about what share of the pairs of two tiles, or of one, the filter lets through."""
+    # Evenly spaced ones; no record with itself, if there are enough.
+    i = rows[np.linspace(0, len(rows) - 1, _TRIED, dtype=np.int64)]
+    j = columns[np.linspace(0, len(columns) - 1, 2 * _TRIED, dtype=np.int64)[1::2]]
+    i, j = np.repeat(i, _TRIED), np.tile(j, _TRIED)
+    return float((within_steps(steps, i, j, limit) & (i != j)).mean())
 
-    A product is at least 0 where the cosine of two rows is; t + u is that, less what rounding
-    takes.
+
+def full_grid(batch: Candidates, records: np.ndarray) -> tuple[GridRows, int]:
+    """Return full rows on a grid, and the squared distance in steps that a pair may have.
 
     Parameters
     ----------
-    short : int16 array, shape (n, dim)
-        From `dask_dedup.compress.verify.short_rows`.
-    cosine : float
-    dtype : torch.dtype
-        float32 or bfloat16.
-
-    Returns
-    -------
-    left, right : tensors of this type
-        Shape (n, dim + 2), both rounded up, to full blocks.
+    batch : Candidates
+    records : int64 array, shape (n,)
     """
-    n, dim = short.shape
-    least = torch.tensor(cosine - short_margin(dim) - _ROUNDING[dtype], dtype=torch.float64)
-    coarse = least.to(dtype)
-    left = torch.zeros(-(-n // _BLOCK) * _BLOCK, -(-(dim + 2) // _DEPTH_STEP) * _DEPTH_STEP)
-    left[:n, :dim] = torch.from_numpy(short)
-    left /= SHORT_LENGTH
-    left[:, dim : dim + 2] = 1
-    left = left.to(dtype)
-    right = left.clone()
-    right[:, dim], right[:, dim + 1] = -coarse, -(least - coarse.double()).to(dtype)
-    return left, right
+    few = batch.full_rows(batch.rank[records[:: -(-len(records) // _SAMPLE_ROWS)]])
+    few = few / np.linalg.norm(few, axis=1, keepdims=True)
+    reach = max(0.0, 2.0 - 2.0 * float(batch.threshold)) + _LENGTH_ERROR
+    variance = few.var(axis=0)
+    chosen = np.argsort(-variance, kind="stable")
+    chosen = chosen[: _width_that_pays(few[:, chosen], reach)]
+    step = _SPREAD / GRID_STEPS * float(np.sqrt(variance.max())) or 1.0
+    steps = np.zeros((len(records), -(-len(chosen) // 4) * 4), np.int8)
+    middle = (few.mean(axis=0)[chosen] / step).astype(np.float32)
+    for start in range(0, len(records), _ROWS_AT_ONCE):
+        some = slice(start, start + _ROWS_AT_ONCE)
+        _to_grid(batch.full_rows(batch.rank[records[some]]), chosen, middle, step, steps[some])
+    # Rounding moves each of two rows by half the diagonal of a step.
+    radius = np.sqrt(reach) / step + (1.0 + 2.0 * _STEP_ERROR) * np.sqrt(len(chosen))
+    return grid_rows(steps), int(min(radius**2, MOST_LIMIT))
 
 
-def _full_products(
-    rows: np.ndarray,
-    columns: np.ndarray | None,
-    batch: Candidates,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the pairs of two tiles, as `near_products` does, that full rows say to be near."""
-    others = rows if columns is None else columns
-    for a in range(0, len(rows), _ROWS_AT_ONCE):
-        left, right = _factors_of(rows[a : a + _ROWS_AT_ONCE], batch, dtype)
-        for b in range(a if columns is None else 0, len(others), _ROWS_AT_ONCE):
-            diagonal = columns is None and b == a
-            if not diagonal:
-                right = _factors_of(others[b : b + _ROWS_AT_ONCE], batch, dtype)[1]
-            for i, j in near_products(left, right, diagonal, device, _BLOCK):
-                there = (a + i < len(rows)) & (b + j < len(others))  # blocks are filled up
-                yield a + i[there], b + j[there]
+def _width_that_pays(rows: np.ndarray, reach: float) -> int:
+    """Return how many of the coordinates to use, where more cost more and let fewer pairs through.
+
+    Parameters
+    ----------
+    rows : float array, shape (n, dim)
+        A sample at unit length, the coordinates in order.
+    reach : float
+        Squared distance that a pair may have.
+    """
+    dim = min(rows.shape[1], _MOST_WIDTH)
+    centred = torch.from_numpy(rows - rows.mean(axis=0)).float()
+    square, costs = torch.zeros(len(rows), len(rows)), {}
+    start = 0
+    for part in range(1, _WIDTHS + 1):
+        width = max(1, dim * part // _WIDTHS)
+        some = centred[:, start:width]
+        lengths = torch.linalg.vecdot(some, some)
+        square += lengths[:, None] + lengths - 2 * some @ some.T
+        share = float((square <= reach).float().mean())
+        costs[width] = width + _CANDIDATE * share
+        start = width
+    return min(costs, key=costs.__getitem__)
 
 
-def _factors_of(
-    records: np.ndarray, batch: Candidates, dtype: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor]:
-    short = batch.short_rows(batch.rank[records])
-    return full_factors(short, float(batch.threshold), dtype)
-
-
-@cache
-def _quicker_dtype() -> torch.dtype:
-    """Try whether products in bfloat16 take less than half the time of those in float32."""
-    seconds = {}
-    for dtype in _CROWDED:
-        rows = torch.ones(_BLOCK, _BLOCK, dtype=dtype)
-        torch.mm(rows, rows.T)
-        began = perf_counter()
-        for _ in range(3):
-            torch.mm(rows, rows.T)
-        seconds[dtype] = perf_counter() - began
-    much_less = seconds[torch.bfloat16] < 0.5 * seconds[torch.float32]
-    return torch.bfloat16 if much_less else torch.float32
+@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _to_grid(rows, chosen, middle, step, steps):
+    """Write rows at unit length, some coordinates of them, as steps from the middle."""
+    some = np.empty(len(chosen), np.float32)
+    for i in range(len(rows)):
+        row, out, square = rows[i], steps[i], 0.0
+        for k in range(len(row)):
+            square += np.float64(row[k]) * np.float64(row[k])
+        scale = np.float32(1.0 / (np.sqrt(square) * step))
+        for k in range(len(chosen)):
+            some[k] = row[np.uint32(chosen[k])] * scale
+        for k in range(len(chosen)):
+            value = np.rint(some[k] - middle[k])
+            out[k] = np.int8(min(max(value, np.float32(-127)), np.float32(127)))

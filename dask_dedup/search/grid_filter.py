@@ -54,6 +54,16 @@ class GridRows(NamedTuple):
         """Return some of the rows: int64 positions."""
         return GridRows(self.steps.index_select(0, torch.from_numpy(rows)), self.squares[rows])
 
+    def head(self, rows: int) -> GridRows:
+        """Return the first rows, without a copy."""
+        return GridRows(self.steps[:rows], self.squares[:rows])
+
+    def tail(self, rows: int) -> GridRows:
+        """Return the last rows, without a copy."""
+        return GridRows(
+            self.steps[len(self.steps) - rows :], self.squares[len(self.squares) - rows :]
+        )
+
 
 def grid_rows(steps: np.ndarray, usable: np.ndarray | None = None) -> GridRows:
     """Return rows with their squared lengths.

@@ -1,16 +1,12 @@
 import numpy as np
 import pytest
-import torch
 
 from dask_dedup import build_cells, fit_pca, read_dataset
-from dask_dedup.compress.verify import cosine_pairs, short_rows
+from dask_dedup.compress.verify import cosine_pairs
 from dask_dedup.search import crowd
-from dask_dedup.search.crowd import full_factors
-from dask_dedup.search.grid_filter import grid_rows
+from dask_dedup.search.crowd import full_grid
+from dask_dedup.search.grid_filter import grid_rows, near_grid_rows
 from dask_dedup.search.join import join_group, plan_groups
-from dask_dedup.search.sign_filter import near_products
-
-DTYPES = [torch.float32, torch.bfloat16]
 
 
 def unit(rows):
@@ -30,20 +26,66 @@ def pairs_of(products):
     return {pair for i, j in products for pair in zip(i.tolist(), j.tolist(), strict=True)}
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("dim", [3, 40, 512, 770])
-def test_products_of_full_factors_pass_every_pair_and_few_others(dim, dtype):
-    rows = crowd_of(700, dim, 0.9)
-    short = short_rows(rows)
+class RowsAtHand:
+    """Of `Candidates` what `full_grid` asks for: each record is the row of its number."""
+
+    def __init__(self, rows, threshold):
+        self.rows, self.threshold = rows, np.float32(threshold)
+        self.rank = np.arange(len(rows))
+
+    def full_rows(self, ranks):
+        return self.rows[ranks]
+
+
+def passed_and_near(rows, least):
+    full, limit = full_grid(RowsAtHand(rows, least), np.arange(len(rows)))
+    passed = pairs_of(near_grid_rows(full, full, limit, True))
     i, j = np.triu_indices(len(rows), 1)
     cosines = cosine_pairs(rows, rows, i, j)
-    least = np.sort(cosines)[-300]  # a pair at the border
-    left, right = full_factors(short, float(least), dtype)
-    passed = pairs_of(near_products(left, right, True))
     near = pairs_of([(i[cosines >= least], j[cosines >= least])])
+    return passed, near, cosines
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("rank", [300, 30_000])
+@pytest.mark.parametrize("dim", [3, 40, 512, 1100])
+def test_full_grid_passes_every_pair(dim, rank, dtype):
+    rows = (crowd_of(700, dim, 0.9) * np.linspace(0.1, 9.0, 700)[:, None]).astype(dtype)
+    i, j = np.triu_indices(len(rows), 1)
+    least = np.sort(cosine_pairs(rows, rows, i, j))[-rank]  # a pair at the border
+    passed, near, _ = passed_and_near(rows, least)
+    assert len(near) >= rank
     assert near <= passed
-    margin = 0.003 if dtype == torch.float32 else 0.012
-    assert passed <= pairs_of([(i[cosines >= least - margin], j[cosines >= least - margin])])
+
+
+def test_full_grid_passes_every_pair_when_its_border_is_crossed(monkeypatch):
+    monkeypatch.setattr(crowd, "_SPREAD", 0.3)  # most coordinates lie beyond
+    rows = crowd_of(700, 40, 0.9)
+    full, _ = full_grid(RowsAtHand(rows, 0.95), np.arange(len(rows)))
+    assert (np.abs(full.steps.numpy()) == 127).mean() > 0.3
+    passed, near, _ = passed_and_near(rows, 0.95)
+    assert near <= passed
+
+
+def test_full_grid_passes_few_pairs_below_the_threshold():
+    rows = crowd_of(700, 512, 0.9)
+    passed, near, cosines = passed_and_near(rows, 0.95)
+    assert 100 < len(near) <= len(passed) < 0.01 * len(cosines)
+    assert (cosines > 0.85).all()  # no two rows are far apart
+
+
+def test_full_grid_uses_no_more_coordinates_than_tell_rows_apart():
+    widths = [
+        full_grid(RowsAtHand(crowd_of(700, 512, share), 0.95), np.arange(700))[0].steps.shape[1]
+        for share in (0.3, 0.85, 0.94)
+    ]
+    assert widths[0] == 64
+    assert widths[0] < widths[1] < widths[2]
+
+
+def test_full_grid_of_equal_rows_passes_all_pairs():
+    passed, near, _ = passed_and_near(np.ones((5, 6), np.float32), 1.0)
+    assert passed == near == pairs_of([np.triu_indices(5, 1)])
 
 
 @pytest.fixture(scope="module")
@@ -64,19 +106,14 @@ def joined(layout, threshold=0.95):
     return edges, sum(result.candidates for result in results)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("tile_rows", [32_768, 200])
-def test_join_of_a_crowd_by_full_products_is_that_by_pairs(
-    crowded_layout, monkeypatch, dtype, tile_rows
-):
+def test_join_of_a_crowd_by_full_rows_is_that_by_pairs(crowded_layout, monkeypatch, tile_rows):
     monkeypatch.setattr("dask_dedup.search.join.TILE_ROWS", tile_rows)
-    monkeypatch.setattr(crowd, "_quicker_dtype", lambda: dtype)
-    monkeypatch.setattr(crowd, "_CROWDED", dict.fromkeys(DTYPES, 2.0))  # more than there can be
+    monkeypatch.setattr(crowd, "_CROWDED", 2.0)  # more than there can be
     one_by_one, looked_at = joined(crowded_layout)
     assert looked_at > 0.2 * 1500**2 / 2
     monkeypatch.undo()
     monkeypatch.setattr("dask_dedup.search.join.TILE_ROWS", tile_rows)
-    monkeypatch.setattr(crowd, "_quicker_dtype", lambda: dtype)
     monkeypatch.setattr(crowd, "_ROWS_AT_ONCE", 512)
     edges, candidates = joined(crowded_layout)
     assert edges == one_by_one
