@@ -11,18 +11,20 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from dask_dedup.compress.fit import fit_pca
-from dask_dedup.evaluate.audit import sample_queries
-from dask_dedup.index.build import train_cells
+from dask.delayed import delayed
+
+from dask_dedup.compress.fit import pca_task
+from dask_dedup.index.build import begin_layout, cells_task
 from dask_dedup.index.layout import CellLayout
 from dask_dedup.index.leaders import SAME_SIMILARITY
 from dask_dedup.io.part_list import write_parts
-from dask_dedup.io.store import read_json, write_arrays, write_json
+from dask_dedup.io.store import read_json, write_json
 from dask_dedup.job import Found, Job, conserve
 from dask_dedup.places import as_place
 from dask_dedup.search.join import CellGroup, plan_groups
-from dask_dedup.stages import join_and_write, layout_and_audit
+from dask_dedup.stages import draw_queries, join_and_write, layout_and_audit
 from dask_dedup.status import TRAINED
+from dask_dedup.tasks import ignore_result
 
 __all__ = ["JoinFinder"]
 
@@ -68,40 +70,40 @@ class JoinFinder:
             where = self.layout_stage.folder
             trained = read_json(where / TRAINED)
             if trained is None:
-                settings = self.job.settings
-                pca = fit_pca(
-                    self.job.data,
-                    settings.compress.dim,
-                    sample_rows=settings.compress.sample_rows,
-                    seed=settings.seed,
-                    execute=self.job.execute,
-                )
-                layout = train_cells(
-                    self.job.data,
-                    pca,
-                    where,
-                    **settings.cells.model_dump(),
-                    dense_groups=settings.search_threshold < SAME_SIMILARITY,
-                    seed=settings.seed,
-                    execute=self.job.execute,
-                )
-                if settings.audit.queries:
-                    queries = sample_queries(layout.parts, settings.audit.queries, settings.seed)
-                    path = where / "queries.npz"
-                    write_arrays(path, row_ids=queries.row_ids, rows=queries.rows)
-                logger.debug(
-                    "PCA: %d of %d axes keep %.1f %% of the sample's variance",
-                    pca.kept,
-                    self.job.data.dim,
-                    100 * pca.variance_share,
-                )
-                trained = {"kept": layout.kept, "cells": layout.cells}
+                trained = self._train()
                 write_json(where / TRAINED, trained)
             logger.debug("cells: %d for %d rows", trained["cells"], self.job.data.rows)
             self.job.progress.advance(self.job.data.rows)
             layout = CellLayout(str(where), trained["kept"], trained["cells"])
             write_parts(self.job.data.filled_parts, as_place(layout.parts_path))
             return layout
+
+    def _train(self) -> dict[str, int]:
+        """Fit, train and draw, in one graph: where one waits, another goes on."""
+        data, settings = self.job.data, self.job.settings
+        kept = min(settings.compress.dim, data.dim)
+        cells = settings.cells
+        layout = begin_layout(data, self.layout_stage.folder, kept, cells.cells)
+        pca = pca_task(data, kept, sample_rows=settings.compress.sample_rows, seed=settings.seed)
+        trained = cells_task(
+            data,
+            pca,
+            layout,
+            **cells.model_dump(exclude={"cells"}),
+            dense_groups=settings.search_threshold < SAME_SIMILARITY,
+            seed=settings.seed,
+        )
+        tasks = [pca.variance_share, trained]
+        if settings.audit.queries:
+            tasks.append(delayed(draw_queries)(layout, settings.audit.queries, settings.seed))
+        variance_share, made, *_ = self.job.execute(tasks, ignore_result)
+        logger.debug(
+            "PCA: %d of %d axes keep %.1f %% of the sample's variance",
+            kept,
+            data.dim,
+            100 * variance_share,
+        )
+        return {"kept": kept, "cells": made}
 
     def _write_layout(self, layout: CellLayout) -> None:
         """Write the cell layout of every part, and the audit's true pairs."""

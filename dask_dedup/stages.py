@@ -17,19 +17,19 @@ import pyarrow as pa
 from dask_dedup.clusters import write_clusters
 from dask_dedup.compress.pca import load_pca
 from dask_dedup.compress.vectors import INVALID_REASONS
-from dask_dedup.evaluate.audit import AuditCollector, AuditQueries, judge
+from dask_dedup.evaluate.audit import AuditCollector, AuditQueries, judge, sample_queries
 from dask_dedup.graph.forest import forest_of_edges, spanning_edges
 from dask_dedup.graph.labels import DenseLabels, SparseLabels, label_densely, label_sparsely
 from dask_dedup.index.layout import CellLayout, layout_part
 from dask_dedup.io.metadata import MetadataColumns, read_metadata
 from dask_dedup.io.part_files import PartFiles, read_invalid
 from dask_dedup.io.parts import Part, read_rows
-from dask_dedup.io.store import read_arrays, read_frame, write_aside, write_frame
-from dask_dedup.places import as_place
+from dask_dedup.io.store import read_arrays, read_frame, write_arrays, write_aside, write_frame
 from dask_dedup.schema import LABELS
 from dask_dedup.search.join import CellGroup, join_group
 
 __all__ = [
+    "draw_queries",
     "join_and_write",
     "label_and_judge",
     "labels_path",
@@ -61,6 +61,12 @@ def unpack_part(part: Part, path: Path) -> dict[str, int]:
     return {"rows": file.rows, "data_offset": data_offset}
 
 
+def draw_queries(layout: CellLayout, size: int, seed: int) -> None:
+    """Draw the rows that the audit compares with all others, and write them."""
+    queries = sample_queries(layout.parts, size, seed)
+    write_arrays(layout.queries_path, row_ids=queries.row_ids, rows=queries.rows)
+
+
 def layout_and_audit(
     layout: CellLayout,
     part: Part,
@@ -72,7 +78,7 @@ def layout_and_audit(
     """Write the layout of one part; with a threshold, collect the audit's true pairs as well."""
     if threshold is None:
         return {**layout_part(layout, part, threads, device=device)._asdict(), "audit_seconds": 0.0}
-    queries = AuditQueries(**read_arrays(as_place(layout.folder) / "queries.npz"))
+    queries = AuditQueries(**read_arrays(layout.queries_path))
     collector = AuditCollector(queries, load_pca(layout.pca_path), threshold, seed)
     counts = layout_part(layout, part, threads, collector.add, device)
     collector.write(layout.path("audit", part))

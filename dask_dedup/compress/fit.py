@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from dask.delayed import delayed
+from dask.delayed import Delayed, delayed
 
 from dask_dedup.compress.pca import PcaModel, fit_axes
 from dask_dedup.compress.sample import sample_row_ids, split_by_part
@@ -14,7 +14,7 @@ from dask_dedup.io.dataset import Dataset
 from dask_dedup.io.parts import Part, gather_rows
 from dask_dedup.tasks import Execute, compute_tasks, ignore_result
 
-__all__ = ["fit_pca"]
+__all__ = ["fit_pca", "pca_task"]
 
 _PURPOSE = 1  # of the sample: see compress.sample
 
@@ -46,15 +46,16 @@ def fit_pca(
     InputError
         No sampled row is usable.
     """
+    task = pca_task(dataset, dim, sample_rows=sample_rows, seed=seed)
+    (model,) = execute([task], ignore_result)
+    return model
+
+
+def pca_task(dataset: Dataset, dim: int, *, sample_rows: int, seed: int) -> Delayed:
+    """Return the task that does what `fit_pca` does: for others to wait for it."""
     chosen = sample_row_ids(dataset.rows, sample_rows, seed, _PURPOSE)
     blocks = [delayed(_read_units)(part, ids) for part, ids in split_by_part(chosen, dataset.parts)]
-    (model,) = execute([delayed(_fit)(blocks, dim)], ignore_result)
-    if model is None:
-        raise InputError(
-            f"{dataset.path}: none of {len(chosen)} sampled embeddings is usable; "
-            f"all are zero, NaN or infinite."
-        )
-    return model
+    return delayed(_fit)(blocks, dim, str(dataset.path), len(chosen))
 
 
 def _read_units(part: Part, row_ids: np.ndarray) -> torch.Tensor:
@@ -62,7 +63,12 @@ def _read_units(part: Part, row_ids: np.ndarray) -> torch.Tensor:
     return prepare_block(gather_rows(part.embeddings, row_ids - part.row_start)).units()
 
 
-def _fit(blocks: list[torch.Tensor], dim: int) -> PcaModel | None:
+def _fit(blocks: list[torch.Tensor], dim: int, path: str, sampled: int) -> PcaModel:
     torch.set_num_threads(1)
     sample = torch.cat(blocks)
-    return fit_axes(sample, dim) if len(sample) else None
+    if not len(sample):
+        raise InputError(
+            f"{path}: none of {sampled} sampled embeddings is usable; "
+            f"all are zero, NaN or infinite."
+        )
+    return fit_axes(sample, dim)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from dask.delayed import delayed
+from dask.delayed import Delayed, delayed
 
 from dask_dedup.compress.pca import PcaModel, filter_radius, load_pca, save_pca
 from dask_dedup.compress.sample import sample_row_ids, split_by_part
@@ -35,7 +35,7 @@ from dask_dedup.io.parts import Part, gather_rows
 from dask_dedup.places import as_place
 from dask_dedup.tasks import Execute, compute_tasks, ignore_result
 
-__all__ = ["build_cells", "train_cells"]
+__all__ = ["begin_layout", "build_cells", "cells_task"]
 
 _PURPOSE, _LEADER_PURPOSE = 2, 4  # of the samples: see compress.sample
 _HELD_OUT = 16  # every sixteenth row of the sample is kept from training: margins are set on them
@@ -81,67 +81,74 @@ def build_cells(
     -------
     CellLayout
     """
-    layout = train_cells(
-        dataset,
-        pca,
-        folder,
-        visits=visits,
-        cells=cells,
-        probes=probes,
-        dense_groups=dense_groups,
-        seed=seed,
-        execute=execute,
+    layout = begin_layout(dataset, folder, pca.kept, cells)
+    task = cells_task(
+        dataset, pca, layout, visits=visits, probes=probes, dense_groups=dense_groups, seed=seed
     )
+    (trained,) = execute([task], ignore_result)
+    layout = replace(layout, cells=trained)
     execute([delayed(layout_part)(layout, part) for part in layout.parts], ignore_result)
     return layout
 
 
-def train_cells(
+def begin_layout(
+    dataset: Dataset, folder: str | os.PathLike, kept: int, cells: int = 0
+) -> CellLayout:
+    """Make the folder of a layout and write its list of parts; ``cells`` is how many are wanted."""
+    make_folder(as_place(folder))
+    layout = CellLayout(str(folder), kept, cells or default_cells(dataset.rows))
+    write_parts(dataset.filled_parts, as_place(layout.parts_path))
+    return layout
+
+
+def cells_task(
     dataset: Dataset,
-    pca: PcaModel,
-    folder: str | os.PathLike,
+    pca: PcaModel | Delayed,
+    layout: CellLayout,
     *,
     visits: float | None = None,
-    cells: int = 0,
     probes: float = 8.0,
     sample_per_cell: int = 24,
     dense_groups: bool = True,
     seed: int = 0,
-    execute: Execute = compute_tasks,
-) -> CellLayout:
-    """Do the first half of `build_cells`: train the centroids and write both models.
+) -> Delayed:
+    """Return the task that trains a layout's cells and writes both models: the number of cells.
 
     Coarse centroids are trained in one task, the fine ones of each coarse cell in one task with
     one thread, on the rows of smallest hash(seed, row_id).
 
     Parameters
     ----------
+    pca : PcaModel, or the task that makes it
+    layout : CellLayout
+        From `begin_layout`: with the number of cells that is wanted. Fewer may come of it.
     sample_per_cell : int
         Rows of the sample per cell; others as in `build_cells`.
     """
-    make_folder(as_place(folder))
-    wanted = cells or default_cells(dataset.rows)
+    wanted = layout.cells
     visits = visits or default_visits(dataset.rows)
-    layout = CellLayout(str(folder), pca.kept, wanted)
-    write_parts(dataset.filled_parts, as_place(layout.parts_path))
-    save_pca(pca, as_place(layout.pca_path))
+    pca_path = delayed(_write_pca)(pca, layout.pca_path)
     chosen = sample_row_ids(dataset.rows, max(4096, sample_per_cell * wanted), seed, _PURPOSE)
     blocks = [
-        delayed(_read_images)(part, ids, layout.pca_path, seed)
+        delayed(_read_images)(part, ids, pca_path, seed)
         for part, ids in split_by_part(chosen, dataset.parts)
     ]
     few = np.empty(0, np.int64)
     if dense_groups:
         few = sample_row_ids(dataset.rows, LEADER_SAMPLE, seed, _LEADER_PURPOSE)
     pieces = [delayed(_read_stored)(part, ids) for part, ids in split_by_part(few, dataset.parts)]
-    leaders = delayed(_find_leaders)(few, pieces, layout.pca_path, layout.leaders_path)
-    coarse = delayed(_train_coarse)(blocks, pca.kept, wanted, seed)
-    thinned = [delayed(_thin_some)(coarse, pca.kept, share) for share in range(_FINE_TASKS)]
+    leaders = delayed(_find_leaders)(few, pieces, pca_path, layout.leaders_path)
+    coarse = delayed(_train_coarse)(blocks, layout.kept, wanted, seed)
+    thinned = [delayed(_thin_some)(coarse, layout.kept, share) for share in range(_FINE_TASKS)]
     counts = [delayed(_count)(members) for members in thinned]
     fine = [delayed(_train_some)(members, counts, wanted, seed) for members in thinned]
-    model = delayed(_combine)(coarse, fine, blocks, leaders, probes, visits, layout.cells_path)
-    (trained,) = execute([model], ignore_result)
-    return replace(layout, cells=trained)
+    return delayed(_combine)(coarse, fine, blocks, leaders, probes, visits, layout.cells_path)
+
+
+def _write_pca(pca: PcaModel, path: str) -> str:
+    """Write the PCA where the workers read it; return the path."""
+    save_pca(pca, as_place(path))
+    return path
 
 
 def _read_images(part: Part, row_ids: np.ndarray, pca_path: str, seed: int) -> np.ndarray:

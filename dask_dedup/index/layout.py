@@ -79,7 +79,7 @@ class CellLayout:
 
     def query_ids(self) -> np.ndarray:
         """Return the rows that the audit has sampled."""
-        return read_arrays(as_place(self.folder) / "queries.npz")["row_ids"]
+        return read_arrays(self.queries_path)["row_ids"]
 
     def path(self, kind: str, part: Part) -> Path:
         """Return the path of one file of one part."""
@@ -90,6 +90,11 @@ class CellLayout:
     def parts_path(self) -> str:
         """The file of the parts."""
         return str(as_place(self.folder) / "parts.json")
+
+    @property
+    def queries_path(self) -> Path:
+        """The file of the rows that the audit has sampled."""
+        return as_place(self.folder) / "queries.npz"
 
     @property
     def pca_path(self) -> str:
