@@ -28,7 +28,7 @@ import torch
 from dask_dedup.index.leaders import SAME_SIMILARITY
 from dask_dedup.search.candidates import Candidates
 from dask_dedup.search.crowd import add_tiles
-from dask_dedup.search.grid_filter import GridRows, near_grid_rows, within_steps
+from dask_dedup.search.grid_filter import GridRows, near_grid_rows
 
 __all__ = ["LEAST_RECORDS", "find_groups", "join_around"]
 
@@ -40,15 +40,13 @@ _VERIFIED_AT_ONCE = 1 << 15  # pairs: as many full rows are in memory
 _TOLD_APART = 4e-6  # cosines in float32 that lie nearer to each other are decided in float64
 
 
-def find_groups(
-    steps: np.ndarray, records: np.ndarray, limit: int, batch: Candidates
-) -> np.ndarray:
+def find_groups(images: GridRows, records: np.ndarray, limit: int, batch: Candidates) -> np.ndarray:
     """Find the dense groups among some records, and link members with leaders.
 
     Parameters
     ----------
-    steps : int8 array, shape (all records, width)
-        Images on the grid.
+    images : GridRows
+        Of all records.
     records : int64 array
         Those to look at, in order.
     limit : int
@@ -62,13 +60,17 @@ def find_groups(
         Record of the leader of each record; -1 outside of all groups. A leader is its own.
     """
     leader = np.full(len(records), -1)
-    for place in range(0, len(records), max(1, len(records) // _TRIES)):
-        free = np.flatnonzero(leader < 0)
-        if leader[place] >= 0 or len(free) < LEAST_RECORDS:
-            continue
-        here = np.broadcast_to(records[place], len(free))
-        near = free[within_steps(steps, here, records[free], limit)]
-        if len(near) < _LEAST_MEMBERS:
+    tried = np.arange(0, len(records), max(1, len(records) // _TRIES))
+    blocks = near_grid_rows(images.take(records[tried]), images.take(records), limit, False)
+    pairs = [*zip(*blocks, strict=True)]
+    if not pairs:
+        return leader
+    trial, around = (np.concatenate(side) for side in pairs)
+    for k in np.flatnonzero(np.bincount(trial) >= _LEAST_MEMBERS):
+        place, near = tried[k], around[trial == k]
+        near = near[leader[near] < 0]
+        is_left = leader[place] < 0 and (leader < 0).sum() >= LEAST_RECORDS
+        if not is_left or len(near) < _LEAST_MEMBERS:
             continue
         other = near[near != place]
         similarity = _verify(batch, records[place], records[other])

@@ -153,7 +153,7 @@ def join_group(
         batch.enter(number)
         there = _alive_records(rows, columns, alive)
         if len(there) >= LEAST_RECORDS and batch.threshold < np.float32(SAME_SIMILARITY):
-            leader = find_groups(records.steps, there, pca.grid_limit(SAME_SIMILARITY), batch)
+            leader = find_groups(images, there, pca.grid_limit(SAME_SIMILARITY), batch)
             if (leader >= 0).any():
                 same = columns == rows
                 join_around(images, limit, there, leader, there < rows[1], same, batch)
