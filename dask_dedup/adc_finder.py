@@ -38,7 +38,7 @@ from dask_dedup.index.shards import (
 )
 from dask_dedup.io.part_list import write_parts
 from dask_dedup.io.parts import Part
-from dask_dedup.io.store import read_json, write_arrays, write_json
+from dask_dedup.io.store import read_json, write_json
 from dask_dedup.job import Found, Job, conserve
 from dask_dedup.search.adc import AdaptiveRule
 from dask_dedup.tasks import ignore_result
@@ -141,9 +141,7 @@ class AdcFinder:
                     queries = sample_queries(
                         self.layout.parts, sample.queries, settings.seed, **purpose
                     )
-                    write_arrays(
-                        folder / f"{sample.file}.npz", row_ids=queries.row_ids, rows=queries.rows
-                    )
+                    queries.write(folder / f"{sample.file}.npz")
                 write_json(folder / "trained.json", facts)
             self.facts = facts
             job.progress.advance(job.data.rows)

@@ -26,7 +26,7 @@ from dask_dedup.index.shards import (
 )
 from dask_dedup.io.part_files import read_invalid, read_linked
 from dask_dedup.io.parts import Part, read_rows
-from dask_dedup.io.store import read_arrays, read_frame, write_frame
+from dask_dedup.io.store import read_frame, write_frame
 from dask_dedup.places import as_place
 from dask_dedup.search.adc import AdaptiveRule, AdcSearch, PairEdges
 
@@ -173,4 +173,4 @@ def search_and_write(plan: AdcPlan, part: Part, path: Path) -> dict[str, int]:
 
 
 def _load_queries(layout: IndexLayout, sample: Sample) -> AuditQueries:
-    return AuditQueries(**read_arrays(as_place(layout.folder) / f"{sample.file}.npz"))
+    return AuditQueries.read(as_place(layout.folder) / f"{sample.file}.npz")

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,8 @@ from dask_dedup.compress.fit import pca_task
 from dask_dedup.index.build import begin_layout, cells_task
 from dask_dedup.index.layout import CellLayout
 from dask_dedup.index.leaders import SAME_SIMILARITY
-from dask_dedup.io.part_list import write_parts
 from dask_dedup.io.store import read_json, write_json
 from dask_dedup.job import Found, Job, conserve
-from dask_dedup.places import as_place
 from dask_dedup.search.join import CellGroup, plan_groups
 from dask_dedup.stages import draw_queries, join_and_write, layout_and_audit
 from dask_dedup.status import TRAINED
@@ -67,43 +66,46 @@ class JoinFinder:
         """Fit the PCA, train the cells, draw the audit's queries."""
         with self.job.timed("fit"):
             self.layout_stage.prepare()
+            data, settings = self.job.data, self.job.settings
             where = self.layout_stage.folder
+            kept = min(settings.compress.dim, data.dim)
+            layout = begin_layout(data, where, kept, settings.cells.cells)
             trained = read_json(where / TRAINED)
             if trained is None:
-                trained = self._train()
+                trained = {"cells": self._train(layout)}
                 write_json(where / TRAINED, trained)
-            logger.debug("cells: %d for %d rows", trained["cells"], self.job.data.rows)
-            self.job.progress.advance(self.job.data.rows)
-            layout = CellLayout(str(where), trained["kept"], trained["cells"])
-            write_parts(self.job.data.filled_parts, as_place(layout.parts_path))
-            return layout
+            logger.debug("cells: %d for %d rows", trained["cells"], data.rows)
+            self.job.progress.advance(data.rows)
+            return replace(layout, cells=trained["cells"])
 
-    def _train(self) -> dict[str, int]:
-        """Fit, train and draw, in one graph: where one waits, another goes on."""
+    def _train(self, layout: CellLayout) -> int:
+        """Fit, train and draw, in one graph: where one waits, another goes on.
+
+        Returns the number of cells.
+        """
         data, settings = self.job.data, self.job.settings
-        kept = min(settings.compress.dim, data.dim)
-        cells = settings.cells
-        layout = begin_layout(data, self.layout_stage.folder, kept, cells.cells)
-        pca = pca_task(data, kept, sample_rows=settings.compress.sample_rows, seed=settings.seed)
-        trained = cells_task(
+        sample_rows, seed = settings.compress.sample_rows, settings.seed
+        pca = pca_task(data, layout.kept, sample_rows=sample_rows, seed=seed)
+        cells = cells_task(
             data,
             pca,
             layout,
-            **cells.model_dump(exclude={"cells"}),
+            **settings.cells.model_dump(exclude={"cells"}),
             dense_groups=settings.search_threshold < SAME_SIMILARITY,
-            seed=settings.seed,
+            seed=seed,
         )
-        tasks = [pca.variance_share, trained]
+        # The share, not the model: of these tasks, none may need another.
+        tasks = [pca.variance_share, cells]
         if settings.audit.queries:
-            tasks.append(delayed(draw_queries)(layout, settings.audit.queries, settings.seed))
-        variance_share, made, *_ = self.job.execute(tasks, ignore_result)
+            tasks.append(delayed(draw_queries)(layout, settings.audit.queries, seed))
+        variance_share, trained, *_ = self.job.execute(tasks, ignore_result)
         logger.debug(
             "PCA: %d of %d axes keep %.1f %% of the sample's variance",
-            kept,
+            layout.kept,
             data.dim,
             100 * variance_share,
         )
-        return {"kept": kept, "cells": made}
+        return int(trained)
 
     def _write_layout(self, layout: CellLayout) -> None:
         """Write the cell layout of every part, and the audit's true pairs."""

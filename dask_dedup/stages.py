@@ -24,7 +24,7 @@ from dask_dedup.index.layout import CellLayout, layout_part
 from dask_dedup.io.metadata import MetadataColumns, read_metadata
 from dask_dedup.io.part_files import PartFiles, read_invalid
 from dask_dedup.io.parts import Part, read_rows
-from dask_dedup.io.store import read_arrays, read_frame, write_arrays, write_aside, write_frame
+from dask_dedup.io.store import read_frame, write_aside, write_frame
 from dask_dedup.schema import LABELS
 from dask_dedup.search.join import CellGroup, join_group
 
@@ -63,8 +63,7 @@ def unpack_part(part: Part, path: Path) -> dict[str, int]:
 
 def draw_queries(layout: CellLayout, size: int, seed: int) -> None:
     """Draw the rows that the audit compares with all others, and write them."""
-    queries = sample_queries(layout.parts, size, seed)
-    write_arrays(layout.queries_path, row_ids=queries.row_ids, rows=queries.rows)
+    sample_queries(layout.parts, size, seed).write(layout.queries_path)
 
 
 def layout_and_audit(
@@ -78,7 +77,7 @@ def layout_and_audit(
     """Write the layout of one part; with a threshold, collect the audit's true pairs as well."""
     if threshold is None:
         return {**layout_part(layout, part, threads, device=device)._asdict(), "audit_seconds": 0.0}
-    queries = AuditQueries(**read_arrays(layout.queries_path))
+    queries = AuditQueries.read(layout.queries_path)
     collector = AuditCollector(queries, load_pca(layout.pca_path), threshold, seed)
     counts = layout_part(layout, part, threads, collector.add, device)
     collector.write(layout.path("audit", part))

@@ -52,7 +52,10 @@ def fit_pca(
 
 
 def pca_task(dataset: Dataset, dim: int, *, sample_rows: int, seed: int) -> Delayed:
-    """Return the task that does what `fit_pca` does: for others to wait for it."""
+    """Return the task that fits, for others to wait for: a PcaModel; arguments as of `fit_pca`.
+
+    Computed, it raises InputError where no sampled row is usable.
+    """
     chosen = sample_row_ids(dataset.rows, sample_rows, seed, _PURPOSE)
     blocks = [delayed(_read_units)(part, ids) for part, ids in split_by_part(chosen, dataset.parts)]
     return delayed(_fit)(blocks, dim, str(dataset.path), len(chosen))

@@ -24,7 +24,7 @@ from dask_dedup.compress.vectors import prepare_block
 from dask_dedup.compress.verify import cosine_pairs, exact_rows
 from dask_dedup.index.layout import Block
 from dask_dedup.io.parts import Part, gather_by_row
-from dask_dedup.io.store import write_frame
+from dask_dedup.io.store import read_arrays, write_arrays, write_frame
 from dask_dedup.schema import EDGES
 from dask_dedup.search.grid_filter import grid_rows, near_grid_rows
 
@@ -42,6 +42,15 @@ class AuditQueries:
 
     row_ids: np.ndarray
     rows: np.ndarray
+
+    def write(self, path: Path) -> None:
+        """Write them as arrays."""
+        write_arrays(path, row_ids=self.row_ids, rows=self.rows)
+
+    @staticmethod
+    def read(path: Path) -> AuditQueries:
+        """Read what `write` wrote."""
+        return AuditQueries(**read_arrays(path))
 
 
 @dataclass(frozen=True)
