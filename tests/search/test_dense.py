@@ -4,8 +4,13 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from dask_dedup import build_cells, fit_pca, join_cells, read_dataset
+from dask_dedup.compress.pca import load_pca
 from dask_dedup.errors import SettingsError
 from dask_dedup.graph.forest import merge_forests, spanning_edges
+from dask_dedup.index.layout import read_records
+from dask_dedup.search.candidates import Candidates
+from dask_dedup.search.dense import find_groups
+from dask_dedup.search.grid_filter import grid_rows
 from dask_dedup.search.join import join_group, plan_groups
 
 DIM = 32
@@ -131,3 +136,30 @@ def test_join_cells_inside_dense_groups_is_refused(crowded, tmp_path, write_data
         join_cells(layout, 0.9995)
     layout = build_cells(data, fit_pca(data, 16), tmp_path / "other", dense_groups=False)
     assert join_cells(layout, 0.9995).npartitions
+
+
+def test_find_groups_where_groups_overlap_follows_the_order_of_the_leaders(
+    tmp_path, write_dataset, monkeypatch
+):
+    monkeypatch.setattr("dask_dedup.search.dense.LEAST_RECORDS", 50)
+    monkeypatch.setattr("dask_dedup.search.dense._LEAST_MEMBERS", 20)
+    angle = np.random.default_rng(5).uniform(0, 0.25, 400)  # cosine 0.999 is an angle of 0.045
+    rows = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype("f4")
+    data = read_dataset(write_dataset(tmp_path / "data", [rows]))
+    layout = build_cells(data, fit_pca(data, 2), tmp_path / "cells", cells=1, dense_groups=False)
+    records = read_records(layout, 0, 1)
+    batch = Candidates(layout, records.row_ids, np.zeros(400, np.int64), 0.9, None)
+    limit = load_pca(layout.pca_path).grid_limit(0.999)
+    found = find_groups(grid_rows(records.steps), np.arange(400), limit, batch)
+
+    wide = unit(rows[records.row_ids].astype("f8"))
+    same = (wide @ wide.T).astype("f4") >= np.float32(0.999)
+    expected = np.full(400, -1)
+    for place in range(0, 400, 12):  # 32 and a few evenly spaced rows
+        free = expected < 0
+        if free[place] and free.sum() >= 50 and (free & same[place]).sum() > 20:
+            expected[free & same[place]] = place
+    assert len(np.unique(expected)) > 3
+    np.testing.assert_array_equal(found, expected)
+    edges = batch.finish()
+    assert len(edges) == (found >= 0).sum() - len(np.unique(found[found >= 0]))
