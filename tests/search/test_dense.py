@@ -143,7 +143,7 @@ def test_find_groups_where_groups_overlap_follows_the_order_of_the_leaders(
 ):
     monkeypatch.setattr("dask_dedup.search.dense.LEAST_RECORDS", 50)
     monkeypatch.setattr("dask_dedup.search.dense._LEAST_MEMBERS", 20)
-    angle = np.random.default_rng(5).uniform(0, 0.25, 400)  # cosine 0.999 is an angle of 0.045
+    angle = np.random.default_rng(6).uniform(0, 0.25, 400)  # cosine 0.999 is an angle of 0.045
     rows = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype("f4")
     data = read_dataset(write_dataset(tmp_path / "data", [rows]))
     layout = build_cells(data, fit_pca(data, 2), tmp_path / "cells", cells=1, dense_groups=False)
@@ -159,7 +159,7 @@ def test_find_groups_where_groups_overlap_follows_the_order_of_the_leaders(
         free = expected < 0
         if free[place] and free.sum() >= 50 and (free & same[place]).sum() > 20:
             expected[free & same[place]] = place
-    assert len(np.unique(expected)) > 3
+    leaders = np.unique(expected)
+    assert same[leaders].any(axis=0).all() and same[leaders].sum() > 500  # some have two leaders
     np.testing.assert_array_equal(found, expected)
-    edges = batch.finish()
-    assert len(edges) == (found >= 0).sum() - len(np.unique(found[found >= 0]))
+    assert len(batch.finish()) == 400 - len(leaders)
