@@ -16,16 +16,16 @@ from dask.delayed import delayed
 
 from dask_dedup.compress.fit import pca_task
 from dask_dedup.index.build import begin_layout, cells_task
-from dask_dedup.index.layout import CellLayout
-from dask_dedup.index.leaders import SAME_SIMILARITY
+from dask_dedup.index.cell_files import SAME_SIMILARITY, CellLayout
 from dask_dedup.io.store import read_json, write_json
 from dask_dedup.job import Found, Job, conserve
-from dask_dedup.search.join import CellGroup, plan_groups
-from dask_dedup.stages import draw_queries, join_and_write, layout_and_audit
+from dask_dedup.search.groups import CellGroup, plan_groups
 from dask_dedup.status import TRAINED
-from dask_dedup.tasks import ignore_result
+from dask_dedup.tasks import OnWorker, ignore_result
 
 __all__ = ["JoinFinder"]
+
+_STAGES = "dask_dedup.stages"
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,8 @@ class JoinFinder:
         # The share, not the model: of these tasks, none may need another.
         tasks = [pca.variance_share, cells]
         if settings.audit.queries:
-            tasks.append(delayed(draw_queries)(layout, settings.audit.queries, seed))
+            draw = delayed(OnWorker(_STAGES, "draw_queries"))
+            tasks.append(draw(layout, settings.audit.queries, seed))
         variance_share, trained, *_ = self.job.execute(tasks, ignore_result)
         logger.debug(
             "PCA: %d of %d axes keep %.1f %% of the sample's variance",
@@ -123,7 +124,9 @@ class JoinFinder:
             for part in layout.parts
         }
         with self.job.timed("layout"):
-            records = self.job.run_stage(self.layout_stage, layout_and_audit, tasks)
+            records = self.job.run_stage(
+                self.layout_stage, OnWorker(_STAGES, "layout_and_audit"), tasks
+            )
         self.layout_counts = {
             key: sum(record[key] for record in records)
             for key in ("invalid", "identical", "distinct", "visits", "linked")
@@ -152,7 +155,9 @@ class JoinFinder:
         }
         visits = self.layout_counts["visits"]
         with self.job.timed("join"):
-            records = self.job.run_stage(self.join_stage, join_and_write, tasks, self._advance)
+            records = self.job.run_stage(
+                self.join_stage, OnWorker(_STAGES, "join_and_write"), tasks, self._advance
+            )
         self.join_counts = {
             key: sum(record[key] for record in records) for key in ("candidates", "pairs", "edges")
         }

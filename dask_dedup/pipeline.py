@@ -20,8 +20,7 @@ from dask.delayed import delayed
 from dask_dedup.bad_parts import facts_of_bad, go_on_without, open_dataset, result_settings
 from dask_dedup.config import Settings, memory_per_worker, worker_count
 from dask_dedup.errors import InputError
-from dask_dedup.graph.components import merge_tree
-from dask_dedup.graph.stream import choose_merge, stream_merge
+from dask_dedup.graph.choice import choose_merge
 from dask_dedup.io.dataset import Dataset
 from dask_dedup.io.forest_file import UNVERIFIED
 from dask_dedup.io.objects import exists
@@ -38,16 +37,11 @@ from dask_dedup.report.histogram import (
     write_histogram_csv,
 )
 from dask_dedup.report.summary import count_clusters, versions
-from dask_dedup.stages import (
-    label_and_judge,
-    read_forest,
-    unpack_part,
-    write_forest,
-    write_part,
-)
-from dask_dedup.tasks import Execute, NoProgress, Progress, compute_tasks
+from dask_dedup.tasks import Execute, NoProgress, OnWorker, Progress, compute_tasks
 
 __all__ = ["FINDERS", "choose_finder", "run", "run_stages"]
+
+_STAGES = "dask_dedup.stages"
 
 #: By name, the module and class that makes a finder of a job; its ``find`` returns `Found`.
 FINDERS = {
@@ -189,7 +183,7 @@ def _unpack(job: Job) -> Dataset:
     paths = {part.index: stage.folder / f"part-{part.index:05d}.npy" for part in job.data.parts}
     tasks = {f"part-{part.index:05d}": (part, paths[part.index]) for part in job.data.parts}
     with job.timed("unpack"):
-        records = job.run_stage(stage, unpack_part, tasks)
+        records = job.run_stage(stage, OnWorker(_STAGES, "unpack_part"), tasks)
     conserve("unpack", sum(record["rows"] for record in records), job.data.rows)
     parts = []
     for part, record in zip(job.data.parts, records, strict=True):
@@ -217,13 +211,16 @@ class _Forest:
 
     def merge(self) -> None:
         """Merge what the finder's tasks have found."""
-        function: Any = stream_merge
+        function = OnWorker("dask_dedup.graph.stream", "stream_merge")
         path = self.folder / "part-00000.parquet"
         notes = None if self.found.is_verified else UNVERIFIED
         task: tuple = (self.found.paths, self.job.data.rows, path, notes)
         if self.how == "tree":
-            function = write_forest
-            forests = [delayed(read_forest)(one) for one in self.found.paths]
+            from dask_dedup.graph.components import merge_tree
+
+            function = OnWorker(_STAGES, "write_forest")
+            read = delayed(OnWorker(_STAGES, "read_forest"))
+            forests = [read(one) for one in self.found.paths]
             task = (merge_tree(forests), path, notes)
         with self.job.timed("forest"):
             self.job.run_stage(self.stage, function, {"forest": task})
@@ -261,8 +258,10 @@ def _write_clusters(job: Job, found: Found, forest: _Forest) -> dict[str, Any]:
         for part in job.data.parts
     }
     with job.timed("clusters"):
-        (labelled,) = job.run_stage(label_stage, label_and_judge, {"labels": label_task})
-        records = job.run_stage(stage, write_part, tasks)
+        (labelled,) = job.run_stage(
+            label_stage, OnWorker(_STAGES, "label_and_judge"), {"labels": label_task}
+        )
+        records = job.run_stage(stage, OnWorker(_STAGES, "write_part"), tasks)
     sizes: Counter[int] = Counter()
     for record in records:
         sizes.update({int(size): count for size, count in record["sizes"].items()})

@@ -16,6 +16,9 @@ from math import ceil
 from typing import Any
 
 from dask_dedup.errors import CapacityError
+from dask_dedup.graph.choice import BAND_BYTES, BAND_EDGES, row_bytes
+from dask_dedup.index.sizes import FINE_TASKS, LEADER_SAMPLE
+from dask_dedup.search import groups as join_groups
 from dask_dedup.workload import Machine, Rates, Workload
 
 __all__ = [
@@ -27,18 +30,11 @@ __all__ = [
     "refuse",
 ]
 
-#: Copies of constants of the code; tests compare them with what they copy.
+#: Copies of constants of modules that load for seconds; tests compare them with what they copy.
 BLOCK_ROWS = 4096  # index.layout
-FINE_TASKS = 16  # index.build
-LEADER_SAMPLE = 4096  # index.leaders
-TILE_ROWS = 32_768  # search.join
-BAND_EDGES = 1 << 25  # graph.stream
-BAND_BYTES = {4: 48, 8: 64}  # graph.stream
-NARROW_ROWS = 1 << 32  # graph.stream
 MOST_VISITS = 16  # index.assign
 READ_BYTES = 256 << 20  # search.candidates
 COMPARED_BYTES = 6 * (32 << 20)  # clusters: rows and representatives, stored and as float32
-MOST_TASK_VISITS = 1 << 18  # search.join
 BATCH_PAIRS = 1 << 20  # search.candidates
 ITERATIONS = 10  # index.cells
 COARSE_SAMPLE = 256  # index.cells
@@ -255,9 +251,9 @@ def count_groups(work: Workload) -> int:
     A task takes N v / 64 records, at least 16,384 and at most 2^18, and 1/64 of all products, at
     least 32,768^2; at most as many tasks as cells.
     """
-    per_group = min(max(work.records // 64, 16_384), MOST_TASK_VISITS)
+    per_group = min(max(work.records // 64, 16_384), join_groups.MOST_VISITS)
     products = work.records * work.records / work.cells * (1 + CELL_SPREAD)
-    cost_per_group = max(products / 64, float(TILE_ROWS) ** 2)
+    cost_per_group = max(products / 64, float(join_groups.TILE_ROWS) ** 2)
     groups = ceil(max(work.records / per_group, products / cost_per_group))
     return max(1, min(groups, work.cells))
 
@@ -314,7 +310,7 @@ def plan_forest(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
     """Plan the merge: one task that streams all task forests through an array over the rows.
 
     Each edge is read, sorted in its band and joined once; where there are several bands, its
-    similarity is read once more before. Memory: `_row_bytes` a row and one band.
+    similarity is read once more before. Memory: `row_bytes` a row and one band.
     """
     edges = work.edges * EDGES_PER_DUPLICATE
     bands = max(1, ceil(edges / BAND_EDGES))
@@ -325,8 +321,8 @@ def plan_forest(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
         + work.rows * ARRAY_SECONDS
         + rates.task_seconds
     )
-    row_bytes = _row_bytes(work)
-    memory = row_bytes * work.rows + BAND_BYTES[row_bytes] * min(edges, BAND_EDGES)
+    id_bytes = row_bytes(work.rows)
+    memory = id_bytes * work.rows + BAND_BYTES[id_bytes] * min(edges, BAND_EDGES)
     return StagePlan(
         "forest",
         1,
@@ -365,15 +361,10 @@ def plan_clusters(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
         read,
         written,
         _at_least_disk(seconds, read, written, machine),
-        max(2.0 * _row_bytes(work) * work.rows, part + COMPARED_BYTES) + PROCESS_BYTES,
+        max(2.0 * row_bytes(work.rows) * work.rows, part + COMPARED_BYTES) + PROCESS_BYTES,
         "One task holds two arrays over all rows: give each worker more with --memory and fewer "
         "--workers.",
     )
-
-
-def _row_bytes(work: Workload) -> int:
-    """Return the bytes of a row id in an array over all rows."""
-    return 4 if work.rows <= NARROW_ROWS else 8
 
 
 def _memory_of(stage: StagePlan) -> float:

@@ -20,13 +20,15 @@ from dask_dedup.compress.vectors import INVALID_REASONS
 from dask_dedup.evaluate.audit import AuditCollector, AuditQueries, judge, sample_queries
 from dask_dedup.graph.forest import forest_of_edges, spanning_edges
 from dask_dedup.graph.labels import DenseLabels, SparseLabels, label_densely, label_sparsely
-from dask_dedup.index.layout import CellLayout, layout_part
+from dask_dedup.index.cell_files import CellLayout
+from dask_dedup.index.layout import layout_part
 from dask_dedup.io.metadata import MetadataColumns, read_metadata
 from dask_dedup.io.part_files import PartFiles, read_invalid
 from dask_dedup.io.parts import Part, read_rows
 from dask_dedup.io.store import read_frame, write_aside, write_frame
 from dask_dedup.schema import LABELS
-from dask_dedup.search.join import CellGroup, join_group
+from dask_dedup.search.groups import CellGroup
+from dask_dedup.search.join import join_group
 
 __all__ = [
     "draw_queries",

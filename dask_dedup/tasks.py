@@ -8,15 +8,48 @@ client's tasks as they finish, so that progress is seen.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any, Protocol
 
 import dask
 from dask.delayed import Delayed
 
-__all__ = ["Execute", "NoProgress", "OnResult", "Progress", "compute_tasks", "ignore_result"]
+__all__ = [
+    "Execute",
+    "NoProgress",
+    "OnResult",
+    "OnWorker",
+    "Progress",
+    "compute_tasks",
+    "ignore_result",
+]
 
 OnResult = Callable[[Any], None]
 Execute = Callable[[Sequence[Delayed], OnResult], list[Any]]
+
+
+class OnWorker:
+    """A function by its name, imported where it is called.
+
+    Who makes tasks need not load what the tasks need: torch alone takes a second.
+
+    Parameters
+    ----------
+    module, name : str
+
+    Examples
+    --------
+    >>> OnWorker("math", "sqrt")(4.0)
+    2.0
+    """
+
+    def __init__(self, module: str, name: str) -> None:
+        self.module = module
+        self.__name__ = name  # Dask names tasks by it
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Call the function."""
+        return getattr(import_module(self.module), self.__name__)(*arguments)
 
 
 def compute_tasks(tasks: Sequence[Delayed], on_result: OnResult) -> list[Any]:

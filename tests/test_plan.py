@@ -10,16 +10,15 @@ import dask
 import pytest
 from click.testing import CliRunner
 
-from dask_dedup import Settings, cli, read_dataset
+from dask_dedup import Settings, build_cells, cli, read_dataset
 from dask_dedup import plan as module
 from dask_dedup.calibrate import measure_rates
 from dask_dedup.compress.fit import fit_pca
 from dask_dedup.config import load_settings
 from dask_dedup.errors import CapacityError, SettingsError
-from dask_dedup.graph import stream
-from dask_dedup.index import assign, build, cells, layout, leaders
+from dask_dedup.index import assign, cells, layout
 from dask_dedup.plan import count_groups, describe, plan, refuse
-from dask_dedup.search import candidates, join
+from dask_dedup.search import candidates
 from dask_dedup.workload import (
     Machine,
     Rates,
@@ -68,13 +67,6 @@ def invoke(*arguments: object):
 
 def test_constants_are_those_of_the_code():
     assert module.BLOCK_ROWS == layout._BLOCK_ROWS
-    assert module.FINE_TASKS == build._FINE_TASKS
-    assert module.LEADER_SAMPLE == leaders.LEADER_SAMPLE
-    assert module.TILE_ROWS == join.TILE_ROWS
-    assert module.MOST_TASK_VISITS == join._MOST_VISITS
-    assert module.BAND_EDGES == stream._BAND_EDGES
-    assert module.BAND_BYTES == stream._BAND_BYTES
-    assert module.NARROW_ROWS == stream._NARROW_ROWS
     assert module.MOST_VISITS == assign.MOST_VISITS
     assert module.READ_BYTES == candidates._READ_BYTES
     assert module.BATCH_PAIRS == candidates.BATCH_PAIRS
@@ -189,7 +181,7 @@ def test_measured_run_is_met_within_a_third():
 def test_working_bytes_are_those_of_a_real_layout(clipart, tmp_path):
     data = read_dataset(clipart)
     with dask.config.set(scheduler="synchronous"):
-        made = build.build_cells(data, fit_pca(data), tmp_path / "layout")
+        made = build_cells(data, fit_pca(data), tmp_path / "layout")
     written = sum(path.stat().st_size for path in (tmp_path / "layout").iterdir())
     settings = load_settings(overrides={"audit.queries": 0})
     work = numbers_workload(settings, rows=data.rows, dim=data.dim, dtype="float16", parts=5)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
+from typing import TYPE_CHECKING
+
 from dask.delayed import Delayed, delayed
 
-from dask_dedup.compress.pca import PcaModel, fit_axes
 from dask_dedup.compress.sample import sample_row_ids, split_by_part
-from dask_dedup.compress.vectors import prepare_block
-from dask_dedup.errors import InputError
 from dask_dedup.io.dataset import Dataset
-from dask_dedup.io.parts import Part, gather_rows
-from dask_dedup.tasks import Execute, compute_tasks, ignore_result
+from dask_dedup.tasks import Execute, OnWorker, compute_tasks, ignore_result
+
+if TYPE_CHECKING:
+    from dask_dedup.compress.pca import PcaModel
 
 __all__ = ["fit_pca", "pca_task"]
 
@@ -57,21 +56,9 @@ def pca_task(dataset: Dataset, dim: int, *, sample_rows: int, seed: int) -> Dela
     Computed, it raises InputError where no sampled row is usable.
     """
     chosen = sample_row_ids(dataset.rows, sample_rows, seed, _PURPOSE)
-    blocks = [delayed(_read_units)(part, ids) for part, ids in split_by_part(chosen, dataset.parts)]
-    return delayed(_fit)(blocks, dim, str(dataset.path), len(chosen))
+    blocks = [_task("read_units")(part, ids) for part, ids in split_by_part(chosen, dataset.parts)]
+    return _task("fit")(blocks, dim, str(dataset.path), len(chosen))
 
 
-def _read_units(part: Part, row_ids: np.ndarray) -> torch.Tensor:
-    """Return the usable ones of some rows at unit length."""
-    return prepare_block(gather_rows(part.embeddings, row_ids - part.row_start)).units()
-
-
-def _fit(blocks: list[torch.Tensor], dim: int, path: str, sampled: int) -> PcaModel:
-    torch.set_num_threads(1)
-    sample = torch.cat(blocks)
-    if not len(sample):
-        raise InputError(
-            f"{path}: none of {sampled} sampled embeddings is usable; "
-            f"all are zero, NaN or infinite."
-        )
-    return fit_axes(sample, dim)
+def _task(name: str) -> Delayed:
+    return delayed(OnWorker("dask_dedup.compress.fit_tasks", name))

@@ -13,7 +13,6 @@ with the parent array and one band in memory.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,77 +23,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dask_dedup.errors import CapacityError, InputError
+from dask_dedup.errors import InputError
+from dask_dedup.graph.choice import BAND_EDGES, row_bytes
 from dask_dedup.graph.forest import _join_trees, order_of_keys
 from dask_dedup.io.objects import open_parquet_source
 from dask_dedup.io.store import write_aside
 
 __all__ = [
-    "choose_merge",
     "dense_parent",
     "join_edges",
     "read_edges",
     "stream_merge",
 ]
 
-_TREE_BYTES = 120  # per forest row in the last merge of a tree
-_BAND_BYTES = {4: 48, 8: 64}  # per edge of a band, by bytes per row id (40 were measured for 4)
-_BAND_EDGES = 1 << 25  # 1.6 GB
-_NARROW_ROWS = 1 << 32  # up to here a row id fits into 4 bytes
-_TREE_EDGE_ROWS = 500  # an edge takes 2 us longer in a tree, a row of the arrays 4 ns (measured)
 _BINS = 1 << 20
 _BATCH_EDGES = 1 << 17  # read at once
 _GROUP_EDGES = 1 << 20  # written at once
 
 _SCHEMA = pa.schema([("src", pa.int64()), ("dst", pa.int64()), ("similarity", pa.float32())])
 _ORDER = ("similarity", "src", "dst")  # the forest's order: three coordinates of each edge
-
-_log = logging.getLogger(__name__)
-
-
-def choose_merge(forest_edges: int, rows: int, memory_bytes: int) -> str:
-    """Choose how forests are merged, and log why.
-
-    Parameters
-    ----------
-    forest_edges : int
-        Edges of all forests together.
-    rows : int
-        Rows of the data set.
-    memory_bytes : int
-        What one worker has.
-
-    Returns
-    -------
-    str
-        "stream" where the arrays over all rows fit, unless there are so few edges that a tree is
-        merged before such an array is filled; else "tree".
-
-    Raises
-    ------
-    CapacityError
-        Where neither fits.
-    """
-    tree = _TREE_BYTES * forest_edges
-    row_bytes = _row_bytes(rows)
-    band = _BAND_BYTES[row_bytes] * min(forest_edges, _BAND_EDGES)
-    stream = row_bytes * rows + max(band, row_bytes * rows)  # labels and sizes are two arrays
-    fits = {"tree": 2 * tree <= memory_bytes, "stream": stream <= memory_bytes}
-    quick = "stream" if forest_edges * _TREE_EDGE_ROWS >= rows else "tree"
-    other = "tree" if quick == "stream" else "stream"
-    figures = (
-        f"{forest_edges:,} forest edges over {rows:,} rows: streaming takes "
-        f"{stream / 1e9:.2f} GB; merging in a tree takes {tree / 1e9:.2f} GB, of at most half of a "
-        f"worker's memory; a worker has {memory_bytes / 1e9:.2f} GB"
-    )
-    for choice, reason in ((quick, "the quicker way"), (other, f"not enough for a {quick}")):
-        if fits[choice]:
-            _log.debug("forests merge in a %s, %s (%s)", choice, reason, figures)
-            return choice
-    raise CapacityError(
-        f"{figures}. Give each worker at least {min(2 * tree, stream) / 1e9:.2f} GB with --memory, "
-        f"or use fewer workers."
-    )
 
 
 def stream_merge(
@@ -103,7 +50,7 @@ def stream_merge(
     out_path: Path,
     notes: Mapping[str, str] | None = None,
     *,
-    band_edges: int = _BAND_EDGES,
+    band_edges: int = BAND_EDGES,
 ) -> dict[str, int]:
     """Merge forest files to the maximum spanning forest of them all.
 
@@ -173,7 +120,7 @@ def read_edges(path: Path, rows: int, threshold: float) -> Iterator[tuple[np.nda
 
 def dense_parent(rows: int) -> np.ndarray:
     """Return a forest of single rows, each its own parent: uint32, int64 past 2**32 rows."""
-    return np.arange(rows, dtype=np.uint32 if _row_bytes(rows) == 4 else np.int64)
+    return np.arange(rows, dtype=np.uint32 if row_bytes(rows) == 4 else np.int64)
 
 
 def join_edges(
@@ -184,10 +131,6 @@ def join_edges(
     A root is the smallest row of its tree, and no parent is larger than its child.
     """
     return _join_trees(parent, src, dst, np.arange(len(src)) if order is None else order)
-
-
-def _row_bytes(rows: int) -> int:
-    return 4 if rows <= _NARROW_ROWS else 8
 
 
 class _Band(NamedTuple):

@@ -15,7 +15,6 @@ written once and read once.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,23 +29,20 @@ from dask_dedup.compress.vectors import UNREADABLE, VectorBlock, prepare_block
 from dask_dedup.index.assign import MOST_VISITS, assign_cells, sort_by_value
 from dask_dedup.index.assign_device import DeviceCells
 from dask_dedup.index.assign_exact import assign_exactly
+from dask_dedup.index.cell_files import CellLayout
 from dask_dedup.index.cells import CellModel, load_cells
 from dask_dedup.index.equals import as_words, hash_words
 from dask_dedup.index.leaders import link_members, load_leaders
 from dask_dedup.io.objects import local_copy, read_values
-from dask_dedup.io.part_list import read_parts
 from dask_dedup.io.parts import EmbeddingFile, Part, gather_rows, read_rows
-from dask_dedup.io.store import open_once, read_arrays, write_aside, write_frame
-from dask_dedup.places import as_place
+from dask_dedup.io.store import open_once, write_aside, write_frame
 from dask_dedup.schema import EDGES
 
 __all__ = [
     "Block",
-    "CellLayout",
     "PartLayout",
     "Records",
     "layout_part",
-    "read_cell_counts",
     "read_records",
 ]
 
@@ -54,62 +50,6 @@ _HEAD_WORDS = 2  # words of 32 bits before the image of a record: position and h
 # Rows read, projected and assigned at a time: 16 MB at 1,024 dimensions. Four times as many take 5
 # to 10 % longer where all cores are busy, as these share a cache and the memory.
 _BLOCK_ROWS = 4096
-
-
-@dataclass(frozen=True)
-class CellLayout:
-    """Where the layout of a data set lies, and what it was made with.
-
-    Attributes
-    ----------
-    folder : str
-    kept : int
-        Axes of the PCA; a stored image has one coordinate more.
-    cells : int
-    """
-
-    folder: str
-    kept: int
-    cells: int
-
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        """The filled parts of the data set: read from a file, which keeps tasks small."""
-        return open_once(read_parts, self.parts_path)
-
-    def query_ids(self) -> np.ndarray:
-        """Return the rows that the audit has sampled."""
-        return read_arrays(self.queries_path)["row_ids"]
-
-    def path(self, kind: str, part: Part) -> Path:
-        """Return the path of one file of one part."""
-        suffix = {"records": "bin", "offsets": "npy"}.get(kind, "parquet")
-        return as_place(self.folder) / f"{kind}-{part.index:05d}.{suffix}"
-
-    @property
-    def parts_path(self) -> str:
-        """The file of the parts."""
-        return str(as_place(self.folder) / "parts.json")
-
-    @property
-    def queries_path(self) -> Path:
-        """The file of the rows that the audit has sampled."""
-        return as_place(self.folder) / "queries.npz"
-
-    @property
-    def pca_path(self) -> str:
-        """The PCA's file."""
-        return str(as_place(self.folder) / "pca.safetensors")
-
-    @property
-    def leaders_path(self) -> str:
-        """The file of the dense groups' leaders."""
-        return str(as_place(self.folder) / "leaders.npz")
-
-    @property
-    def cells_path(self) -> str:
-        """The centroids' file."""
-        return str(as_place(self.folder) / "cells.safetensors")
 
 
 class PartLayout(NamedTuple):
@@ -246,14 +186,6 @@ def layout_part(
     assert len(invalid) + len(copies) + len(distinct) == rows
     linked = sum(len(link[0]) for link in links)
     return PartLayout(rows, len(invalid), len(copies), len(distinct), len(records), linked)
-
-
-def read_cell_counts(layout: CellLayout) -> np.ndarray:
-    """Return how many rows visit each cell: int64, shape (cells,)."""
-    counts = np.zeros(layout.cells, np.int64)
-    for part in layout.parts:
-        counts += np.diff(np.load(local_copy(layout.path("offsets", part))))
-    return counts
 
 
 def read_records(layout: CellLayout, cell_start: int, cell_stop: int) -> Records:

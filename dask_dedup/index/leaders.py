@@ -23,11 +23,10 @@ import torch
 from dask_dedup.compress.pca import PcaModel, filter_radius
 from dask_dedup.compress.vectors import prepare_block
 from dask_dedup.compress.verify import cosine_pairs, exact_rows
+from dask_dedup.index.cell_files import SAME_SIMILARITY
 from dask_dedup.io.store import read_arrays, write_arrays
 
 __all__ = [
-    "LEADER_SAMPLE",
-    "SAME_SIMILARITY",
     "Leaders",
     "find_leaders",
     "link_members",
@@ -35,10 +34,7 @@ __all__ = [
     "save_leaders",
 ]
 
-#: Ours: copies that were compressed again lie at 0.99 to 1.
-SAME_SIMILARITY = 0.999
-LEADER_SAMPLE = 4096  # rows; a leader has `_LEAST_NEAR` of them, 0.6 %, near to it
-_LEAST_NEAR = 24
+_LEAST_NEAR = 24  # rows of the sample, 0.6 % of `LEADER_SAMPLE`, that are near to a leader
 _MOST_LEADERS = 64
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from dask_dedup.compress.verify import cosine_pairs, exact_rows, may_reach, short_rows
 from dask_dedup.index.assign import sort_by_value
-from dask_dedup.index.layout import CellLayout
+from dask_dedup.index.cell_files import CellLayout
 from dask_dedup.io.parts import gather_by_row
 
 __all__ = ["BATCH_PAIRS", "Candidates", "Contract"]

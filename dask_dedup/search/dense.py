@@ -25,7 +25,7 @@ import numba
 import numpy as np
 import torch
 
-from dask_dedup.index.leaders import SAME_SIMILARITY
+from dask_dedup.index.cell_files import SAME_SIMILARITY
 from dask_dedup.search.candidates import Candidates
 from dask_dedup.search.crowd import add_tiles
 from dask_dedup.search.grid_filter import GridRows, near_grid_rows

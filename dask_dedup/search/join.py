@@ -14,13 +14,13 @@ the pairs at 0.95 meet, 99.85 % if the cell must be home to one of them; homes a
 twice the records, for as much.) A pair meets in two to three cells on average. A task takes it in
 the first of its own cells; the forest drops what two tasks have found.
 
-A cell with more records than four tiles is cut into tiles, one task per pair of tiles. Memory of a
-task: its records, one tile product, one batch of candidates with the full vectors they touch.
+Memory of a task: its records, one tile product, one batch of candidates with the full vectors they
+touch.
 """
 
 from __future__ import annotations
 
-from itertools import combinations_with_replacement, pairwise
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numba
@@ -31,8 +31,9 @@ import torch
 from dask_dedup.compress.device import choose_device
 from dask_dedup.compress.pca import load_pca
 from dask_dedup.errors import SettingsError
-from dask_dedup.index.layout import CellLayout, Records, read_cell_counts, read_records
-from dask_dedup.index.leaders import SAME_SIMILARITY, load_leaders
+from dask_dedup.index.cell_files import SAME_SIMILARITY, CellLayout
+from dask_dedup.index.layout import Records, read_records
+from dask_dedup.index.leaders import load_leaders
 from dask_dedup.io.part_files import read_linked
 from dask_dedup.io.parts import Part
 from dask_dedup.io.store import open_once
@@ -41,29 +42,12 @@ from dask_dedup.search.candidates import Candidates, Contract
 from dask_dedup.search.crowd import add_tiles
 from dask_dedup.search.dense import LEAST_RECORDS, find_groups, join_around
 from dask_dedup.search.grid_filter import grid_rows
+from dask_dedup.search.groups import CellGroup, plan_groups
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
 
-__all__ = ["CellGroup", "JoinResult", "join_cells", "join_group", "plan_groups"]
-
-TILE_ROWS = 32_768  # records of a tile of a large cell
-_MOST_VISITS = 1 << 18  # of a task: the full rows of more would not be kept together
-
-
-class CellGroup(NamedTuple):
-    """The cells of one join task, or one pair of tiles of a cell that is too large for one.
-
-    ``cell_start`` to ``cell_stop``; ``left`` and ``right`` are ranges of the cell's records, None
-    for whole cells. ``cost`` is the number of products.
-    """
-
-    number: int
-    cell_start: int
-    cell_stop: int
-    left: tuple[int, int] | None
-    right: tuple[int, int] | None
-    cost: float
+__all__ = ["JoinResult", "join_cells", "join_group"]
 
 
 class JoinResult(NamedTuple):
@@ -73,43 +57,6 @@ class JoinResult(NamedTuple):
     visits: int
     candidates: int
     pairs: int
-
-
-def plan_groups(layout: CellLayout) -> list[CellGroup]:
-    """Cut the cells into tasks of similar size, the costliest first.
-
-    The cut depends on the data alone, never on the number of workers.
-    """
-    visits = read_cell_counts(layout)
-    products = (visits.astype(float) ** 2).tolist()
-    visits_per_group = int(np.clip(visits.sum() // 64, 16_384, _MOST_VISITS))
-    cost_per_group = max(sum(products) / 64, float(TILE_ROWS) ** 2)
-    groups: list[CellGroup] = []
-    start, gathered, cost = 0, 0, 0.0
-    for cell in range(layout.cells):
-        large = visits[cell] > 4 * TILE_ROWS
-        full = gathered + visits[cell] > visits_per_group or cost + products[cell] > cost_per_group
-        if gathered and (large or full):
-            groups.append(CellGroup(len(groups), start, cell, None, None, cost))
-            start, gathered, cost = cell, 0, 0.0
-        if large:
-            tiles = [
-                (i, min(i + TILE_ROWS, int(visits[cell])))
-                for i in range(0, int(visits[cell]), TILE_ROWS)
-            ]
-            groups += [
-                CellGroup(number, cell, cell + 1, left, right, float(TILE_ROWS) ** 2)
-                for number, (left, right) in enumerate(
-                    combinations_with_replacement(tiles, 2), len(groups)
-                )
-            ]
-            start = cell + 1
-        else:
-            gathered += int(visits[cell])
-            cost += products[cell]
-    if gathered:
-        groups.append(CellGroup(len(groups), start, layout.cells, None, None, cost))
-    return sorted(groups, key=_falling_cost)
 
 
 def join_group(
@@ -225,10 +172,6 @@ def _join_edges(
     if isinstance(source, Part):
         return read_linked(layout, source)
     return join_group(layout, source, threshold, threads).edges
-
-
-def _falling_cost(group: CellGroup) -> tuple[float, int]:
-    return -group.cost, group.number
 
 
 def _collapse(records: Records, batch: Candidates) -> np.ndarray:

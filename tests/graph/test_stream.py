@@ -14,13 +14,11 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from dask_dedup.errors import CapacityError, InputError
-from dask_dedup.graph import stream
+from dask_dedup.graph import choice, stream
+from dask_dedup.graph.choice import choose_merge
 from dask_dedup.graph.forest import forest_of_edges, label_forest, merge_forests
 from dask_dedup.graph.labels import label_densely, label_sparsely
-from dask_dedup.graph.stream import (
-    choose_merge,
-    stream_merge,
-)
+from dask_dedup.graph.stream import stream_merge
 from dask_dedup.io.store import write_frame
 from dask_dedup.schema import EDGES, FOREST
 
@@ -244,7 +242,7 @@ def test_stream_merge_takes_the_memory_that_choose_merge_counts_on(
     tmp_path, monkeypatch, row_bytes
 ):
     """A band as large as all edges; beside it, histogram and batch are small."""
-    monkeypatch.setattr(stream, "_NARROW_ROWS", 2**32 if row_bytes == 4 else 0)
+    monkeypatch.setattr(choice, "_NARROW_ROWS", 2**32 if row_bytes == 4 else 0)
     monkeypatch.setattr(stream, "_BINS", 1 << 10)
     monkeypatch.setattr(stream, "_BATCH_EDGES", 1 << 12)
     edges, rows = 1_000_003, 500_009
@@ -254,13 +252,13 @@ def test_stream_merge_takes_the_memory_that_choose_merge_counts_on(
     stream_merge([path], rows, tmp_path / "second.parquet")
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    most_bytes = row_bytes * rows + stream._BAND_BYTES[row_bytes] * edges
+    most_bytes = row_bytes * rows + choice.BAND_BYTES[row_bytes] * edges
     assert 0.6 * most_bytes <= peak_bytes <= most_bytes + (2 << 20)
 
 
 def test_stream_merge_with_wide_row_ids_equals_the_narrow_ones(tmp_path, monkeypatch):
     frames = [forest_of_edges(random_edges(1_000, 800, seed, ones=0.3)) for seed in range(3)]
-    monkeypatch.setattr(stream, "_NARROW_ROWS", 999)
+    monkeypatch.setattr(choice, "_NARROW_ROWS", 999)
     forest = merged(tmp_path, frames, 1_000, band_edges=100)
     pd.testing.assert_frame_equal(forest, merge_forests(frames))
     labels = label_densely(tmp_path / "merged.parquet", 1_000, 0.97).cluster_ids
@@ -269,7 +267,7 @@ def test_stream_merge_with_wide_row_ids_equals_the_narrow_ones(tmp_path, monkeyp
 
 
 def test_rows_up_to_2_to_the_32_take_4_bytes():
-    assert [stream._row_bytes(2**32 + more) for more in (-1, 0, 1)] == [4, 4, 8]
+    assert [choice.row_bytes(2**32 + more) for more in (-1, 0, 1)] == [4, 4, 8]
 
 
 def test_forest_order_of_ids_past_32_bits():

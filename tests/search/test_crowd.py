@@ -6,7 +6,8 @@ from dask_dedup.compress.verify import cosine_pairs
 from dask_dedup.search import crowd
 from dask_dedup.search.crowd import full_grid
 from dask_dedup.search.grid_filter import grid_rows, near_grid_rows
-from dask_dedup.search.join import join_group, plan_groups
+from dask_dedup.search.groups import plan_groups
+from dask_dedup.search.join import join_group
 
 
 def unit(rows):
@@ -108,12 +109,12 @@ def joined(layout, threshold=0.95):
 
 @pytest.mark.parametrize("tile_rows", [32_768, 200])
 def test_join_of_a_crowd_by_full_rows_is_that_by_pairs(crowded_layout, monkeypatch, tile_rows):
-    monkeypatch.setattr("dask_dedup.search.join.TILE_ROWS", tile_rows)
+    monkeypatch.setattr("dask_dedup.search.groups.TILE_ROWS", tile_rows)
     monkeypatch.setattr(crowd, "_CROWDED", 2.0)  # more than there can be
     one_by_one, looked_at = joined(crowded_layout)
     assert looked_at > 0.2 * 1500**2 / 2
     monkeypatch.undo()
-    monkeypatch.setattr("dask_dedup.search.join.TILE_ROWS", tile_rows)
+    monkeypatch.setattr("dask_dedup.search.groups.TILE_ROWS", tile_rows)
     monkeypatch.setattr(crowd, "_ROWS_AT_ONCE", 512)
     edges, candidates = joined(crowded_layout)
     assert edges == one_by_one

@@ -11,7 +11,8 @@ from dask_dedup.index.layout import read_records
 from dask_dedup.search.candidates import Candidates
 from dask_dedup.search.dense import find_groups
 from dask_dedup.search.grid_filter import grid_rows
-from dask_dedup.search.join import join_group, plan_groups
+from dask_dedup.search.groups import plan_groups
+from dask_dedup.search.join import join_group
 
 DIM = 32
 
@@ -74,7 +75,7 @@ def forest_of(rows, tmp_path, write_dataset, threshold):
 def test_join_group_dense_groups_give_the_true_components(
     crowded, tmp_path, write_dataset, tile_rows, monkeypatch
 ):
-    monkeypatch.setattr("dask_dedup.search.join.TILE_ROWS", tile_rows)
+    monkeypatch.setattr("dask_dedup.search.groups.TILE_ROWS", tile_rows)
     monkeypatch.setattr("dask_dedup.search.join.LEAST_RECORDS", 500)
     monkeypatch.setattr("dask_dedup.search.dense.LEAST_RECORDS", 300)
     monkeypatch.setattr("dask_dedup.search.dense._LEAST_MEMBERS", 100)

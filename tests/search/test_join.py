@@ -3,7 +3,8 @@ import pytest
 
 from dask_dedup import build_cells, fit_pca, join_cells, read_dataset
 from dask_dedup.graph.forest import spanning_edges
-from dask_dedup.search.join import join_group, plan_groups
+from dask_dedup.search.groups import plan_groups
+from dask_dedup.search.join import join_group
 
 
 def near_copies(rows=600, dim=24, seed=0, dtype="f4"):
@@ -75,7 +76,7 @@ def test_join_group_tiles_find_what_the_whole_cell_finds(tmp_path, write_dataset
     rows = near_copies()
     layout = build(tmp_path, write_dataset, [rows], cells=1, visits=1.0)
     whole = found(join_cells(layout, 0.9).compute(scheduler="synchronous"))
-    monkeypatch.setattr("dask_dedup.search.join.TILE_ROWS", 64)
+    monkeypatch.setattr("dask_dedup.search.groups.TILE_ROWS", 64)
     groups = plan_groups(layout)
     assert len(groups) > 20
     tiled = {}
