@@ -36,6 +36,7 @@ from dask_dedup.index.shards import (
     train_index,
     write_shards,
 )
+from dask_dedup.io.forest_range import ForestRange
 from dask_dedup.io.part_list import write_parts
 from dask_dedup.io.parts import Part
 from dask_dedup.io.store import read_json, write_json
@@ -106,7 +107,7 @@ class AdcFinder:
             self.audit_seconds,
             # Unverified similarities are quantized: the tolerance has decided, no cosine does.
             settings.clusters.threshold if verify else -1.0,
-            verify,
+            ForestRange(settings.search_threshold, None) if verify else None,
         )
 
     def prepare(self) -> None:
@@ -141,7 +142,7 @@ class AdcFinder:
                     queries = sample_queries(
                         self.layout.parts, sample.queries, settings.seed, **purpose
                     )
-                    queries.write(folder / f"{sample.file}.npz")
+                    queries.write(folder / f"{sample.file}.safetensors")
                 write_json(folder / "trained.json", facts)
             self.facts = facts
             job.progress.advance(job.data.rows)

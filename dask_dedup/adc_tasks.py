@@ -173,4 +173,4 @@ def search_and_write(plan: AdcPlan, part: Part, path: Path) -> dict[str, int]:
 
 
 def _load_queries(layout: IndexLayout, sample: Sample) -> AuditQueries:
-    return AuditQueries.read(as_place(layout.folder) / f"{sample.file}.npz")
+    return AuditQueries.read(as_place(layout.folder) / f"{sample.file}.safetensors")

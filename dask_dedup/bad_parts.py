@@ -14,6 +14,7 @@ from typing import Any
 from dask_dedup.config import Settings
 from dask_dedup.errors import InputError, UnreadableError
 from dask_dedup.io.dataset import Dataset, read_dataset
+from dask_dedup.io.out_content import refuse_inputs_inside
 from dask_dedup.io.run_folder import RunFolder
 
 __all__ = ["facts_of_bad", "go_on_without", "open_dataset", "result_settings"]
@@ -27,6 +28,8 @@ def open_dataset(dataset: str | Path, out: Path, settings: Settings) -> Dataset:
     A file that an earlier run into ``out`` has set aside stays so as long as it is unchanged.
     """
     data = read_dataset(dataset, **settings.read.model_dump())
+    own = (*RunFolder.result_folders, *RunFolder.result_files, RunFolder.state_name, "stages")
+    refuse_inputs_inside(out, own, data.paths)
     if not settings.read.skip_bad_parts:
         return data
     before = {bad["path"]: bad for bad in RunFolder.read_set_aside(out)}

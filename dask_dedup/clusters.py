@@ -115,7 +115,7 @@ def write_clusters(
         JSON) have their smallest row in this part, invalid rows left out.
     """
     table = clusters_of_part(part, columns, labels, invalid, parts)
-    write_frame(as_place(path), table)
+    write_frame(as_place(path), table, durable=True)
     counted = np.asarray(table["is_representative"]) & np.asarray(table["is_valid"])
     sizes = Counter(np.asarray(table["cluster_size"])[counted].tolist())
     return {

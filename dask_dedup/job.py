@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 from dask_dedup.config import Settings
 from dask_dedup.io.dataset import Dataset
+from dask_dedup.io.forest_range import ForestRange
 from dask_dedup.io.part_files import PartFiles
 from dask_dedup.io.run_folder import RunFolder
-from dask_dedup.io.store import Stage
+from dask_dedup.io.stage import Stage
 from dask_dedup.report.summary import StageTime
 from dask_dedup.tasks import Execute, OnResult, Progress
 
@@ -92,8 +93,9 @@ class Found(NamedTuple):
     audit_seconds : float
     lowest : float
         Similarity from which on an edge makes duplicates.
-    is_verified : bool
-        Whether similarities are cosines at full dimension.
+    answers : ForestRange or None
+        The thresholds that the edges answer; None where similarities are quantized distances, and
+        not cosines at full dimension.
     """
 
     layout: PartFiles
@@ -103,7 +105,7 @@ class Found(NamedTuple):
     counts: dict[str, Any]
     audit_seconds: float
     lowest: float
-    is_verified: bool = True
+    answers: ForestRange | None
 
 
 def conserve(stage: str, rows: int, expected: int) -> None:

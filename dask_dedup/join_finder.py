@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from dask.delayed import delayed
 from dask_dedup.compress.fit import pca_task
 from dask_dedup.index.build import begin_layout, cells_task
 from dask_dedup.index.cell_files import SAME_SIMILARITY, CellLayout
+from dask_dedup.io.checksums import FileFacts, facts_of_file, find_damage
+from dask_dedup.io.objects import exists
 from dask_dedup.io.store import read_json, write_json
 from dask_dedup.job import Found, Job, conserve
 from dask_dedup.search.groups import CellGroup, plan_groups
@@ -43,6 +46,8 @@ class JoinFinder:
             "cells": settings.cells.model_dump(),
             "audit": settings.audit.model_dump(),
             "search_threshold": settings.search_threshold,
+            # Their inner pairs are not compared, so a threshold that high has none of them.
+            "dense_groups": settings.clusters.threshold < SAME_SIMILARITY,
         }
         self.layout_stage = job.folder.stage("layout", self.keys)
         self.join_stage = job.folder.stage("join", self.keys)
@@ -60,7 +65,16 @@ class JoinFinder:
         edges = self.join_counts["edges"] + self.layout_counts["linked"]
         counts = {**self.layout_counts, **self.join_counts, "cells": layout.cells}
         threshold = self.job.settings.clusters.threshold
-        return Found(layout, paths, edges, self.keys, counts, self.audit_seconds, threshold)
+        return Found(
+            layout,
+            paths,
+            edges,
+            self.keys,
+            counts,
+            self.audit_seconds,
+            threshold,
+            layout.answers_from(self.job.settings.search_threshold),
+        )
 
     def _fit(self) -> CellLayout:
         """Fit the PCA, train the cells, draw the audit's queries."""
@@ -69,14 +83,37 @@ class JoinFinder:
             data, settings = self.job.data, self.job.settings
             where = self.layout_stage.folder
             kept = min(settings.compress.dim, data.dim)
-            layout = begin_layout(data, where, kept, settings.cells.cells)
-            trained = read_json(where / TRAINED)
+            dense_groups = self.keys["dense_groups"]
+            layout = begin_layout(data, where, kept, settings.cells.cells, dense_groups)
+            trained = self._read_trained()
             if trained is None:
                 trained = {"cells": self._train(layout)}
+                files = [*layout.model_paths, layout.queries_path]
+                trained["files"] = {p.name: facts_of_file(p) for p in files if exists(p)}
+                self._forget_others(trained["files"])
                 write_json(where / TRAINED, trained)
             logger.debug("cells: %d for %d rows", trained["cells"], data.rows)
             self.job.progress.advance(data.rows)
             return replace(layout, cells=trained["cells"])
+
+    def _read_trained(self) -> dict[str, Any] | None:
+        """Return what an earlier fit has left here, if its files are whole."""
+        where = self.layout_stage.folder
+        trained = read_json(where / TRAINED)
+        if trained is None:
+            return None
+        damaged = find_damage({where / name: f for name, f in trained["files"].items()})
+        if not damaged:
+            return dict(trained)
+        logger.warning("%s: made again", str(damaged[0]).rstrip("."))
+        return None
+
+    def _forget_others(self, files: Mapping[str, FileFacts]) -> None:
+        """Forget what was made with other models, where they did not come out as before."""
+        before = (read_json(self.layout_stage.folder / TRAINED) or {}).get("files")
+        if before is not None and before != {name: list(f) for name, f in files.items()}:
+            self.layout_stage.forget()
+            self.join_stage.forget()
 
     def _train(self, layout: CellLayout) -> int:
         """Fit, train and draw, in one graph: where one waits, another goes on.
@@ -91,7 +128,6 @@ class JoinFinder:
             pca,
             layout,
             **settings.cells.model_dump(exclude={"cells"}),
-            dense_groups=settings.search_threshold < SAME_SIMILARITY,
             seed=seed,
         )
         # The share, not the model: of these tasks, none may need another.

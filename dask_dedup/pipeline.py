@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from dataclasses import replace
@@ -19,12 +20,13 @@ from dask.delayed import delayed
 
 from dask_dedup.bad_parts import facts_of_bad, go_on_without, open_dataset, result_settings
 from dask_dedup.config import Settings, memory_per_worker, worker_count
-from dask_dedup.errors import InputError
+from dask_dedup.errors import DamagedError, InputError
 from dask_dedup.graph.choice import choose_merge
 from dask_dedup.io.dataset import Dataset
 from dask_dedup.io.forest_file import UNVERIFIED
 from dask_dedup.io.objects import exists
 from dask_dedup.io.run_folder import RunFolder
+from dask_dedup.io.stage import Stage
 from dask_dedup.io.store import write_aside
 from dask_dedup.job import Found, Job, conserve
 from dask_dedup.memory import TreeMemory
@@ -40,6 +42,8 @@ from dask_dedup.report.summary import count_clusters, versions
 from dask_dedup.tasks import Execute, NoProgress, OnWorker, Progress, compute_tasks
 
 __all__ = ["FINDERS", "choose_finder", "run", "run_stages"]
+
+logger = logging.getLogger(__name__)
 
 _STAGES = "dask_dedup.stages"
 
@@ -89,7 +93,12 @@ def run(
     settings = settings or Settings()
     data, work = open_dataset(dataset, as_place(out), settings), settings.compute.work
     with RunFolder(
-        as_place(out), result_settings(data, settings), data.fingerprint, overwrite, work
+        as_place(out),
+        result_settings(data, settings),
+        data.fingerprint,
+        overwrite,
+        work,
+        source=(data.path, data.marks),
     ) as folder:
         if folder.is_finished():
             return folder.read_summary()
@@ -109,9 +118,15 @@ def run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
     """Do what `run` does, in a folder that is claimed with `RunFolder.begin`."""
     folder, settings = job.folder, job.settings
     folder.set_aside = facts_of_bad(job.data)
+    mended: set[str] = set()  # a file that is damaged again would be for ever
     while True:
         try:
             return _run_stages(replace(job, check=job.data.check_unchanged, times=[]), keep_stages)
+        except DamagedError as error:
+            if error.path in mended or not folder.mend(error.path):
+                raise
+            mended.add(error.path)
+            logger.warning("%s: made again", str(error).rstrip("."))
         except InputError as error:
             data = go_on_without(job.data, error, settings)
             facts = facts_of_bad(data)
@@ -141,11 +156,11 @@ def _run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
         counts = count_clusters(histogram, data.rows, clusters["invalid_rows"])
         conserve("clusters", clusters["rows"], data.rows)
         conserve("duplicates against forest edges", counts["duplicates"], clusters["edges"])
-        for made in clusters["folders"] if folder.search else (*clusters["folders"], forest.folder):
-            folder.publish(made)
+        for stage, name, records in (*clusters["results"], *forest.results):
+            folder.publish(stage, name, records)
         write_histogram_csv(histogram, folder.path / "histogram.csv")
         plot_histogram(histogram, settings.clusters.threshold, folder.path / "histogram.png")
-        with write_aside(folder.path / "settings.toml") as temporary:
+        with write_aside(folder.path / "settings.toml", durable=True) as temporary:
             temporary.write_text(settings.to_toml(), encoding="utf-8")
     summary = {
         "dataset": data.path,
@@ -158,7 +173,7 @@ def _run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
         "search_threshold": search["search_threshold"],
         "modality": settings.read.modality,
         "finder": settings.finder,
-        "is_verified": found.is_verified,
+        "is_verified": found.answers is not None,
         "stages": job.times,
         "wall_seconds": round(time.perf_counter() - began, 3),
         "peak_memory_bytes": memory.peak_bytes,
@@ -201,6 +216,7 @@ class _Forest:
         self.stage = job.folder.stage("forests", found.keys)
         self.folder = self.stage.folder / "forest"
         self.how = choose_merge(found.edges, job.data.rows, job.memory_bytes)
+        self.results: list[tuple[Stage, str, list[dict[str, Any]]]] = []  # to be published
 
     @property
     def path(self) -> Path:
@@ -213,7 +229,8 @@ class _Forest:
         """Merge what the finder's tasks have found."""
         function = OnWorker("dask_dedup.graph.stream", "stream_merge")
         path = self.folder / "part-00000.parquet"
-        notes = None if self.found.is_verified else UNVERIFIED
+        answers = self.found.answers
+        notes = UNVERIFIED if answers is None else answers.notes()
         task: tuple = (self.found.paths, self.job.data.rows, path, notes)
         if self.how == "tree":
             from dask_dedup.graph.components import merge_tree
@@ -223,7 +240,8 @@ class _Forest:
             forests = [read(one) for one in self.found.paths]
             task = (merge_tree(forests), path, notes)
         with self.job.timed("forest"):
-            self.job.run_stage(self.stage, function, {"forest": task})
+            records = self.job.run_stage(self.stage, function, {"forest": task})
+        self.results = [(self.stage, "forest", records)]
 
 
 def _write_clusters(job: Job, found: Found, forest: _Forest) -> dict[str, Any]:
@@ -274,9 +292,9 @@ def _write_clusters(job: Job, found: Found, forest: _Forest) -> dict[str, Any]:
         "sizes": sizes,
         "edges": labelled["edges"],
         "audit": audit,
-        "folders": (
-            clusters,
-            invalid,
-            *(() if job.folder.search else (label_stage.folder / "audit",)),
-        ),
+        "results": [
+            (stage, "clusters", records),
+            (stage, "invalid", records),
+            *([] if job.folder.search else [(label_stage, "audit", [labelled])]),
+        ],
     }

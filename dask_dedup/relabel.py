@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from dask_dedup.config import Settings
-from dask_dedup.errors import InputError
-from dask_dedup.io.forest_file import check_verified
+from dask_dedup.errors import SettingsError
+from dask_dedup.io.forest_range import ForestRange
 from dask_dedup.io.part_list import read_parts, write_parts
 from dask_dedup.io.parts import Part
 from dask_dedup.io.run_folder import AUDIT_QUERIES, RunFolder
@@ -64,6 +64,7 @@ def facts_of(found: Found, settings: Settings) -> dict[str, Any]:
     return {
         "settings": settings.for_result(),
         "search_threshold": settings.search_threshold,
+        "answers": found.answers,
         "edges": found.edges,
         "counts": dict(found.counts),
         "audit_seconds": found.audit_seconds,
@@ -82,15 +83,26 @@ def find_kept(folder: RunFolder, settings: Settings) -> dict[str, Any] | None:
     facts = folder.kept_search()
     if (
         facts is None
+        or folder.overwrite
         or facts["search_threshold"] > settings.search_threshold
         or _searched(facts["settings"]) != _searched(settings.for_result())
     ):
         return None
+    if facts.get("answers") is None:
+        logger.info(
+            "a new search is needed: %s holds quantized distances of a run with --no-verify, not "
+            "cosines",
+            folder.path / "forest",
+        )
+        return None
     try:
-        check_verified(folder.path / "forest")
-    except InputError as error:
+        ForestRange(*facts["answers"]).check(
+            settings.clusters.threshold, str(folder.path / "forest")
+        )
+    except SettingsError as error:
         logger.info("a new search is needed: %s", error)
         return None
+    folder.refuse_damaged_search()
     return facts
 
 
@@ -115,4 +127,5 @@ def found_before(job: Job, facts: Mapping[str, Any]) -> Found:
         dict(facts["counts"]),
         float(facts["audit_seconds"]),
         job.settings.clusters.threshold,
+        ForestRange(*facts["answers"]),
     )

@@ -65,7 +65,9 @@ def write_neighbours(
                     found = search_block(index, rows, k, nprobe, threads)
                     table = neighbour_table(*found, first + start, dataset)
                     if writer is None:
-                        writer = pq.ParquetWriter(temporary, table.schema, compression="zstd")
+                        writer = pq.ParquetWriter(
+                            temporary, table.schema, compression="zstd", write_page_checksum=True
+                        )
                     writer.write_table(table)
                     written += table.num_rows
                     progress.advance(len(rows))

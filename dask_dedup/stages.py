@@ -115,7 +115,7 @@ def write_forest(
 ) -> dict[str, int]:
     """Write what a tree of merges has come to; alone in it, a file may have been no forest."""
     forest = forest_of_edges(forest)
-    write_frame(path, forest, notes)
+    write_frame(path, forest, notes, durable=True)
     return {"edges": len(forest)}
 
 
@@ -186,16 +186,17 @@ def _write_invalid(
         metadata = columns.schema.empty_table()
     names = pa.array([INVALID_REASONS[code] for code in reason], pa.string())
     table = metadata.add_column(0, "invalid_reason", names).add_column(0, "row_id", pa.array(ids))
-    write_frame(path, table)
+    write_frame(path, table, durable=True)
 
 
 def _keep_audit(layout: PartFiles, folder: Path, queries: int) -> None:
     """Put what the audit compares with where it will be published: for other thresholds later."""
     row_ids = layout.query_ids() if queries else np.empty(0, np.int64)
-    write_frame(folder / "queries.parquet", pd.DataFrame({"row_id": row_ids}))
+    write_frame(folder / "queries.parquet", pd.DataFrame({"row_id": row_ids}), durable=True)
     for part in layout.parts if queries else ():
         path = layout.path("audit", part)
-        write_frame(folder / f"part-{part.index:05d}.parquet", read_frame(path))
+        target = folder / f"part-{part.index:05d}.parquet"
+        write_frame(target, read_frame(path), durable=True)
 
 
 def _judge_audit(

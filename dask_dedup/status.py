@@ -10,7 +10,8 @@ from typing import Any
 from dask_dedup.errors import OutputError
 from dask_dedup.io.folder_lock import FolderLock
 from dask_dedup.io.objects import exists, written_at
-from dask_dedup.io.store import MANIFEST, RECORD, read_json
+from dask_dedup.io.stage import MANIFEST, RECORD
+from dask_dedup.io.store import read_json
 from dask_dedup.places import as_place
 
 __all__ = ["PLAN", "StageStatus", "run_status"]

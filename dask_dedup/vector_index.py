@@ -33,7 +33,8 @@ from dask_dedup.index.shards import (
 )
 from dask_dedup.io.dataset import Dataset
 from dask_dedup.io.part_list import write_parts
-from dask_dedup.io.store import Stage, read_json, write_json
+from dask_dedup.io.stage import Stage
+from dask_dedup.io.store import read_json, write_json
 from dask_dedup.tasks import Execute, NoProgress, Progress, compute_tasks
 
 __all__ = ["VectorIndex", "build_index", "open_index", "search_block", "search_index"]

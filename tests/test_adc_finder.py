@@ -9,11 +9,12 @@ from dask_dedup import (
     InputError,
     NetworkSettings,
     Settings,
+    SettingsError,
     fit_compressor,
     read_dataset,
     save_model,
 )
-from dask_dedup.io.forest_file import check_verified
+from dask_dedup.io.forest_file import check_answers
 from dask_dedup.tasks import compute_tasks
 
 GENEROUS = {"factory": "IVF8,PQ4x6", "nprobe": 8, "k": 4, "tolerance": 3.0}
@@ -70,7 +71,7 @@ def test_run_verified_with_generous_settings_equals_brute_force_for_any_parts(
     assert [stage["name"] for stage in summary["stages"]] == [
         *("train", "shards", "tolerance", "search", "forest", "clusters")
     ]
-    check_verified(tmp_path / "out" / "forest")
+    check_answers(tmp_path / "out" / "forest" / "part-00000.parquet", 0.9999)
 
 
 def test_run_calibrates_the_tolerance_on_real_images(clipart, tmp_path):
@@ -109,8 +110,8 @@ def test_run_unverified_is_marked_and_cannot_be_relabelled(rows, tmp_path, write
     assert forest.schema.metadata == {b"dask_dedup.similarity": b"quantized"}
     assert summary["duplicates"] == forest.num_rows
     assert summary["audit"]["pair_recall"] > 0.8
-    with pytest.raises(InputError, match="holds quantized distances of a run with --no-verify"):
-        check_verified(out / "forest")
+    with pytest.raises(SettingsError, match="holds quantized distances of a run with --no-verify"):
+        check_answers(out / "forest" / "part-00000.parquet", 0.97)
 
 
 def test_run_rows_all_equal_are_one_cluster(tmp_path, write_dataset):

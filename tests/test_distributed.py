@@ -12,7 +12,7 @@ from dask_dedup import Settings, load_settings, read_dataset
 from dask_dedup.config import memory_per_worker, threads_together, worker_count
 from dask_dedup.deploy import local_cluster
 from dask_dedup.io.run_folder import RunFolder
-from dask_dedup.io.store import Stage
+from dask_dedup.io.stage import Stage
 from dask_dedup.job import Job
 from dask_dedup.pipeline import run_stages
 from dask_dedup.tasks import NoProgress, ignore_result

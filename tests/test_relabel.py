@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import dask_dedup
-from dask_dedup import InputError, Settings
+from dask_dedup import InputError, OutputError, Settings
 from dask_dedup.io.store import read_json
 from dask_dedup.tasks import NoProgress
 
@@ -161,10 +161,13 @@ def test_labelling_that_was_stopped_goes_on_and_again_needs_no_search(data, out)
 
 
 @pytest.mark.parametrize("lost", ["forest", "invalid", "audit"])
-def test_without_what_a_search_leaves_it_is_done_again(data, out, lost):
+def test_without_what_a_search_leaves_another_threshold_is_refused(data, out, lost):
     shutil.rmtree(out / lost)
+    changed = settings_of({"clusters.threshold": 0.97})
+    with pytest.raises(OutputError, match=rf"out/{lost}/.*: is missing.*--overwrite"):
+        dask_dedup.run(data, out, changed)
     seen = Stages()
-    dask_dedup.run(data, out, settings_of({"clusters.threshold": 0.97}), progress=seen)
+    dask_dedup.run(data, out, changed, progress=seen, overwrite=True)
     assert seen.names == ALL
 
 

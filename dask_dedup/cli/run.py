@@ -144,7 +144,13 @@ def _run(
     tell(console, f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts, dimension {data.dim}")
     work = settings.compute.work
     with RunFolder(
-        out, result_settings(data, settings), data.fingerprint, overwrite, work, break_lock
+        out,
+        result_settings(data, settings),
+        data.fingerprint,
+        overwrite,
+        work,
+        break_lock,
+        (data.path, data.marks),
     ) as folder:
         if folder.is_finished():
             tell(console, f"{out}: finished before with these settings; nothing to do")

@@ -21,10 +21,13 @@ from dask_dedup.compress.base import (
 from dask_dedup.compress.device import choose_device
 from dask_dedup.compress.fit_model import views_of
 from dask_dedup.errors import InputError, OutputError, SettingsError
+from dask_dedup.io.checksums import FileFacts, facts_of_file
 from dask_dedup.io.dataset import Dataset
 from dask_dedup.io.objects import local_copy
 from dask_dedup.io.parts import Part, read_rows
+from dask_dedup.io.results import RESULTS
 from dask_dedup.io.run_folder import RunFolder
+from dask_dedup.io.stage import FILES
 from dask_dedup.io.store import open_once, write_aside
 from dask_dedup.tasks import Execute, NoProgress, Progress, compute_tasks
 
@@ -40,7 +43,8 @@ class CompressFolder(RunFolder):
     """The output folder of a compression: see `RunFolder`; other settings are refused."""
 
     state_name = "compress.json"
-    result_files = ("summary.json",)
+    result_files = ("summary.json", RESULTS)
+    own_names = r".*\.(npy|parquet|safetensors|json)"  # those of the input
 
     def __init__(
         self, path: Path, settings: Mapping[str, Any], fingerprint: str, overwrite: bool = False
@@ -165,10 +169,15 @@ def _write(
     )
     progress.finish()
     names = _names([part.metadata_path for part in views[0].parts], ".parquet")
+    copied: dict[str, FileFacts] = {}
     for part, name in zip(views[0].parts, names, strict=True):
-        _link(str(local_copy(part.metadata_path)), stage.folder / "metadata" / name)
+        target = stage.folder / "metadata" / name
+        _link(str(local_copy(part.metadata_path)), target)
+        copied[f"metadata/{name}"] = facts_of_file(target)
+    for path in sorted((stage.folder / "model").iterdir()):
+        copied[f"model/{path.name}"] = facts_of_file(path)
     for name in folder.result_folders:
-        folder.publish(stage.folder / name)
+        folder.publish(stage, name, [*records, {FILES: copied}])
     zero_rows = {
         view.modality: sum(
             record["zero_rows"]
@@ -203,7 +212,7 @@ def write_compressed(
     file = part.embeddings
     step = max(1, _BLOCK_BYTES // (4 * max(file.dim, model.dim_out)))
     zero_rows = 0
-    with write_aside(path) as temporary, open(temporary, "wb") as out:
+    with write_aside(path, durable=True) as temporary, open(temporary, "wb") as out:
         header = {
             "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
             "fortran_order": False,

@@ -20,13 +20,10 @@ from pathlib import Path
 import numba
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from dask_dedup.compress.vectors import VectorBlock, prepare_block
 from dask_dedup.errors import InputError
-from dask_dedup.io.objects import local_copy
-from dask_dedup.io.store import write_aside
+from dask_dedup.io.store import read_noted_arrays, write_arrays
 
 __all__ = [
     "COORDINATE_ERROR",
@@ -226,20 +223,12 @@ def leading_axes(moment: torch.Tensor, kept: int) -> tuple[np.ndarray, float]:
 
 def save_pca(model: PcaModel, path: Path) -> None:
     """Write a model as safetensors with a JSON header: tensors, no code."""
-    with write_aside(path) as temporary:
-        save_file(
-            {
-                "mean": model.mean,
-                "axes": model.axes,
-                "centre": model.centre,
-            },
-            temporary,
-            {
-                "kind": _KIND,
-                "step": repr(model.step),
-                "variance_share": repr(model.variance_share),
-            },
-        )
+    header = {
+        "kind": _KIND,
+        "step": repr(model.step),
+        "variance_share": repr(model.variance_share),
+    }
+    write_arrays(path, header, mean=model.mean, axes=model.axes, centre=model.centre)
 
 
 def load_pca(path: Path | str) -> PcaModel:
@@ -247,22 +236,18 @@ def load_pca(path: Path | str) -> PcaModel:
 
     Raises
     ------
+    DamagedError
+        The file is missing, or not what was written.
     InputError
-        The file is missing, damaged, or of another kind.
+        It is of another kind.
     """
-    try:
-        with safe_open(local_copy(path), framework="numpy") as file:
-            header = file.metadata() or {}
-            if header.get("kind") != _KIND:
-                raise InputError(
-                    f"{path}: expected a model of kind {_KIND}, got {header.get('kind')}."
-                )
-            return PcaModel(
-                file.get_tensor("mean"),
-                file.get_tensor("axes"),
-                file.get_tensor("centre"),
-                float(header["step"]),
-                float(header["variance_share"]),
-            )
-    except (OSError, SafetensorError, KeyError) as error:
-        raise InputError(f"{path}: not a model file ({error}).") from error
+    arrays, header = read_noted_arrays(path)
+    if header.get("kind") != _KIND:
+        raise InputError(f"{path}: expected a model of kind {_KIND}, got {header.get('kind')}.")
+    return PcaModel(
+        arrays["mean"],
+        arrays["axes"],
+        arrays["centre"],
+        float(header["step"]),
+        float(header["variance_share"]),
+    )

@@ -13,7 +13,8 @@ from dask.delayed import Delayed
 from filelock import FileLock, Timeout
 
 from dask_dedup.errors import OutputError
-from dask_dedup.io.store import MANIFEST, Stage, read_json
+from dask_dedup.io.stage import MANIFEST, Stage
+from dask_dedup.io.store import read_json
 from dask_dedup.tasks import ignore_result
 
 __all__ = ["finish", "is_finished", "one_by_one", "open_folder"]

@@ -44,7 +44,8 @@ from dask_dedup.evaluate.truth import TruthSettings, find_truth, read_neighbours
 from dask_dedup.index.ivf_training import train_base
 from dask_dedup.io.dataset import Dataset
 from dask_dedup.io.parts import Part, gather_by_row
-from dask_dedup.io.store import Stage, read_json, write_aside, write_json
+from dask_dedup.io.stage import Stage
+from dask_dedup.io.store import read_json, write_aside, write_json
 from dask_dedup.tasks import Execute, NoProgress, Progress, compute_tasks
 
 __all__ = ["measure_pareto", "points_frame"]

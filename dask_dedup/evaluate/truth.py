@@ -30,7 +30,8 @@ from dask_dedup.evaluate.exact import BLOCK_ROWS, ExactSearch
 from dask_dedup.evaluate.folder import is_finished, open_folder
 from dask_dedup.io.dataset import Dataset
 from dask_dedup.io.parts import Part, gather_by_row, read_rows
-from dask_dedup.io.store import Stage, read_json, write_frame, write_json
+from dask_dedup.io.stage import Stage
+from dask_dedup.io.store import read_json, write_frame, write_json
 from dask_dedup.tasks import Execute, NoProgress, Progress, compute_tasks, ignore_result
 
 __all__ = ["Neighbours", "TruthSettings", "find_truth", "read_neighbours"]

@@ -13,6 +13,7 @@ import pandas as pd
 from dask.delayed import Delayed, delayed
 
 from dask_dedup.graph.forest import forest_of_edges, label_forest, merge_forests
+from dask_dedup.io.forest_range import range_of, with_range
 from dask_dedup.schema import FOREST, LABELS
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def spanning_forest(edges: dd.DataFrame) -> dd.DataFrame:
     import dask.dataframe as dd
 
     forests = [delayed(forest_of_edges)(partition) for partition in edges.to_delayed()]
-    return dd.from_delayed([merge_tree(forests)], meta=FOREST, prefix="spanning-forest")
+    meta = with_range(FOREST, range_of(edges._meta))
+    return dd.from_delayed([merge_tree(forests)], meta=meta, prefix="spanning-forest")
 
 
 def merge_tree(forests: Sequence[Delayed]) -> Delayed:
@@ -64,9 +66,9 @@ def label_components(
     Parameters
     ----------
     forest : dask DataFrame
-        FOREST, one partition, from `spanning_forest`.
+        FOREST, one partition, from `spanning_forest`; it carries the thresholds that it answers.
     threshold : float
-        Cosine, at or above the one that was searched with.
+        Cosine.
     divisions : sequence of int
         ``Dataset.divisions``: where the labels are cut.
 
@@ -74,8 +76,16 @@ def label_components(
     -------
     dask DataFrame
         LABELS, indexed by ``row_id``: lazy, one partition per part, known divisions.
+
+    Raises
+    ------
+    SettingsError
+        The forest does not answer this threshold: see `dask_dedup.io.forest_range`.
     """
     import dask.dataframe as dd
+
+    if (known := range_of(forest._meta)) is not None:
+        known.check(threshold, "the forest")
 
     (only,) = forest.to_delayed()
     labels = delayed(label_forest)(only, threshold)

@@ -13,6 +13,7 @@ import numba
 import numpy as np
 import pandas as pd
 
+from dask_dedup.io.forest_range import combined_range, range_of, with_range
 from dask_dedup.schema import EDGES, LABELS, check_frame
 
 __all__ = ["forest_of_edges", "label_forest", "merge_forests", "order_of_keys", "spanning_edges"]
@@ -38,7 +39,8 @@ def forest_of_edges(edges: pd.DataFrame) -> pd.DataFrame:
     src, dst = np.minimum(one, other), np.maximum(one, other)
     similarity = edges["similarity"].to_numpy()
     kept = spanning_edges(src, dst, similarity)
-    return pd.DataFrame({"src": src[kept], "dst": dst[kept], "similarity": similarity[kept]})
+    forest = pd.DataFrame({"src": src[kept], "dst": dst[kept], "similarity": similarity[kept]})
+    return with_range(forest, range_of(edges))
 
 
 def spanning_edges(src: np.ndarray, dst: np.ndarray, similarity: np.ndarray) -> np.ndarray:
@@ -76,7 +78,8 @@ def spanning_edges(src: np.ndarray, dst: np.ndarray, similarity: np.ndarray) -> 
 def merge_forests(forests: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Return the maximum spanning forest of several forests (or edge sets): FOREST."""
     filled = [forest for forest in forests if len(forest)]
-    return forest_of_edges(pd.concat(filled, ignore_index=True) if filled else EDGES)
+    merged = forest_of_edges(pd.concat(filled, ignore_index=True) if filled else EDGES)
+    return with_range(merged, combined_range(map(range_of, forests)))
 
 
 def label_forest(forest: pd.DataFrame, threshold: float) -> pd.DataFrame:
@@ -93,8 +96,15 @@ def label_forest(forest: pd.DataFrame, threshold: float) -> pd.DataFrame:
     -------
     DataFrame
         LABELS, sorted by ``row_id``: only rows in clusters of two or more.
+
+    Raises
+    ------
+    SettingsError
+        The forest carries a range of thresholds that this one is outside of.
     """
     check_frame(forest, EDGES, "forest to label")
+    if (known := range_of(forest)) is not None:
+        known.check(threshold, "the forest")
     linked = forest["similarity"].to_numpy() >= np.float32(threshold)
     src, dst = forest["src"].to_numpy()[linked], forest["dst"].to_numpy()[linked]
     ids, local = np.unique(np.concatenate([src, dst]), return_inverse=True)

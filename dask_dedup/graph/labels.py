@@ -11,6 +11,7 @@ import pandas as pd
 
 from dask_dedup.graph.forest import label_forest
 from dask_dedup.graph.stream import dense_parent, join_edges, read_edges
+from dask_dedup.io.forest_file import check_answers
 from dask_dedup.io.store import read_frame
 from dask_dedup.schema import LABELS, check_frame
 
@@ -85,6 +86,7 @@ def label_densely(forest_path: Path, rows: int, threshold: float) -> DenseLabels
     threshold : float
         Cosine; compared as float32, "at least".
     """
+    check_answers(forest_path, threshold)
     parent = dense_parent(rows)
     edges = 0
     for src, dst in read_edges(forest_path, rows, threshold):
@@ -96,6 +98,7 @@ def label_densely(forest_path: Path, rows: int, threshold: float) -> DenseLabels
 
 def label_sparsely(forest_path: Path, threshold: float) -> SparseLabels:
     """Do what `label_densely` does in memory that grows with the edges, not with the rows."""
+    check_answers(forest_path, threshold)
     forest = read_frame(forest_path)
     labels = label_forest(forest, threshold)
     return SparseLabels(labels, int((forest["similarity"] >= np.float32(threshold)).sum()))

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from dask_dedup.errors import InputError
 from dask_dedup.graph.choice import BAND_EDGES, row_bytes
 from dask_dedup.graph.forest import _join_trees, order_of_keys
+from dask_dedup.io.checksums import damage
 from dask_dedup.io.objects import open_parquet_source
 from dask_dedup.io.store import write_aside
 
@@ -84,8 +85,8 @@ def stream_merge(
     counts = {"edges": 0, "edges_read": int(groups.edges.sum()), "bands": 0}
     whole = _Band((), *groups.limits(()), counts["edges_read"])
     with (
-        write_aside(out_path) as temporary,
-        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
+        write_aside(out_path, durable=True) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="zstd", write_page_checksum=True) as writer,
     ):
         for band in _bands(groups, whole, band_edges):
             key, src, dst = _read_band(groups, band, parent.dtype)
@@ -168,9 +169,7 @@ class _Groups:
         of_a_file = np.split(some, np.flatnonzero(np.diff(self.file[some])) + 1)
         for chosen in of_a_file if len(some) else []:
             path = self.paths[self.file[chosen[0]]]
-            with pq.ParquetFile(
-                open_parquet_source(path), pre_buffer=False
-            ) as file:  # which would hold all of it
+            with damage(path), _open(path) as file:
                 for batch in file.iter_batches(
                     _BATCH_EDGES,
                     self.number[chosen].tolist(),
@@ -194,7 +193,7 @@ def _survey(paths: Sequence[Path], rows: int) -> _Groups:
     """Read the headers of all files."""
     found = []
     for i, path in enumerate(paths):
-        with pq.ParquetFile(open_parquet_source(path)) as file:
+        with damage(path), _open(path) as file:
             types = {field.name: field.type for field in file.schema_arrow}
             if any(types.get(field.name) != field.type for field in _SCHEMA):
                 expected, got = (str(one).split("\n") for one in (_SCHEMA, file.schema_arrow))
@@ -207,6 +206,13 @@ def _survey(paths: Sequence[Path], rows: int) -> _Groups:
     table = np.array(found, dtype=np.int64).reshape(-1, 9)
     file_of, number_of, edges_of = table[:, :3].T
     return _Groups(paths, rows, file_of, number_of, edges_of, table[:, 3:6], table[:, 6:])
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    """Open a forest file; a buffer before it would hold all of it."""
+    return pq.ParquetFile(
+        open_parquet_source(path), pre_buffer=False, page_checksum_verification=True
+    )
 
 
 def _group_limits(path: Path, file: Any, number: int, rows: int) -> list[tuple[int, int]]:

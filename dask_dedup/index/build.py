@@ -63,10 +63,8 @@ def build_cells(
     -------
     CellLayout
     """
-    layout = begin_layout(dataset, folder, pca.kept, cells)
-    task = cells_task(
-        dataset, pca, layout, visits=visits, probes=probes, dense_groups=dense_groups, seed=seed
-    )
+    layout = begin_layout(dataset, folder, pca.kept, cells, dense_groups)
+    task = cells_task(dataset, pca, layout, visits=visits, probes=probes, seed=seed)
     (trained,) = execute([task], ignore_result)
     layout = replace(layout, cells=trained)
     write = delayed(OnWorker("dask_dedup.index.layout", "layout_part"))
@@ -75,11 +73,15 @@ def build_cells(
 
 
 def begin_layout(
-    dataset: Dataset, folder: str | os.PathLike, kept: int, cells: int = 0
+    dataset: Dataset,
+    folder: str | os.PathLike,
+    kept: int,
+    cells: int = 0,
+    dense_groups: bool = True,
 ) -> CellLayout:
     """Make the folder of a layout and write its list of parts; ``cells`` is how many are wanted."""
     make_folder(as_place(folder))
-    layout = CellLayout(str(folder), kept, cells or default_cells(dataset.rows))
+    layout = CellLayout(str(folder), kept, cells or default_cells(dataset.rows), dense_groups)
     write_parts(dataset.filled_parts, as_place(layout.parts_path))
     return layout
 
@@ -92,7 +94,6 @@ def cells_task(
     visits: float | None = None,
     probes: float = 8.0,
     sample_per_cell: int = 24,
-    dense_groups: bool = True,
     seed: int = 0,
 ) -> Delayed:
     """Return the task that trains a layout's cells and writes both models: the number of cells.
@@ -117,7 +118,7 @@ def cells_task(
         for part, ids in split_by_part(chosen, dataset.parts)
     ]
     few = np.empty(0, np.int64)
-    if dense_groups:
+    if layout.dense_groups:
         few = sample_row_ids(dataset.rows, LEADER_SAMPLE, seed, _LEADER_PURPOSE)
     pieces = [_task("read_stored")(part, ids) for part, ids in split_by_part(few, dataset.parts)]
     leaders = _task("choose_leaders")(few, pieces, pca_path, layout.leaders_path)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dask_dedup.io.forest_range import ForestRange
 from dask_dedup.io.objects import local_copy
 from dask_dedup.io.part_list import read_parts
 from dask_dedup.io.parts import Part
@@ -30,11 +31,23 @@ class CellLayout:
     kept : int
         Axes of the PCA; a stored image has one coordinate more.
     cells : int
+    dense_groups : bool
+        Whether members of a dense group are compared with its leader only: see
+        `dask_dedup.index.leaders`.
     """
 
     folder: str
     kept: int
     cells: int
+    dense_groups: bool = True
+
+    def answers_from(self, threshold: float) -> ForestRange:
+        """Return the thresholds that a search from ``threshold`` up answers.
+
+        With dense groups, whose inner pairs are not compared, none at `SAME_SIMILARITY` or above.
+        """
+        has_groups = self.dense_groups and threshold < SAME_SIMILARITY
+        return ForestRange(threshold, SAME_SIMILARITY if has_groups else None)
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -58,7 +71,12 @@ class CellLayout:
     @property
     def queries_path(self) -> Path:
         """The file of the rows that the audit has sampled."""
-        return as_place(self.folder) / "queries.npz"
+        return as_place(self.folder) / "queries.safetensors"
+
+    @property
+    def model_paths(self) -> list[Path]:
+        """The files of PCA, cells and leaders."""
+        return [as_place(p) for p in (self.pca_path, self.cells_path, self.leaders_path)]
 
     @property
     def pca_path(self) -> str:
@@ -68,7 +86,7 @@ class CellLayout:
     @property
     def leaders_path(self) -> str:
         """The file of the dense groups' leaders."""
-        return str(as_place(self.folder) / "leaders.npz")
+        return str(as_place(self.folder) / "leaders.safetensors")
 
     @property
     def cells_path(self) -> str:

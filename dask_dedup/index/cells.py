@@ -15,10 +15,8 @@ import faiss
 import numba
 import numpy as np
 import torch
-from safetensors.numpy import load_file, save_file
 
-from dask_dedup.io.objects import local_copy
-from dask_dedup.io.store import write_aside
+from dask_dedup.io.store import read_arrays, write_arrays
 
 __all__ = [
     "CellModel",
@@ -196,14 +194,13 @@ def _half_squares(centroids: np.ndarray) -> torch.Tensor:
 
 
 def save_cells(model: CellModel, path: Path) -> None:
-    """Write the centroids as safetensors."""
-    with write_aside(path) as temporary:
-        save_file(asdict(model), temporary)
+    """Write the centroids as arrays."""
+    write_arrays(path, **asdict(model))
 
 
 def load_cells(path: Path | str) -> CellModel:
     """Read centroids that `save_cells` wrote."""
-    return CellModel(**load_file(local_copy(path)))
+    return CellModel(**read_arrays(path))
 
 
 def _kmeans(points: np.ndarray, cells: int, seed: int) -> np.ndarray:

@@ -135,7 +135,7 @@ class IndexLayout:
 
     def query_ids(self) -> np.ndarray:
         """Return the rows that the audit has sampled."""
-        return read_arrays(as_place(self.folder) / "queries.npz")["row_ids"]
+        return read_arrays(as_place(self.folder) / "queries.safetensors")["row_ids"]
 
     def path(self, kind: str, part: Part) -> Path:
         """Return the path of one file of one part."""

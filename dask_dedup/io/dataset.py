@@ -17,6 +17,7 @@ import pandas as pd
 from dask.delayed import delayed
 
 from dask_dedup.errors import InputError
+from dask_dedup.io.marks import marks_of
 from dask_dedup.io.metadata import MetadataColumns, read_metadata, to_pandas, unify_columns
 from dask_dedup.io.objects import has_files, version_of
 from dask_dedup.io.parts import EmbeddingFile, Part, read_rows
@@ -65,6 +66,11 @@ class Dataset:
     def filled_parts(self) -> tuple[Part, ...]:
         """Parts with rows: the partitions of the collections below."""
         return tuple(part for part in self.parts if part.rows)
+
+    @property
+    def paths(self) -> list[str]:
+        """All files, each once."""
+        return list(dict.fromkeys(path for part in self.parts for path in _paths_of(part)))
 
     @property
     def divisions(self) -> tuple[int, ...]:
@@ -144,6 +150,11 @@ class Dataset:
         facts: list = [(Path(path).name, *others) for path, *others in self._facts]
         facts += [part.index for part in self.parts if part.embeddings.problem is not None]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+    @cached_property
+    def marks(self) -> list[str]:
+        """Marks of the files by their content: see `dask_dedup.io.marks`."""
+        return marks_of((Path(path).name, rows, size) for path, rows, size, _ in self._facts)
 
     @property
     def bad_files(self) -> list[BadFile]:

@@ -1,44 +1,47 @@
-"""Forest files, and whether their similarities may be asked at another threshold."""
+"""Forest files: which thresholds they answer, and whether their similarities are cosines."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dask_dedup.errors import InputError
-from dask_dedup.io.parts import one_line
+from dask_dedup.errors import SettingsError
+from dask_dedup.io.checksums import damage
+from dask_dedup.io.forest_range import range_of_notes
+from dask_dedup.io.objects import open_parquet_source
 
-__all__ = ["UNVERIFIED", "check_verified"]
+__all__ = ["UNVERIFIED", "check_answers"]
 
 #: Metadata of a forest file whose similarities are 1 - d/2 of quantized distances.
 UNVERIFIED = {"dask_dedup.similarity": "quantized"}
 
 
-def check_verified(folder: str | os.PathLike) -> None:
-    """Refuse a forest that holds quantized distances: no cosine can be asked of it.
-
-    Whatever relabels a forest at another threshold calls this first.
+def check_answers(path: Path, threshold: float) -> None:
+    """Refuse a threshold that a forest file does not answer; whatever labels one calls this first.
 
     Parameters
     ----------
-    folder : path
-        ``OUT/forest`` of a run.
+    path : Path
+        One file of ``OUT/forest``.
+    threshold : float
+        Cosine. -1 takes all edges, which quantized distances allow, too.
 
     Raises
     ------
-    InputError
-        A file is unverified, or cannot be read.
+    SettingsError
+        The forest was searched from a higher threshold up, or with dense groups and below this one;
+        or it holds quantized distances: no cosine can be asked of it.
+    DamagedError
+        The file cannot be read.
     """
-    for path in sorted(Path(folder).glob("*.parquet")):
-        try:
-            notes = pq.read_schema(path).metadata or {}
-        except (OSError, pa.ArrowException) as error:
-            raise InputError(f"{path}: cannot be read ({one_line(error)}).") from error
-        if any(notes.get(key.encode()) == value.encode() for key, value in UNVERIFIED.items()):
-            raise InputError(
-                f"{path}: holds quantized distances of a run with --no-verify, not cosines; it "
-                f"cannot be labelled at another threshold. Run again with --verify."
-            )
+    with damage(path):
+        notes = pq.read_schema(open_parquet_source(path)).metadata or {}
+    is_quantized = all(notes.get(k.encode()) == v.encode() for k, v in UNVERIFIED.items())
+    if is_quantized and threshold > -1:
+        raise SettingsError(
+            f"{path}: holds quantized distances of a run with --no-verify, not cosines; it cannot "
+            f"be labelled at a threshold. Run again with --verify."
+        )
+    if (known := range_of_notes(notes)) is not None:
+        known.check(threshold, str(path))

@@ -269,13 +269,17 @@ def remove_file(place: Path) -> None:
         place.unlink(missing_ok=True)
 
 
-def move_folder(source: Path, target: Path) -> None:
-    """Put a folder into another place; what is there already is replaced.
+def move_folder(source: Path, target: Path, keep: bool = False) -> None:
+    """Put a folder into another place; what is there already is replaced, or kept beside it.
 
     By renaming, where both are on one disk. Otherwise file by file: meanwhile whoever reads
     ``target`` finds some of them.
     """
     if not is_remote(source) and not is_remote(target):
+        if keep:
+            shutil.copytree(source, target, copy_function=shutil.move, dirs_exist_ok=True)
+            shutil.rmtree(source)
+            return
         shutil.rmtree(target, ignore_errors=True)
         try:
             source.rename(target)
@@ -285,7 +289,8 @@ def move_folder(source: Path, target: Path) -> None:
             shutil.copytree(source, target)
             shutil.rmtree(source)
         return
-    remove_tree(target)
+    if not keep:
+        remove_tree(target)
     for path in sorted(path for path in source.rglob("*") if path.is_file()):
         name = str(path).removeprefix(str(source)).lstrip("/")
         if is_remote(source) and is_remote(target):

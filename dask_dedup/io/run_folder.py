@@ -1,21 +1,23 @@
 """The output folder of a run: who may write into it, what is finished, what is published.
 
 ``run.json`` says which settings and which input the folder belongs to, and whether the run is
-finished. Results are made under ``stages/`` and renamed into place at the end; ``summary.json`` is
-written last and removed first, so that where it is, the rest belongs to it.
+finished. Results are made under ``stages/`` and renamed into place at the end; ``results.json``
+names them, see `dask_dedup.io.results`. They reach the disk before the run is called finished.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from dask_dedup.errors import OutputError
-from dask_dedup.io.folder_lock import LOCK, FolderLock
+from dask_dedup.io.checksums import FileFacts, facts_of_file, find_damage
+from dask_dedup.io.folder_lock import FolderLock
 from dask_dedup.io.objects import (
     exists,
     make_folder,
@@ -24,7 +26,15 @@ from dask_dedup.io.objects import (
     remove_tree,
     words_of,
 )
-from dask_dedup.io.store import Stage, digest_of, read_json, write_json
+from dask_dedup.io.out_content import (
+    refuse_foreign_results,
+    refuse_foreign_stages,
+    refuse_other_content,
+    refuse_other_data,
+)
+from dask_dedup.io.results import RESULTS, Results
+from dask_dedup.io.stage import FILES, Stage, forget_file
+from dask_dedup.io.store import digest_of, read_json, sync, write_json
 from dask_dedup.places import as_place, is_remote
 
 __all__ = ["AUDIT_QUERIES", "RunFolder", "work_folder"]
@@ -53,11 +63,15 @@ class RunFolder:
         Folder or URL that the working files go under, in a folder of this run's own.
     break_lock : bool
         In a store: take over from a run on another machine that cannot be known to be dead.
+    source : tuple of (str, sequence of str)
+        The data set: its path, and marks of some of its files, which tell a changed or grown
+        version of the same one from another.
 
     Raises
     ------
     OutputError
-        On entry: the folder holds something else, or another run is writing into it.
+        On entry: the folder holds something else, results of another data set, links or files of
+        the user where results go; or another run is writing into it.
 
     Attributes
     ----------
@@ -65,6 +79,8 @@ class RunFolder:
         File that tells whose the folder is; other commands' folders have another.
     result_folders, result_files : tuple of str
         What is there when a run has finished.
+    own_names : str
+        Regular expression of the names of files in the result folders.
     """
 
     state_name = "run.json"
@@ -74,7 +90,10 @@ class RunFolder:
         "histogram.png",
         "settings.toml",
         "summary.json",
+        RESULTS,
     )
+
+    own_names = r"part-\d+\.parquet|queries\.parquet"
 
     def __init__(
         self,
@@ -84,6 +103,7 @@ class RunFolder:
         overwrite: bool = False,
         work: str | None = None,
         break_lock: bool = False,
+        source: tuple[str, Sequence[str]] = ("", ()),
     ) -> None:
         self.path = path
         self.settings = settings
@@ -95,14 +115,18 @@ class RunFolder:
         self.search: Mapping[str, Any] | None = None
         #: Files of the input that the run goes without, as `read_set_aside` gives them.
         self.set_aside: list[dict[str, Any]] = []
+        self._source = source
         self._lock = FolderLock(path, break_lock)
+        self._published: dict[str, str] = {}  # of this run: folder and digest of its stage
+        self._made: list[Path] = []  # folders that were not there, the outermost first
 
     def __enter__(self) -> Self:
         try:
             self._check_content()
-            make_folder(self.path)
+            self._make()
             self._lock.acquire()
         except OSError as error:
+            self._remove_made()
             raise OutputError(f"{self.path}: cannot be written ({words_of(error)}).") from error
         if self.overwrite:
             self._remove_own()
@@ -115,6 +139,7 @@ class RunFolder:
         traceback: TracebackType | None,
     ) -> None:
         self._lock.release()
+        self._remove_made()
 
     @property
     def digest(self) -> str:
@@ -126,21 +151,38 @@ class RunFolder:
         return {"input": self.fingerprint, "version": version("dask_dedup")}
 
     def is_finished(self) -> bool:
-        """Return whether this very run has finished here before."""
+        """Return whether this very run has finished here before, and its results are whole.
+
+        Raises
+        ------
+        OutputError
+            It has, and a result is missing or damaged.
+        """
         state = self._read_state()
-        return (
-            bool(state.get("finished"))
-            and state.get("digest") == self.digest
-            and all(exists(self.path / name) for name in (*self.result_folders, *self.result_files))
-        )
+        if not state.get("finished") or state.get("digest") != self.digest:
+            return False
+        self._refuse_damaged(self.result_folders, files=True)
+        return True
 
     def kept_search(self) -> dict[str, Any] | None:
         """Return the facts of the search that OUT/forest comes from: same input, same version."""
         state = self._read_state()
-        is_here = all(exists(self.path / name) for name in self.result_folders)
         is_same = all(state.get(name) == value for name, value in self._origin.items())
         search = state.get("search")
-        return dict(search) if is_here and is_same and isinstance(search, Mapping) else None
+        return dict(search) if is_same and isinstance(search, Mapping) else None
+
+    def refuse_damaged_search(self) -> None:
+        """Raise OutputError where what another threshold is answered from is not whole."""
+        self._refuse_damaged(("forest", "invalid", "audit"))
+
+    def _refuse_damaged(self, folders: Iterable[str], files: bool = False) -> None:
+        wrong = Results(self.path).find_damage(folders, files)
+        if wrong:
+            more = f" (and {len(wrong) - 1} more files)" if len(wrong) > 1 else ""
+            raise OutputError(
+                f"{str(wrong[0]).rstrip('.')}{more}: the result of a finished run is not whole. "
+                f"Put the file back, or begin anew with --overwrite."
+            )
 
     def begin(self, search: Mapping[str, Any] | None = None) -> None:
         """Claim the folder; log what differs from an earlier run here.
@@ -176,25 +218,62 @@ class RunFolder:
 
     def stage(self, name: str, settings: Mapping[str, Any]) -> Stage:
         """Return a stage under ``stages/`` that depends on ``settings``, input and version."""
-        return Stage(self.stages / name, {**settings, **self._origin})
+        own = {**settings, **self._origin}
+        digest = digest_of(own)
 
-    def publish(self, made: Path) -> None:
-        """Rename a finished folder into place; nothing to do if an interrupted run has done it.
+        def is_published(path: str, facts: FileFacts) -> bool:
+            return Results(self.path).has_file(path, digest, facts)
+
+        return Stage(self.stages / name, own, is_published)
+
+    def publish(self, stage: Stage, name: str, records: Iterable[Mapping[str, Any]]) -> None:
+        """Put a folder that a stage has made into place, and note whose it is.
+
+        Nothing is moved where this run has done it before, and was interrupted.
+
+        Parameters
+        ----------
+        stage : Stage
+        name : str
+            Of the folder, in the stage's and in OUT.
+        records : iterable of mapping
+            Those of the stage's tasks: they tell which files there must be.
 
         Raises
         ------
-        OutputError
-            The folder is in neither place: someone has removed a result, but kept the stages.
+        DamagedError
+            A file is missing, or not what was written.
         """
-        target = self.path / made.name
         self._check_lock()
-        if exists(made):
-            move_folder(made, target)
-        elif not exists(target):
-            raise OutputError(
-                f"{target}: has been removed, and its stage does not run again. "
-                f"Begin anew with --overwrite."
-            )
+        made, target = stage.folder / name, self.path / name
+        files = {
+            path.removeprefix(f"{name}/"): FileFacts(*facts)
+            for record in records
+            for path, facts in record[FILES].items()
+            if path.startswith(f"{name}/")
+        }
+        self._published[name] = stage.digest
+        if not exists(made):  # and the stage has looked at what is in its place
+            return
+        places = {made / file: (f"{name}/{file}", facts) for file, facts in files.items()}
+        damaged = [
+            error
+            for error in find_damage({place: facts for place, (_, facts) in places.items()})
+            if not stage.is_published(*places[as_place(error.path)])
+        ]
+        if damaged:
+            raise damaged[0]
+        results = Results(self.path)
+        is_ours = results.holds(name, stage.digest)  # some of it was put into place before
+        results.enter(name, stage.digest, files)
+        move_folder(made, target, keep=is_ours)
+        if not is_remote(self.path):
+            sync(target)
+            sync(self.path)
+
+    def mend(self, path: str) -> bool:
+        """Have a damaged working file made again; False where it is none: see `forget_file`."""
+        return forget_file(self.stages, path)
 
     def finish(
         self,
@@ -208,7 +287,11 @@ class RunFolder:
         """
         self._check_lock()
         self.search = search
-        write_json(self.path / "summary.json", dict(summary))
+        results = Results(self.path)
+        for name, digest in self._published.items():
+            assert results.holds(name, digest), f"{name} was published by another run"
+        write_json(self.path / "summary.json", dict(summary), sealed=False)
+        results.enter_files(self._facts_of_files())
         self._write_state(finished=True)
         if not keep_stages:
             remove_tree(self.stages)
@@ -226,14 +309,40 @@ class RunFolder:
     def _check_content(self) -> None:
         if exists(self.path) and not self.path.is_dir():
             raise OutputError(f"{self.path}: is a file; the output needs a folder.")
-        if not self.path.is_dir() or self._read_state():
+        if not self.path.is_dir():
             return
-        foreign = sorted(p.name for p in self.path.iterdir() if not p.name.startswith(LOCK))
-        if foreign:
-            raise OutputError(
-                f"{self.path}: holds files of something else ({', '.join(foreign[:3])}"
-                f"{', …' if len(foreign) > 3 else ''}). Choose an empty folder or a new one."
-            )
+        state = self._read_state()
+        if not state:
+            refuse_other_content(self.path, self.state_name)
+            return
+        refuse_foreign_results(self.path, self.result_folders, self.own_names)
+        refuse_foreign_stages(self.stages)
+        if not self.overwrite and state.get("input") != self.fingerprint:
+            refuse_other_data(self.path, state.get("source"), *self._source)
+
+    def _make(self) -> None:
+        """Make the folder, and remember which of its parents were not there."""
+        if not is_remote(self.path):
+            parents = [self.path, *self.path.absolute().parents]
+            missing = [place for place in parents if not os.path.lexists(place)]
+            self._made = missing[::-1]
+        make_folder(self.path)
+
+    def _remove_made(self) -> None:
+        """Remove the folders that were made, if nothing was begun in them."""
+        for folder in reversed(self._made):
+            try:
+                folder.rmdir()
+            except OSError:  # not empty
+                return
+
+    def _facts_of_files(self) -> dict[str, FileFacts]:
+        """Return the facts of the single result files, once they have reached the disk."""
+        files = {name: self.path / name for name in self.result_files if name != RESULTS}
+        for path in files.values():
+            if not is_remote(path):
+                sync(path)
+        return {name: facts_of_file(path) for name, path in files.items()}
 
     def _remove_own(self) -> None:
         remove_tree(self.stages)
@@ -262,8 +371,10 @@ class RunFolder:
                 "stages": str(self.stages),
                 "search": self.search,
                 "set_aside": self.set_aside,
+                "source": {"path": self._source[0], "marks": list(self._source[1])},
                 "settings": dict(self.settings),
             },
+            durable=True,
         )
 
 

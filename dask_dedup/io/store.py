@@ -1,8 +1,7 @@
-"""Outputs of stages: written aside, renamed, described by a manifest.
+"""Files that we write and read back: complete or absent, each with a checksum.
 
-A stage owns one folder. Its manifest is written first as unfinished (so that a later run can tell
-what the files in the folder belong to) and again once all tasks are done. A task leaves a record, a
-small JSON file written last; a stage that is run again keeps what has a record and runs the rest.
+Written under another name and renamed; read with what tells damage: parquet by the checksums of its
+pages, arrays and JSON by one of their own. What is found damaged or missing raises DamagedError.
 """
 
 from __future__ import annotations
@@ -13,43 +12,41 @@ import json
 import os
 import shutil
 import uuid
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-import dask
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from dask.delayed import delayed
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from dask_dedup.errors import CapacityError, StoreError
+from dask_dedup.io.checksums import damage, facts_of_file, note_file, seal_json, unseal_json
 from dask_dedup.io.objects import (
     local_copy,
-    make_folder,
     open_parquet_source,
     read_content,
-    remove_tree,
     scratch_folder,
     upload,
     version_of,
 )
 from dask_dedup.places import as_place, is_remote
-from dask_dedup.tasks import Execute, OnResult
 
 __all__ = [
-    "MANIFEST",
-    "RECORD",
-    "Stage",
+    "TEMPORARY_PREFIX",
     "digest_of",
     "open_once",
     "read_arrays",
     "read_frame",
     "read_json",
+    "read_noted_arrays",
+    "sync",
     "write_arrays",
     "write_aside",
     "write_frame",
@@ -58,24 +55,24 @@ __all__ = [
 
 Opened = TypeVar("Opened")
 
-MANIFEST = "manifest.json"
-RECORD = ".done.json"  # what the name of a task's record ends with
-_TEMPORARY_PREFIX = ".unfinished-"
+TEMPORARY_PREFIX = ".unfinished-"
 _LAST_BYTES = 1 << 16  # a disk with less is full
+_CHECKSUM = "checksum"  # note of a file of arrays
 
 
 @contextmanager
-def write_aside(path: Path) -> Iterator[Path]:
+def write_aside(path: Path, durable: bool = False) -> Iterator[Path]:
     """Give a temporary local name; what is written there becomes ``path`` when the block succeeds.
 
     By renaming, where ``path`` is local; a file for an object store is put there as a whole.
+    ``durable``: it has reached the disk before it gets its name.
 
     Raises
     ------
     CapacityError
         The disk is full: whatever has failed then, it was for that.
     """
-    name = f"{_TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{path.name}"
+    name = f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{path.name}"
     if is_remote(path):
         temporary = Path(scratch_folder()) / name
     else:
@@ -83,10 +80,14 @@ def write_aside(path: Path) -> Iterator[Path]:
         temporary = path.parent / name
     try:
         yield temporary
+        facts = facts_of_file(temporary, path.name)
         if is_remote(path):
             upload(temporary, path)
         else:
+            if durable:
+                sync(temporary)
             os.replace(temporary, path)
+        note_file(path, facts)
     except Exception as error:
         if is_full(temporary.parent, error):
             raise CapacityError(
@@ -105,51 +106,95 @@ def is_full(folder: Path, error: Exception) -> bool:
     return shutil.disk_usage(folder).free < _LAST_BYTES
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON, complete or not at all."""
-    with write_aside(path) as temporary:
+def sync(path: Path) -> None:
+    """Return once a local file, or the names in a local folder, have reached the disk."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def write_json(path: Path, content: Any, durable: bool = False, sealed: bool = True) -> None:
+    """Write JSON, complete or not at all; a mapping with its checksum, where it is ``sealed``."""
+    if sealed and isinstance(content, Mapping):
+        content = seal_json(content)
+    with write_aside(path, durable) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> Any | None:
     """Return the content of a JSON file; None where it is missing or damaged."""
     try:
-        return json.loads(read_content(path))
+        return unseal_json(json.loads(read_content(path)))
     except StoreError:  # which says nothing about the file
         raise
     except (OSError, ValueError):
         return None
 
 
-def write_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """Write arrays by name as ``.npz``, complete or not at all."""
-    with write_aside(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+def write_arrays(path: Path, notes: Mapping[str, str] | None = None, **arrays: np.ndarray) -> None:
+    """Write arrays by name as safetensors, complete or not at all.
+
+    ``notes`` and a checksum of everything go into the header.
+    """
+    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    notes = dict(notes or {})
+    with write_aside(path) as temporary:
+        save_file(whole, temporary, {**notes, _CHECKSUM: _checksum_of(whole, notes)})
 
 
 def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Return what `write_arrays` wrote."""
-    with np.load(local_copy(path), allow_pickle=False) as saved:
-        return dict(saved)
+    """Return what `write_arrays` wrote; DamagedError where it is something else."""
+    return read_noted_arrays(path)[0]
+
+
+def read_noted_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Return the arrays and the notes that `write_arrays` wrote.
+
+    Raises
+    ------
+    DamagedError
+    """
+    with damage(path):
+        try:
+            with safe_open(local_copy(path), framework="numpy") as file:
+                notes = dict(file.metadata() or {})
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(str(error)) from error
+        if notes.pop(_CHECKSUM, None) != _checksum_of(arrays, notes):
+            raise ValueError("its checksum is another")
+    return arrays, notes
 
 
 def read_frame(path: Path) -> pd.DataFrame:
-    """Return the content of one parquet file."""
-    return pd.read_parquet(open_parquet_source(path))
+    """Return the content of one parquet file that we wrote.
+
+    Raises
+    ------
+    DamagedError
+        It is missing, or not what was written.
+    """
+    with damage(path):
+        return pd.read_parquet(open_parquet_source(path), page_checksum_verification=True)
 
 
 def write_frame(
-    path: Path, table: pa.Table | pd.DataFrame, notes: Mapping[str, str] | None = None
+    path: Path,
+    table: pa.Table | pd.DataFrame,
+    notes: Mapping[str, str] | None = None,
+    durable: bool = False,
 ) -> None:
     """Write one parquet file, complete or not at all; no pandas index, no pandas notes.
 
-    ``notes`` become the metadata of the file's schema.
+    ``notes`` become the metadata of the file's schema; ``durable`` as in `write_aside`.
     """
     if isinstance(table, pd.DataFrame):
         table = pa.Table.from_pandas(table, preserve_index=False)
-    with write_aside(path) as temporary:
+    with write_aside(path, durable) as temporary:
         table = table.replace_schema_metadata(dict(notes) if notes else None)
-        pq.write_table(table, temporary, compression="zstd")
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
 
 def open_once(read: Callable[[Path], Opened], path: str | Path) -> Opened:
@@ -174,108 +219,10 @@ def digest_of(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True)
-class Stage:
-    """The output folder of one stage.
-
-    Attributes
-    ----------
-    folder : Path
-    settings : mapping
-        Everything that the stage's output depends on, the input's fingerprint included.
-    """
-
-    folder: Path
-    settings: Mapping[str, Any]
-
-    def run(
-        self,
-        function: Callable[..., Mapping[str, int]],
-        tasks: Mapping[str, tuple],
-        execute: Execute,
-        on_result: OnResult,
-    ) -> list[dict[str, Any]]:
-        """Run the tasks that have no record yet, and declare the stage finished.
-
-        Parameters
-        ----------
-        function : callable
-            Does one task and returns what is to be recorded of it (JSON).
-        tasks : mapping
-            Name of each task to the function's arguments; begun in this order.
-        execute : Execute
-        on_result : callable
-            Called with each record, old and new.
-
-        Returns
-        -------
-        list of dict
-            The records, in the order of the tasks.
-        """
-        self.prepare()
-        self._write_manifest(finished=False, tasks=len(tasks))
-        records = {name: read_json(self._record_path(name)) for name in tasks}
-        missing = [name for name, record in records.items() if record is None]
-        for record in records.values():
-            if record is not None:
-                on_result(record)
-        run = uuid.uuid4().hex  # Dask takes tasks of equal names for the same one
-        waiting = []
-        for place, name in enumerate(missing):
-            with dask.annotate(priority=-place):  # Dask's own order is the reverse
-                waiting.append(
-                    delayed(_run_and_record)(
-                        function,
-                        str(self._record_path(name)),
-                        *tasks[name],
-                        dask_key_name=f"{self.folder.name}-{name}-{run}",
-                    )
-                )
-        new = execute(waiting, on_result)
-        records.update(zip(missing, new, strict=True))
-        self._remove_leftovers()
-        self._write_manifest(finished=True, tasks=len(tasks))
-        return [dict(records[name] or {}) for name in tasks]
-
-    def prepare(self) -> None:
-        """Make the folder ready: files that belong to other settings are removed."""
-        manifest = read_json(self.folder / MANIFEST)
-        if manifest is None or manifest.get("digest") != self.digest:
-            remove_tree(self.folder)
-        make_folder(self.folder)
-        self._remove_leftovers()
-        if manifest is None or manifest.get("digest") != self.digest:
-            self._write_manifest(finished=False)
-
-    @property
-    def digest(self) -> str:
-        """Digest of the settings."""
-        return digest_of(self.settings)
-
-    def _record_path(self, name: str) -> Path:
-        return self.folder / f"{name}{RECORD}"
-
-    def _remove_leftovers(self) -> None:
-        """Remove what a killed process was writing, subfolders included."""
-        if is_remote(self.folder):  # unfinished files are on the machines of their tasks
-            return
-        for leftover in self.folder.rglob(f"{_TEMPORARY_PREFIX}*"):
-            leftover.unlink(missing_ok=True)
-
-    def _write_manifest(self, finished: bool, tasks: int | None = None) -> None:
-        write_json(
-            self.folder / MANIFEST,
-            {
-                "digest": self.digest,
-                "finished": finished,
-                "tasks": tasks,
-                "settings": dict(self.settings),
-            },
-        )
-
-
-def _run_and_record(function: Callable, record_path: str, *arguments: Any) -> dict[str, Any]:
-    """Do one task, then record what it returned."""
-    record = dict(function(*arguments))
-    write_json(as_place(record_path), record)
-    return record
+def _checksum_of(arrays: Mapping[str, np.ndarray], notes: Mapping[str, str]) -> str:
+    """Return a checksum of names, types, shapes, values and notes."""
+    facts = [(name, a.dtype.str, a.shape) for name, a in sorted(arrays.items())]
+    crc = zlib.crc32(json.dumps([facts, sorted(notes.items())]).encode())
+    for _, array in sorted(arrays.items()):
+        crc = zlib.crc32(array.data.cast("B") if array.size else b"", crc)
+    return f"crc32:{crc:08x}"

@@ -34,6 +34,7 @@ from dask_dedup.errors import SettingsError
 from dask_dedup.index.cell_files import SAME_SIMILARITY, CellLayout
 from dask_dedup.index.layout import Records, read_records
 from dask_dedup.index.leaders import load_leaders
+from dask_dedup.io.forest_range import with_range
 from dask_dedup.io.part_files import read_linked
 from dask_dedup.io.parts import Part
 from dask_dedup.io.store import open_once
@@ -93,13 +94,14 @@ def join_group(
     alive = _collapse(records, batch)
     images = grid_rows(records.steps, alive)
     limit = pca.grid_limit(threshold)
+    has_groups = layout.answers_from(threshold).below is not None
     tiles = [(bounds, bounds) for bounds in pairwise(records.bounds.tolist())]
     if group.left is not None and group.right is not None:
         tiles = [(group.left, group.right)]
     for number, (rows, columns) in enumerate(tiles):
         batch.enter(number)
         there = _alive_records(rows, columns, alive)
-        if len(there) >= LEAST_RECORDS and batch.threshold < np.float32(SAME_SIMILARITY):
+        if len(there) >= LEAST_RECORDS and has_groups:
             leader = find_groups(images, there, pca.grid_limit(SAME_SIMILARITY), batch)
             if (leader >= 0).any():
                 same = columns == rows
@@ -161,7 +163,7 @@ def join_cells(layout: CellLayout, threshold: float, threads: int = 1) -> dd.Dat
         layout=layout,
         threshold=threshold,
         threads=threads,
-        meta=EDGES,
+        meta=with_range(EDGES, layout.answers_from(threshold)),
         label="join-cells",
     )
 
@@ -170,8 +172,10 @@ def _join_edges(
     source: CellGroup | Part, layout: CellLayout, threshold: float, threads: int
 ) -> pd.DataFrame:
     if isinstance(source, Part):
-        return read_linked(layout, source)
-    return join_group(layout, source, threshold, threads).edges
+        edges = read_linked(layout, source)
+    else:
+        edges = join_group(layout, source, threshold, threads).edges
+    return with_range(edges, layout.answers_from(threshold))
 
 
 def _collapse(records: Records, batch: Candidates) -> np.ndarray:

@@ -3,11 +3,8 @@ import pandas as pd
 import pytest
 
 from dask_dedup import build_cells, fit_pca, read_dataset
-from dask_dedup.index.layout import (
-    layout_part,
-    read_cell_counts,
-    read_records,
-)
+from dask_dedup.index.cell_files import read_cell_counts
+from dask_dedup.index.layout import layout_part, read_records
 from dask_dedup.index.leaders import load_leaders
 from dask_dedup.io.part_files import read_invalid, read_linked
 

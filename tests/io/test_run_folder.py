@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import dask
 import pytest
 
-from dask_dedup.errors import OutputError
+from dask_dedup.errors import DamagedError, OutputError
 from dask_dedup.io.run_folder import RunFolder
-from dask_dedup.io.store import read_json, write_json
+from dask_dedup.io.stage import Stage
+from dask_dedup.io.store import read_json, write_aside, write_json
+from dask_dedup.tasks import compute_tasks, ignore_result
 
 SETTINGS = {"seed": 0, "clusters": {"threshold": 0.95}}
 
@@ -24,14 +27,30 @@ def folder_of(path: Path, settings=SETTINGS, fingerprint="input", overwrite=Fals
     return RunFolder(path, settings, fingerprint, overwrite)
 
 
+FOLDERS = ("audit", "clusters", "forest", "invalid")
+
+
+def make(folder: RunFolder, mark: str = "first", parts: int = 1) -> tuple[Stage, list]:
+    """Have a stage make the result folders."""
+    stage = folder.stage("labels", {**folder.settings, "mark": mark})
+    tasks = {f"part-{i:05d}": (stage.folder, i, mark) for i in range(parts)}
+    with dask.config.set(scheduler="synchronous"):
+        return stage, stage.run(write_results, tasks, compute_tasks, ignore_result)
+
+
+def write_results(folder: Path, part: int, mark: str) -> dict[str, int]:
+    for name in FOLDERS:
+        with write_aside(folder / name / f"part-{part:05d}.parquet") as temporary:
+            temporary.write_text(mark)
+    return {}
+
+
 def finish(folder: RunFolder, keep_stages: bool = False, mark: str = "first") -> None:
     """Do what a run does with its folder."""
     folder.begin()
-    for name in ("audit", "clusters", "invalid", "forest"):
-        made = folder.stages / "labels" / name
-        made.mkdir(parents=True)
-        (made / "part-00000.parquet").write_text(mark)
-        folder.publish(made)
+    stage, records = make(folder, mark)
+    for name in FOLDERS:
+        folder.publish(stage, name, records)
     for name in ("histogram.csv", "histogram.png", "settings.toml"):
         (folder.path / name).write_text(mark)
     folder.finish({"mark": mark}, keep_stages)
@@ -51,6 +70,7 @@ RESULTS = {
     "settings.toml",
     "summary.json",
     "run.json",
+    "results.json",
 }
 
 
@@ -94,13 +114,36 @@ def test_run_folder_other_settings_or_input_are_not_finished(tmp_path, settings,
 
 
 @pytest.mark.parametrize("name", sorted(RESULTS - {"run.json"}))
-def test_run_folder_that_lacks_a_result_is_not_finished(tmp_path, name):
+def test_is_finished_result_that_is_gone_is_named(tmp_path, name):
     with folder_of(tmp_path / "out") as folder:
         finish(folder)
     path = tmp_path / "out" / name
     shutil.rmtree(path) if path.is_dir() else path.unlink()
-    with folder_of(tmp_path / "out") as folder:
+    named = (
+        r"out/\w+: is not told of in results\.json"
+        if name == "results.json"
+        else f"{path}.*: is missing"
+    )
+    with (
+        pytest.raises(OutputError, match=rf"{named}.* not whole.*--overwrite"),
+        folder_of(tmp_path / "out") as folder,
+    ):
+        folder.is_finished()
+    with folder_of(tmp_path / "out", overwrite=True) as folder:
         assert not folder.is_finished()
+
+
+@pytest.mark.parametrize("name", [*(f"{n}/part-00000.parquet" for n in FOLDERS), "summary.json"])
+@pytest.mark.parametrize("content", ["other", "longer than it was"])
+def test_is_finished_result_that_has_changed_is_named(tmp_path, name, content):
+    with folder_of(tmp_path / "out") as folder:
+        finish(folder, mark="first")
+    (tmp_path / "out" / name).write_text(content)
+    with (
+        pytest.raises(OutputError, match=rf"out/{name}: .*not whole"),
+        folder_of(tmp_path / "out") as folder,
+    ):
+        folder.is_finished()
 
 
 def test_begin_changed_settings_are_named_in_the_log(tmp_path, caplog):
@@ -151,27 +194,69 @@ def test_publish_replaces_older_results_as_a_whole(tmp_path):
     with folder_of(tmp_path / "out") as folder:
         (folder.path / "clusters").mkdir()
         (folder.path / "clusters" / "part-00009.parquet").write_text("old")
-        made = folder.stages / "clusters"
-        made.mkdir(parents=True)
-        (made / "part-00000.parquet").write_text("new")
-        folder.publish(made)
+        stage, records = make(folder, "new")
+        folder.publish(stage, "clusters", records)
     assert names(tmp_path / "out" / "clusters") == {"part-00000.parquet"}
-    assert not made.exists()
+    assert not (stage.folder / "clusters").exists()
 
 
-def test_publish_what_an_interrupted_run_has_published_stays(tmp_path):
+def test_publish_what_this_very_stage_has_published_stays(tmp_path):
+    for _ in range(2):  # interrupted after it, the run is started again
+        with folder_of(tmp_path / "out") as folder:
+            folder.begin()
+            stage, records = make(folder)
+            folder.publish(stage, "clusters", records)
+    assert (tmp_path / "out" / "clusters" / "part-00000.parquet").read_text() == "first"
+
+
+def test_publish_what_another_run_has_published_since_is_made_again(tmp_path):
+    """The first run was killed before it ended; its stages are in a work folder of their own."""
+    works = [str(tmp_path / "a"), str(tmp_path / "b"), str(tmp_path / "a")]
+    for mark, work in zip(("first", "second", "first"), works, strict=True):
+        with RunFolder(tmp_path / "out", {"mark": mark}, "input", work=work) as folder:
+            folder.begin()
+            stage, records = make(folder, mark)
+            folder.publish(stage, "clusters", records)
+        assert (tmp_path / "out" / "clusters" / "part-00000.parquet").read_text() == mark
+
+
+def test_publish_part_that_is_missing_is_named_and_nothing_is_replaced(tmp_path):
     with folder_of(tmp_path / "out") as folder:
         (folder.path / "clusters").mkdir()
-        folder.publish(folder.stages / "clusters")
-        assert (folder.path / "clusters").is_dir()
+        (folder.path / "clusters" / "part-00000.parquet").write_text("old")
+        stage, records = make(folder, parts=3)
+        (stage.folder / "clusters" / "part-00001.parquet").unlink()
+        with pytest.raises(
+            DamagedError, match=r"clusters/part-00001\.parquet: is missing"
+        ) as error:
+            folder.publish(stage, "clusters", records)
+        assert (folder.path / "clusters" / "part-00000.parquet").read_text() == "old"
+        assert folder.mend(error.value.path)
+        stage, records = make(folder, parts=3)
+        folder.publish(stage, "clusters", records)
+    assert len(names(tmp_path / "out" / "clusters")) == 3
 
 
-def test_publish_result_that_is_nowhere_is_refused(tmp_path):
-    with (
-        pytest.raises(OutputError, match=r"out/clusters: has been removed, .*--overwrite"),
-        folder_of(tmp_path / "out") as folder,
-    ):
-        folder.publish(folder.stages / "clusters")
+def test_publish_file_that_was_lost_after_it_is_put_beside_the_others(tmp_path):
+    for _ in range(2):
+        with folder_of(tmp_path / "out") as folder:
+            folder.begin()
+            stage, records = make(folder, parts=3)
+            folder.publish(stage, "clusters", records)
+        (tmp_path / "out" / "clusters" / "part-00001.parquet").unlink(missing_ok=True)
+    with folder_of(tmp_path / "out") as folder:
+        stage, records = make(folder, parts=3)
+        folder.publish(stage, "clusters", records)
+    assert len(names(tmp_path / "out" / "clusters")) == 3
+
+
+def test_mend_file_of_no_task_begins_its_stage_anew_and_results_are_left_alone(tmp_path):
+    with folder_of(tmp_path / "out") as folder:
+        stage, records = make(folder)
+        folder.publish(stage, "clusters", records)
+        assert not folder.mend(str(folder.path / "clusters" / "part-00000.parquet"))
+        assert folder.mend(str(stage.folder / "model.bin"))
+        assert not stage.folder.exists()
 
 
 # --- whose folder ---------------------------------------------------------------------------------
@@ -208,11 +293,77 @@ def test_run_folder_with_foreign_files_is_refused_and_left_alone(tmp_path, overw
 def test_run_folder_with_run_json_of_another_tool_is_refused(tmp_path, content):
     write_json(tmp_path / "out" / "run.json", content)
     with (
-        pytest.raises(OutputError, match=r"something else \(run\.json\)"),
+        pytest.raises(OutputError, match=r"run\.json: is damaged, or not of dask_dedup"),
         folder_of(tmp_path / "out", overwrite=True),
     ):
         pass
     assert read_json(tmp_path / "out" / "run.json") == content
+
+
+@pytest.mark.parametrize("name", ["clusters", "forest", "stages"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_run_folder_with_a_link_for_results_is_refused(tmp_path, name, overwrite):
+    with folder_of(tmp_path / "out") as folder:
+        finish(folder)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "part-00000.parquet").write_text("precious")
+    shutil.rmtree(tmp_path / "out" / name, ignore_errors=True)
+    (tmp_path / "out" / name).symlink_to(tmp_path / "mine")
+    with (
+        pytest.raises(OutputError, match=rf"out/{name}: is a link"),
+        folder_of(tmp_path / "out", overwrite=overwrite),
+    ):
+        pass
+    assert (tmp_path / "mine" / "part-00000.parquet").read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["clusters/notes.csv", "stages/mine/data.bin", "stages/mine.txt"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_run_folder_with_files_of_the_user_among_ours_is_refused(tmp_path, name, overwrite):
+    with folder_of(tmp_path / "out") as folder:
+        finish(folder)
+    (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "out" / name).write_text("precious")
+    with (
+        pytest.raises(OutputError, match=r"which no run has written"),
+        folder_of(tmp_path / "out", {"seed": 5}, overwrite=overwrite),
+    ):
+        pass
+    assert (tmp_path / "out" / name).read_text() == "precious"
+
+
+def open_of(path: Path, source: str, marks: list[str], **options) -> RunFolder:
+    return RunFolder(path, SETTINGS, " ".join(marks), source=(source, marks), **options)
+
+
+def test_run_folder_of_another_data_set_is_refused_unless_overwritten(tmp_path):
+    with open_of(tmp_path / "out", "/data/a", ["1", "2"]) as folder:
+        finish(folder)
+    with (
+        pytest.raises(OutputError, match=r"results of another data set, /data/a, .*--overwrite"),
+        open_of(tmp_path / "out", "/data/b", ["3"]),
+    ):
+        pass
+    assert (tmp_path / "out" / "summary.json").exists()
+    with open_of(tmp_path / "out", "/data/b", ["3"], overwrite=True) as folder:
+        finish(folder)
+
+
+@pytest.mark.parametrize(
+    ("source", "marks"), [("/data/b", ["2", "3"]), ("/data/a", ["3"]), ("/elsewhere", ["1", "2"])]
+)
+def test_run_folder_of_a_grown_changed_or_moved_data_set_is_taken(tmp_path, source, marks):
+    with open_of(tmp_path / "out", "/data/a", ["1", "2"]) as folder:
+        finish(folder)
+    with open_of(tmp_path / "out", source, marks) as folder:
+        folder.begin()
+        assert (read_json(folder.path / "run.json") or {})["source"]["path"] == source
+
+
+def test_run_folder_that_is_refused_leaves_no_folder_behind(tmp_path):
+    with pytest.raises(ZeroDivisionError), folder_of(tmp_path / "a" / "b" / "out"):
+        raise ZeroDivisionError
+    assert not (tmp_path / "a").exists()
 
 
 def test_run_folder_empty_one_is_taken(tmp_path):
@@ -286,7 +437,7 @@ def test_lock_second_opener_is_refused_and_a_killed_owners_lock_is_taken_over(tm
 def test_lock_is_released_and_removed_in_the_end_and_after_an_error(tmp_path):
     with pytest.raises(ZeroDivisionError), folder_of(tmp_path / "out"):
         raise ZeroDivisionError
-    assert names(tmp_path / "out") == set()
+    assert not (tmp_path / "out").exists()  # nothing was begun
     with folder_of(tmp_path / "out"):
         assert names(tmp_path / "out") == {".lock"}
 

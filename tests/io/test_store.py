@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
-import dask
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -17,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dask_dedup.io.store import (
-    Stage,
     digest_of,
     open_once,
     read_json,
@@ -25,7 +20,6 @@ from dask_dedup.io.store import (
     write_frame,
     write_json,
 )
-from dask_dedup.tasks import compute_tasks, ignore_result
 
 
 def files_under(folder: Path) -> list[str]:
@@ -58,33 +52,6 @@ def test_write_aside_failure_keeps_what_was_there(tmp_path):
         temporary.write_text("half")
         raise ZeroDivisionError
     assert (tmp_path / "a.txt").read_text() == "old"
-
-
-def test_write_aside_kill_between_write_and_rename_leaves_absent(tmp_path):
-    stage = Stage(tmp_path / "stage", {"a": 1})
-    stage.prepare()
-    script = (
-        "import sys, time\n"
-        "from pathlib import Path\n"
-        "from dask_dedup.io.store import write_aside\n"
-        "with write_aside(Path(sys.argv[1])) as temporary:\n"
-        "    temporary.write_text('half')\n"
-        "    print('written', flush=True)\n"
-        "    time.sleep(60)\n"
-    )
-    target = stage.folder / "clusters" / "part-00000.parquet"
-    with subprocess.Popen(
-        [sys.executable, "-c", script, str(target)], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "written\n"
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
-    left = [p for p in target.parent.iterdir() if p.is_file()]
-    assert [p.read_text() for p in left] == ["half"]
-    assert not target.exists()
-    stage.prepare()  # what is left goes when the stage begins again
-    assert list(target.parent.iterdir()) == []
 
 
 # --- JSON, frames, digests ------------------------------------------------------------------------
@@ -134,150 +101,6 @@ def test_digest_of_does_not_depend_on_the_order_of_keys(settings):
 def test_digest_of_changes_with_any_value():
     variants = [{}, {"a": 1}, {"a": 2}, {"a": None}, {"b": 1}, {"a": {"b": 1}}, {"a": 1, "b": 1}]
     assert len({digest_of(settings) for settings in variants}) == len(variants)
-
-
-# --- Stage ----------------------------------------------------------------------------------------
-
-
-def double(log: Path, number: int) -> dict[str, int]:
-    """Note that it was called; fail where the number is negative."""
-    with open(log, "a") as handle:
-        handle.write(f"{number}\n")
-    if number < 0:
-        raise RuntimeError("killed")
-    return {"twice": 2 * number}
-
-
-@pytest.fixture
-def log(tmp_path) -> Path:
-    path = tmp_path / "calls.txt"
-    path.touch()
-    return path
-
-
-def calls(log: Path) -> list[int]:
-    """Numbers of the calls since the last look."""
-    done = [int(line) for line in log.read_text().split()]
-    log.write_text("")
-    return sorted(done)
-
-
-def run(stage: Stage, log: Path, numbers: dict[str, int], on_result=ignore_result) -> list[dict]:
-    tasks = {name: (log, number) for name, number in numbers.items()}
-    return stage.run(double, tasks, one_by_one, on_result)
-
-
-def one_by_one(tasks, on_result):
-    """An `Execute` in the order of the tasks."""
-    return [compute_tasks([task], on_result)[0] for task in tasks]
-
-
-@pytest.fixture(autouse=True)
-def synchronous():
-    with dask.config.set(scheduler="synchronous"):
-        yield
-
-
-def test_stage_records_come_in_the_order_of_the_tasks(tmp_path, log):
-    heard = []
-    stage = Stage(tmp_path / "stage", {"a": 1})
-    records = run(stage, log, {"z": 3, "a": 5, "m": 7}, heard.append)
-    assert records == [{"twice": 6}, {"twice": 10}, {"twice": 14}]
-    assert heard == records
-    assert read_json(stage.folder / "manifest.json") == {
-        "digest": stage.digest,
-        "finished": True,
-        "settings": {"a": 1},
-        "tasks": 3,
-    }
-
-
-def test_stage_finished_runs_nothing_again_and_tells_all_records(tmp_path, log):
-    stage = Stage(tmp_path / "stage", {"a": 1})
-    first = run(stage, log, {"x": 3, "y": 5})
-    calls(log)
-    heard = []
-    assert run(stage, log, {"x": 3, "y": 5}, heard.append) == first
-    assert calls(log) == []
-    assert heard == first
-
-
-def test_stage_interrupted_with_same_settings_runs_only_the_rest(tmp_path, log):
-    stage = Stage(tmp_path / "stage", {"a": 1})
-    with pytest.raises(RuntimeError, match="killed"):
-        run(stage, log, {"x": 3, "bad": -1})
-    assert (read_json(stage.folder / "manifest.json") or {})["finished"] is False
-    assert calls(log) == [-1, 3]
-    again = Stage(tmp_path / "stage", {"a": 1})
-    assert run(again, log, {"x": 3, "bad": 5, "new": 7}) == [
-        {"twice": 6},
-        {"twice": 10},
-        {"twice": 14},
-    ]
-    assert calls(log) == [5, 7]
-    assert (read_json(stage.folder / "manifest.json") or {})["finished"] is True
-
-
-def test_stage_changed_settings_redo_everything_and_remove_old_files(tmp_path, log):
-    old = Stage(tmp_path / "stage", {"a": 1})
-    run(old, log, {"x": 3, "y": 5})
-    (old.folder / "clusters").mkdir()
-    (old.folder / "clusters" / "part.parquet").write_text("old")
-    calls(log)
-    new = Stage(tmp_path / "stage", {"a": 2})
-    run(new, log, {"x": 3})
-    assert calls(log) == [3]
-    assert files_under(new.folder) == ["manifest.json", "x.done.json"]
-
-
-def test_stage_files_without_a_manifest_are_not_trusted(tmp_path, log):
-    stage = Stage(tmp_path / "stage", {"a": 1})
-    run(stage, log, {"x": 3})
-    (stage.folder / "manifest.json").unlink()
-    calls(log)
-    run(stage, log, {"x": 3})
-    assert calls(log) == [3]
-
-
-def test_stage_damaged_record_is_made_again(tmp_path, log):
-    stage = Stage(tmp_path / "stage", {"a": 1})
-    run(stage, log, {"x": 3, "y": 5})
-    (stage.folder / "x.done.json").write_text('{"twi')
-    calls(log)
-    assert run(stage, log, {"x": 3, "y": 5}) == [{"twice": 6}, {"twice": 10}]
-    assert calls(log) == [3]
-
-
-def test_stage_removes_what_killed_tasks_were_writing(tmp_path, log):
-    stage = Stage(tmp_path / "stage", {"a": 1})
-    run(stage, log, {"x": 3})
-    leftovers = [stage.folder / ".unfinished-1-a", stage.folder / "clusters" / ".unfinished-2-b"]
-    leftovers[1].parent.mkdir()
-    for leftover in leftovers:
-        leftover.touch()
-    stage.prepare()
-    assert not any(leftover.exists() for leftover in leftovers)
-    assert "x.done.json" in files_under(stage.folder)
-
-
-def leave_and_finish(folder: Path) -> dict[str, int]:
-    """Leave what a worker killed in mid-write leaves; its task is then done by another."""
-    (folder / "clusters").mkdir(exist_ok=True)
-    (folder / "clusters" / ".unfinished-1-part").touch()
-    return {}
-
-
-def test_stage_removes_what_workers_killed_during_this_run_left(tmp_path):
-    stage = Stage(tmp_path / "stage", {"a": 1})
-    stage.run(leave_and_finish, {"x": (stage.folder,)}, compute_tasks, ignore_result)
-    assert files_under(stage.folder) == ["manifest.json", "x.done.json"]
-
-
-def test_stage_record_is_written_after_the_work(tmp_path, log):
-    stage = Stage(tmp_path / "stage", {"a": 1})
-    with pytest.raises(RuntimeError):
-        run(stage, log, {"bad": -1})
-    assert files_under(stage.folder) == ["manifest.json"]
 
 
 def test_open_once_reads_a_file_once_until_it_changes(tmp_path):

@@ -1,0 +1,142 @@
+"""What must not be in an output folder: refused before the work, so that nothing of it is lost."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dask_dedup.errors import InputError, OutputError
+from dask_dedup.io.folder_lock import LOCK
+from dask_dedup.io.objects import exists
+from dask_dedup.io.stage import MANIFEST
+from dask_dedup.places import is_remote
+
+__all__ = [
+    "refuse_foreign_results",
+    "refuse_foreign_stages",
+    "refuse_inputs_inside",
+    "refuse_other_content",
+    "refuse_other_data",
+]
+
+_WORKING = {"dask", "kept", "plan.json"}  # under stages/, beside the stages
+
+
+def refuse_other_content(path: Path, state_name: str) -> None:
+    """Raise OutputError where a folder that is no run's is not empty."""
+    foreign = sorted(p.name for p in path.iterdir() if not p.name.startswith(LOCK))
+    if not foreign:
+        return
+    if state_name in foreign:
+        raise OutputError(
+            f"{path / state_name}: is damaged, or not of dask_dedup, so what is in this folder may "
+            f"be anybody's. Put it right, or choose another folder."
+        )
+    raise OutputError(
+        f"{path}: holds files of something else ({_some(foreign)}). Choose an empty folder or a "
+        f"new one."
+    )
+
+
+def refuse_foreign_results(path: Path, folders: Iterable[str], own_names: str) -> None:
+    """Raise OutputError where result folders are links, or hold files that no run has written.
+
+    They will be replaced, and nothing of the user's may go with them. ``own_names`` is a regular
+    expression of the names that a run gives to its files.
+    """
+    for folder in (path / name for name in folders):
+        if not is_remote(folder) and folder.is_symlink():
+            raise OutputError(
+                f"{folder}: is a link; results are put into place by renaming, which would leave "
+                f"what it leads to behind. Remove the link, or choose another folder."
+            )
+        foreign = []
+        if exists(folder):
+            names = sorted(p.name for p in folder.iterdir())
+            foreign = [n for n in names if not re.fullmatch(rf"{own_names}|\.unfinished-.*", n)]
+        if foreign:
+            raise OutputError(
+                f"{folder}: holds {_some(foreign)}, which no run has written, and which would be "
+                f"lost. Move it elsewhere."
+            )
+
+
+def refuse_foreign_stages(stages: Path) -> None:
+    """Raise OutputError where the working files are a link, or others are among them."""
+    if is_remote(stages):
+        return
+    if stages.is_symlink():
+        raise OutputError(
+            f"{stages}: is a link; the working files in it are removed in the end. Remove the "
+            f"link, and tell another place for them with --work."
+        )
+    if not stages.is_dir():
+        return
+    foreign = sorted(
+        path.name
+        for path in stages.iterdir()
+        if path.name not in _WORKING and not (path / MANIFEST).is_file()
+    )
+    if foreign:
+        raise OutputError(
+            f"{stages}: holds {_some(foreign)}, which no run has written, and which would be "
+            f"removed in the end. Move it elsewhere."
+        )
+
+
+def refuse_other_data(
+    path: Path, told: Mapping[str, Any] | None, source: str, marks: Sequence[str]
+) -> None:
+    """Raise OutputError where the results are of a data set that shares nothing with another.
+
+    Parameters
+    ----------
+    path : Path
+        OUT.
+    told : mapping or None
+        ``path`` and ``marks`` of the data set that the results are of.
+    source, marks
+        The same of the other one. Each file of a data set is marked by its content, and the
+        smallest marks are kept: a changed or grown version has some of them, too.
+    """
+    if not isinstance(told, Mapping) or not marks or told.get("path") == source:
+        return
+    if not set(told.get("marks", ())) & set(marks):
+        raise OutputError(
+            f"{path}: holds the results of another data set, {told.get('path')}, with which "
+            f"{source} has no file in common. Choose another folder, or replace them with "
+            f"--overwrite."
+        )
+
+
+def refuse_inputs_inside(out: Path, names: Iterable[str], paths: Iterable[str]) -> None:
+    """Raise InputError where files of the input lie among the results, which are replaced.
+
+    Parameters
+    ----------
+    out : Path
+    names : iterable of str
+        What a run writes into ``out``, or removes there.
+    paths : iterable of str
+        Files of the input.
+    """
+    if is_remote(out):
+        own = [f"{str(out / name).rstrip('/')}/" for name in names]
+        folders = {path: path for path in paths}
+    else:
+        own = [f"{os.path.realpath(out / name)}/" for name in names]
+        parents = {os.path.dirname(path) for path in paths if not is_remote(path)}
+        folders = {parent: f"{os.path.realpath(parent)}/" for parent in parents}
+    for folder, real in folders.items():
+        if any(real.startswith(one) for one in own):
+            raise InputError(
+                f"{folder}: holds files of the input, and {out} would replace them with its "
+                f"results. Choose another output folder."
+            )
+
+
+def _some(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
