@@ -11,10 +11,11 @@ from typing import Any
 from dask_dedup.errors import InputError, OutputError
 from dask_dedup.io.folder_lock import LOCK
 from dask_dedup.io.objects import exists
-from dask_dedup.io.stage import MANIFEST
+from dask_dedup.io.store import TEMPORARY_PREFIX
 from dask_dedup.places import is_remote
 
 __all__ = [
+    "WORKING",
     "refuse_foreign_results",
     "refuse_foreign_stages",
     "refuse_inputs_inside",
@@ -22,7 +23,11 @@ __all__ = [
     "refuse_other_data",
 ]
 
-_WORKING = {"dask", "kept", "plan.json"}  # under stages/, beside the stages
+#: What runs and compressions write under stages/: the stages, and what lies beside them.
+WORKING = {
+    *("clusters", "compress", "embeddings", "forests", "join", "labels", "layout", "search"),
+    *("shards", "dask", "kept", "plan.json"),
+}
 
 
 def refuse_other_content(path: Path, state_name: str) -> None:
@@ -78,7 +83,7 @@ def refuse_foreign_stages(stages: Path) -> None:
     foreign = sorted(
         path.name
         for path in stages.iterdir()
-        if path.name not in _WORKING and not (path / MANIFEST).is_file()
+        if path.name not in WORKING and not path.name.startswith(TEMPORARY_PREFIX)
     )
     if foreign:
         raise OutputError(

@@ -27,6 +27,7 @@ from dask_dedup.io.objects import (
     words_of,
 )
 from dask_dedup.io.out_content import (
+    WORKING,
     refuse_foreign_results,
     refuse_foreign_stages,
     refuse_other_content,
@@ -218,6 +219,7 @@ class RunFolder:
 
     def stage(self, name: str, settings: Mapping[str, Any]) -> Stage:
         """Return a stage under ``stages/`` that depends on ``settings``, input and version."""
+        assert name in WORKING, f"{name}: would be taken for a file of the user"
         own = {**settings, **self._origin}
         digest = digest_of(own)
 

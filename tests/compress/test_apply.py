@@ -58,6 +58,7 @@ def test_compress_dataset_makes_a_data_set_of_the_same_layout(tmp_path, data, mo
         "img_emb",
         "metadata",
         "model",
+        "results.json",
         "summary.json",
         "text_emb",
     ]
@@ -159,7 +160,14 @@ def test_compress_dataset_with_other_settings_is_refused(tmp_path, data, model):
         with pytest.raises(OutputError, match="by another model, with other settings"):
             compress_dataset(data, **{"model": model, "out": out, **arguments})
     compress_dataset(data, model, out, modality="image", overwrite=True)
-    assert names(out) == ["compress.json", "img_emb", "metadata", "model", "summary.json"]
+    assert names(out) == [
+        "compress.json",
+        "img_emb",
+        "metadata",
+        "model",
+        "results.json",
+        "summary.json",
+    ]
 
 
 def test_compress_dataset_into_something_else_is_refused(tmp_path, data, model):
