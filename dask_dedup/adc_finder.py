@@ -1,9 +1,9 @@
 """The finder `adc`: the paper's own chain, search by quantized distances.
 
 1. train      sample → base index; samples of rows whose true pairs are found on the way
-2. shards     each group of parts: read, compress, encode, audit, write once
+2. shards     each group of spans: read, compress, encode, audit, write once
 3. tolerance  the sample of known truth is searched; T is chosen
-4. search     each part: its rows search all shards; verification, contraction to a forest
+4. search     each span: its rows search all shards; verification, contraction to a forest
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from dask_dedup.evaluate.audit import sample_queries
 from dask_dedup.index.shards import (
     IndexLayout,
     default_factory,
-    group_parts,
+    group_spans,
     model_digest,
     open_model,
     train_index,
     write_shards,
 )
 from dask_dedup.io.part_list import write_parts
-from dask_dedup.io.parts import Part
+from dask_dedup.io.spans import Span
 from dask_dedup.io.store import read_json, write_json
 from dask_dedup.job import Found, Job, conserve
 from dask_dedup.search.adc import AdaptiveRule
@@ -93,9 +93,9 @@ class AdcFinder:
         """Find the edges."""
         self.prepare()
         edges = self._search()
-        settings, parts = self.job.settings, self.layout.parts
-        paths = [self._path(part) for part in parts]
-        paths += [self.layout.path("linked", part) for part in parts]
+        settings, spans = self.job.settings, self.layout.spans
+        paths = [self._path(span) for span in spans]
+        paths += [self.layout.path("linked", span) for span in spans]
         verify = settings.adc.verify
         return Found(
             self.layout,
@@ -139,7 +139,7 @@ class AdcFinder:
                 for sample in self.samples:
                     purpose = {} if sample.name == AUDIT else {"purpose": _TRUTH_PURPOSE}
                     queries = sample_queries(
-                        self.layout.parts, sample.queries, settings.seed, **purpose
+                        self.layout.part_list.rows, sample.queries, settings.seed, **purpose
                     )
                     queries.write(folder / f"{sample.file}.npz")
                 write_json(folder / "trained.json", facts)
@@ -159,13 +159,13 @@ class AdcFinder:
             name: (
                 self.layout,
                 name,
-                parts,
+                spans,
                 settings.compute.threads,
                 self.samples,
                 settings.search_threshold,
                 settings.seed,
             )
-            for name, parts in group_parts(self.layout, self.facts["bytes_per_row"]).items()
+            for name, spans in group_spans(self.layout, self.facts["bytes_per_row"]).items()
         }
         with job.timed("shards"):
             records = job.run_stage(self.shard_stage, fill_and_audit, tasks)
@@ -183,7 +183,7 @@ class AdcFinder:
         }
 
     def _search(self) -> int:
-        """Choose the tolerance, search every part, write its forest; return the edges of all."""
+        """Choose the tolerance, search every span, write its forest; return the edges of all."""
         job, settings = self.job, self.job.settings
         adc = settings.adc
         with job.timed("tolerance"):
@@ -197,9 +197,7 @@ class AdcFinder:
             settings.search_threshold if adc.verify else None,
             settings.compute.threads,
         )
-        tasks = {
-            f"part-{part.index:05d}": (plan, part, self._path(part)) for part in self.layout.parts
-        }
+        tasks = {span.name: (plan, span, self._path(span)) for span in self.layout.spans}
         with job.timed("search"):
             records = job.run_stage(self.search_stage, search_and_write, tasks)
         conserve("search", sum(record["searched"] for record in records), self.counts["indexed"])
@@ -240,8 +238,8 @@ class AdcFinder:
         self.counts["calibration"] = chosen
         return AdaptiveRule(chosen["tolerance"], chosen["epsilon"], rounding)
 
-    def _path(self, part: Part) -> Path:
-        return self.search_stage.folder / f"part-{part.index:05d}.parquet"
+    def _path(self, span: Span) -> Path:
+        return self.search_stage.folder / f"{span.name}.parquet"
 
 
 def _tell_unreached(chosen: dict[str, Any], verify: bool, recall: float, precision: float) -> None:

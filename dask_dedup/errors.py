@@ -7,6 +7,7 @@
     │   └── UnreadableError   one of its files cannot be read, or does not fit
     ├── SettingsError   a setting is unknown, out of range, or contradicts another
     ├── OutputError     the output folder cannot be used
+    ├── DamagedError    a working file or a result is not what was written
     ├── CapacityError   the work does not fit into the memory or disk that it was given
     ├── ClusterError    workers cannot be had, or cannot do the work
     └── StoreError      an object store refuses, or cannot be reached; also an OSError
@@ -17,6 +18,7 @@ The command line turns every one of them into one message and exit code 2.
 __all__ = [
     "CapacityError",
     "ClusterError",
+    "DamagedError",
     "DedupError",
     "InputError",
     "OutputError",
@@ -54,6 +56,20 @@ class SettingsError(DedupError):
 
 class OutputError(DedupError):
     """The output folder cannot be used."""
+
+
+class DamagedError(DedupError):
+    """A file that this package wrote is missing, or not what was written.
+
+    Attributes
+    ----------
+    path : str
+        Of the file.
+    """
+
+    def __init__(self, message: str, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class CapacityError(DedupError):

@@ -1,8 +1,9 @@
 """The finder `join`: every pair of rows that meet in a cell.
 
 1. fit       sample → PCA, audit queries, coarse and fine cells
-2. layout    each part: read, project, assign, audit, sort by cell, write once
-3. join      each group of cells: candidates, verification, contraction to a forest
+2. layout    each span: read, project, assign, audit, sort by cell, write once
+3. merge     where spans are many: files of records to fewer ones, which the join reads
+4. join      each group of cells: candidates, verification, contraction to a forest
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from dask.delayed import delayed
 
 from dask_dedup.compress.fit import pca_task
 from dask_dedup.index.build import begin_layout, cells_task
-from dask_dedup.index.cell_files import SAME_SIMILARITY, CellLayout
+from dask_dedup.index.cell_files import SAME_SIMILARITY, CellLayout, RecordFile
+from dask_dedup.index.records import MOST_FILES, plan_merges
 from dask_dedup.io.store import read_json, write_json
 from dask_dedup.job import Found, Job, conserve
 from dask_dedup.search.groups import CellGroup, plan_groups
-from dask_dedup.status import TRAINED
+from dask_dedup.status import MERGE, TRAINED
 from dask_dedup.tasks import OnWorker, ignore_result
 
 __all__ = ["JoinFinder"]
@@ -53,10 +55,10 @@ class JoinFinder:
     def find(self) -> Found:
         """Find the edges."""
         layout = self._fit()
-        self._write_layout(layout)
+        layout.write_record_files(self._merge(layout, self._write_layout(layout)))
         groups = self._join(layout)
         paths = [self._group_path(group) for group in groups]
-        paths += [layout.path("linked", part) for part in layout.parts]
+        paths += [layout.path("linked", span) for span in layout.spans]
         edges = self.join_counts["edges"] + self.layout_counts["linked"]
         counts = {**self.layout_counts, **self.join_counts, "cells": layout.cells}
         threshold = self.job.settings.clusters.threshold
@@ -108,20 +110,20 @@ class JoinFinder:
         )
         return int(trained)
 
-    def _write_layout(self, layout: CellLayout) -> None:
-        """Write the cell layout of every part, and the audit's true pairs."""
+    def _write_layout(self, layout: CellLayout) -> list[RecordFile]:
+        """Write the cell layout of every span, and the audit's true pairs; return the records."""
         settings = self.job.settings
         audited = settings.audit.queries > 0
         tasks = {
-            f"part-{part.index:05d}": (
+            span.name: (
                 layout,
-                part,
+                span,
                 settings.compute.threads,
                 settings.compute.device,
                 settings.search_threshold if audited else None,
                 settings.seed,
             )
-            for part in layout.parts
+            for span in layout.spans
         }
         with self.job.timed("layout"):
             records = self.job.run_stage(
@@ -135,9 +137,27 @@ class JoinFinder:
         conserve("layout", sum(record["rows"] for record in records), self.job.data.rows)
         logger.debug(
             "layout: %(distinct)d distinct rows make %(visits)d visits; %(identical)d repeat an "
-            "earlier row of their part, %(invalid)d are invalid",
+            "earlier row of their span, %(invalid)d are invalid",
             self.layout_counts,
         )
+        return [
+            layout.record_file(span, record["visits"])
+            for span, record in zip(layout.spans, records, strict=True)
+        ]
+
+    def _merge(self, layout: CellLayout, files: list[RecordFile]) -> list[RecordFile]:
+        """Merge files of records until there are few enough; a stage for each level of merges."""
+        level = 0
+        while len(files) > MOST_FILES:
+            level += 1
+            name = MERGE if level == 1 else f"{MERGE}-{level}"
+            stage = self.job.folder.stage(name, self.keys)
+            merged = plan_merges(files, stage.folder)
+            tasks = {f"merge-{i:05d}": (layout, *task) for i, task in enumerate(merged.tasks)}
+            with self.job.timed(name):
+                self.job.run_stage(stage, OnWorker(_STAGES, "merge_and_tell"), tasks)
+            files = merged.files
+        return files
 
     def _join(self, layout: CellLayout) -> list[CellGroup]:
         """Join inside the cells: one forest per task; return the tasks."""

@@ -24,7 +24,7 @@ from dask_dedup.index.shards import (
     Shard,
     embed,
     fill_shard,
-    group_parts,
+    group_spans,
     model_digest,
     open_base,
     open_shards,
@@ -115,10 +115,11 @@ def build_index(
     seed: int = 0,
     threads: int = 1,
     train_threads: int = 1,
+    span_rows: int = 0,
     execute: Execute = compute_tasks,
     progress: Progress | None = None,
 ) -> VectorIndex:
-    """Train an index on a seeded sample and write one shard per group of parts; computes.
+    """Train an index on a seeded sample and write one shard per group of spans; computes.
 
     The same call again continues where it was stopped, or returns what is there.
 
@@ -139,6 +140,8 @@ def build_index(
         Of each task, in the second stage.
     train_threads : int
         Of the training, which is one task that runs alone.
+    span_rows : int
+        Of what a shard is put together from: see `dask_dedup.io.spans.cut_spans`.
 
     Raises
     ------
@@ -179,10 +182,10 @@ def build_index(
             write_json(train.folder / "trained.json", facts)
         progress.finish()
         fill.prepare()
-        write_parts(dataset.filled_parts, fill.folder / "parts.json")
+        write_parts(dataset.filled_parts, fill.folder / "parts.json", span_rows)
         tasks = {
-            name: (layout, name, parts, threads)
-            for name, parts in group_parts(layout, facts["bytes_per_row"]).items()
+            name: (layout, name, spans, threads)
+            for name, spans in group_spans(layout, facts["bytes_per_row"]).items()
         }
         progress.start("shards", dataset.rows)
         records = fill.run(

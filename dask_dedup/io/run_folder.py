@@ -27,13 +27,13 @@ from dask_dedup.io.objects import (
 from dask_dedup.io.store import Stage, digest_of, read_json, write_json
 from dask_dedup.places import as_place, is_remote
 
-__all__ = ["AUDIT_QUERIES", "RunFolder", "work_folder"]
+__all__ = ["AUDIT_PAIRS", "AUDIT_QUERIES", "RunFolder", "work_folder"]
 
 logger = logging.getLogger(__name__)
 
 _TOOL = "dask_dedup"
-#: In OUT: the rows that the audit has sampled.
-AUDIT_QUERIES = "audit/queries.parquet"
+#: In OUT: the rows that the audit has sampled, and their true pairs.
+AUDIT_QUERIES, AUDIT_PAIRS = "audit/queries.parquet", "audit/pairs.parquet"
 
 
 class RunFolder:

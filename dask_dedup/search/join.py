@@ -32,10 +32,10 @@ from dask_dedup.compress.device import choose_device
 from dask_dedup.compress.pca import load_pca
 from dask_dedup.errors import SettingsError
 from dask_dedup.index.cell_files import SAME_SIMILARITY, CellLayout
-from dask_dedup.index.layout import Records, read_records
 from dask_dedup.index.leaders import load_leaders
+from dask_dedup.index.records import Records, read_records
 from dask_dedup.io.part_files import read_linked
-from dask_dedup.io.parts import Part
+from dask_dedup.io.spans import Span
 from dask_dedup.io.store import open_once
 from dask_dedup.schema import EDGES
 from dask_dedup.search.candidates import Candidates, Contract
@@ -139,7 +139,7 @@ def join_cells(layout: CellLayout, threshold: float, threads: int = 1) -> dd.Dat
     -------
     dask DataFrame
         EDGES: lazy; one partition per task, where a pair may stand in two of them, and one per
-        part with the edges of rows that are equal inside it, or members of a dense group.
+        span with the edges of rows that are equal inside it, or members of a dense group.
 
     Raises
     ------
@@ -157,7 +157,7 @@ def join_cells(layout: CellLayout, threshold: float, threads: int = 1) -> dd.Dat
 
     return dd.from_map(
         _join_edges,
-        [*plan_groups(layout), *layout.parts],
+        [*plan_groups(layout), *layout.spans],
         layout=layout,
         threshold=threshold,
         threads=threads,
@@ -167,9 +167,9 @@ def join_cells(layout: CellLayout, threshold: float, threads: int = 1) -> dd.Dat
 
 
 def _join_edges(
-    source: CellGroup | Part, layout: CellLayout, threshold: float, threads: int
+    source: CellGroup | Span, layout: CellLayout, threshold: float, threads: int
 ) -> pd.DataFrame:
-    if isinstance(source, Part):
+    if isinstance(source, Span):
         return read_linked(layout, source)
     return join_group(layout, source, threshold, threads).edges
 
