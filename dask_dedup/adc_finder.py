@@ -27,8 +27,8 @@ from dask_dedup.compress.fit import fit_pca
 from dask_dedup.compress.pca import save_pca
 from dask_dedup.config import threads_together
 from dask_dedup.evaluate.audit import sample_queries
+from dask_dedup.index.shard_files import IndexLayout
 from dask_dedup.index.shards import (
-    IndexLayout,
     default_factory,
     group_spans,
     model_digest,

@@ -15,14 +15,8 @@ from dask_dedup.evaluate.calibrate import Judged, choose_tolerance, judge_result
 from dask_dedup.graph.forest import spanning_edges
 from dask_dedup.index.ivfpq import search_shards, self_distances, use_threads
 from dask_dedup.index.layout import Block as ImageBlock
-from dask_dedup.index.shards import (
-    Block,
-    IndexLayout,
-    embed,
-    fill_shard,
-    open_base,
-    open_shards,
-)
+from dask_dedup.index.shard_files import IndexLayout
+from dask_dedup.index.shards import Block, embed, fill_shard, open_base, open_shards
 from dask_dedup.io.part_files import read_invalid, read_linked
 from dask_dedup.io.spans import Span, read_span
 from dask_dedup.io.store import write_frame

@@ -19,9 +19,8 @@ from filelock import FileLock, Timeout
 from dask_dedup.compress.vectors import prepare_block
 from dask_dedup.errors import InputError, OutputError
 from dask_dedup.index.ivfpq import Neighbours, search_shards, use_threads
+from dask_dedup.index.shard_files import IndexLayout, Shard
 from dask_dedup.index.shards import (
-    IndexLayout,
-    Shard,
     embed,
     fill_shard,
     group_spans,

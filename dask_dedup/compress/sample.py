@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-__all__ = ["hash_rows", "sample_row_ids", "split_rows"]
+__all__ = ["RowRange", "hash_rows", "sample_row_ids", "split_rows"]
 
 _HASH_BLOCK = 1 << 16  # row ids hashed at a time: what fits into a cache takes half the time
 

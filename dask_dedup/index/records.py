@@ -32,6 +32,7 @@ from dask_dedup.places import as_place
 __all__ = [
     "HEAD_WORDS",
     "MOST_FILES",
+    "Merges",
     "Records",
     "image_words",
     "merge_records",

@@ -17,7 +17,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,14 +42,11 @@ from dask_dedup.index.ivfpq import (
     use_threads,
     write_index_file,
 )
+from dask_dedup.index.shard_files import IndexLayout, Shard
 from dask_dedup.io.dataset import Dataset
-from dask_dedup.io.part_list import PartList, read_parts
-from dask_dedup.io.parts import Part
 from dask_dedup.io.spans import Span, cut_spans, read_span
 from dask_dedup.io.store import (
     open_once,
-    read_arrays,
-    read_json,
     write_aside,
     write_frame,
     write_json,
@@ -60,8 +57,6 @@ from dask_dedup.tasks import Execute, compute_tasks, ignore_result
 
 __all__ = [
     "Block",
-    "IndexLayout",
-    "Shard",
     "default_factory",
     "embed",
     "fill_shard",
@@ -95,74 +90,6 @@ class Block(NamedTuple):
     row_start: int
     stored: np.ndarray
     vectors: VectorBlock
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One faiss index file: its ``name``, the ``rows`` in it, its size in ``bytes``."""
-
-    name: str
-    rows: int
-    bytes: int
-
-
-@dataclass(frozen=True)
-class IndexLayout:
-    """Where the index of a data set lies, and what its shards are made from.
-
-    Attributes
-    ----------
-    base_path : str
-        The trained, empty index.
-    folder : str
-        Of the shards, and of what is written beside them.
-    model_path : str or None
-        A compressor; None indexes the embeddings themselves.
-    """
-
-    base_path: str
-    folder: str
-    model_path: str | None = None
-
-    @property
-    def part_list(self) -> PartList:
-        """The filled parts of the data set: read from a file, which keeps tasks small."""
-        return open_once(read_parts, as_place(self.folder) / "parts.json")
-
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        """The filled parts of the data set."""
-        return self.part_list.parts
-
-    @property
-    def spans(self) -> tuple[Span, ...]:
-        """The filled parts as tasks read them."""
-        return self.part_list.spans
-
-    @property
-    def shards(self) -> tuple[Shard, ...]:
-        """The finished shards; from a file as well, see `write_shards`."""
-        return open_once(_read_shards, as_place(self.folder) / "shards.json")
-
-    def query_ids(self) -> np.ndarray:
-        """Return the rows that the audit has sampled."""
-        return read_arrays(as_place(self.folder) / "queries.npz")["row_ids"]
-
-    def path(self, kind: str, span: Span) -> Path:
-        """Return the path of one file of one span."""
-        return as_place(self.folder) / f"{kind}-{span.index:05d}.parquet"
-
-    def invalid_paths(self, span: Span) -> list[Path]:
-        """Return the files of a span's rows without a usable embedding."""
-        return [self.path("invalid", span)]
-
-    def audit_paths(self) -> list[Path]:
-        """Return the files of the audit's true pairs."""
-        return [self.path("audit", span) for span in self.spans]
-
-    def shard_path(self, name: str) -> Path:
-        """Return the path of one shard."""
-        return as_place(self.folder) / f"{name}.faiss"
 
 
 def default_factory(rows: int, dim: int) -> str:
@@ -326,13 +253,6 @@ def open_shards(layout: IndexLayout) -> list[Any]:
 def open_model(path: str) -> Compressor:
     """Open a compressor once per process."""
     return open_once(load_model, path)
-
-
-def _read_shards(path: Path) -> tuple[Shard, ...]:
-    content = read_json(path)
-    if content is None:
-        raise InputError(f"{path}: cannot be read. The index is damaged; build it again.")
-    return tuple(Shard(**shard) for shard in content)
 
 
 def model_digest(path: str) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from dask_dedup.io.part_rows import PartRows
 from dask_dedup.io.parts import Part
 
-__all__ = ["Span", "cut_spans", "packed_spans", "read_span"]
+__all__ = ["Span", "count_spans", "cut_spans", "packed_spans", "read_span"]
 
 #: Rows of a span, at least and at most. A layout task takes some 1.1 kB a row: 0.3 GB.
 _LEAST_ROWS, _MOST_ROWS = 2048, 1 << 18
@@ -66,7 +66,7 @@ class Span:
 
 
 def cut_spans(parts: Sequence[Part], rows: int = 0) -> tuple[Span, ...]:
-    """Put neighbouring parts together.
+    """Put neighbouring parts together; `count_spans` counts alike.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def cut_spans(parts: Sequence[Part], rows: int = 0) -> tuple[Span, ...]:
         as the rows need, however many parts there are.
     """
     total = parts[-1].row_stop - parts[0].row_start
-    limit = rows or min(max(total // _SPANS, _LEAST_ROWS), _MOST_ROWS)
+    limit = rows or _limit(total)
     groups: list[list[Part]] = []
     gathered = 0
     for part in parts:
@@ -92,6 +92,15 @@ def cut_spans(parts: Sequence[Part], rows: int = 0) -> tuple[Span, ...]:
         groups[-1].append(part)
         gathered += part.rows
     return tuple(Span(index, tuple(group)) for index, group in enumerate(groups))
+
+
+def count_spans(rows: int, parts: int) -> int:
+    """Return how many spans `cut_spans` makes of parts of equal size."""
+    return -(-parts // max(1, _limit(rows) * parts // rows))
+
+
+def _limit(rows: int) -> int:
+    return min(max(rows // _SPANS, _LEAST_ROWS), _MOST_ROWS)
 
 
 def packed_spans(spans: Sequence[Span]) -> list[Span]:
