@@ -1,9 +1,9 @@
 """The finder `adc`: the paper's own chain, search by quantized distances.
 
 1. train      sample → base index; samples of rows whose true pairs are found on the way
-2. shards     each group of parts: read, compress, encode, audit, write once
+2. shards     each group of spans: read, compress, encode, audit, write once
 3. tolerance  the sample of known truth is searched; T is chosen
-4. search     each part: its rows search all shards; verification, contraction to a forest
+4. search     each span: its rows search all shards; verification, contraction to a forest
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from dask_dedup.compress.fit import fit_pca
 from dask_dedup.compress.pca import save_pca
 from dask_dedup.config import threads_together
 from dask_dedup.evaluate.audit import sample_queries
+from dask_dedup.index.shard_files import IndexLayout
 from dask_dedup.index.shards import (
-    IndexLayout,
     default_factory,
-    group_parts,
+    group_spans,
     model_digest,
     open_model,
     train_index,
@@ -38,7 +38,8 @@ from dask_dedup.index.shards import (
 )
 from dask_dedup.io.forest_range import ForestRange
 from dask_dedup.io.part_list import write_parts
-from dask_dedup.io.parts import Part
+from dask_dedup.io.spans import Span
+from dask_dedup.io.stage import TRAINED, files_of_note, read_note, write_note
 from dask_dedup.io.store import read_json, write_json
 from dask_dedup.job import Found, Job, conserve
 from dask_dedup.search.adc import AdaptiveRule
@@ -94,9 +95,9 @@ class AdcFinder:
         """Find the edges."""
         self.prepare()
         edges = self._search()
-        settings, parts = self.job.settings, self.layout.parts
-        paths = [self._path(part) for part in parts]
-        paths += [self.layout.path("linked", part) for part in parts]
+        settings, spans = self.job.settings, self.layout.spans
+        paths = [self._path(span) for span in spans]
+        paths += [self.layout.path("linked", span) for span in spans]
         verify = settings.adc.verify
         return Found(
             self.layout,
@@ -122,8 +123,9 @@ class AdcFinder:
             self.shard_stage.prepare()
             folder = self.shard_stage.folder
             write_parts(job.data.filled_parts, folder / "parts.json")
-            facts = read_json(folder / "trained.json")
+            facts = read_note(folder, TRAINED)
             if facts is None:
+                before = files_of_note(folder, TRAINED)
                 facts = train_index(
                     job.data,
                     self.layout,
@@ -140,10 +142,15 @@ class AdcFinder:
                 for sample in self.samples:
                     purpose = {} if sample.name == AUDIT else {"purpose": _TRUTH_PURPOSE}
                     queries = sample_queries(
-                        self.layout.parts, sample.queries, settings.seed, **purpose
+                        self.layout.part_list.rows, sample.queries, settings.seed, **purpose
                     )
                     queries.write(folder / f"{sample.file}.safetensors")
-                write_json(folder / "trained.json", facts)
+                samples = [f"{sample.file}.safetensors" for sample in self.samples]
+                names = ("base.faiss", "pca.safetensors", *samples)
+                write_note(folder, TRAINED, facts, [folder / name for name in names])
+                if before not in (None, files_of_note(folder, TRAINED)):
+                    self.shard_stage.forget()  # made with other models
+                    self.search_stage.forget()
             self.facts = facts
             job.progress.advance(job.data.rows)
         logger.debug(
@@ -160,13 +167,13 @@ class AdcFinder:
             name: (
                 self.layout,
                 name,
-                parts,
+                spans,
                 settings.compute.threads,
                 self.samples,
                 settings.search_threshold,
                 settings.seed,
             )
-            for name, parts in group_parts(self.layout, self.facts["bytes_per_row"]).items()
+            for name, spans in group_spans(self.layout, self.facts["bytes_per_row"]).items()
         }
         with job.timed("shards"):
             records = job.run_stage(self.shard_stage, fill_and_audit, tasks)
@@ -184,7 +191,7 @@ class AdcFinder:
         }
 
     def _search(self) -> int:
-        """Choose the tolerance, search every part, write its forest; return the edges of all."""
+        """Choose the tolerance, search every span, write its forest; return the edges of all."""
         job, settings = self.job, self.job.settings
         adc = settings.adc
         with job.timed("tolerance"):
@@ -198,9 +205,7 @@ class AdcFinder:
             settings.search_threshold if adc.verify else None,
             settings.compute.threads,
         )
-        tasks = {
-            f"part-{part.index:05d}": (plan, part, self._path(part)) for part in self.layout.parts
-        }
+        tasks = {span.name: (plan, span, self._path(span)) for span in self.layout.spans}
         with job.timed("search"):
             records = job.run_stage(self.search_stage, search_and_write, tasks)
         conserve("search", sum(record["searched"] for record in records), self.counts["indexed"])
@@ -241,8 +246,8 @@ class AdcFinder:
         self.counts["calibration"] = chosen
         return AdaptiveRule(chosen["tolerance"], chosen["epsilon"], rounding)
 
-    def _path(self, part: Part) -> Path:
-        return self.search_stage.folder / f"part-{part.index:05d}.parquet"
+    def _path(self, span: Span) -> Path:
+        return self.search_stage.folder / f"{span.name}.parquet"
 
 
 def _tell_unreached(chosen: dict[str, Any], verify: bool, recall: float, precision: float) -> None:

@@ -6,27 +6,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 
 from dask_dedup.compress.pca import load_pca
 from dask_dedup.compress.vectors import prepare_block
-from dask_dedup.evaluate.audit import AuditCollector, AuditQueries
+from dask_dedup.evaluate.audit import AuditCollector, AuditQueries, read_pairs
 from dask_dedup.evaluate.calibrate import Judged, choose_tolerance, judge_results
 from dask_dedup.graph.forest import spanning_edges
 from dask_dedup.index.ivfpq import search_shards, self_distances, use_threads
 from dask_dedup.index.layout import Block as ImageBlock
-from dask_dedup.index.shards import (
-    Block,
-    IndexLayout,
-    embed,
-    fill_shard,
-    open_base,
-    open_shards,
-)
+from dask_dedup.index.shard_files import IndexLayout
+from dask_dedup.index.shards import Block, embed, fill_shard, open_base, open_shards
 from dask_dedup.io.part_files import read_invalid, read_linked
-from dask_dedup.io.parts import Part, read_rows
-from dask_dedup.io.store import read_frame, write_frame
+from dask_dedup.io.spans import Span, read_span
+from dask_dedup.io.store import write_frame
 from dask_dedup.places import as_place
 from dask_dedup.search.adc import AdaptiveRule, AdcSearch, PairEdges
 
@@ -59,7 +52,7 @@ class Sample(NamedTuple):
 
 
 class AdcPlan(NamedTuple):
-    """How every part is searched; ``threshold`` None: pairs are not verified."""
+    """How every span is searched; ``threshold`` None: pairs are not verified."""
 
     layout: IndexLayout
     rule: AdaptiveRule
@@ -72,34 +65,34 @@ class AdcPlan(NamedTuple):
 def fill_and_audit(
     layout: IndexLayout,
     name: str,
-    parts: tuple[Part, ...],
+    spans: tuple[Span, ...],
     threads: int,
     samples: tuple[Sample, ...],
     threshold: float,
     seed: int,
 ) -> dict[str, Any]:
-    """Write one shard; collect the true pairs of the samples from its parts."""
+    """Write one shard; collect the true pairs of the samples from its spans."""
     if not samples:
-        return {**fill_shard(layout, name, parts, threads, True), "audit_seconds": 0.0}
+        return {**fill_shard(layout, name, spans, threads, True), "audit_seconds": 0.0}
     pca = load_pca(as_place(layout.folder) / "pca.safetensors")
     queries = {sample.name: _load_queries(layout, sample) for sample in samples}
     collectors = {
-        (part.index, kind): AuditCollector(rows, pca, threshold, seed)
-        for part in parts
+        (span.index, kind): AuditCollector(rows, pca, threshold, seed)
+        for span in spans
         for kind, rows in queries.items()
     }
 
-    def watch(part: Part, block: Block) -> None:
+    def watch(span: Span, block: Block) -> None:
         steps = pca.to_grid(pca.transform(block.vectors))
         for kind in queries:
-            collectors[part.index, kind].add(
+            collectors[span.index, kind].add(
                 ImageBlock(block.row_start, block.stored, block.vectors, steps)
             )
 
-    record = fill_shard(layout, name, parts, threads, True, watch)
-    for part in parts:
+    record = fill_shard(layout, name, spans, threads, True, watch)
+    for span in spans:
         for kind in queries:
-            collectors[part.index, kind].write(layout.path(kind, part))
+            collectors[span.index, kind].write(layout.path(kind, span))
     seconds = sum(collector.seconds for collector in collectors.values())
     return {**record, "audit_seconds": seconds}
 
@@ -109,11 +102,9 @@ def judge_sample(layout: IndexLayout, nprobe: int) -> Judged:
     use_threads(1)
     torch.set_num_threads(1)
     queries = _load_queries(layout, Sample(TRUTH, 0))
-    truth = pd.concat(
-        [read_frame(layout.path(TRUTH, part)) for part in layout.parts], ignore_index=True
-    )
-    # Rows that repeat an earlier one of their part are not indexed: nothing can find them.
-    copies = np.concatenate([read_linked(layout, part)["dst"].to_numpy() for part in layout.parts])
+    truth = read_pairs([layout.path(TRUTH, span) for span in layout.spans])
+    # Rows that repeat an earlier one of their span are not indexed: nothing can find them.
+    copies = np.concatenate([read_linked(layout, span)["dst"].to_numpy() for span in layout.spans])
     truth = truth[~truth["row_id"].isin(copies) & ~truth["query"].isin(copies)]
     asks = ~np.isin(queries.row_ids, copies)
     base, opened = open_base(layout), open_shards(layout)
@@ -136,24 +127,24 @@ def calibrate_sample(
     return choose_tolerance(judged, *slack, **asked).to_dict()
 
 
-def search_and_write(plan: AdcPlan, part: Part, path: Path) -> dict[str, int]:
-    """Search the rows of one part in all shards; write the forest of what passes."""
+def search_and_write(plan: AdcPlan, span: Span, path: Path) -> dict[str, int]:
+    """Search the rows of one span in all shards; write the forest of what passes."""
     torch.set_num_threads(plan.threads)
     use_threads(plan.threads)
     layout = plan.layout
     left_out = np.concatenate(
         [
-            read_invalid(layout, part)["row_id"].to_numpy(),
-            read_linked(layout, part)["dst"].to_numpy(),
+            read_invalid(layout, span)["row_id"].to_numpy(),
+            read_linked(layout, span)["dst"].to_numpy(),
         ]
     )
     search = AdcSearch(open_base(layout), open_shards(layout), plan.rule, plan.k, plan.nprobe)
-    edges = PairEdges(layout.parts, plan.threshold, spanning_edges)
+    edges = PairEdges(layout.part_list.rows, plan.threshold, spanning_edges)
     searched = 0
-    for start in range(0, part.rows, _BLOCK_ROWS):
-        stop = min(start + _BLOCK_ROWS, part.rows)
-        vectors = prepare_block(read_rows(part.embeddings, start, stop))
-        row_ids = part.row_start + np.arange(start, stop)[vectors.reason == 0]
+    for start in range(0, span.rows, _BLOCK_ROWS):
+        stop = min(start + _BLOCK_ROWS, span.rows)
+        vectors = prepare_block(read_span(span, start, stop))
+        row_ids = span.row_start + np.arange(start, stop)[vectors.reason == 0]
         asks = ~np.isin(row_ids, left_out)
         images, row_ids = embed(vectors, layout.model_path)[asks], row_ids[asks]
         searched += len(row_ids)
@@ -163,7 +154,7 @@ def search_and_write(plan: AdcPlan, part: Part, path: Path) -> dict[str, int]:
     write_frame(path, forest)
     return {
         "edges": len(forest),
-        "rows": part.rows,
+        "rows": span.rows,
         "searched": searched,
         "saturated": search.saturated,
         "largest_k": search.largest_k,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,8 @@ from dask_dedup.compress.verify import cosine_pairs, exact_rows
 from dask_dedup.io.dataset import Dataset
 from dask_dedup.io.metadata import MetadataColumns, read_metadata, to_pandas
 from dask_dedup.io.part_files import PartFiles, read_invalid
-from dask_dedup.io.parts import Part, gather_by_row, gather_rows
+from dask_dedup.io.part_rows import PartRows
+from dask_dedup.io.parts import Part, gather_rows
 from dask_dedup.io.store import write_frame
 from dask_dedup.places import as_place
 from dask_dedup.schema import CLUSTERS
@@ -69,7 +70,7 @@ def clusters_of_part(
     columns: MetadataColumns,
     labels: pd.DataFrame,
     invalid: np.ndarray,
-    parts: Sequence[Part],
+    stored: PartRows,
 ) -> pa.Table:
     """Return the CLUSTERS of one part, the user's columns included.
 
@@ -81,8 +82,8 @@ def clusters_of_part(
         LABELS; rows of other parts are passed over.
     invalid : int64 array
         ``row_id`` of the part's rows without a usable embedding: each a cluster of its own, kept.
-    parts : sequence of Part
-        Those with rows, in which the representatives are.
+    stored : PartRows
+        Of the data set, in which the representatives are.
     """
     row_ids = np.arange(part.row_start, part.row_stop)
     cluster_ids, sizes = row_ids.copy(), np.ones(part.rows, np.int64)
@@ -93,7 +94,7 @@ def clusters_of_part(
     sizes[position] = own["cluster_size"]
     is_valid = np.ones(part.rows, np.bool_)
     is_valid[invalid - part.row_start] = False
-    similarity = _to_representatives(part, parts, cluster_ids)
+    similarity = _to_representatives(part, stored, cluster_ids)
     metadata = read_metadata(part, columns)
     return _assemble(metadata, row_ids, cluster_ids, sizes, is_valid, similarity)
 
@@ -103,9 +104,9 @@ def write_clusters(
     columns: MetadataColumns,
     labels: pd.DataFrame,
     invalid: np.ndarray,
-    parts: Sequence[Part],
+    stored: PartRows,
     path: str | os.PathLike,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Write `clusters_of_part` to one file.
 
     Returns
@@ -114,7 +115,7 @@ def write_clusters(
         ``rows``, ``invalid_rows``, and ``sizes``: how many clusters of each size (as text, for
         JSON) have their smallest row in this part, invalid rows left out.
     """
-    table = clusters_of_part(part, columns, labels, invalid, parts)
+    table = clusters_of_part(part, columns, labels, invalid, stored)
     write_frame(as_place(path), table, durable=True)
     counted = np.asarray(table["is_representative"]) & np.asarray(table["is_valid"])
     sizes = Counter(np.asarray(table["cluster_size"])[counted].tolist())
@@ -128,11 +129,14 @@ def write_clusters(
 def _clusters_frame(
     part: Part, columns: MetadataColumns, labels: pd.DataFrame, layout: PartFiles
 ) -> pd.DataFrame:
-    invalid = read_invalid(layout, part)["row_id"].to_numpy()
-    return _to_frame(clusters_of_part(part, columns, labels, invalid, layout.parts))
+    starts = [span.row_start for span in layout.spans]
+    span = layout.spans[bisect_right(starts, part.row_start) - 1]
+    ids = read_invalid(layout, span)["row_id"].to_numpy()
+    invalid = ids[(ids >= part.row_start) & (ids < part.row_stop)]
+    return _to_frame(clusters_of_part(part, columns, labels, invalid, layout.part_list.rows))
 
 
-def _to_representatives(part: Part, parts: Sequence[Part], cluster_ids: np.ndarray) -> np.ndarray:
+def _to_representatives(part: Part, stored: PartRows, cluster_ids: np.ndarray) -> np.ndarray:
     """Return the cosine of each row and the representative of its cluster: float32.
 
     Both are read again, singly: as many rows as there are duplicates, and their representatives.
@@ -146,7 +150,7 @@ def _to_representatives(part: Part, parts: Sequence[Part], cluster_ids: np.ndarr
         own = members[start : start + step]
         wanted, back = np.unique(cluster_ids[own], return_inverse=True)
         rows = exact_rows(gather_rows(part.embeddings, own))
-        representatives = exact_rows(gather_by_row(parts, wanted))
+        representatives = exact_rows(stored.gather(wanted))
         similarity[own] = cosine_pairs(rows, representatives, np.arange(len(own)), back)
     return similarity
 

@@ -1,14 +1,14 @@
 """The finder `join`: every pair of rows that meet in a cell.
 
 1. fit       sample → PCA, audit queries, coarse and fine cells
-2. layout    each part: read, project, assign, audit, sort by cell, write once
-3. join      each group of cells: candidates, verification, contraction to a forest
+2. layout    each span: read, project, assign, audit, sort by cell, write once
+3. merge     where spans are many: files of records to fewer ones, which the join reads
+4. join      each group of cells: candidates, verification, contraction to a forest
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,13 @@ from dask.delayed import delayed
 
 from dask_dedup.compress.fit import pca_task
 from dask_dedup.index.build import begin_layout, cells_task
-from dask_dedup.index.cell_files import SAME_SIMILARITY, CellLayout
-from dask_dedup.io.checksums import FileFacts, facts_of_file, find_damage
-from dask_dedup.io.objects import exists
-from dask_dedup.io.store import read_json, write_json
+from dask_dedup.index.cell_files import SAME_SIMILARITY, CellLayout, RecordFile
+from dask_dedup.index.records import MOST_FILES, plan_merges
+from dask_dedup.io.objects import remove_tree
+from dask_dedup.io.stage import TRAINED, files_of_note, read_note, write_note
 from dask_dedup.job import Found, Job, conserve
 from dask_dedup.search.groups import CellGroup, plan_groups
-from dask_dedup.status import TRAINED
+from dask_dedup.status import MERGE
 from dask_dedup.tasks import OnWorker, ignore_result
 
 __all__ = ["JoinFinder"]
@@ -58,10 +58,10 @@ class JoinFinder:
     def find(self) -> Found:
         """Find the edges."""
         layout = self._fit()
-        self._write_layout(layout)
+        layout.write_record_files(self._merge(layout, self._write_layout(layout)))
         groups = self._join(layout)
         paths = [self._group_path(group) for group in groups]
-        paths += [layout.path("linked", part) for part in layout.parts]
+        paths += [layout.path("linked", span) for span in layout.spans]
         edges = self.join_counts["edges"] + self.layout_counts["linked"]
         counts = {**self.layout_counts, **self.join_counts, "cells": layout.cells}
         threshold = self.job.settings.clusters.threshold
@@ -85,35 +85,20 @@ class JoinFinder:
             kept = min(settings.compress.dim, data.dim)
             dense_groups = self.keys["dense_groups"]
             layout = begin_layout(data, where, kept, settings.cells.cells, dense_groups)
-            trained = self._read_trained()
+            trained = read_note(where, TRAINED)
             if trained is None:
+                before = files_of_note(where, TRAINED)
                 trained = {"cells": self._train(layout)}
-                files = [*layout.model_paths, layout.queries_path]
-                trained["files"] = {p.name: facts_of_file(p) for p in files if exists(p)}
-                self._forget_others(trained["files"])
-                write_json(where / TRAINED, trained)
+                write_note(where, TRAINED, trained, [*layout.model_paths, layout.queries_path])
+                if before not in (None, files_of_note(where, TRAINED)):
+                    # What was made with other models does not fit these.
+                    self.layout_stage.forget()
+                    self.join_stage.forget()
+                    for level in range(1, 4):
+                        remove_tree(self.job.folder.stages / _merge_name(level))
             logger.debug("cells: %d for %d rows", trained["cells"], data.rows)
             self.job.progress.advance(data.rows)
             return replace(layout, cells=trained["cells"])
-
-    def _read_trained(self) -> dict[str, Any] | None:
-        """Return what an earlier fit has left here, if its files are whole."""
-        where = self.layout_stage.folder
-        trained = read_json(where / TRAINED)
-        if trained is None:
-            return None
-        damaged = find_damage({where / name: f for name, f in trained["files"].items()})
-        if not damaged:
-            return dict(trained)
-        logger.warning("%s: made again", str(damaged[0]).rstrip("."))
-        return None
-
-    def _forget_others(self, files: Mapping[str, FileFacts]) -> None:
-        """Forget what was made with other models, where they did not come out as before."""
-        before = (read_json(self.layout_stage.folder / TRAINED) or {}).get("files")
-        if before is not None and before != {name: list(f) for name, f in files.items()}:
-            self.layout_stage.forget()
-            self.join_stage.forget()
 
     def _train(self, layout: CellLayout) -> int:
         """Fit, train and draw, in one graph: where one waits, another goes on.
@@ -144,20 +129,20 @@ class JoinFinder:
         )
         return int(trained)
 
-    def _write_layout(self, layout: CellLayout) -> None:
-        """Write the cell layout of every part, and the audit's true pairs."""
+    def _write_layout(self, layout: CellLayout) -> list[RecordFile]:
+        """Write the cell layout of every span, and the audit's true pairs; return the records."""
         settings = self.job.settings
         audited = settings.audit.queries > 0
         tasks = {
-            f"part-{part.index:05d}": (
+            span.name: (
                 layout,
-                part,
+                span,
                 settings.compute.threads,
                 settings.compute.device,
                 settings.search_threshold if audited else None,
                 settings.seed,
             )
-            for part in layout.parts
+            for span in layout.spans
         }
         with self.job.timed("layout"):
             records = self.job.run_stage(
@@ -171,9 +156,27 @@ class JoinFinder:
         conserve("layout", sum(record["rows"] for record in records), self.job.data.rows)
         logger.debug(
             "layout: %(distinct)d distinct rows make %(visits)d visits; %(identical)d repeat an "
-            "earlier row of their part, %(invalid)d are invalid",
+            "earlier row of their span, %(invalid)d are invalid",
             self.layout_counts,
         )
+        return [
+            layout.record_file(span, record["visits"])
+            for span, record in zip(layout.spans, records, strict=True)
+        ]
+
+    def _merge(self, layout: CellLayout, files: list[RecordFile]) -> list[RecordFile]:
+        """Merge files of records until there are few enough; a stage for each level of merges."""
+        level = 0
+        while len(files) > MOST_FILES:
+            level += 1
+            name = _merge_name(level)
+            stage = self.job.folder.stage(name, self.keys)
+            merged = plan_merges(files, stage.folder)
+            tasks = {f"merge-{i:05d}": (layout, *task) for i, task in enumerate(merged.tasks)}
+            with self.job.timed(name):
+                self.job.run_stage(stage, OnWorker(_STAGES, "merge_and_tell"), tasks)
+            files = merged.files
+        return files
 
     def _join(self, layout: CellLayout) -> list[CellGroup]:
         """Join inside the cells: one forest per task; return the tasks."""
@@ -213,3 +216,7 @@ class JoinFinder:
         """Count a task's share of the visits as its share of the rows."""
         share = record["visits"] / self.layout_counts["visits"]
         self.job.progress.advance(round(share * self.job.data.rows))
+
+
+def _merge_name(level: int) -> str:
+    return MERGE if level == 1 else f"{MERGE}-{level}"

@@ -22,14 +22,15 @@ from dask_dedup.bad_parts import facts_of_bad, go_on_without, open_dataset, resu
 from dask_dedup.config import Settings, memory_per_worker, worker_count
 from dask_dedup.errors import DamagedError, InputError
 from dask_dedup.graph.choice import choose_merge
-from dask_dedup.io.dataset import Dataset
 from dask_dedup.io.forest_file import UNVERIFIED
 from dask_dedup.io.objects import exists
 from dask_dedup.io.run_folder import RunFolder
+from dask_dedup.io.spans import cut_spans
 from dask_dedup.io.stage import Stage
 from dask_dedup.io.store import write_aside
 from dask_dedup.job import Found, Job, conserve
 from dask_dedup.memory import TreeMemory
+from dask_dedup.packing import pack_rows
 from dask_dedup.places import as_place
 from dask_dedup.relabel import facts_of, find_kept, found_before
 from dask_dedup.report.histogram import (
@@ -138,8 +139,7 @@ def _run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
     data, folder, settings = job.data, job.folder, job.settings
     with TreeMemory() as memory:
         began = time.perf_counter()
-        if any(part.embeddings.column for part in data.parts):
-            job = replace(job, data=_unpack(job))
+        job = replace(job, data=pack_rows(job))
         if folder.search is None:
             found = choose_finder(settings.finder)(job).find()
             search = facts_of(found, settings)
@@ -192,22 +192,6 @@ def choose_finder(name: str) -> Any:
     return getattr(import_module(module), kind)
 
 
-def _unpack(job: Job) -> Dataset:
-    """Return the data set with embeddings in files of their own instead of a parquet column."""
-    stage = job.folder.stage("embeddings", {"column": job.settings.read.embedding_column})
-    paths = {part.index: stage.folder / f"part-{part.index:05d}.npy" for part in job.data.parts}
-    tasks = {f"part-{part.index:05d}": (part, paths[part.index]) for part in job.data.parts}
-    with job.timed("unpack"):
-        records = job.run_stage(stage, OnWorker(_STAGES, "unpack_part"), tasks)
-    conserve("unpack", sum(record["rows"] for record in records), job.data.rows)
-    parts = []
-    for part, record in zip(job.data.parts, records, strict=True):
-        path, offset = str(paths[part.index]), record["data_offset"]
-        file = replace(part.embeddings, path=path, column=None, data_offset=offset)
-        parts.append(replace(part, embeddings=file))
-    return replace(job.data, parts=tuple(parts))
-
-
 class _Forest:
     """The forest of one job: where it is, and how it is merged."""
 
@@ -245,7 +229,7 @@ class _Forest:
 
 
 def _write_clusters(job: Job, found: Found, forest: _Forest) -> dict[str, Any]:
-    """Label the components, judge the audit, write the clusters of every part."""
+    """Label the components, judge the audit, write the clusters of every span."""
     settings = job.settings
     keys = {**found.keys, "threshold": settings.clusters.threshold}
     label_stage = job.folder.stage("labels", keys)
@@ -265,21 +249,21 @@ def _write_clusters(job: Job, found: Found, forest: _Forest) -> dict[str, Any]:
         label_stage.folder,
     )
     tasks = {
-        f"part-{part.index:05d}": (
+        span.name: (
             found.layout,
-            part,
+            span,
             job.data.columns,
             label_stage.folder,
-            clusters / f"part-{part.index:05d}.parquet",
-            invalid / f"part-{part.index:05d}.parquet",
+            clusters,
+            invalid,
         )
-        for part in job.data.parts
+        for span in cut_spans(job.data.parts)
     }
     with job.timed("clusters"):
         (labelled,) = job.run_stage(
             label_stage, OnWorker(_STAGES, "label_and_judge"), {"labels": label_task}
         )
-        records = job.run_stage(stage, OnWorker(_STAGES, "write_part"), tasks)
+        records = job.run_stage(stage, OnWorker(_STAGES, "write_span"), tasks)
     sizes: Counter[int] = Counter()
     for record in records:
         sizes.update({int(size): count for size, count in record["sizes"].items()})

@@ -1,7 +1,7 @@
 """What a run will cost, before it runs: a model of every stage, in pure functions on numbers.
 
 Counts follow from the code, times from `Rates`. Below: N rows of ``dim`` values, v visits, C cells
-in sqrt(C) coarse ones, k = ``kept`` axes, P parts.
+in sqrt(C) coarse ones, k = ``kept`` axes, P parts in S spans.
 
 Where a run breaks first as N grows, by memory of one task: the labels, 8 bytes a row (17 GB at
 2.1 * 10^9 rows), then the training of the cells: 15 GB at C = 820,000 with k = 64, since their
@@ -19,6 +19,7 @@ from dask_dedup.errors import CapacityError
 from dask_dedup.graph.choice import BAND_BYTES, BAND_EDGES, row_bytes
 from dask_dedup.index.sizes import FINE_TASKS, LEADER_SAMPLE
 from dask_dedup.search import groups as join_groups
+from dask_dedup.stage_plan import StagePlan, at_least_disk, single_bytes, waves
 from dask_dedup.workload import Machine, Rates, Workload
 
 __all__ = [
@@ -38,6 +39,8 @@ COMPARED_BYTES = 6 * (32 << 20)  # clusters: rows and representatives, stored an
 BATCH_PAIRS = 1 << 20  # search.candidates
 ITERATIONS = 10  # index.cells
 COARSE_SAMPLE = 256  # index.cells
+MOST_FILES = 64  # index.records
+MERGE_BYTES = 64 << 20  # index.records
 
 #: Measured on 10^6 synthetic rows: cells differ in size, their squared coefficient of variation.
 CELL_SPREAD = 0.28
@@ -51,24 +54,8 @@ EDGES_PER_DUPLICATE = 1.5
 EDGE_BYTES = 20  # src, dst, similarity
 LABEL_BYTES = 10  # of a labelled row in its parquet file
 ARRAY_SECONDS = 4e-9  # to fill and follow an array over all rows, a row (10^9 rows)
-PAGE_BYTES = 4096  # the least that a single read takes from a disk
 PROCESS_BYTES = 300_000_000  # of a worker with its imports, before it does anything
 HEAP_SHARE = 1.45  # resident bytes by those in use, task after task (10^7 rows, 2 GB a worker)
-
-
-@dataclass(frozen=True)
-class StagePlan:
-    """One stage: ``memory_bytes`` is the peak of one task, all else is of all tasks together."""
-
-    name: str
-    tasks: int
-    flops: float
-    bytes_read: float
-    bytes_written: float
-    seconds: float
-    memory_bytes: float
-    advice: str
-    """What to change where a task does not fit."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +77,8 @@ class Plan:
 
     @property
     def working_bytes(self) -> float:
-        """Bytes of models, layout and task forests: what fit, layout and join write."""
-        return sum(stage.bytes_written for stage in self.stages[:3])
+        """Bytes of models, layout and task forests: what the stages before the forest write."""
+        return sum(stage.bytes_written for stage in self.stages[:-2])
 
     @property
     def memory_bytes(self) -> float:
@@ -115,11 +102,12 @@ def plan(work: Workload, machine: Machine, rates: Rates | None = None) -> Plan:
     stages = (
         plan_fit(work, machine, rates),
         plan_layout(work, machine, rates),
+        plan_merge(work, machine, rates),
         plan_join(work, machine, rates),
         plan_forest(work, machine, rates),
         plan_clusters(work, machine, rates),
     )
-    return Plan(work, machine, stages, rates.start_seconds)
+    return Plan(work, machine, tuple(filter(None, stages)), rates.start_seconds)
 
 
 def refuse(planned: Plan, memory_bytes: float) -> None:
@@ -151,7 +139,7 @@ def plan_fit(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
 
     - singly read rows: s + n + queries + 4,096 for leaders; hashes: 4 N on one core
     - PCA, one task, float64 (half the rate): 2 s dim^2 + 10 dim^3
-    - images of the sample, a task a part: 2 n dim k
+    - images of the sample, a task a span: 2 n dim k
     - coarse, one task: 10 iterations of 2 k sqrt(C) min(256 sqrt(C), n), then 2 k n sqrt(C)
     - 16 tasks: thinning n m (k + 2); fine k-means 10 * 2 k n sqrt(C)
     - memory: the sample three times, 3 * 4 k n, or the PCA's at 28 bytes a value
@@ -164,7 +152,7 @@ def plan_fit(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
     thin_flops = n * (n / coarse) * (k + 2.0)
     fine_flops = 2.0 * k * n * coarse * ITERATIONS
     shared = min(FINE_TASKS, machine.workers, max(1, round(coarse)))
-    tasks = 3 * work.parts + 4 + 3 * FINE_TASKS
+    tasks = 3 * work.spans + 4 + 3 * FINE_TASKS
     alone = (
         4 * work.rows / rates.hashed_rows
         + 2 * pca_flops / rates.projection_flops
@@ -176,17 +164,17 @@ def plan_fit(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
         singles / rates.single_reads
         + image_flops / rates.projection_flops
         + (s + n) * work.dim / rates.prepared_values
-    ) / min(machine.workers, work.parts)
+    ) / min(machine.workers, work.spans)
     memory = max(3 * 4.0 * k * n, 28.0 * s * work.dim) + PROCESS_BYTES
     models = 4.0 * k * (work.cells + coarse) + 8.0 * work.dim * (k + 1)
     return StagePlan(
         "fit",
         tasks,
         pca_flops + image_flops + coarse_flops + thin_flops + fine_flops,
-        _single_bytes(work, singles),
+        single_bytes(work, singles),
         models + 4.0 * work.dim * min(work.rows, work.queries),
-        _at_least_disk(
-            alone + divided / shared + reading, _single_bytes(work, singles), models, machine
+        at_least_disk(
+            alone + divided / shared + reading, single_bytes(work, singles), models, machine
         ),
         memory,
         "The sample of the cells is held in one task: give each worker more with --memory and "
@@ -195,20 +183,20 @@ def plan_fit(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
 
 
 def plan_layout(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
-    """Plan the layout: a task a part.
+    """Plan the layout: a task a span.
 
     - flops per row: projection 2 dim k, coarse scores 2 k sqrt(C), fine scores 2 k probes sqrt(C),
       audit 2 (k + 4) queries, of integers
     - bytes read: N rows once; written: v records a row (k + 12 bytes for k = 64) and 8 (C + 1) of
-      offsets a part
-    - memory for n = N / P rows: arrays over rows 149 + image, entries sorted by cell and records
+      offsets a span
+    - memory for n = N / S rows: arrays over rows 149 + image, entries sorted by cell and records
       v * (36 + record), a block of rows with its scores, the centroids (4 k + 8) C, offsets
     """
     k, coarse, per_row = work.kept, work.coarse, work.scored
     projection = 2.0 * work.dim * k
     scores = 2.0 * k * (coarse + per_row)
     audit = 2.0 * (k + 4) * work.queries
-    offsets = work.parts * 8.0 * (work.cells + 1)
+    offsets = work.spans * 8.0 * (work.cells + 1)
     read, written = float(work.rows * work.row_bytes), work.records * work.record_bytes + offsets
     flop_seconds = (projection + scores) / rates.projection_flops + audit / rates.filter_ops
     row_seconds = (
@@ -222,9 +210,10 @@ def plan_layout(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
         work.rows * row_seconds
         + read / rates.read_bytes
         + written / rates.write_bytes
-        + work.parts * rates.task_seconds
+        + work.spans * rates.task_seconds
+        + work.parts * rates.open_seconds
     )
-    rows = work.rows / work.parts
+    rows = work.rows / work.spans
     block = min(BLOCK_ROWS, rows)
     memory = PROCESS_BYTES + HEAP_SHARE * (
         rows * (17 + 8 * MOST_VISITS + work.record_bytes)
@@ -234,14 +223,44 @@ def plan_layout(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
     )
     return StagePlan(
         "layout",
-        work.parts,
+        work.spans,
         work.rows * (projection + scores + audit),
         read,
         written,
-        _at_least_disk(_waves(core_seconds, work.parts, machine), read, written, machine),
+        at_least_disk(waves(core_seconds, work.spans, machine), read, written, machine),
         memory,
         "It grows with the rows of a part: cut the data set into smaller files, or give each "
         "worker more with --memory and fewer --workers.",
+    )
+
+
+def plan_merge(work: Workload, machine: Machine, rates: Rates) -> StagePlan | None:
+    """Plan the merge of record files; None where there are few enough.
+
+    - bytes: records and offsets of what is merged, read once and written once a level
+    - memory: the records of some cells twice, five arrays over the cells
+    """
+    files, moved, tasks = work.spans, 0.0, 0
+    while files > MOST_FILES:
+        groups = max(MOST_FILES, ceil(files / MOST_FILES))
+        moved += min(1.0, 2 * (files - groups) / files)
+        tasks += min(groups, files - groups)
+        files = groups
+    if not tasks:
+        return None
+    size = moved * (work.records * work.record_bytes + work.spans * 8.0 * (work.cells + 1))
+    core_seconds = (
+        size * (1 / rates.read_bytes + 1 / rates.write_bytes) + tasks * rates.task_seconds
+    )
+    return StagePlan(
+        "merge",
+        tasks,
+        0.0,
+        size,
+        size,
+        at_least_disk(waves(core_seconds, tasks, machine), size, size, machine),
+        2 * MERGE_BYTES + 40.0 * work.cells + PROCESS_BYTES,
+        "Give each worker more with --memory and fewer --workers.",
     )
 
 
@@ -265,7 +284,7 @@ def plan_join(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
     - bytes read: every record and offset once, and the full vectors of a third of each task's rows
       singly; written: the task forests
     - pairs verified: ``pairs_per_row`` a row, dim values each
-    - before it, on one core: the offsets of all parts are read to cut the tasks
+    - before it, on one core: the offsets of all files are read to cut the tasks
     - memory for r records a task: r * (record + 16 + ranks and keys 80), the full rows read and
       their copy, a batch of pairs
     """
@@ -273,8 +292,9 @@ def plan_join(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
     pairs = records * (records / work.cells) * (1 + CELL_SPREAD) / 2
     flops = pairs * 2.0 * (k + 4)
     singles = records * ROWS_PER_RECORD * LOOKED_UP
-    offsets = work.parts * 8.0 * (work.cells + 1)
-    read = records * work.record_bytes + 2 * offsets + _single_bytes(work, singles)
+    files = min(work.spans, MOST_FILES)
+    offsets = files * 8.0 * (work.cells + 1)
+    read = records * work.record_bytes + 2 * offsets + single_bytes(work, singles)
     found = work.edges * EDGES_PER_DUPLICATE
     written = found * EDGE_BYTES
     verified = work.rows * work.pairs_per_row
@@ -287,10 +307,10 @@ def plan_join(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
         + verified * work.dim / rates.verified_values
         + verified / rates.merged_edges / 8  # most fall within a tree at once, unsorted
         + written / rates.write_bytes
-        + tasks * (rates.task_seconds + work.parts * rates.open_seconds)
+        + tasks * (rates.task_seconds + files * rates.open_seconds)
     )
-    seconds = _waves(core_seconds, tasks, machine)
-    seconds += offsets / rates.read_bytes + work.parts * rates.open_seconds
+    seconds = waves(core_seconds, tasks, machine)
+    seconds += offsets / rates.read_bytes + files * rates.open_seconds
     width = work.record_bytes + 16 + 80
     looked_up = min(READ_BYTES, singles / tasks * work.dim * 6)
     memory = HEAP_SHARE * (records / tasks * width + 4 / 3 * looked_up + 100 * BATCH_PAIRS)
@@ -300,7 +320,7 @@ def plan_join(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
         flops,
         read,
         written,
-        _at_least_disk(seconds, read, written, machine),
+        at_least_disk(seconds, read, written, machine),
         memory + PROCESS_BYTES,
         "Give each worker more with --memory and fewer --workers, or compare less with --visits.",
     )
@@ -316,7 +336,7 @@ def plan_forest(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
     bands = max(1, ceil(edges / BAND_EDGES))
     read, written = edges * EDGE_BYTES, work.edges * EDGE_BYTES
     seconds = (
-        (count_groups(work) + work.parts) * rates.open_seconds
+        (count_groups(work) + work.spans) * rates.open_seconds
         + edges / rates.streamed_edges * (1.3 if bands > 1 else 1.0)
         + work.rows * ARRAY_SECONDS
         + rates.task_seconds
@@ -329,7 +349,7 @@ def plan_forest(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
         0.0,
         read,
         written,
-        _at_least_disk(seconds, read, written, machine),
+        at_least_disk(seconds, read, written, machine),
         memory + PROCESS_BYTES,
         "One task holds an array over all rows: give each worker more with --memory and fewer "
         "--workers.",
@@ -341,26 +361,26 @@ def plan_clusters(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
 
     Duplicates and their representatives (1.5 rows a duplicate) are read singly and compared.
     Memory: labels and sizes of all rows in the first; a part's metadata four times, 50 bytes of
-    ours a row, 64 a labelled row and what is compared at a time in the others.
+    ours a row, 64 a labelled row of the span and what is compared at a time in the others.
     """
     labels = 1.5 * work.edges
     read = work.rows * work.metadata_bytes + work.edges * EDGE_BYTES + labels * LABEL_BYTES
     written = work.rows * (work.metadata_bytes + 8) + labels * LABEL_BYTES
     core_seconds = (read + written) / rates.table_bytes + work.parts * rates.task_seconds
     core_seconds += labels / rates.single_reads + work.edges * work.dim / rates.verified_values
-    read += _single_bytes(work, labels)
-    seconds = _waves(core_seconds, work.parts, machine)
+    read += single_bytes(work, labels)
+    seconds = waves(core_seconds, work.spans, machine)
     seconds += work.rows * ARRAY_SECONDS + work.edges / rates.merged_edges
-    seconds += labels * LABEL_BYTES / rates.table_bytes + work.parts * rates.open_seconds
+    seconds += labels * LABEL_BYTES / rates.table_bytes + work.spans * rates.open_seconds
     rows = work.rows / work.parts
-    part = rows * (4 * work.metadata_bytes + 50) + 64 * labels / work.parts
+    part = rows * (4 * work.metadata_bytes + 50) + 64 * labels / work.spans
     return StagePlan(
         "clusters",
-        work.parts + 1,
+        work.spans + 1,
         0.0,
         read,
         written,
-        _at_least_disk(seconds, read, written, machine),
+        at_least_disk(seconds, read, written, machine),
         max(2.0 * row_bytes(work.rows) * work.rows, part + COMPARED_BYTES) + PROCESS_BYTES,
         "One task holds two arrays over all rows: give each worker more with --memory and fewer "
         "--workers.",
@@ -369,20 +389,3 @@ def plan_clusters(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
 
 def _memory_of(stage: StagePlan) -> float:
     return stage.memory_bytes
-
-
-def _waves(core_seconds: float, tasks: int, machine: Machine) -> float:
-    """Return the time of equal tasks: rounds of as many as there are workers."""
-    return core_seconds / tasks * ceil(tasks / machine.workers)
-
-
-def _single_bytes(work: Workload, rows: float) -> float:
-    """Return what reading rows singly takes from a disk: a page each, at least."""
-    return rows * max(PAGE_BYTES, work.row_bytes)
-
-
-def _at_least_disk(seconds: float, read: float, written: float, machine: Machine) -> float:
-    """Return the time, no less than the storage needs for the bytes."""
-    if machine.disk_bytes is None:
-        return seconds
-    return max(seconds, (read + written) / machine.disk_bytes)

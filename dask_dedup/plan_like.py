@@ -79,8 +79,8 @@ def scale_plan(planned: Plan, run: MeasuredRun, rates: Rates) -> Plan:
     }
     stages = []
     for stage in planned.stages:
-        measured = run.seconds.get(stage.name)
-        factor = 1.0 if measured is None else measured / expected[stage.name]
+        before = expected.get(stage.name, stage.seconds)
+        factor = run.seconds.get(stage.name, before) / before
         stages.append(replace(stage, seconds=stage.seconds * factor))
     return replace(planned, stages=tuple(stages))
 

@@ -18,9 +18,10 @@ import numpy as np
 from dask_dedup.config import Settings
 from dask_dedup.errors import SettingsError
 from dask_dedup.io.forest_range import ForestRange
-from dask_dedup.io.part_list import read_parts, write_parts
+from dask_dedup.io.part_list import PartList, read_parts, write_parts
 from dask_dedup.io.parts import Part
-from dask_dedup.io.run_folder import AUDIT_QUERIES, RunFolder
+from dask_dedup.io.run_folder import AUDIT_PAIRS, AUDIT_QUERIES, RunFolder
+from dask_dedup.io.spans import Span
 from dask_dedup.io.store import open_once, read_frame
 from dask_dedup.job import Found, Job
 from dask_dedup.places import as_place
@@ -46,13 +47,28 @@ class KeptFiles:
     parts_path: str
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def part_list(self) -> PartList:
         """The filled parts of the data set."""
         return open_once(read_parts, self.parts_path)
 
-    def path(self, kind: str, part: Part) -> Path:
-        """Return the path of one file of one part."""
-        return as_place(self.folder) / kind / f"part-{part.index:05d}.parquet"
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The filled parts of the data set."""
+        return self.part_list.parts
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """The filled parts as tasks read them."""
+        return self.part_list.spans
+
+    def invalid_paths(self, span: Span) -> list[Path]:
+        """Return the files of a span's rows without a usable embedding: one a part."""
+        folder = as_place(self.folder) / "invalid"
+        return [folder / f"part-{part.index:05d}.parquet" for part in span.parts if part.rows]
+
+    def audit_paths(self) -> list[Path]:
+        """Return the file of the audit's true pairs."""
+        return [as_place(self.folder) / AUDIT_PAIRS]
 
     def query_ids(self) -> np.ndarray:
         """Return the rows that the audit has sampled."""

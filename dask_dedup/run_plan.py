@@ -14,6 +14,7 @@ from dask_dedup.errors import CapacityError
 from dask_dedup.io.dataset import Dataset
 from dask_dedup.io.objects import size_of
 from dask_dedup.io.run_folder import work_folder
+from dask_dedup.io.spans import cut_spans, packed_spans
 from dask_dedup.places import is_remote
 from dask_dedup.plan import Plan, plan, refuse
 from dask_dedup.report.plan_table import size_text
@@ -62,9 +63,12 @@ def check_room(planned: Plan, data: Dataset, settings: Settings, out: Path) -> i
     results = planned.stages[-1].bytes_written
     if is_remote(stages):
         return None
-    columns = [part.embeddings for part in data.parts if part.embeddings.column is not None]
-    unpacked = sum(file.rows * file.dim * np.dtype(file.dtype).itemsize for file in columns)
-    needed = planned.working_bytes + results + unpacked  # made there, then put into place
+    packed = sum(
+        part.rows * data.dim * np.dtype(part.embeddings.dtype).itemsize
+        for span in packed_spans(cut_spans(data.parts))
+        for part in span.parts
+    )
+    needed = planned.working_bytes + results + packed  # made there, then put into place
     free = shutil.disk_usage(_existing(stages)).free
     there = sum(file.stat().st_size for file in stages.rglob("*") if file.is_file())
     if needed > free + there:  # a run that was stopped has some of it already

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dask_dedup.compress.sample import split_by_part
+from dask_dedup.compress.sample import split_rows
 from dask_dedup.errors import InputError
 from dask_dedup.io.dataset import Dataset
 from dask_dedup.io.metadata import read_metadata
@@ -109,7 +109,7 @@ def neighbour_table(
     columns = dataset.columns.select(_TEXTS)
     pieces = [
         read_metadata(part, columns).take(pa.array(own - part.row_start))
-        for part, own in split_by_part(ids, dataset.filled_parts)
+        for part, own in split_rows(ids, dataset.filled_parts)
     ]
     texts = pa.concat_tables(pieces) if pieces else columns.schema.empty_table()
     texts = texts.take(pa.array(place))

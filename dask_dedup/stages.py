@@ -6,6 +6,7 @@ Each writes its files and returns what `dask_dedup.io.store.Stage` records of it
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,22 @@ import pyarrow as pa
 from dask_dedup.clusters import write_clusters
 from dask_dedup.compress.pca import load_pca
 from dask_dedup.compress.vectors import INVALID_REASONS
-from dask_dedup.evaluate.audit import AuditCollector, AuditQueries, judge, sample_queries
+from dask_dedup.evaluate.audit import (
+    AuditCollector,
+    AuditQueries,
+    judge,
+    read_pairs,
+    sample_queries,
+)
 from dask_dedup.graph.forest import forest_of_edges, spanning_edges
 from dask_dedup.graph.labels import DenseLabels, SparseLabels, label_densely, label_sparsely
-from dask_dedup.index.cell_files import CellLayout
-from dask_dedup.index.layout import layout_part
+from dask_dedup.index.cell_files import CellLayout, RecordFile
+from dask_dedup.index.layout import layout_span
+from dask_dedup.index.records import merge_records
 from dask_dedup.io.metadata import MetadataColumns, read_metadata
 from dask_dedup.io.part_files import PartFiles, read_invalid
 from dask_dedup.io.parts import Part, read_rows
+from dask_dedup.io.spans import Span
 from dask_dedup.io.store import read_frame, write_aside, write_frame
 from dask_dedup.schema import LABELS
 from dask_dedup.search.groups import CellGroup
@@ -36,54 +45,58 @@ __all__ = [
     "label_and_judge",
     "labels_path",
     "layout_and_audit",
+    "merge_and_tell",
+    "pack_span",
     "read_forest",
-    "unpack_part",
     "write_forest",
-    "write_part",
+    "write_span",
 ]
 
-_UNPACK_BYTES = 32 << 20  # of rows in memory at a time
+_PACK_BYTES = 32 << 20  # of rows in memory at a time
 
 
-def unpack_part(part: Part, path: Path) -> dict[str, int]:
-    """Write the embeddings that one part has in a parquet column as a ``.npy`` file.
+def pack_span(span: Span, path: Path) -> dict[str, int]:
+    """Write the embeddings of a span behind each other: what `dask_dedup.packing` says.
 
-    Rows are read by position many times; of a column, each time costs the decoding of a chunk.
+    Each part keeps its dtype, in native byte order.
     """
-    file = part.embeddings
-    dtype = np.dtype(file.dtype)
-    step = max(1, _UNPACK_BYTES // (file.dim * dtype.itemsize))
     with write_aside(path) as temporary, open(temporary, "wb") as out:
-        descr = np.lib.format.dtype_to_descr(dtype)
-        header = {"descr": descr, "fortran_order": False, "shape": (file.rows, file.dim)}
-        np.lib.format.write_array_header_1_0(out, header)
-        data_offset = out.tell()
-        for start in range(0, file.rows, step):
-            out.write(read_rows(file, start, min(start + step, file.rows)).data)
-    return {"rows": file.rows, "data_offset": data_offset}
+        for file in (part.embeddings for part in span.parts):
+            step = max(1, _PACK_BYTES // (file.dim * np.dtype(file.dtype).itemsize))
+            for start in range(0, file.rows, step):
+                out.write(read_rows(file, start, min(start + step, file.rows)).data)
+    return {"rows": span.rows}
 
 
 def draw_queries(layout: CellLayout, size: int, seed: int) -> None:
     """Draw the rows that the audit compares with all others, and write them."""
-    sample_queries(layout.parts, size, seed).write(layout.queries_path)
+    sample_queries(layout.part_list.rows, size, seed).write(layout.queries_path)
 
 
 def layout_and_audit(
     layout: CellLayout,
-    part: Part,
+    span: Span,
     threads: int,
     device: str,
     threshold: float | None,
     seed: int,
 ) -> dict[str, Any]:
-    """Write the layout of one part; with a threshold, collect the audit's true pairs as well."""
+    """Write the layout of one span; with a threshold, collect the audit's true pairs as well."""
     if threshold is None:
-        return {**layout_part(layout, part, threads, device=device)._asdict(), "audit_seconds": 0.0}
+        return {**layout_span(layout, span, threads, device=device)._asdict(), "audit_seconds": 0.0}
     queries = AuditQueries.read(layout.queries_path)
     collector = AuditCollector(queries, load_pca(layout.pca_path), threshold, seed)
-    counts = layout_part(layout, part, threads, collector.add, device)
-    collector.write(layout.path("audit", part))
+    counts = layout_span(layout, span, threads, collector.add, device)
+    collector.write(layout.path("audit", span))
     return {**counts._asdict(), "audit_seconds": collector.seconds}
+
+
+def merge_and_tell(
+    layout: CellLayout, files: list[RecordFile], merged: RecordFile
+) -> dict[str, int]:
+    """Merge the records of neighbouring files."""
+    merge_records(layout, files, merged)
+    return {"rows": merged.row_stop - merged.row_start, "records": merged.records}
 
 
 def join_and_write(
@@ -130,7 +143,7 @@ def label_and_judge(
     queries: int,
     folder: Path,
 ) -> dict[str, Any]:
-    """Label the components, write the labels of each part, judge the audit.
+    """Label the components, write the labels of each span, judge the audit.
 
     ``lowest`` is the similarity from which on edges are followed, ``threshold`` the cosine of the
     audit's true pairs: with quantized distances, two things. ``merged`` is what
@@ -141,39 +154,64 @@ def label_and_judge(
         labels = label_densely(forest_path, rows, lowest)
     else:
         labels = label_sparsely(forest_path, lowest)
-    for part in layout.parts:
-        own = labels.between(part.row_start, part.row_stop)
-        write_frame(labels_path(folder, part), own.reset_index())
-    _keep_audit(layout, folder / "audit", queries)
-    audit = _judge_audit(layout, labels, threshold, seed) if queries else None
+    for span in layout.spans:
+        own = labels.between(span.row_start, span.row_stop)
+        write_frame(labels_path(folder, span), own.reset_index())
+    row_ids = layout.query_ids() if queries else np.empty(0, np.int64)
+    pairs = read_pairs(layout.audit_paths() if queries else [], seed)
+    # Where it will be published, for other thresholds later.
+    audit_folder = folder / "audit"
+    write_frame(audit_folder / "queries.parquet", pd.DataFrame({"row_id": row_ids}), durable=True)
+    write_frame(audit_folder / "pairs.parquet", pairs, durable=True)
+    audit = _judge_audit(row_ids, pairs, labels, threshold, seed) if queries else None
     return {"edges": labels.edges, "audit": audit}
 
 
-def labels_path(folder: Path, part: Part) -> Path:
-    """Return the path of a part's LABELS."""
-    return folder / f"labels-{part.index:05d}.parquet"
+def labels_path(folder: Path, span: Span) -> Path:
+    """Return the path of a span's LABELS."""
+    return folder / f"labels-{span.index:05d}.parquet"
 
 
-def write_part(
+def write_span(
     layout: PartFiles,
-    part: Part,
+    span: Span,
     columns: MetadataColumns,
     labels_folder: Path,
-    clusters_path: Path,
-    invalid_path: Path,
+    clusters: Path,
+    invalid: Path,
 ) -> dict[str, Any]:
-    """Write the clusters of one part, and its invalid rows."""
-    if part.rows:
-        invalid = read_invalid(layout, part)
-        if "invalid_reason" in invalid:
-            invalid["reason"] = [INVALID_REASONS.index(name) for name in invalid["invalid_reason"]]
-        labels = read_frame(labels_path(labels_folder, part)).set_index("row_id")
-    else:
-        invalid = pd.DataFrame({"row_id": [], "reason": []}, dtype=np.int64)
-        labels = LABELS
-    ids = invalid["row_id"].to_numpy()
-    _write_invalid(part, columns, ids, invalid["reason"].to_numpy(), invalid_path)
-    return write_clusters(part, columns, labels, ids, layout.parts, clusters_path)
+    """Write the clusters of a span's parts and their invalid rows, a file each.
+
+    Returns
+    -------
+    dict
+        As `dask_dedup.clusters.write_clusters` tells it of one part, of all together.
+    """
+    rows, sizes = 0, Counter[str]()
+    left_out = _no_invalid()
+    labels = LABELS
+    if span.rows:
+        left_out = read_invalid(layout, span)
+        if "invalid_reason" in left_out:
+            left_out["reason"] = [
+                INVALID_REASONS.index(word) for word in left_out["invalid_reason"]
+            ]
+        labels = read_frame(labels_path(labels_folder, span)).set_index("row_id")
+    ids, reason = left_out["row_id"].to_numpy(), left_out["reason"].to_numpy()
+    for part in span.parts:
+        start, stop = np.searchsorted(ids, [part.row_start, part.row_stop])
+        name = f"part-{part.index:05d}.parquet"
+        _write_invalid(part, columns, ids[start:stop], reason[start:stop], invalid / name)
+        record = write_clusters(
+            part, columns, labels, ids[start:stop], layout.part_list.rows, clusters / name
+        )
+        rows += record["rows"]
+        sizes.update(record["sizes"])
+    return {"rows": rows, "invalid_rows": len(ids), "sizes": dict(sizes)}
+
+
+def _no_invalid() -> pd.DataFrame:
+    return pd.DataFrame({"row_id": [], "reason": []}, dtype=np.int64)
 
 
 def _write_invalid(
@@ -189,24 +227,14 @@ def _write_invalid(
     write_frame(path, table, durable=True)
 
 
-def _keep_audit(layout: PartFiles, folder: Path, queries: int) -> None:
-    """Put what the audit compares with where it will be published: for other thresholds later."""
-    row_ids = layout.query_ids() if queries else np.empty(0, np.int64)
-    write_frame(folder / "queries.parquet", pd.DataFrame({"row_id": row_ids}), durable=True)
-    for part in layout.parts if queries else ():
-        path = layout.path("audit", part)
-        target = folder / f"part-{part.index:05d}.parquet"
-        write_frame(target, read_frame(path), durable=True)
-
-
 def _judge_audit(
-    layout: PartFiles, labels: DenseLabels | SparseLabels, threshold: float, seed: int
+    row_ids: np.ndarray,
+    pairs: pd.DataFrame,
+    labels: DenseLabels | SparseLabels,
+    threshold: float,
+    seed: int,
 ) -> dict[str, Any]:
     began = time.perf_counter()
-    row_ids = layout.query_ids()
-    pairs = pd.concat(
-        [read_frame(layout.path("audit", part)) for part in layout.parts], ignore_index=True
-    )
     true = pairs[pairs["similarity"] >= np.float32(threshold)]
     result = judge(row_ids, true, labels.of, seed).to_dict()
     return {**result, "seconds": time.perf_counter() - began}

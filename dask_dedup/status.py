@@ -10,19 +10,20 @@ from typing import Any
 from dask_dedup.errors import OutputError
 from dask_dedup.io.folder_lock import FolderLock
 from dask_dedup.io.objects import exists, written_at
-from dask_dedup.io.stage import MANIFEST, RECORD
+from dask_dedup.io.stage import MANIFEST, RECORD, TRAINED
 from dask_dedup.io.store import read_json
 from dask_dedup.places import as_place
 
 __all__ = ["PLAN", "StageStatus", "run_status"]
 
-TRAINED = "trained.json"  # what the fit of the finder join leaves
+MERGE = "merge"  # a stage of large runs only
 PLAN = "plan.json"  # among the working files: what the run was expected to cost
 #: Stages as a run shows them, and the folder of each under OUT/stages.
 FOLDERS = {
     "join": {
         "fit": "layout",
         "layout": "layout",
+        "merge": MERGE,
         "join": "join",
         "forest": "forests",
         "clusters": "clusters",
@@ -91,6 +92,7 @@ def run_status(out: Path) -> dict[str, Any]:
     stages = [
         _stage_status(working / folder, name, expected.get(name))
         for name, folder in folders.items()
+        if name != MERGE or name in expected or exists(working / folder)
     ]
     left = [stage.left for stage in stages]
     return told | {

@@ -19,12 +19,11 @@ from filelock import FileLock, Timeout
 from dask_dedup.compress.vectors import prepare_block
 from dask_dedup.errors import InputError, OutputError
 from dask_dedup.index.ivfpq import Neighbours, search_shards, use_threads
+from dask_dedup.index.shard_files import IndexLayout, Shard
 from dask_dedup.index.shards import (
-    IndexLayout,
-    Shard,
     embed,
     fill_shard,
-    group_parts,
+    group_spans,
     model_digest,
     open_base,
     open_shards,
@@ -33,7 +32,7 @@ from dask_dedup.index.shards import (
 )
 from dask_dedup.io.dataset import Dataset
 from dask_dedup.io.part_list import write_parts
-from dask_dedup.io.stage import Stage
+from dask_dedup.io.stage import TRAINED, Stage, read_note, write_note
 from dask_dedup.io.store import read_json, write_json
 from dask_dedup.tasks import Execute, NoProgress, Progress, compute_tasks
 
@@ -116,10 +115,11 @@ def build_index(
     seed: int = 0,
     threads: int = 1,
     train_threads: int = 1,
+    span_rows: int = 0,
     execute: Execute = compute_tasks,
     progress: Progress | None = None,
 ) -> VectorIndex:
-    """Train an index on a seeded sample and write one shard per group of parts; computes.
+    """Train an index on a seeded sample and write one shard per group of spans; computes.
 
     The same call again continues where it was stopped, or returns what is there.
 
@@ -140,6 +140,8 @@ def build_index(
         Of each task, in the second stage.
     train_threads : int
         Of the training, which is one task that runs alone.
+    span_rows : int
+        Of what a shard is put together from: see `dask_dedup.io.spans.cut_spans`.
 
     Raises
     ------
@@ -164,7 +166,7 @@ def build_index(
         (folder / _MANIFEST).unlink(missing_ok=True)
         layout = _layout(folder, path)
         train.prepare()
-        facts = read_json(train.folder / "trained.json")
+        facts = read_note(train.folder, TRAINED)
         progress.start("train", dataset.rows)
         if facts is None:
             facts = train_index(
@@ -177,13 +179,13 @@ def build_index(
                 threads=train_threads,
                 execute=execute,
             )
-            write_json(train.folder / "trained.json", facts)
+            write_note(train.folder, TRAINED, facts, [train.folder / "base.faiss"])
         progress.finish()
         fill.prepare()
-        write_parts(dataset.filled_parts, fill.folder / "parts.json")
+        write_parts(dataset.filled_parts, fill.folder / "parts.json", span_rows)
         tasks = {
-            name: (layout, name, parts, threads)
-            for name, parts in group_parts(layout, facts["bytes_per_row"]).items()
+            name: (layout, name, spans, threads)
+            for name, spans in group_spans(layout, facts["bytes_per_row"]).items()
         }
         progress.start("shards", dataset.rows)
         records = fill.run(

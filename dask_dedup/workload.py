@@ -14,6 +14,7 @@ from dask.utils import parse_bytes
 from dask_dedup.config import Settings
 from dask_dedup.errors import SettingsError
 from dask_dedup.index.sizes import default_cells, default_visits
+from dask_dedup.io.spans import count_spans
 from dask_dedup.io.store import write_aside
 
 __all__ = [
@@ -117,6 +118,11 @@ class Workload:
     duplicates: float = 0.3
     pairs_per_row: float = 12.0
     metadata_bytes: float = 150.0
+
+    @property
+    def spans(self) -> int:
+        """Tasks of each stage that reads the input: parts, small ones together."""
+        return count_spans(self.rows, self.parts)
 
     @property
     def coarse(self) -> float:

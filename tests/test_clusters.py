@@ -13,6 +13,7 @@ from dask_dedup import (
     spanning_forest,
 )
 from dask_dedup.clusters import clusters_of_part, write_clusters
+from dask_dedup.io.part_rows import PartRows
 from dask_dedup.schema import CLUSTERS, LABELS, check_frame
 
 
@@ -100,7 +101,9 @@ def test_write_clusters_keeps_types_and_counts_representatives(tmp_path, data):
         tmp_path / "b.parquet",
     )
     assert counts == {"rows": 12, "invalid_rows": 1, "sizes": {"1": 11}}
-    schema = clusters_of_part(data.parts[1], data.columns, labels, none, data.filled_parts).schema
+    schema = clusters_of_part(
+        data.parts[1], data.columns, labels, none, PartRows(data.filled_parts)
+    ).schema
     assert schema.field("similarity_to_representative").type == pa.float32()
     assert schema.field("width").type == pa.int64()
     assert schema.field("caption").type == pa.string()
@@ -120,7 +123,7 @@ def test_similarity_to_representative_in_chunks_and_across_parts_is_the_cosine(
     none = np.empty(0, np.int64)
     found = np.concatenate(
         [
-            clusters_of_part(part, data.columns, labels, none, data.filled_parts)[
+            clusters_of_part(part, data.columns, labels, none, PartRows(data.filled_parts))[
                 "similarity_to_representative"
             ].to_numpy()
             for part in data.filled_parts

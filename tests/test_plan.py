@@ -16,7 +16,7 @@ from dask_dedup.calibrate import measure_rates
 from dask_dedup.compress.fit import fit_pca
 from dask_dedup.config import load_settings
 from dask_dedup.errors import CapacityError, SettingsError
-from dask_dedup.index import assign, cells, layout
+from dask_dedup.index import assign, cells, layout, records
 from dask_dedup.plan import count_groups, describe, plan, refuse
 from dask_dedup.search import candidates
 from dask_dedup.workload import (
@@ -72,12 +72,14 @@ def test_constants_are_those_of_the_code():
     assert module.BATCH_PAIRS == candidates.BATCH_PAIRS
     assert module.ITERATIONS == cells._ITERATIONS
     assert module.COARSE_SAMPLE == cells._COARSE_SAMPLE
+    assert module.MOST_FILES == records.MOST_FILES
+    assert module.MERGE_BYTES == records._MERGE_BYTES
 
 
 @pytest.mark.parametrize(("kept", "expected"), [(64, 76), (6, 16), (7, 16), (8, 20)])
 def test_record_bytes_are_filled_up_to_words(kept, expected):
     assert replace(SMALL, kept=kept).record_bytes == expected
-    assert expected == 4 * (layout._HEAD_WORDS + layout._image_words(kept))
+    assert expected == 4 * (records.HEAD_WORDS + records.image_words(kept))
 
 
 def test_layout_by_hand():
@@ -85,8 +87,29 @@ def test_layout_by_hand():
     # projection 2*11*6, scores 2*6*(7 + 2*7), audit 2*(6 + 4)*13
     assert found.flops == 1000 * (132 + 252 + 260)
     assert found.bytes_read == 1000 * 11 * 2
-    assert found.bytes_written == 3 * 1000 * 16 + 5 * 8 * 50
-    assert found.tasks == 5
+    # 1,000 rows in five parts are one span
+    assert found.bytes_written == 3 * 1000 * 16 + 1 * 8 * 50
+    assert found.tasks == 1
+    assert stages(replace(SMALL, rows=7 * 6000, parts=7))["layout"].tasks == 7
+    # 21 parts of 2,000: one each below 2,048 rows; 420 of 100: 20 together
+    assert stages(replace(SMALL, rows=42_000, parts=21))["layout"].tasks == 21
+    assert stages(replace(SMALL, rows=42_000, parts=420))["layout"].tasks == 21
+
+
+def test_merge_by_hand():
+    assert "merge" not in stages(replace(LARGE, parts=64, rows=64 * 10**6))
+    few = stages(replace(LARGE, parts=67, rows=67 * 10**6))["merge"]
+    assert few.tasks == 3  # pairs
+    records, offsets = 67 * 10**6 * 5 * 76, 67 * 8 * (819_941 + 1)
+    assert few.bytes_read == few.bytes_written == pytest.approx((records + offsets) * 6 / 67)
+    many = stages(LARGE)["merge"]
+    assert many.tasks == 64
+    assert many.bytes_read == pytest.approx(2.1e9 * 5 * 76 + 2100 * 8 * 819_942)
+    twice = stages(replace(LARGE, parts=6400, rows=6400 * 300_000))["merge"]
+    # 6,400 to 100, then 36 pairs of these
+    assert twice.tasks == 100 + 36
+    records, offsets = 1.92e9 * 5 * 76, 6400 * 8 * 819_942
+    assert twice.bytes_written == pytest.approx((records + offsets) * 1.72)
 
 
 def test_fit_by_hand():
@@ -104,7 +127,7 @@ def test_join_by_hand():
     pairs = 3000 * (3000 / 49) * 1.28 / 2
     assert found.flops == pytest.approx(pairs * 2 * 10)
     assert found.bytes_read == pytest.approx(
-        3000 * 16 + 2 * 5 * 8 * 50 + 3000 * 0.75 / 3 * 4096, rel=1e-6
+        3000 * 16 + 2 * 1 * 8 * 50 + 3000 * 0.75 / 3 * 4096, rel=1e-6
     )
     assert found.bytes_written == pytest.approx(1000 * 0.2 * 1.5 * 20)
 
@@ -114,9 +137,9 @@ def test_forest_and_clusters_by_hand():
     assert found["forest"].memory_bytes == 4 * 1000 + 48 * 300 + module.PROCESS_BYTES
     assert found["forest"].tasks == 1
     assert found["clusters"].bytes_read == 1000 * 17 + 200 * 20 + 300 * 10 + 300 * 4096
-    assert found["clusters"].tasks == 5 + 1
-    # a part: 200 rows, 60 of them labelled; the labels of all rows: two arrays
-    part = 200 * (4 * 17 + 50) + 64 * 60 + 6 * 2**25
+    assert found["clusters"].tasks == 1 + 1
+    # a part: 200 rows; 300 labelled ones in the span; the labels of all rows: two arrays
+    part = 200 * (4 * 17 + 50) + 64 * 300 + 6 * 2**25
     assert found["clusters"].memory_bytes == part + module.PROCESS_BYTES
     wide = stages(replace(SMALL, rows=5 * 10**9))
     assert wide["forest"].memory_bytes == 8 * 5e9 + 64 * 2**25 + module.PROCESS_BYTES
@@ -145,7 +168,8 @@ def test_everything_grows_with_the_rows():
         plans.append(plan(work, Machine(8)))
     for few, many in pairwise(plans):
         assert few.working_bytes < many.working_bytes
-        for a, b in zip(few.stages, many.stages, strict=True):
+        before = {stage.name: stage for stage in few.stages}
+        for a, b in [(before[stage.name], stage) for stage in many.stages if stage.name in before]:
             assert a.seconds < b.seconds, a.name
             assert a.bytes_read < b.bytes_read, a.name
             assert a.memory_bytes <= b.memory_bytes, a.name
@@ -161,7 +185,8 @@ def test_twice_the_workers_halve_the_parallel_stages_and_not_the_others():
 
 
 def test_more_workers_than_parts_do_not_help_the_layout():
-    assert stages(workers=5)["layout"].seconds == stages(workers=50)["layout"].seconds
+    work = replace(SMALL, rows=50_000)
+    assert stages(work, 5)["layout"].seconds == stages(work, 50)["layout"].seconds
 
 
 def test_the_disk_bounds_a_stage_from_below():
@@ -260,7 +285,7 @@ def test_command_on_numbers_prints_every_stage_and_which_rates():
     assert ["rows", "2,100,000,000", "dimension", "768"] in words
     assert ["workers", "64", "threads", "of", "each:", "1"] in words
     shown = [line[0] for line in words if line]
-    assert shown[-6:] == ["fit", "layout", "join", "forest", "clusters", "rates:"]
+    assert shown[-7:] == ["fit", "layout", "merge", "join", "forest", "clusters", "rates:"]
     assert "shipped; --calibrate measures this machine's" in result.stdout
 
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from dask_dedup import InputError, OutputError, cli, read_dataset
 from dask_dedup.index import shards as shards_module
-from dask_dedup.index.shards import default_factory, group_parts
+from dask_dedup.index.shards import default_factory, group_spans
 from dask_dedup.io.part_list import write_parts
 from dask_dedup.io.parts import Part
 from dask_dedup.vector_index import build_index, open_index, search_block, search_index
@@ -50,7 +50,7 @@ def test_search_index_equals_faiss_flat_for_any_shards(
 ):
     monkeypatch.setattr(shards_module, "SHARD_BYTES", shard_bytes)
     dataset = read_dataset(data)
-    index = build_index(dataset, tmp_path / "index", "IVF8,Flat")
+    index = build_index(dataset, tmp_path / "index", "IVF8,Flat", span_rows=1)
     assert len(index.shards) == {1: 3, 300 * 72: 3, 1 << 30: 1}[shard_bytes]
     unit = np.nan_to_num(rows)
     unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-30)
@@ -84,7 +84,7 @@ def test_row_ids_beyond_31_bits_survive(data, rows, tmp_path):
     layout = shards_module.IndexLayout(str(tmp_path / "base.faiss"), str(tmp_path))
     write_parts([part for part in far if part.rows], tmp_path / "parts.json")
     shards_module.train_index(dataset, layout, "IVF4,Flat")
-    record = shards_module.fill_shard(layout, "shard-00000", layout.parts)
+    record = shards_module.fill_shard(layout, "shard-00000", layout.spans)
     shards_module.write_shards(layout, [record])
     (shard,) = shards_module.open_shards(layout)
     _, row_ids = shard.search(rows[[300]] / np.linalg.norm(rows[300]), 1)
@@ -103,7 +103,7 @@ def test_build_index_again_does_nothing_and_another_factory_builds_anew(data, tm
 def test_build_index_interrupted_keeps_finished_shards(data, tmp_path, monkeypatch):
     monkeypatch.setattr(shards_module, "SHARD_BYTES", 1)
     dataset, out = read_dataset(data), tmp_path / "i"
-    whole = build_index(dataset, tmp_path / "whole", "IVF8,PQ4x4")
+    whole = build_index(dataset, tmp_path / "whole", "IVF8,PQ4x4", span_rows=1)
 
     def stop_after_one(tasks, on_result):
         done = list(dask.compute(*tasks[:1], scheduler="synchronous"))
@@ -112,11 +112,11 @@ def test_build_index_interrupted_keeps_finished_shards(data, tmp_path, monkeypat
         return done
 
     with pytest.raises(KeyboardInterrupt):
-        build_index(dataset, out, "IVF8,PQ4x4", execute=stop_after_one)
+        build_index(dataset, out, "IVF8,PQ4x4", span_rows=1, execute=stop_after_one)
     with pytest.raises(InputError, match=r"no index\.json"):
         open_index(out)
     kept = (out / "shards" / "shard-00000.faiss").stat().st_mtime_ns
-    again = build_index(dataset, out, "IVF8,PQ4x4")
+    again = build_index(dataset, out, "IVF8,PQ4x4", span_rows=1)
     assert (out / "shards" / "shard-00000.faiss").stat().st_mtime_ns == kept
     assert again.shards == whole.shards
     for name in ("shard-00000", "shard-00002"):
@@ -156,15 +156,15 @@ def test_a_model_is_applied_and_its_images_scaled_to_unit_length(data, rows, tmp
         search_block(index, rows[:3], 2)
 
 
-def test_group_parts_cuts_by_rows_and_never_inside_a_part():
+def test_group_spans_cuts_by_rows_and_never_inside_a_span():
     def layout(*rows):
         starts = np.cumsum([0, *rows])
-        parts = [SimpleNamespace(index=i, row_start=s, rows=n)
+        spans = [SimpleNamespace(index=i, row_start=s, rows=n)
                  for i, (s, n) in enumerate(zip(starts, rows, strict=False))]  # fmt: skip
-        return SimpleNamespace(parts=tuple(parts))
+        return SimpleNamespace(spans=tuple(spans))
 
-    groups = group_parts(layout(250_000, 12_000, 600, 800_000, 3), 12)
-    assert [[p.index for p in parts] for parts in groups.values()] == [[0, 1], [2], [3], [4]]
+    groups = group_spans(layout(250_000, 12_000, 600, 800_000, 3), 12)
+    assert [[span.index for span in spans] for spans in groups.values()] == [[0, 1], [2], [3], [4]]
     assert list(groups) == ["shard-00000", "shard-00001", "shard-00002", "shard-00003"]
 
 

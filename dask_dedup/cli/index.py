@@ -45,7 +45,7 @@ def build(
     """Index the embeddings of DATASET, and write the faiss files to INDEX.
 
     Any faiss factory string will do. The index is trained once on a seeded sample over all parts;
-    each group of parts becomes one shard with global row ids. Rows without a usable embedding are
+    each group of files becomes one shard with global row ids. Rows without a usable embedding are
     left out and counted. The same command again continues where it was stopped.
 
     Exit codes: 0 done, 2 wrong input or settings.

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from dask.delayed import Delayed, delayed
 
-from dask_dedup.compress.sample import sample_row_ids, split_by_part
+from dask_dedup.compress.sample import sample_row_ids, split_rows
 from dask_dedup.io.dataset import Dataset
+from dask_dedup.io.spans import cut_spans
 from dask_dedup.tasks import Execute, OnWorker, compute_tasks, ignore_result
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def pca_task(dataset: Dataset, dim: int, *, sample_rows: int, seed: int) -> Dela
     Computed, it raises InputError where no sampled row is usable.
     """
     chosen = sample_row_ids(dataset.rows, sample_rows, seed, _PURPOSE)
-    blocks = [_task("read_units")(part, ids) for part, ids in split_by_part(chosen, dataset.parts)]
+    spans = cut_spans(dataset.filled_parts)
+    blocks = [_task("read_units")(span, ids) for span, ids in split_rows(chosen, spans)]
     return _task("fit")(blocks, dim, str(dataset.path), len(chosen))
 
 

@@ -1,6 +1,6 @@
 """Fitting a compressor of any kind on a data set's seeded sample: the driver.
 
-Each part's rows of the sample are read by a task of their own and travel to the caller a wave of
+Each span's rows of the sample are read by a task of their own and travel to the caller a wave of
 tasks at a time, so that what is in memory is the sample and one wave; the fit itself is one piece
 of work in the calling process, where the device is.
 """
@@ -18,13 +18,13 @@ from dask_dedup.compress.axes import PcaCompressor, fit_uncentred_axes
 from dask_dedup.compress.base import Compressor, ModelFacts
 from dask_dedup.compress.device import choose_device
 from dask_dedup.compress.network import NetworkCompressor
-from dask_dedup.compress.sample import hash_rows, sample_row_ids, split_by_part
+from dask_dedup.compress.sample import hash_rows, sample_row_ids, split_rows
 from dask_dedup.compress.settings import NetworkSettings
 from dask_dedup.compress.train import train_network
 from dask_dedup.compress.vectors import prepare_block
 from dask_dedup.errors import InputError, SettingsError
 from dask_dedup.io.dataset import Dataset
-from dask_dedup.io.parts import Part, gather_rows
+from dask_dedup.io.spans import Span, cut_spans
 from dask_dedup.tasks import Execute, NoProgress, Progress, compute_tasks, ignore_result
 
 __all__ = ["fit_compressor", "views_of"]
@@ -172,14 +172,15 @@ def _gather_sample(
     chosen = sample_row_ids(views[0].rows, size, seed, _PURPOSE)
     row_ids = np.empty(len(chosen), np.int64)
     samples = [np.empty((len(chosen), view.dim), np.float32) for view in views]
+    spans_of_views = [cut_spans(view.filled_parts) for view in views]
     pieces = [
-        ([view.parts[part.index] for view in views], ids)
-        for part, ids in split_by_part(chosen, views[0].parts)
+        ([spans[span.index] for spans in spans_of_views], ids)
+        for span, ids in split_rows(chosen, spans_of_views[0])
     ]
     filled = 0
     progress.start("sample", len(chosen))
     for wave in _waves(pieces, 4 * len(views) * views[0].dim):
-        tasks = [delayed(_read_usable)(parts, ids) for parts, ids in wave]
+        tasks = [delayed(_read_usable)(spans, ids) for spans, ids in wave]
         for ids, blocks in execute(tasks, ignore_result):
             stop = filled + len(ids)
             row_ids[filled:stop] = ids
@@ -192,10 +193,10 @@ def _gather_sample(
 
 
 def _waves(
-    pieces: Sequence[tuple[list[Part], np.ndarray]], row_bytes: int
-) -> Iterator[list[tuple[list[Part], np.ndarray]]]:
+    pieces: Sequence[tuple[list[Span], np.ndarray]], row_bytes: int
+) -> Iterator[list[tuple[list[Span], np.ndarray]]]:
     """Split pieces into runs of no more than a wave's bytes, or of one piece."""
-    wave: list[tuple[list[Part], np.ndarray]] = []
+    wave: list[tuple[list[Span], np.ndarray]] = []
     held = 0
     for piece in pieces:
         size = len(piece[1]) * row_bytes
@@ -208,11 +209,9 @@ def _waves(
         yield wave
 
 
-def _read_usable(parts: Sequence[Part], row_ids: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return those of a part's rows that are usable in every modality, at unit length."""
-    blocks = [
-        prepare_block(gather_rows(part.embeddings, row_ids - part.row_start)) for part in parts
-    ]
+def _read_usable(spans: Sequence[Span], row_ids: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return those of a span's rows that are usable in every modality, at unit length."""
+    blocks = [prepare_block(span.embeddings.gather(row_ids)) for span in spans]
     usable = np.logical_and.reduce([block.reason == 0 for block in blocks])
     keep = torch.from_numpy(usable)
     return row_ids[usable], [

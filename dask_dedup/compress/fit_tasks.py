@@ -8,14 +8,14 @@ import torch
 from dask_dedup.compress.pca import PcaModel, fit_axes
 from dask_dedup.compress.vectors import prepare_block
 from dask_dedup.errors import InputError
-from dask_dedup.io.parts import Part, gather_rows
+from dask_dedup.io.spans import Span
 
 __all__ = ["fit", "read_units"]
 
 
-def read_units(part: Part, row_ids: np.ndarray) -> torch.Tensor:
+def read_units(span: Span, row_ids: np.ndarray) -> torch.Tensor:
     """Return the usable ones of some rows at unit length."""
-    return prepare_block(gather_rows(part.embeddings, row_ids - part.row_start)).units()
+    return prepare_block(span.embeddings.gather(row_ids)).units()
 
 
 def fit(blocks: list[torch.Tensor], dim: int, path: str, sampled: int) -> PcaModel:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
 
-from dask_dedup.io.parts import Part
-
-__all__ = ["hash_rows", "sample_row_ids"]
+__all__ = ["RowRange", "hash_rows", "sample_row_ids", "split_rows"]
 
 _HASH_BLOCK = 1 << 16  # row ids hashed at a time: what fits into a cache takes half the time
 
@@ -58,13 +57,23 @@ def sample_row_ids(rows: int, size: int, seed: int, purpose: int) -> np.ndarray:
         bound = np.uint64(2**64 - 1)
 
 
-def rows_of_part(row_ids: np.ndarray, part: Part) -> np.ndarray:
-    """Return those of the sorted ``row_ids`` that lie in ``part``."""
-    start, stop = np.searchsorted(row_ids, [part.row_start, part.row_stop])
-    return row_ids[start:stop]
+class RowRange(Protocol):
+    """Neighbouring rows: a part, or a span of parts."""
+
+    @property
+    def row_start(self) -> int:
+        """``row_id`` of the first row."""
+
+    @property
+    def row_stop(self) -> int:
+        """``row_id`` after the last row."""
 
 
-def split_by_part(row_ids: np.ndarray, parts: Sequence[Part]) -> list[tuple[Part, np.ndarray]]:
-    """Return the parts that hold any of the sorted ``row_ids``, each with its own ids."""
-    split = [(part, rows_of_part(row_ids, part)) for part in parts]
-    return [(part, ids) for part, ids in split if len(ids)]
+Range = TypeVar("Range", bound=RowRange)
+
+
+def split_rows(row_ids: np.ndarray, ranges: Sequence[Range]) -> list[tuple[Range, np.ndarray]]:
+    """Return the parts or spans that hold any of the sorted ``row_ids``, each with its own ids."""
+    starts = np.searchsorted(row_ids, [one.row_start for one in ranges])
+    stops = np.searchsorted(row_ids, [one.row_stop for one in ranges])
+    return [(ranges[int(i)], row_ids[starts[i] : stops[i]]) for i in np.flatnonzero(stops > starts)]

@@ -23,15 +23,16 @@ from dask_dedup.compress.sample import hash_rows, sample_row_ids
 from dask_dedup.compress.vectors import prepare_block
 from dask_dedup.compress.verify import cosine_pairs, exact_rows
 from dask_dedup.index.layout import Block
-from dask_dedup.io.parts import Part, gather_by_row
-from dask_dedup.io.store import read_arrays, write_arrays, write_frame
+from dask_dedup.io.part_rows import PartRows
+from dask_dedup.io.store import read_arrays, read_frame, write_arrays, write_frame
 from dask_dedup.schema import EDGES
 from dask_dedup.search.grid_filter import grid_rows, near_grid_rows
 
-__all__ = ["AuditCollector", "AuditQueries", "AuditResult", "judge", "sample_queries"]
+__all__ = ["AuditCollector", "AuditQueries", "AuditResult", "judge", "read_pairs", "sample_queries"]
 
 _PURPOSE = 3  # of the sample: see compress.sample
-_PAIRS_PER_QUERY = 10_000  # kept per query and part: one giant group must not fill the memory
+_PAIRS_PER_QUERY = 10_000  # kept per query: one giant group must not fill the memory
+_READ_PAIRS = 1 << 20  # together, before those that are too many go
 _BOOTSTRAP = 1000
 _NO_PAIRS = EDGES.rename(columns={"src": "query", "dst": "row_id"})
 
@@ -68,8 +69,8 @@ class AuditResult:
     all_united_share, all_united_low, all_united_high : float or None
         The share, and its Clopper-Pearson 95 % interval; None without queries with pairs.
     true_pairs, united_pairs : int
-        Pairs of a query and any row; at most 10,000 per query and part are looked at, those of
-        smallest hash.
+        Pairs of a query and any row; at most 10,000 per query are looked at, those of smallest
+        hash.
     pair_recall, pair_recall_low, pair_recall_high : float or None
         united_pairs / true_pairs, and a 95 % bootstrap interval over query rows.
     """
@@ -91,28 +92,51 @@ class AuditResult:
         return asdict(self)
 
 
-def sample_queries(
-    parts: Sequence[Part], size: int, seed: int, purpose: int = _PURPOSE
-) -> AuditQueries:
+def sample_queries(stored: PartRows, size: int, seed: int, purpose: int = _PURPOSE) -> AuditQueries:
     """Read a seeded sample of rows; unusable ones among them are left out.
 
     Parameters
     ----------
-    parts : sequence of Part
-        Filled parts.
+    stored : PartRows
+        Of the data set.
     size : int
         Rows to draw; at most ``size * dim`` values are held.
     seed, purpose : int
         See `dask_dedup.compress.sample`: samples of different purpose are independent.
     """
-    row_ids = sample_row_ids(parts[-1].row_stop, size, seed, purpose)
-    stored = gather_by_row(parts, row_ids)
-    usable = prepare_block(stored).reason == 0
-    return AuditQueries(row_ids[usable], exact_rows(stored[usable]))
+    row_ids = sample_row_ids(int(stored.starts[-1]), size, seed, purpose)
+    rows = stored.gather(row_ids)
+    usable = prepare_block(rows).reason == 0
+    return AuditQueries(row_ids[usable], exact_rows(rows[usable]))
+
+
+def read_pairs(paths: Sequence[Path], seed: int = 0) -> pd.DataFrame:
+    """Return the true pairs that collectors have written; of each query as many as one keeps.
+
+    Those of smallest hash, as a collector takes them: which spans there are plays no part. In
+    memory are at most twice as many.
+    """
+    pairs, waiting = _NO_PAIRS, [_NO_PAIRS]
+    for path in paths:
+        waiting.append(read_frame(path))
+        if sum(map(len, waiting)) > _READ_PAIRS:
+            pairs = limit_pairs([pairs, *waiting], seed)
+            waiting = []
+    return limit_pairs([pairs, *waiting], seed)
+
+
+def limit_pairs(frames: Sequence[pd.DataFrame], seed: int) -> pd.DataFrame:
+    """Put pairs together; where a query has too many, keep those of smallest hash."""
+    pairs = pd.concat([frame for frame in frames if len(frame)] or [_NO_PAIRS], ignore_index=True)
+    if not len(pairs) or pairs["query"].value_counts().max() <= _PAIRS_PER_QUERY:
+        return pairs
+    pairs["key"] = hash_rows(pairs["row_id"].to_numpy(), seed, _PURPOSE)
+    kept = pairs.sort_values("key", kind="stable").groupby("query").head(_PAIRS_PER_QUERY)
+    return kept.sort_index().drop(columns="key").reset_index(drop=True)
 
 
 class AuditCollector:
-    """Collects the true pairs of the queries from the blocks of one part.
+    """Collects the true pairs of the queries from the blocks of one span.
 
     Parameters
     ----------
@@ -140,8 +164,12 @@ class AuditCollector:
         self.seconds += time.perf_counter() - began
 
     def write(self, path: Path) -> None:
-        """Write the pairs of the part: ``query``, ``row_id`` int64, ``similarity`` float32."""
-        write_frame(path, self._limit())
+        """Write the pairs of the span: ``query``, ``row_id`` int64, ``similarity`` float32."""
+        frames = [
+            pd.DataFrame(dict(zip(_NO_PAIRS.columns, columns, strict=True)))
+            for columns in self._found
+        ]
+        write_frame(path, limit_pairs(frames, self.seed))
 
     def _compare(self, block: Block) -> None:
         images = grid_rows(block.steps.numpy(), block.vectors.reason == 0)
@@ -152,17 +180,6 @@ class AuditCollector:
             row_ids, query_ids = block.row_start + i, self.queries.row_ids[j]
             true = (similarity >= self.threshold) & (row_ids != query_ids)
             self._found.append((query_ids[true], row_ids[true], similarity[true]))
-
-    def _limit(self) -> pd.DataFrame:
-        if not self._found:
-            return _NO_PAIRS
-        columns = (np.concatenate(values) for values in zip(*self._found, strict=True))
-        pairs = pd.DataFrame(dict(zip(_NO_PAIRS.columns, columns, strict=True)))
-        if pairs["query"].value_counts().max() <= _PAIRS_PER_QUERY:
-            return pairs
-        pairs["key"] = hash_rows(pairs["row_id"].to_numpy(), self.seed, _PURPOSE)
-        kept = pairs.sort_values("key", kind="stable").groupby("query").head(_PAIRS_PER_QUERY)
-        return kept.sort_index().drop(columns="key")
 
 
 def judge(

@@ -43,7 +43,8 @@ from dask_dedup.evaluate.settings import ParetoSettings
 from dask_dedup.evaluate.truth import TruthSettings, find_truth, read_neighbours
 from dask_dedup.index.ivf_training import train_base
 from dask_dedup.io.dataset import Dataset
-from dask_dedup.io.parts import Part, gather_by_row
+from dask_dedup.io.part_rows import gather_by_row
+from dask_dedup.io.parts import Part
 from dask_dedup.io.stage import Stage
 from dask_dedup.io.store import read_json, write_aside, write_json
 from dask_dedup.tasks import Execute, NoProgress, Progress, compute_tasks

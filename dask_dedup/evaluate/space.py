@@ -27,7 +27,7 @@ from dask_dedup.evaluate.settings import SpaceSettings
 from dask_dedup.evaluate.zeroshot import zeroshot_accuracy
 from dask_dedup.index.ivf_training import train_base
 from dask_dedup.io.dataset import Dataset
-from dask_dedup.io.parts import gather_by_row
+from dask_dedup.io.part_rows import gather_by_row
 from dask_dedup.tasks import NoProgress, Progress
 
 __all__ = ["choose_rows", "measure_retrieval", "measure_zeroshot"]

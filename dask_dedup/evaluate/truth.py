@@ -24,12 +24,14 @@ import pandas as pd
 import pyarrow.parquet as pq
 import torch
 
-from dask_dedup.compress.sample import sample_row_ids, split_by_part
+from dask_dedup.compress.sample import sample_row_ids, split_rows
 from dask_dedup.errors import InputError, SettingsError
 from dask_dedup.evaluate.exact import BLOCK_ROWS, ExactSearch
 from dask_dedup.evaluate.folder import is_finished, open_folder
 from dask_dedup.io.dataset import Dataset
-from dask_dedup.io.parts import Part, gather_by_row, read_rows
+from dask_dedup.io.part_rows import gather_by_row
+from dask_dedup.io.parts import Part, read_rows
+from dask_dedup.io.spans import cut_spans
 from dask_dedup.io.stage import Stage
 from dask_dedup.io.store import read_json, write_frame, write_json
 from dask_dedup.tasks import Execute, NoProgress, Progress, compute_tasks, ignore_result
@@ -137,7 +139,7 @@ def find_truth(
         stage.prepare()
         began = time.perf_counter()
         groups = _query_groups(dataset.rows, settings)
-        row_groups = _group_parts(parts)
+        row_groups = [span.parts for span in cut_spans(parts, _GROUP_ROWS)]
         scanned = Stage(out / "scan", stage.settings)
         progress.start("truth", dataset.rows * len(groups))
         for name in ("neighbours", "pairs"):
@@ -148,7 +150,7 @@ def find_truth(
                 f"{g:06d}-{p:06d}": (
                     str(out),
                     f"{g:06d}-{p:06d}",
-                    [part for part, _ in split_by_part(ids, parts)],
+                    [part for part, _ in split_rows(ids, parts)],
                     ids,
                     row_groups[p],
                     settings,
@@ -221,16 +223,6 @@ def _query_groups(rows: int, settings: TruthSettings) -> list[np.ndarray]:
     wanted = rows if settings.queries is None else settings.queries
     ids = sample_row_ids(rows, wanted, settings.seed, _PURPOSE)
     return [ids[start : start + _GROUP_QUERIES] for start in range(0, len(ids), _GROUP_QUERIES)]
-
-
-def _group_parts(parts: Sequence[Part]) -> list[tuple[Part, ...]]:
-    """Return neighbouring parts together until they hold a million rows."""
-    groups: list[list[Part]] = [[]]
-    for part in parts:
-        if groups[-1] and sum(p.rows for p in groups[-1]) + part.rows > _GROUP_ROWS:
-            groups.append([])
-        groups[-1].append(part)
-    return [tuple(group) for group in groups]
 
 
 def _scan(

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from dask.delayed import Delayed, delayed
 
-from dask_dedup.compress.sample import sample_row_ids, split_by_part
+from dask_dedup.compress.sample import sample_row_ids, split_rows
 from dask_dedup.index.cell_files import CellLayout
+from dask_dedup.index.records import MOST_FILES, plan_merges
 from dask_dedup.index.sizes import FINE_TASKS, LEADER_SAMPLE, default_cells, default_visits
 from dask_dedup.io.dataset import Dataset
 from dask_dedup.io.objects import make_folder
 from dask_dedup.io.part_list import write_parts
+from dask_dedup.io.spans import cut_spans
 from dask_dedup.places import as_place
 from dask_dedup.tasks import Execute, OnWorker, compute_tasks, ignore_result
 
@@ -36,6 +38,8 @@ def build_cells(
     probes: float = 8.0,
     dense_groups: bool = True,
     seed: int = 0,
+    span_rows: int = 0,
+    most_files: int = MOST_FILES,
     execute: Execute = compute_tasks,
 ) -> CellLayout:
     """Train cells and write the cell-sorted layout of a data set; computes.
@@ -58,17 +62,35 @@ def build_cells(
         Whether rows that nearly equal a percent of the data set visit one cell only and are linked
         to one of them: for thresholds below `dask_dedup.index.leaders.SAME_SIMILARITY`.
     seed : int
+    span_rows : int
+        Rows that one task reads, however many parts they are in, or a larger part; 0 chooses by the
+        number of rows: see `dask_dedup.io.spans.cut_spans`.
+    most_files : int
+        Files of records that a task of the join reads, two at least; where there are more, they are
+        merged: see `dask_dedup.index.records`.
 
     Returns
     -------
     CellLayout
     """
-    layout = begin_layout(dataset, folder, pca.kept, cells, dense_groups)
+    layout = begin_layout(dataset, folder, pca.kept, cells, dense_groups, span_rows)
     task = cells_task(dataset, pca, layout, visits=visits, probes=probes, seed=seed)
     (trained,) = execute([task], ignore_result)
     layout = replace(layout, cells=trained)
-    write = delayed(OnWorker("dask_dedup.index.layout", "layout_part"))
-    execute([write(layout, part) for part in layout.parts], ignore_result)
+    write = delayed(OnWorker("dask_dedup.index.layout", "layout_span"))
+    counts = execute([write(layout, span) for span in layout.spans], ignore_result)
+    files = [
+        layout.record_file(span, count.visits)
+        for span, count in zip(layout.spans, counts, strict=True)
+    ]
+    level = 0
+    merge = delayed(OnWorker("dask_dedup.index.records", "merge_records"))
+    while len(files) > most_files:
+        level += 1
+        merged = plan_merges(files, as_place(folder) / f"merge-{level}", most_files)
+        execute([merge(layout, *task) for task in merged.tasks], ignore_result)
+        files = merged.files
+    layout.write_record_files(files)
     return layout
 
 
@@ -78,11 +100,12 @@ def begin_layout(
     kept: int,
     cells: int = 0,
     dense_groups: bool = True,
+    span_rows: int = 0,
 ) -> CellLayout:
     """Make the folder of a layout and write its list of parts; ``cells`` is how many are wanted."""
     make_folder(as_place(folder))
     layout = CellLayout(str(folder), kept, cells or default_cells(dataset.rows), dense_groups)
-    write_parts(dataset.filled_parts, as_place(layout.parts_path))
+    write_parts(dataset.filled_parts, as_place(layout.parts_path), span_rows)
     return layout
 
 
@@ -112,15 +135,15 @@ def cells_task(
     wanted = layout.cells
     visits = visits or default_visits(dataset.rows)
     pca_path = _task("write_pca")(pca, layout.pca_path)
+    spans = cut_spans(dataset.filled_parts)
     chosen = sample_row_ids(dataset.rows, max(4096, sample_per_cell * wanted), seed, _PURPOSE)
     blocks = [
-        _task("read_images")(part, ids, pca_path, seed)
-        for part, ids in split_by_part(chosen, dataset.parts)
+        _task("read_images")(span, ids, pca_path, seed) for span, ids in split_rows(chosen, spans)
     ]
     few = np.empty(0, np.int64)
     if layout.dense_groups:
         few = sample_row_ids(dataset.rows, LEADER_SAMPLE, seed, _LEADER_PURPOSE)
-    pieces = [_task("read_stored")(part, ids) for part, ids in split_by_part(few, dataset.parts)]
+    pieces = [_task("read_stored")(span, ids) for span, ids in split_rows(few, spans)]
     leaders = _task("choose_leaders")(few, pieces, pca_path, layout.leaders_path)
     coarse = _task("train_coarse_cells")(blocks, layout.kept, wanted, seed)
     thinned = [_task("thin_some")(coarse, layout.kept, share) for share in range(FINE_TASKS)]

@@ -12,7 +12,7 @@ from dask_dedup.index.cell_files import SAME_SIMILARITY
 from dask_dedup.index.cells import CellModel, save_cells, thin, train_coarse, train_fine
 from dask_dedup.index.leaders import find_leaders, save_leaders
 from dask_dedup.index.sizes import FINE_TASKS
-from dask_dedup.io.parts import Part, gather_rows
+from dask_dedup.io.spans import Span
 from dask_dedup.places import as_place
 
 __all__ = [
@@ -38,22 +38,22 @@ def write_pca(pca: PcaModel, path: str) -> str:
     return path
 
 
-def read_images(part: Part, row_ids: np.ndarray, pca_path: str, seed: int) -> np.ndarray:
+def read_images(span: Span, row_ids: np.ndarray, pca_path: str, seed: int) -> np.ndarray:
     """Return images and sketches of the usable ones of some rows.
 
     float32, shape (usable, kept + `_SKETCH`).
     """
     torch.set_num_threads(1)
     pca = load_pca(pca_path)
-    block = prepare_block(gather_rows(part.embeddings, row_ids - part.row_start))
+    block = prepare_block(span.embeddings.gather(row_ids))
     sketch = torch.mm(block.rows, pca.sketch_axes(_SKETCH, seed)).div_(block.lengths[:, None])
     both = torch.cat([pca.transform(block)[:, : pca.kept], sketch], dim=1)
     return both[torch.from_numpy(block.reason == 0)].numpy()
 
 
-def read_stored(part: Part, row_ids: np.ndarray) -> np.ndarray:
+def read_stored(span: Span, row_ids: np.ndarray) -> np.ndarray:
     """Return some rows as they are stored."""
-    return gather_rows(part.embeddings, row_ids - part.row_start)
+    return span.embeddings.gather(row_ids)
 
 
 def choose_leaders(

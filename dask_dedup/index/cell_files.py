@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from dask_dedup.errors import DamagedError
 from dask_dedup.io.forest_range import ForestRange
-from dask_dedup.io.objects import local_copy
-from dask_dedup.io.part_list import read_parts
+from dask_dedup.io.part_list import PartList, read_parts
 from dask_dedup.io.parts import Part
-from dask_dedup.io.store import open_once, read_arrays
+from dask_dedup.io.spans import Span
+from dask_dedup.io.store import open_once, read_arrays, read_json, write_json
 from dask_dedup.places import as_place
 
-__all__ = ["SAME_SIMILARITY", "CellLayout", "read_cell_counts"]
+__all__ = ["SAME_SIMILARITY", "CellLayout", "RecordFile"]
 
 #: Members of a dense group are at this cosine or above to its leader, and not compared with each
 #: other. Ours: copies that were compressed again lie at 0.99 to 1.
 SAME_SIMILARITY = 0.999
+
+
+class RecordFile(NamedTuple):
+    """Records of some neighbouring rows, sorted by cell, in two files; see `index.records`.
+
+    ``path`` and ``offsets_path`` are text; ``records`` how many; ``row_start`` to ``row_stop`` the
+    rows that they are of, their positions counted from the first.
+    """
+
+    path: str
+    offsets_path: str
+    row_start: int
+    row_stop: int
+    records: int
 
 
 @dataclass(frozen=True)
@@ -50,18 +67,54 @@ class CellLayout:
         return ForestRange(threshold, SAME_SIMILARITY if has_groups else None)
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def part_list(self) -> PartList:
         """The filled parts of the data set: read from a file, which keeps tasks small."""
         return open_once(read_parts, self.parts_path)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The filled parts of the data set."""
+        return self.part_list.parts
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """The filled parts as tasks read them."""
+        return self.part_list.spans
+
+    @property
+    def record_files(self) -> tuple[RecordFile, ...]:
+        """What the join reads."""
+        return open_once(_read_record_files, self._record_files_path)
+
+    def write_record_files(self, files: Sequence[RecordFile]) -> None:
+        """Tell the tasks of the join what to read."""
+        write_json(self._record_files_path, {"files": [list(file) for file in files]})
+
+    def record_file(self, span: Span, records: int) -> RecordFile:
+        """Return what `dask_dedup.index.layout.layout_span` makes of a span."""
+        path, offsets = str(self.path("records", span)), str(self.path("offsets", span))
+        return RecordFile(path, offsets, span.row_start, span.row_stop, records)
 
     def query_ids(self) -> np.ndarray:
         """Return the rows that the audit has sampled."""
         return read_arrays(self.queries_path)["row_ids"]
 
-    def path(self, kind: str, part: Part) -> Path:
-        """Return the path of one file of one part."""
-        suffix = {"records": "bin", "offsets": "npy"}.get(kind, "parquet")
-        return as_place(self.folder) / f"{kind}-{part.index:05d}.{suffix}"
+    def path(self, kind: str, span: Span) -> Path:
+        """Return the path of one file of one span."""
+        suffix = "bin" if kind in ("records", "offsets") else "parquet"
+        return as_place(self.folder) / f"{kind}-{span.index:05d}.{suffix}"
+
+    def invalid_paths(self, span: Span) -> list[Path]:
+        """Return the files of a span's rows without a usable embedding."""
+        return [self.path("invalid", span)]
+
+    def audit_paths(self) -> list[Path]:
+        """Return the files of the audit's true pairs."""
+        return [self.path("audit", span) for span in self.spans]
+
+    @property
+    def _record_files_path(self) -> Path:
+        return as_place(self.folder) / "record-files.json"
 
     @property
     def parts_path(self) -> str:
@@ -94,9 +147,8 @@ class CellLayout:
         return str(as_place(self.folder) / "cells.safetensors")
 
 
-def read_cell_counts(layout: CellLayout) -> np.ndarray:
-    """Return how many rows visit each cell: int64, shape (cells,)."""
-    counts = np.zeros(layout.cells, np.int64)
-    for part in layout.parts:
-        counts += np.diff(np.load(local_copy(layout.path("offsets", part))))
-    return counts
+def _read_record_files(path: Path) -> tuple[RecordFile, ...]:
+    content = read_json(path)
+    if content is None:
+        raise DamagedError(f"{path}: is missing or damaged.", str(path))
+    return tuple(RecordFile(*fields) for fields in content["files"])

@@ -1,11 +1,11 @@
-"""Rows of a part whose stored bytes an earlier row has, found while the part streams by."""
+"""Rows of a span whose stored bytes an earlier row has, found while the span streams by."""
 
 from __future__ import annotations
 
 import numba
 import numpy as np
 
-from dask_dedup.io.parts import EmbeddingFile, gather_rows
+from dask_dedup.io.spans import Span
 
 __all__ = ["EqualRows", "as_words", "hash_words"]
 
@@ -13,17 +13,17 @@ _GATHER_BYTES = 64 << 20  # rows compared at a time
 
 
 class EqualRows:
-    """Remembers the rows of one file; 32 bytes a row.
+    """Remembers the rows of one span; 32 bytes a row.
 
     Parameters
     ----------
-    file : EmbeddingFile
+    span : Span
         Of which blocks will come, each once, in order.
     """
 
-    def __init__(self, file: EmbeddingFile) -> None:
-        self._file = file
-        slots = 1 << max(4, (2 * file.rows - 1).bit_length())
+    def __init__(self, span: Span) -> None:
+        self._span = span
+        slots = 1 << max(4, (2 * span.rows - 1).bit_length())
         self._hashes = np.zeros(slots, np.uint64)
         self._first = np.full(slots, -1, np.int64)
 
@@ -49,7 +49,8 @@ class EqualRows:
         for begin in range(0, len(copies), step):
             some = copies[begin : begin + step]
             leaders, back = np.unique(first[some], return_inverse=True)
-            theirs = as_words(gather_rows(self._file, leaders))[back]
+            rows = self._span.embeddings.gather(self._span.row_start + leaders)
+            theirs = as_words(rows.astype(stored.dtype, copy=False))[back]
             unequal = (words[some] != theirs).any(axis=1)  # equal hashes are only a hint
             first[some[unequal]] = start + some[unequal]
         return first

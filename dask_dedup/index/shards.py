@@ -1,7 +1,7 @@
-"""The index of a data set: one trained base, one shard per group of parts, a manifest.
+"""The index of a data set: one trained base, one shard per group of spans, a manifest.
 
 1. train   a seeded sample over all parts, through the compressor, trains the empty base index.
-2. shards  each group of parts: read, compress, encode, add with global row ids; written once.
+2. shards  each group of spans: read, compress, encode, add with global row ids; written once.
 
 What goes into the index are rows at unit length; behind a compressor they are brought to unit
 length again, so that a squared distance d is a cosine of 1 - d/2 there. Rows without a usable
@@ -17,7 +17,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ import torch
 from dask.delayed import delayed
 
 from dask_dedup.compress.base import Compressor, load_model
-from dask_dedup.compress.sample import sample_row_ids, split_by_part
+from dask_dedup.compress.sample import sample_row_ids, split_rows
 from dask_dedup.compress.vectors import UNREADABLE, VectorBlock, prepare_block
 from dask_dedup.errors import InputError
 from dask_dedup.index.equals import EqualRows
@@ -42,13 +42,11 @@ from dask_dedup.index.ivfpq import (
     use_threads,
     write_index_file,
 )
+from dask_dedup.index.shard_files import IndexLayout, Shard
 from dask_dedup.io.dataset import Dataset
-from dask_dedup.io.part_list import read_parts
-from dask_dedup.io.parts import Part, gather_rows, read_rows
+from dask_dedup.io.spans import Span, cut_spans, read_span
 from dask_dedup.io.store import (
     open_once,
-    read_arrays,
-    read_json,
     write_aside,
     write_frame,
     write_json,
@@ -59,12 +57,10 @@ from dask_dedup.tasks import Execute, compute_tasks, ignore_result
 
 __all__ = [
     "Block",
-    "IndexLayout",
-    "Shard",
     "default_factory",
     "embed",
     "fill_shard",
-    "group_parts",
+    "group_spans",
     "model_digest",
     "open_base",
     "open_model",
@@ -94,56 +90,6 @@ class Block(NamedTuple):
     row_start: int
     stored: np.ndarray
     vectors: VectorBlock
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One faiss index file: its ``name``, the ``rows`` in it, its size in ``bytes``."""
-
-    name: str
-    rows: int
-    bytes: int
-
-
-@dataclass(frozen=True)
-class IndexLayout:
-    """Where the index of a data set lies, and what its shards are made from.
-
-    Attributes
-    ----------
-    base_path : str
-        The trained, empty index.
-    folder : str
-        Of the shards, and of what is written beside them.
-    model_path : str or None
-        A compressor; None indexes the embeddings themselves.
-    """
-
-    base_path: str
-    folder: str
-    model_path: str | None = None
-
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        """The filled parts of the data set: read from a file, which keeps tasks small."""
-        return open_once(read_parts, as_place(self.folder) / "parts.json")
-
-    @property
-    def shards(self) -> tuple[Shard, ...]:
-        """The finished shards; from a file as well, see `write_shards`."""
-        return open_once(_read_shards, as_place(self.folder) / "shards.json")
-
-    def query_ids(self) -> np.ndarray:
-        """Return the rows that the audit has sampled."""
-        return read_arrays(as_place(self.folder) / "queries.safetensors")["row_ids"]
-
-    def path(self, kind: str, part: Part) -> Path:
-        """Return the path of one file of one part."""
-        return as_place(self.folder) / f"{kind}-{part.index:05d}.parquet"
-
-    def shard_path(self, name: str) -> Path:
-        """Return the path of one shard."""
-        return as_place(self.folder) / f"{name}.faiss"
 
 
 def default_factory(rows: int, dim: int) -> str:
@@ -205,8 +151,8 @@ def train_index(
     wanted = sample_rows or min(max(_LEAST_SAMPLE, _SAMPLE_PER_LIST * lists), most)
     chosen = sample_row_ids(dataset.rows, wanted, seed, _PURPOSE)
     blocks = [
-        delayed(_read_images)(part, ids, layout.model_path)
-        for part, ids in split_by_part(chosen, dataset.parts)
+        delayed(_read_images)(span, ids, layout.model_path)
+        for span, ids in split_rows(chosen, cut_spans(dataset.filled_parts))
     ]
     task = delayed(_train)(blocks, factory, iterations, seed, threads, layout.base_path)
     (facts,) = execute([task], ignore_result)
@@ -218,42 +164,42 @@ def train_index(
     return facts
 
 
-def group_parts(layout: IndexLayout, bytes_per_row: int) -> dict[str, tuple[Part, ...]]:
-    """Return the parts of each shard: neighbours, until a shard is full; a part is not cut.
+def group_spans(layout: IndexLayout, bytes_per_row: int) -> dict[str, tuple[Span, ...]]:
+    """Return the spans of each shard: neighbours, until a shard is full; a span is not cut.
 
     The cut depends on the data alone.
     """
-    rows = sum(part.rows for part in layout.parts)
+    rows = sum(span.rows for span in layout.spans)
     room = SHARD_BYTES // max(bytes_per_row, 1)
     limit = max(1, min(room, max(_LEAST_SHARD_ROWS, rows // 16)))
-    groups: list[list[Part]] = []
+    groups: list[list[Span]] = []
     gathered = limit
-    for part in layout.parts:
-        if gathered + part.rows > limit:
+    for span in layout.spans:
+        if gathered + span.rows > limit:
             groups.append([])
             gathered = 0
-        groups[-1].append(part)
-        gathered += part.rows
+        groups[-1].append(span)
+        gathered += span.rows
     return {f"shard-{i:05d}": tuple(group) for i, group in enumerate(groups)}
 
 
 def fill_shard(
     layout: IndexLayout,
     name: str,
-    parts: Sequence[Part],
+    spans: Sequence[Span],
     threads: int = 1,
     collapse: bool = False,
-    watch: Callable[[Part, Block], None] | None = None,
+    watch: Callable[[Span, Block], None] | None = None,
 ) -> dict[str, Any]:
-    """Build and write one shard; for each part ``invalid`` and, with ``collapse``, ``linked``.
+    """Build and write one shard; for each span ``invalid`` and, with ``collapse``, ``linked``.
 
     Parameters
     ----------
     collapse : bool
-        Leave out rows whose bytes an earlier row of their part has; ``linked`` holds the EDGES
+        Leave out rows whose bytes an earlier row of their span has; ``linked`` holds the EDGES
         of similarity 1 between the two.
     watch : callable, optional
-        Called with each part and `Block` while it is in memory.
+        Called with each span and `Block` while it is in memory.
 
     Returns
     -------
@@ -265,8 +211,8 @@ def fill_shard(
     began = time.perf_counter()
     shard = empty_shard(open_base(layout))
     counts = {"rows": 0, "invalid": 0, "identical": 0, "indexed": 0}
-    for part in parts:
-        for key, count in _add_part(layout, part, shard, collapse, watch).items():
+    for span in spans:
+        for key, count in _add_span(layout, span, shard, collapse, watch).items():
             counts[key] += count
     path = layout.shard_path(name)
     with write_aside(path) as temporary:
@@ -295,7 +241,9 @@ def open_base(layout: IndexLayout) -> Any:
 def write_shards(layout: IndexLayout, records: Sequence[Mapping[str, Any]]) -> tuple[Shard, ...]:
     """Write the list of shards, from what `fill_shard` returned, for the tasks that search."""
     shards = tuple(Shard(r["name"], r["indexed"], r["bytes"]) for r in records)
-    write_json(as_place(layout.folder) / "shards.json", [asdict(shard) for shard in shards])
+    write_json(
+        as_place(layout.folder) / "shards.json", {"shards": [asdict(shard) for shard in shards]}
+    )
     return shards
 
 
@@ -309,13 +257,6 @@ def open_model(path: str) -> Compressor:
     return open_once(load_model, path)
 
 
-def _read_shards(path: Path) -> tuple[Shard, ...]:
-    content = read_json(path)
-    if content is None:
-        raise InputError(f"{path}: cannot be read. The index is damaged; build it again.")
-    return tuple(Shard(**shard) for shard in content)
-
-
 def model_digest(path: str) -> str:
     """Hex digest of a compressor's files, by content."""
     digest = hashlib.sha256()
@@ -326,21 +267,21 @@ def model_digest(path: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def _add_part(
+def _add_span(
     layout: IndexLayout,
-    part: Part,
+    span: Span,
     shard: Any,
     collapse: bool,
-    watch: Callable[[Part, Block], None] | None,
+    watch: Callable[[Span, Block], None] | None,
 ) -> dict[str, int]:
-    """Add one part to a shard, and write what was left out, and why."""
-    equals = EqualRows(part.embeddings) if collapse else None
-    reason = np.empty(part.rows, np.uint8)
-    first = np.arange(part.rows)
-    buffer = torch.empty(min(_BLOCK_ROWS, part.rows), part.embeddings.dim)
-    for start in range(0, part.rows, _BLOCK_ROWS):
-        stop = min(start + _BLOCK_ROWS, part.rows)
-        stored = read_rows(part.embeddings, start, stop)
+    """Add one span to a shard, and write what was left out, and why."""
+    equals = EqualRows(span) if collapse else None
+    reason = np.empty(span.rows, np.uint8)
+    first = np.arange(span.rows)
+    buffer = torch.empty(min(_BLOCK_ROWS, span.rows), span.embeddings.dim)
+    for start in range(0, span.rows, _BLOCK_ROWS):
+        stop = min(start + _BLOCK_ROWS, span.rows)
+        stored = read_span(span, start, stop)
         vectors = prepare_block(stored, buffer)
         usable = vectors.reason == 0
         reason[start:stop] = vectors.reason
@@ -348,31 +289,32 @@ def _add_part(
             first[start:stop] = equals.look(start, stored, usable)
         kept = np.arange(start, stop) == first[start:stop]
         images = embed(vectors, layout.model_path)[kept[usable]]
-        add_rows(shard, images, part.row_start + start + np.flatnonzero(usable & kept))
+        add_rows(shard, images, span.row_start + start + np.flatnonzero(usable & kept))
         if watch is not None:
-            watch(part, Block(part.row_start + start, stored, vectors))
-    if part.embeddings.problem is not None:
-        reason[:] = UNREADABLE
-    invalid, copies = np.flatnonzero(reason), np.flatnonzero(first != np.arange(part.rows))
+            watch(span, Block(span.row_start + start, stored, vectors))
+    for part in span.parts:
+        if part.embeddings.problem is not None:
+            reason[part.row_start - span.row_start : part.row_stop - span.row_start] = UNREADABLE
+    invalid, copies = np.flatnonzero(reason), np.flatnonzero(first != np.arange(span.rows))
     write_frame(
-        layout.path("invalid", part),
-        pd.DataFrame({"row_id": part.row_start + invalid, "reason": reason[invalid]}),
+        layout.path("invalid", span),
+        pd.DataFrame({"row_id": span.row_start + invalid, "reason": reason[invalid]}),
     )
     if collapse:
-        links = {"src": part.row_start + first[copies], "dst": part.row_start + copies}
+        links = {"src": span.row_start + first[copies], "dst": span.row_start + copies}
         write_frame(
-            layout.path("linked", part),
+            layout.path("linked", span),
             pd.DataFrame({**links, "similarity": 1.0}).astype(EDGES.dtypes),
         )
-    indexed = part.rows - len(invalid) - len(copies)
+    indexed = span.rows - len(invalid) - len(copies)
     counts = {"invalid": len(invalid), "identical": len(copies), "indexed": indexed}
-    return {"rows": part.rows, **counts}
+    return {"rows": span.rows, **counts}
 
 
-def _read_images(part: Part, row_ids: np.ndarray, model_path: str | None) -> np.ndarray:
+def _read_images(span: Span, row_ids: np.ndarray, model_path: str | None) -> np.ndarray:
     """Return the usable ones of some rows as the index takes them."""
     torch.set_num_threads(1)
-    block = prepare_block(gather_rows(part.embeddings, row_ids - part.row_start))
+    block = prepare_block(span.embeddings.gather(row_ids))
     return embed(block, model_path)
 
 

@@ -26,7 +26,7 @@ __all__ = [
 #: What runs and compressions write under stages/: the stages, and what lies beside them.
 WORKING = {
     *("clusters", "compress", "embeddings", "forests", "join", "labels", "layout", "search"),
-    *("shards", "dask", "kept", "plan.json"),
+    *("shards", "merge", "merge-2", "merge-3", "dask", "kept", "plan.json"),
 }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -25,7 +25,6 @@ from dask_dedup.places import is_remote
 __all__ = [
     "EmbeddingFile",
     "Part",
-    "gather_by_row",
     "gather_rows",
     "one_line",
     "read_again",
@@ -39,7 +38,7 @@ _GATHER_BYTES = 64 << 20  # pages mapped at a time: they count as a worker's own
 
 @dataclass(frozen=True)
 class Part:
-    """One input file range: the unit of work of every stage that touches the input.
+    """One input file range; tasks take neighbouring ones together, see `dask_dedup.io.spans`.
 
     Attributes
     ----------
@@ -221,30 +220,6 @@ def _gather_rows(file: EmbeddingFile, positions: np.ndarray) -> np.ndarray:
     except OSError as error:
         raise InputError(f"{file.path}: cannot be read ({error.strerror or error}).") from error
     return rows
-
-
-def gather_by_row(parts: Sequence[Part], row_ids: np.ndarray) -> np.ndarray:
-    """Read the embeddings of single rows of the whole data set.
-
-    Parameters
-    ----------
-    row_ids : int64 array, sorted
-
-    Returns
-    -------
-    ndarray, shape (len(row_ids), dim)
-        In the widest dtype of the parts that were touched, so that no stored value changes.
-    """
-    starts = np.array([part.row_start for part in parts] + [parts[-1].row_stop], np.int64)
-    cuts = np.searchsorted(row_ids, starts)
-    blocks = [
-        gather_rows(part.embeddings, row_ids[cuts[i] : cuts[i + 1]] - part.row_start)
-        for i, part in enumerate(parts)
-        if cuts[i + 1] > cuts[i]
-    ]
-    if not blocks:
-        return np.empty((0, parts[0].embeddings.dim), np.float32)
-    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
 
 def read_again(path: str, read: Callable[..., Any], *arguments: Any) -> Any:

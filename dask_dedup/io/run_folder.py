@@ -38,13 +38,13 @@ from dask_dedup.io.stage import FILES, Stage, forget_file
 from dask_dedup.io.store import digest_of, read_json, sync, write_json
 from dask_dedup.places import as_place, is_remote
 
-__all__ = ["AUDIT_QUERIES", "RunFolder", "work_folder"]
+__all__ = ["AUDIT_PAIRS", "AUDIT_QUERIES", "RunFolder", "work_folder"]
 
 logger = logging.getLogger(__name__)
 
 _TOOL = "dask_dedup"
-#: In OUT: the rows that the audit has sampled.
-AUDIT_QUERIES = "audit/queries.parquet"
+#: In OUT: the rows that the audit has sampled, and their true pairs.
+AUDIT_QUERIES, AUDIT_PAIRS = "audit/queries.parquet", "audit/pairs.parquet"
 
 
 class RunFolder:
@@ -94,7 +94,7 @@ class RunFolder:
         RESULTS,
     )
 
-    own_names = r"part-\d+\.parquet|queries\.parquet"
+    own_names = r"part-\d+\.parquet|(queries|pairs)\.parquet"
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,29 @@ from typing import Any
 import dask
 from dask.delayed import delayed
 
-from dask_dedup.io.checksums import FileFacts, find_damage, noted_files
-from dask_dedup.io.objects import make_folder, remove_file, remove_tree
+from dask_dedup.io.checksums import FileFacts, facts_of_file, find_damage, noted_files
+from dask_dedup.io.objects import exists, make_folder, remove_file, remove_tree
 from dask_dedup.io.store import TEMPORARY_PREFIX, digest_of, read_json, write_json
 from dask_dedup.places import as_place, is_remote
 from dask_dedup.tasks import Execute, OnResult
 
-__all__ = ["FILES", "MANIFEST", "RECORD", "IsPublished", "Stage", "forget_file"]
+__all__ = [
+    "FILES",
+    "MANIFEST",
+    "RECORD",
+    "TRAINED",
+    "IsPublished",
+    "Stage",
+    "files_of_note",
+    "forget_file",
+    "read_note",
+    "write_note",
+]
 
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+TRAINED = "trained.json"  # the note of the models that a stage begins with
 RECORD = ".done.json"  # what the name of a task's record ends with
 FILES = "files"  # in a record: facts of each file, by its path below the stage's folder
 
@@ -171,6 +183,30 @@ class Stage:
         )
 
 
+def write_note(folder: Path, name: str, content: Mapping[str, Any], files: Iterable[Path]) -> None:
+    """Write what is known of the models that a stage begins with, and the facts of their files."""
+    facts = {path.name: list(facts_of_file(path)) for path in files if exists(path)}
+    write_json(folder / name, {**content, FILES: facts})
+
+
+def read_note(folder: Path, name: str) -> dict[str, Any] | None:
+    """Return what `write_note` wrote; None where it, or one of its files, is not whole."""
+    content = read_json(folder / name)
+    if not isinstance(content, dict) or FILES not in content:
+        return None
+    damaged = find_damage({folder / file: facts for file, facts in content[FILES].items()})
+    if damaged:
+        logger.warning("%s: made again", str(damaged[0]).rstrip("."))
+        return None
+    return content
+
+
+def files_of_note(folder: Path, name: str) -> dict[str, Any] | None:
+    """Return the facts of the files that a note tells of, whole or not; None without a note."""
+    content = read_json(folder / name)
+    return content.get(FILES) if isinstance(content, dict) else None
+
+
 def forget_file(stages: Path, path: str) -> bool:
     """Forget the task that wrote a working file, so that it runs again.
 
@@ -179,7 +215,7 @@ def forget_file(stages: Path, path: str) -> bool:
     stages : Path
         The folder of the stages.
     path : str
-        The file. Where no task has recorded it, its whole stage is removed.
+        The file. Where no task has recorded it, it is removed, and the driver makes it again.
 
     Returns
     -------
@@ -194,9 +230,8 @@ def forget_file(stages: Path, path: str) -> bool:
     for record in (stages / name).glob(f"*{RECORD}"):
         if file in (read_json(record) or {}).get(FILES, {}):
             remove_file(record)
-            remove_file(place)
-            return True
-    remove_tree(stages / name)
+            break
+    remove_file(place)
     return True
 
 

@@ -30,7 +30,7 @@ import pandas as pd
 
 from dask_dedup.compress.verify import cosine_pairs, exact_rows
 from dask_dedup.index.ivfpq import search_shards, self_distances
-from dask_dedup.io.parts import Part, gather_by_row
+from dask_dedup.io.part_rows import PartRows
 
 __all__ = ["AdaptiveRule", "AdcSearch", "PairEdges", "Passed"]
 
@@ -131,8 +131,8 @@ class PairEdges:
 
     Parameters
     ----------
-    parts : sequence of Part
-        Filled parts of the data set, to read full rows from.
+    stored : PartRows
+        Of the data set, to read full rows from.
     threshold : float or None
         Cosine that a pair must have at full dimension; None takes pairs unverified, with
         1 - d/2 as their similarity, d the squared distance of unit vectors.
@@ -145,13 +145,13 @@ class PairEdges:
         Distinct pairs of a batch that were looked at, and of these that became edges.
     """
 
-    def __init__(self, parts: Sequence[Part], threshold: float | None, contract: Contract) -> None:
-        self.parts = parts
+    def __init__(self, stored: PartRows, threshold: float | None, contract: Contract) -> None:
+        self.stored = stored
         self.threshold = None if threshold is None else np.float32(threshold)
         self.contract = contract
         self.candidates = 0
         self.pairs = 0
-        self._batch = max(1, _READ_BYTES // (8 * 2 * parts[0].embeddings.dim))
+        self._batch = max(1, _READ_BYTES // (8 * 2 * stored.dim))
         self._waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self._waiting_pairs = 0
         self._edges: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
@@ -193,7 +193,7 @@ class PairEdges:
 
     def _verify(self, src: np.ndarray, dst: np.ndarray) -> np.ndarray:
         ids, place = np.unique(np.concatenate([src, dst]), return_inverse=True)
-        rows = exact_rows(gather_by_row(self.parts, ids))
+        rows = exact_rows(self.stored.gather(ids))
         return cosine_pairs(rows, rows, place[: len(src)], place[len(src) :])
 
     def _keep(self, src: np.ndarray, dst: np.ndarray, similarity: np.ndarray) -> None:

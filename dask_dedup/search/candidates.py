@@ -11,7 +11,6 @@ import pandas as pd
 from dask_dedup.compress.verify import cosine_pairs, exact_rows, may_reach, short_rows
 from dask_dedup.index.assign import sort_by_value
 from dask_dedup.index.cell_files import CellLayout
-from dask_dedup.io.parts import gather_by_row
 
 __all__ = ["BATCH_PAIRS", "Candidates", "Contract"]
 
@@ -67,9 +66,9 @@ class Candidates:
         # Full rows that have been read: where each rank's is, and how many there are.
         self._place = np.full(len(self.ids), -1)
         self._filled = 0
-        dtypes = {np.dtype(part.embeddings.dtype) for part in layout.parts}
-        self._wide = np.result_type(np.float32, *dtypes).newbyteorder("=")
-        self._dim = layout.parts[0].embeddings.dim
+        self._stored = layout.part_list.rows
+        self._wide = np.result_type(np.float32, self._stored.dtype)
+        self._dim = self._stored.dim
         self._most = _READ_BYTES // (self._wide.itemsize * self._dim)
         self._rows = np.empty((0, self._dim), self._wide)
 
@@ -138,7 +137,7 @@ class Candidates:
             self._rows = longer
         if not len(missing):
             return
-        stored = gather_by_row(self.layout.parts, self.ids[missing])
+        stored = self._stored.gather(self.ids[missing])
         exact_rows(stored, self._rows[self._filled : wanted])
         self._place[missing] = np.arange(self._filled, wanted)
         self._filled = wanted

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dask_dedup.index.cell_files import CellLayout, read_cell_counts
+from dask_dedup.index.cell_files import CellLayout
+from dask_dedup.index.records import read_cell_counts
 
 __all__ = ["MOST_VISITS", "TILE_ROWS", "CellGroup", "plan_groups"]
 

@@ -32,11 +32,11 @@ from dask_dedup.compress.device import choose_device
 from dask_dedup.compress.pca import load_pca
 from dask_dedup.errors import SettingsError
 from dask_dedup.index.cell_files import SAME_SIMILARITY, CellLayout
-from dask_dedup.index.layout import Records, read_records
 from dask_dedup.index.leaders import load_leaders
+from dask_dedup.index.records import Records, read_records
 from dask_dedup.io.forest_range import with_range
 from dask_dedup.io.part_files import read_linked
-from dask_dedup.io.parts import Part
+from dask_dedup.io.spans import Span
 from dask_dedup.io.store import open_once
 from dask_dedup.schema import EDGES
 from dask_dedup.search.candidates import Candidates, Contract
@@ -141,7 +141,7 @@ def join_cells(layout: CellLayout, threshold: float, threads: int = 1) -> dd.Dat
     -------
     dask DataFrame
         EDGES: lazy; one partition per task, where a pair may stand in two of them, and one per
-        part with the edges of rows that are equal inside it, or members of a dense group.
+        span with the edges of rows that are equal inside it, or members of a dense group.
 
     Raises
     ------
@@ -159,7 +159,7 @@ def join_cells(layout: CellLayout, threshold: float, threads: int = 1) -> dd.Dat
 
     return dd.from_map(
         _join_edges,
-        [*plan_groups(layout), *layout.parts],
+        [*plan_groups(layout), *layout.spans],
         layout=layout,
         threshold=threshold,
         threads=threads,
@@ -169,9 +169,9 @@ def join_cells(layout: CellLayout, threshold: float, threads: int = 1) -> dd.Dat
 
 
 def _join_edges(
-    source: CellGroup | Part, layout: CellLayout, threshold: float, threads: int
+    source: CellGroup | Span, layout: CellLayout, threshold: float, threads: int
 ) -> pd.DataFrame:
-    if isinstance(source, Part):
+    if isinstance(source, Span):
         edges = read_linked(layout, source)
     else:
         edges = join_group(layout, source, threshold, threads).edges

@@ -23,7 +23,7 @@ from dask_dedup import build_index, read_dataset
 from dask_dedup.compress.sample import sample_row_ids
 from dask_dedup.config import ComputeSettings, worker_count
 from dask_dedup.deploy import local_cluster
-from dask_dedup.io.parts import gather_by_row
+from dask_dedup.io.part_rows import gather_by_row
 from dask_dedup.memory import TreeMemory
 from dask_dedup.vector_index import search_block
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from dask_dedup.compress.sample import hash_rows, sample_row_ids, split_by_part
+from dask_dedup.compress.sample import hash_rows, sample_row_ids, split_rows
 from dask_dedup.io.dataset import read_dataset
 
 
@@ -26,9 +26,9 @@ def test_sample_row_ids_depend_on_the_seed():
     assert set(sample_row_ids(1000, 100, 0, 1)) != set(sample_row_ids(1000, 100, 1, 1))
 
 
-def test_split_by_part_covers_the_sample(clipart):
+def test_split_rows_covers_the_sample(clipart):
     parts = read_dataset(clipart).parts
     chosen = sample_row_ids(parts[-1].row_stop, 500, 0, 1)
-    split = split_by_part(chosen, parts)
+    split = split_rows(chosen, parts)
     np.testing.assert_array_equal(np.concatenate([ids for _, ids in split]), chosen)
     assert all(part.row_start <= ids.min() <= ids.max() < part.row_stop for part, ids in split)

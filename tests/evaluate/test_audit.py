@@ -9,6 +9,7 @@ from dask_dedup.compress.vectors import prepare_block
 from dask_dedup.evaluate.audit import AuditCollector, AuditQueries, judge, sample_queries
 from dask_dedup.index.layout import Block
 from dask_dedup.io.dataset import read_dataset
+from dask_dedup.io.part_rows import PartRows
 
 
 def labels(clusters):
@@ -103,6 +104,6 @@ def test_sample_queries_leaves_unusable_rows_out(tmp_path, write_dataset):
     rows = np.random.default_rng(0).normal(size=(50, 4)).astype("f2")
     rows[::2] = np.nan
     data = read_dataset(write_dataset(tmp_path / "d", [rows[:20], rows[20:]]))
-    queries = sample_queries(data.parts, 50, seed=0)
+    queries = sample_queries(PartRows(data.parts), 50, seed=0)
     np.testing.assert_array_equal(queries.row_ids, np.arange(1, 50, 2))
     np.testing.assert_array_equal(queries.rows, torch.from_numpy(rows[1::2]).float().numpy())

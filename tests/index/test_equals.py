@@ -2,13 +2,15 @@ import numpy as np
 import pytest
 
 from dask_dedup.index import equals
-from dask_dedup.io.parts import read_npy_header
+from dask_dedup.io.parts import Part, read_npy_header
+from dask_dedup.io.spans import Span
 
 
 def first_of_equals(path, values, block, usable=None):
     np.save(path, values)
     usable = np.ones(len(values), np.bool_) if usable is None else usable
-    rows = equals.EqualRows(read_npy_header(str(path)))
+    part = Part(0, 0, "a.parquet", read_npy_header(str(path)))
+    rows = equals.EqualRows(Span(0, (part,)))
     return np.concatenate(
         [
             rows.look(start, values[start : start + block], usable[start : start + block])

@@ -3,9 +3,9 @@ import pandas as pd
 import pytest
 
 from dask_dedup import build_cells, fit_pca, read_dataset
-from dask_dedup.index.cell_files import read_cell_counts
-from dask_dedup.index.layout import layout_part, read_records
+from dask_dedup.index.layout import layout_span
 from dask_dedup.index.leaders import load_leaders
+from dask_dedup.index.records import read_cell_counts, read_records
 from dask_dedup.io.part_files import read_invalid, read_linked
 
 
@@ -28,9 +28,11 @@ def test_layout_every_usable_distinct_row_visits_at_least_one_cell(tmp_path, wri
     rows[5] = np.nan
     rows[6] = 0
     rows[2000] = rows[7] = rows[2]
-    layout = build(tmp_path / "cells", write_dataset(tmp_path / "d", np.split(rows, 3)), cells=30)
+    layout = build(
+        tmp_path / "cells", write_dataset(tmp_path / "d", np.split(rows, 3)), cells=30, span_rows=1
+    )
     records = all_records(layout)
-    usable = np.setdiff1d(np.arange(3000), [5, 6, 7])  # 2000 lies in another part than 2
+    usable = np.setdiff1d(np.arange(3000), [5, 6, 7])  # 2000 lies in another span than 2
     np.testing.assert_array_equal(np.unique(records.row_ids), usable)
     np.testing.assert_array_equal(np.diff(records.bounds), read_cell_counts(layout))
     cell = np.repeat(np.arange(layout.cells), np.diff(records.bounds))
@@ -51,7 +53,7 @@ def test_layout_members_of_a_dense_group_visit_home_and_are_linked(tmp_path, wri
     layout = build(tmp_path / "cells", path, cells=30)
     leaders = load_leaders(layout.leaders_path).row_ids
     assert len(leaders) >= 1
-    links = pd.concat([read_linked(layout, part) for part in layout.parts])
+    links = pd.concat([read_linked(layout, span) for span in layout.spans])
     wide = rows.astype("f8") / np.linalg.norm(rows, axis=1, keepdims=True)
     exact = (wide[links["src"]] * wide[links["dst"]]).sum(axis=1)
     np.testing.assert_allclose(links["similarity"], exact, atol=1e-7)
@@ -72,18 +74,19 @@ def test_layout_without_dense_groups_links_equal_rows_only(tmp_path, write_datas
     path = write_dataset(tmp_path / "d", [rows])
     layout = build(tmp_path / "cells", path, cells=30, dense_groups=False)
     assert len(load_leaders(layout.leaders_path).row_ids) == 0
-    assert read_linked(layout, layout.parts[0]).empty
+    assert read_linked(layout, layout.spans[0]).empty
 
 
 def test_layout_identical_and_invalid_rows_are_set_aside(tmp_path, write_dataset):
     rows = clustered(100).astype("f2")
     rows[[10, 30, 90]] = rows[3]
     rows[50] = np.inf
-    layout = build(tmp_path / "cells", write_dataset(tmp_path / "d", [rows[:60], rows[60:]]))
-    first, second = (read_linked(layout, part) for part in layout.parts)
+    path = write_dataset(tmp_path / "d", [rows[:60], rows[60:]])
+    layout = build(tmp_path / "cells", path, span_rows=1)
+    first, second = (read_linked(layout, span) for span in layout.spans)
     assert first.to_numpy().tolist() == [[3, 10, 1], [3, 30, 1]]
     assert second.empty
-    assert read_invalid(layout, layout.parts[0]).to_numpy().tolist() == [[50, 2]]
+    assert read_invalid(layout, layout.spans[0]).to_numpy().tolist() == [[50, 2]]
 
 
 def test_layout_counts_add_up(tmp_path, write_dataset):
@@ -91,7 +94,7 @@ def test_layout_counts_add_up(tmp_path, write_dataset):
     rows[10] = rows[20]
     rows[30] = 0
     layout = build(tmp_path / "cells", write_dataset(tmp_path / "d", [rows]))
-    counts = layout_part(layout, layout.parts[0])
+    counts = layout_span(layout, layout.spans[0])
     assert (counts.rows, counts.invalid, counts.identical, counts.distinct) == (500, 1, 1, 498)
     assert counts.visits == len(all_records(layout).row_ids)
 
@@ -129,7 +132,7 @@ def test_layout_equal_hashes_of_different_rows_are_not_taken_for_equal(
     rows = clustered(50).astype("f4")
     rows[20] = rows[0]
     layout = build(tmp_path / "cells", write_dataset(tmp_path / "d", [rows]))
-    assert read_linked(layout, layout.parts[0]).to_numpy().tolist() == [[0, 20, 1]]
+    assert read_linked(layout, layout.spans[0]).to_numpy().tolist() == [[0, 20, 1]]
     assert len(np.unique(all_records(layout).row_ids)) == 49
 
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from dask_dedup.errors import InputError
 from dask_dedup.io.dataset import read_dataset
+from dask_dedup.io.part_rows import gather_by_row
 from dask_dedup.io.parts import (
     EmbeddingFile,
-    gather_by_row,
     gather_rows,
     read_npy_header,
     read_rows,

@@ -10,6 +10,7 @@ from dask_dedup import read_dataset
 from dask_dedup.graph.forest import label_forest, spanning_edges
 from dask_dedup.index import ivfpq
 from dask_dedup.index.ivf_training import train_base
+from dask_dedup.io.part_rows import PartRows
 from dask_dedup.search.adc import AdaptiveRule, AdcSearch, PairEdges
 
 
@@ -96,7 +97,7 @@ def test_limits_by_hand():
 
 
 def edges_of(parts, pairs, threshold, distance=0.125):
-    edges = PairEdges(parts, threshold, spanning_edges)
+    edges = PairEdges(PartRows(parts), threshold, spanning_edges)
     for i, j in pairs:
         edges.add(np.array([i]), np.array([j]), np.array([distance], "f4"))
     return edges
@@ -107,7 +108,7 @@ def test_pair_edges_verified_equal_scipys_components(rows, tmp_path, write_datas
     data = read_dataset(write_dataset(tmp_path / "d", [rows[:50], rows[50:]]))
     cosine = rows.astype("f8") @ rows.astype("f8").T
     pairs = np.argwhere(np.triu(cosine > 0.5, 1))
-    edges = PairEdges(data.parts, 0.95, spanning_edges)
+    edges = PairEdges(PartRows(data.parts), 0.95, spanning_edges)
     edges._batch = batch
     for some in np.array_split(pairs, 7):
         edges.add(some[:, 1], some[:, 0], np.zeros(len(some), "f4"))

@@ -7,7 +7,7 @@ from dask_dedup import build_cells, fit_pca, join_cells, read_dataset
 from dask_dedup.compress.pca import load_pca
 from dask_dedup.errors import SettingsError
 from dask_dedup.graph.forest import merge_forests, spanning_edges
-from dask_dedup.index.layout import read_records
+from dask_dedup.index.records import read_records
 from dask_dedup.search.candidates import Candidates
 from dask_dedup.search.dense import find_groups
 from dask_dedup.search.grid_filter import grid_rows
