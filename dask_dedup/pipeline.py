@@ -141,6 +141,7 @@ def _run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
         counts = count_clusters(histogram, data.rows, clusters["invalid_rows"])
         conserve("clusters", clusters["rows"], data.rows)
         conserve("duplicates against forest edges", counts["duplicates"], clusters["edges"])
+        data.check_unchanged(content=True)
         for made in clusters["folders"] if folder.search else (*clusters["folders"], forest.folder):
             folder.publish(made)
         write_histogram_csv(histogram, folder.path / "histogram.csv")
