@@ -27,7 +27,8 @@ def open_dataset(dataset: str | Path, out: Path, settings: Settings) -> Dataset:
 
     A file that an earlier run into ``out`` has set aside stays so as long as it is unchanged.
     """
-    data = read_dataset(dataset, **settings.read.model_dump())
+    # What is not compared is not looked at: that it is missing, or is being written, is no fault.
+    data = read_dataset(dataset, **settings.read.model_dump(), texts=False)
     own = (*RunFolder.result_folders, *RunFolder.result_files, RunFolder.state_name, "stages")
     refuse_inputs_inside(out, own, data.paths)
     if not settings.read.skip_bad_parts:
@@ -54,7 +55,7 @@ def go_on_without(data: Dataset, error: InputError, settings: Settings) -> Datas
     """Return the data set without what has turned bad; raise the error where that is nothing."""
     if not settings.read.skip_bad_parts:
         raise error
-    found = read_dataset(data.path, **settings.read.model_dump())
+    found = read_dataset(data.path, **settings.read.model_dump(), texts=False)
     problems = {bad.path: bad.problem for bad in (*found.bad_files, *data.bad_files)}
     if isinstance(error, UnreadableError):
         problems.setdefault(error.path, str(error))

@@ -99,7 +99,7 @@ def run(
         data.fingerprint,
         overwrite,
         work,
-        source=(data.path, data.marks),
+        source=(data.path, data.sketch),
     ) as folder:
         if folder.is_finished():
             return folder.read_summary()
@@ -156,6 +156,7 @@ def _run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
         counts = count_clusters(histogram, data.rows, clusters["invalid_rows"])
         conserve("clusters", clusters["rows"], data.rows)
         conserve("duplicates against forest edges", counts["duplicates"], clusters["edges"])
+        data.check_unchanged(content=True)
         for stage, name, records in (*clusters["results"], *forest.results):
             folder.publish(stage, name, records)
         write_histogram_csv(histogram, folder.path / "histogram.csv")

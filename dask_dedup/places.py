@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from dask_dedup.errors import SettingsError
 
-__all__ = ["as_place", "is_remote", "refuse_secrets", "without_secrets"]
+__all__ = ["as_place", "is_remote", "refuse_secrets", "refuse_undecodable", "without_secrets"]
 
 _LOCAL = ("file://", "local://")
 _NAMES = "(?:sig|token|secret|passw|credential|key)"
@@ -33,8 +33,11 @@ def as_place(text: str | os.PathLike) -> Path:
     Raises
     ------
     SettingsError
-        The URL holds credentials, or no package is installed that speaks its protocol.
+        The URL holds credentials, no package is installed that speaks its protocol, or the name is
+        not UTF-8.
     """
+    if isinstance(text, Path | str):
+        refuse_undecodable(str(text) if is_remote(text) else os.path.abspath(text))
     if isinstance(text, Path) or not isinstance(text, str | os.PathLike):
         return cast(Path, text)  # a UPath already
     name = os.fspath(text)
@@ -60,6 +63,19 @@ def as_place(text: str | os.PathLike) -> Path:
 def is_remote(place: str | os.PathLike) -> bool:
     """Return whether a place, or its name, is that of a store that is no local disk."""
     return "://" in place if isinstance(place, str) else not isinstance(place, Path)
+
+
+def refuse_undecodable(name: str) -> None:
+    """Raise SettingsError where a name of a file is not UTF-8: Arrow and Dask cannot take it."""
+    if name.isascii():
+        return
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise SettingsError(
+            f"{name}: the name is not UTF-8 (an old disk's, in Latin-1?), which parquet and JSON "
+            f"cannot hold. Rename it, or read it through a link of another name (ln -s)."
+        ) from error
 
 
 def refuse_secrets(url: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import operator
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -17,12 +18,13 @@ from types import SimpleNamespace
 
 import dask
 import numpy as np
+import pandas as pd
 import psutil
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from dask_dedup import Settings, cli, read_dataset, run
+from dask_dedup import Settings, SettingsError, cli, read_dataset, run
 from dask_dedup.io.store import read_json
 
 COMMAND = [sys.executable, "-m", "dask_dedup"]
@@ -203,6 +205,80 @@ def test_finished_by_the_library_is_finished_for_the_command_and_names_are_print
     ]
     assert f"results in {out}: clusters/*.parquet has every row" in result.stdout
     assert os.listdir(out) and ".lock" not in os.listdir(out)
+
+
+HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\x7f\u202e\nok"
+SHOWN = r"\x1b]0;owned\x07\x1b[2J\x9b31m\x7f\u202e\nok"
+
+
+def test_names_with_control_characters_are_shown_escaped(tmp_path, write_dataset):
+    arrays = [np.eye(3, 5, dtype=np.float32)]
+    data = write_dataset(tmp_path / f"data{HOSTILE}", arrays)
+    out = tmp_path / f"out{HOSTILE}"
+    with dask.config.set(scheduler="synchronous"):
+        run(data, out)
+    result = CliRunner().invoke(cli.main, ["run", str(data), str(out)], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert f"data{SHOWN}: 3 rows" in result.stderr
+    assert f"results in {tmp_path}/out{SHOWN}: clusters" in result.stdout
+    path = data / "metadata" / "metadata_0.parquet"
+    pd.DataFrame({HOSTILE: ["u"] * 3}).to_parquet(
+        path
+    )  # a column's name, in a warning and an error
+    log = CliRunner().invoke(cli.main, ["plan", str(data)], catch_exceptions=False)
+    error = CliRunner().invoke(cli.main, ["run", str(data), str(out), "--url-column", "link"])
+    assert f"the columns are {SHOWN}" in error.stderr
+    for printed in (result.output, log.output, error.output):
+        assert all(c.isprintable() or c == "\n" for c in printed), printed
+        assert "\nok" not in printed
+
+
+def test_names_with_control_characters_reach_no_real_terminal(tmp_path, write_dataset):
+    data = write_dataset(tmp_path / f"data{HOSTILE}", [np.eye(3, 5, dtype=np.float32)])
+    (data / "img_emb" / "img_emb_0.npy").write_bytes(b"junk")
+    process, terminal = pty.fork()
+    if process == 0:
+        command = [sys.executable, "-m", "dask_dedup", "run", str(data), str(tmp_path / "out")]
+        os.execv(sys.executable, command)
+    seen = b""
+    with suppress(OSError):  # the other side has gone
+        while chunk := os.read(terminal, 4096):
+            seen += chunk
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 2
+    assert SHOWN.encode() in seen
+    assert b"\x1b]0;owned" not in seen
+
+
+def test_paths_that_are_no_utf8_are_refused_at_the_start_in_one_line(
+    tmp_path, write_dataset, monkeypatch
+):
+    data = tmp_path / "donn\udce9es"
+    write_dataset(tmp_path / "data", [np.eye(3, 5, dtype=np.float32)]).rename(data)
+    named = f"dask-dedup: {tmp_path}/donn\\udce9es: the name is not UTF-8"
+    name = str(data)
+    for arguments in (["run", name, "out"], ["run", str(tmp_path), name], ["status", name]):
+        result = CliRunner().invoke(cli.main, arguments)
+        assert result.exit_code == 2
+        assert result.output.startswith(named)
+        assert len(result.output.splitlines()) == 1
+    monkeypatch.chdir(data)  # where "." is such a name
+    result = CliRunner().invoke(cli.main, ["run", ".", str(tmp_path / "out")])
+    assert result.output.startswith(named)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(SettingsError, match="the name is not UTF-8"):
+        read_dataset(Path("."))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(data)  # as the error advises
+    with dask.config.set(scheduler="synchronous"):
+        assert run(tmp_path / "link", tmp_path / "out")["rows"] == 3
+
+
+def test_data_set_in_a_folder_with_brackets_is_found_by_patterns(tmp_path, write_dataset):
+    data = write_dataset(tmp_path / "data [v1]", [np.eye(3, 5, dtype=np.float32)])
+    read = {"metadata": "meta*/*.parquet", "image_embeddings": "**/img_emb_?.npy"}
+    settings = Settings.model_validate({"read": read})
+    with dask.config.set(scheduler="synchronous"):
+        assert run(data, tmp_path / "out", settings)["rows"] == 3
 
 
 # --- whole runs -----------------------------------------------------------------------------------

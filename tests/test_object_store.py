@@ -335,3 +335,32 @@ def test_parts_of_a_bucket_by_pattern(bucket):
     assert (data.rows, len(data.parts)) == (10248, 5)
     with pytest.raises(InputError, match="no file matches"):
         read_dataset(bucket, metadata="data/metadata/*.csv", image_embeddings="data/*/*.npy")
+
+
+def test_folder_with_brackets_in_a_bucket_is_found_by_patterns(bucket, tmp_path, write_dataset):
+    local = write_dataset(tmp_path / "data", [np.eye(3, 5, dtype="f4"), np.eye(2, 5, dtype="f4")])
+    base = f"{bucket}/sets/data [v1]"
+    for path in local.glob("*/*"):
+        upload(path, as_place(f"{base}/{path.relative_to(local)}"))
+        upload(path, as_place(f"{bucket}/sets/data v/{path.relative_to(local)}"))
+    expected = [f"{base}/metadata/metadata_{i}.parquet" for i in (0, 1)]
+    assert sorted(glob_files(as_place(base), "meta*/*.parquet")) == expected
+    assert sorted(glob_files(as_place(base), "**/metadata_[0-9].parquet")) == expected
+    read = {"metadata": "metadata/*.parquet", "image_embeddings": "**/*.npy"}
+    assert read_dataset(base, **read).rows == 5
+
+
+def test_fingerprint_in_a_bucket_changes_with_any_byte(bucket, tmp_path, write_dataset):
+    local = write_dataset(tmp_path / "data", [np.zeros((9000, 16), "f4")])
+    for path in local.glob("*/*"):
+        upload(path, as_place(f"{bucket}/marked/{path.relative_to(local)}"))
+    dataset = read_dataset(f"{bucket}/marked")
+    before = dataset.fingerprint
+    assert read_dataset(f"{bucket}/marked").fingerprint == before
+    rows = np.zeros((9000, 16), "f4")
+    rows[4321, 7] = 1
+    np.save(local / "img_emb" / "img_emb_0.npy", rows)
+    upload(local / "img_emb" / "img_emb_0.npy", as_place(f"{bucket}/marked/img_emb/img_emb_0.npy"))
+    with pytest.raises(InputError, match="changed while the run was reading"):
+        dataset.check_unchanged()
+    assert read_dataset(f"{bucket}/marked").fingerprint != before

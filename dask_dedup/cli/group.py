@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 
 from dask_dedup.config import Settings, load_settings
-from dask_dedup.errors import DedupError, SettingsError
+from dask_dedup.errors import ClusterError, DedupError, SettingsError
 from dask_dedup.places import as_place, is_remote
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "any_setting",
     "chosen_settings",
     "configure_logging",
+    "escaped",
     "flag",
     "input_settings",
     "main",
@@ -81,15 +82,18 @@ class _Commands(click.Group):
         try:
             return super().invoke(context)
         except DedupError as error:
-            click.echo(f"dask-dedup: {error}", err=True)
+            lines = str(error).split("\n") if isinstance(error, ClusterError) else [str(error)]
+            click.echo("\n".join(map(escaped, ["dask-dedup: " + lines[0], *lines[1:]])), err=True)
             context.exit(2)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             where = f"{error.filename}: " if error.filename else ""
             click.echo(
-                f"dask-dedup: {where}{os.strerror(error.errno)}. Make room; the same command "
-                f"continues where this stopped.",
+                escaped(
+                    f"dask-dedup: {where}{os.strerror(error.errno)}. Make room; the same command "
+                    f"continues where this stopped."
+                ),
                 err=True,
             )
             context.exit(2)
@@ -244,6 +248,17 @@ def configure_logging(console: Console, verbose: bool, quiet: bool) -> None:
     logger.propagate = False
 
 
+def escaped(text: str) -> str:
+    r"""Return a text with what cannot be printed shown as in Python (``\x1b``).
+
+    Names of files and columns may hold what terminals obey, or no character at all.
+    """
+    if text.isprintable():
+        return text
+    shown = [c if c.isprintable() else c.encode("unicode_escape").decode() for c in text]
+    return "".join(shown)
+
+
 def tell(console: Console, text: str) -> None:
     """Print one line as it is: a path may hold what rich takes for markup, and must not wrap."""
-    console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    console.print(escaped(text), markup=False, emoji=False, highlight=False, soft_wrap=True)

@@ -139,6 +139,6 @@ def _workload(dataset: Path | None, settings: Settings, own: dict[str, Any]) -> 
         from dask_dedup.io.dataset import read_dataset
         from dask_dedup.run_plan import dataset_facts
 
-        facts = dataset_facts(read_dataset(dataset, **settings.read.model_dump()))
+        facts = dataset_facts(read_dataset(dataset, **settings.read.model_dump(), texts=False))
     shares = {key: own[key] for key in ("duplicates", "pairs_per_row")}
     return numbers_workload(settings, **facts, **shares)

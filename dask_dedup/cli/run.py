@@ -150,7 +150,7 @@ def _run(
         overwrite,
         work,
         break_lock,
-        (data.path, data.marks),
+        (data.path, data.sketch),
     ) as folder:
         if folder.is_finished():
             tell(console, f"{out}: finished before with these settings; nothing to do")

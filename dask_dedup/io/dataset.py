@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,11 +17,13 @@ import pandas as pd
 from dask.delayed import delayed
 
 from dask_dedup.errors import InputError
-from dask_dedup.io.marks import marks_of
+from dask_dedup.io.content import content_mark
+from dask_dedup.io.each_file import ask_each_file
 from dask_dedup.io.metadata import MetadataColumns, read_metadata, to_pandas, unify_columns
 from dask_dedup.io.objects import has_files, version_of
 from dask_dedup.io.parts import EmbeddingFile, Part, read_rows
-from dask_dedup.io.scan import find_files, find_matching, scan_parts
+from dask_dedup.io.scan import find_files, find_matching, scan_parts, scan_texts
+from dask_dedup.io.sketch import sketch_of
 from dask_dedup.places import as_place, is_remote
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BadFile", "Dataset", "read_dataset"]
 
-_HEADER_THREADS = 16  # facts of thousands of files, mostly waiting
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,15 @@ class Dataset:
     columns : MetadataColumns
     modality : str
         ``image`` or ``text``: whose embeddings the parts carry as ``embeddings``.
+    texts_problem : str or None
+        Why the text embeddings that lie beside the images are left aside, if they are.
     """
 
     path: str
     parts: tuple[Part, ...]
     columns: MetadataColumns
     modality: str = "image"
+    texts_problem: str | None = None
 
     @property
     def rows(self) -> int:
@@ -109,6 +114,10 @@ class Dataset:
             return self
         texts = [part.text_embeddings for part in self.parts if part.text_embeddings is not None]
         if modality != "text" or len(texts) < len(self.parts):
+            if modality == "text" and self.texts_problem is not None:
+                raise InputError(
+                    f"{self.path}: its text embeddings cannot be used. {self.texts_problem}"
+                )
             raise InputError(
                 f"{self.path}: has no {modality} embeddings as it was read, only those of "
                 f"modality {self.modality}. Texts are expected in text_emb/*.npy, one file a part, "
@@ -146,15 +155,20 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hex digest of the files' names, sizes, times (of a store: ETags) and row counts."""
+        """Hex digest of the files' names, sizes, times (of a store: ETags), row counts and content.
+
+        Of the content of local files some blocks, see `content_mark`; 20,000 small parts took 4 s.
+        """
         facts: list = [(Path(path).name, *others) for path, *others in self._facts]
+        facts += self._marks
         facts += [part.index for part in self.parts if part.embeddings.problem is not None]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
     @cached_property
-    def marks(self) -> list[str]:
-        """Marks of the files by their content: see `dask_dedup.io.marks`."""
-        return marks_of((Path(path).name, rows, size) for path, rows, size, _ in self._facts)
+    def sketch(self) -> list[str]:
+        """What tells a grown or changed version of this data set: see `dask_dedup.io.sketch`."""
+        files = zip(self._facts, self._marks, strict=True)
+        return sketch_of((size, mark or version) for (_, _, size, version), mark in files)
 
     @property
     def bad_files(self) -> list[BadFile]:
@@ -183,14 +197,27 @@ class Dataset:
     def _read_facts(self) -> list[tuple[str, int, int, str]]:
         """Return path, rows of the part, size and version of each file as it is now."""
         files = [(path, part.rows) for part in self.parts for path in _paths_of(part)]
-        with ThreadPoolExecutor(_HEADER_THREADS) as pool:
-            versions = list(pool.map(_version_or_none, [path for path, _ in files]))
+        versions = ask_each_file(_version_or_none, [path for path, _ in files])
         return [(*file, *version) for file, version in zip(files, versions, strict=True)]
 
-    def check_unchanged(self) -> None:
-        """Raise InputError where a file has been written anew, or is gone, since `fingerprint`."""
-        facts = zip(self._facts, self._read_facts(), strict=True)
-        changed = [before[0] for before, after in facts if before != after]
+    @cached_property
+    def _marks(self) -> list[str]:
+        return self._read_marks()
+
+    def _read_marks(self) -> list[str]:
+        """Return marks of the content of each file, as in `_facts`."""
+        return ask_each_file(content_mark, [path for path, *_ in self._facts])
+
+    def check_unchanged(self, content: bool = False) -> None:
+        """Raise InputError where a file has been written anew, or is gone, since `fingerprint`.
+
+        With ``content`` also where size and time are the same, but not what `content_mark` reads.
+        """
+        before, after = self._facts, self._read_facts()
+        changed = [old[0] for old, new in zip(before, after, strict=True) if old != new]
+        if content and not changed:
+            marks = zip(before, self._marks, self._read_marks(), strict=True)
+            changed = [path for (path, *_), old, new in marks if old != new]
         if changed:
             more = f" and {len(changed) - 1} more files" if len(changed) > 1 else ""
             raise InputError(
@@ -220,6 +247,7 @@ def read_dataset(
     text_embeddings: str | None = None,
     embedding_column: str | None = None,
     skip_bad_parts: bool = False,
+    texts: bool = True,
 ) -> Dataset:
     """Open a data set in the layout of clip-retrieval and LAION, or another; reads headers only.
 
@@ -228,7 +256,8 @@ def read_dataset(
     path : str or path
         A folder, or a URL of one (``s3://bucket/folder``), with ``img_emb/*.npy`` (float16, float32
         or float64, shape (rows, dim)) and ``metadata/*.parquet``, as many of one as of the other,
-        and optionally ``text_emb/*.npy``. Files are paired in natural order of their names.
+        and optionally ``text_emb/*.npy``. Files are paired in natural order of their names, and
+        numbers in these must not contradict it.
     url_column, caption_column : str, optional
         Names of the metadata columns that become ``url`` and ``caption``. By default ``url``
         or ``URL``, and ``caption`` or ``TEXT``; their absence is logged once.
@@ -240,11 +269,15 @@ def read_dataset(
         ``path``.
     embedding_column : str, optional
         A list column of the metadata files that holds the embeddings to compare, instead of files
-        of their own. Null rows, and those of another length than most, count as invalid. Without
+        of their own. Null rows, and those of another length than most, count as invalid; integers
+        become floating point; a struct with one list, or a list of one list, is unwrapped. Without
         ``metadata/``, the parquet files are expected in ``path`` itself.
     skip_bad_parts : bool
         Set files aside that cannot be read, or do not fit the rest, instead of raising: see
         `Dataset.bad_files`. Rows of such embeddings are unusable, such metadata are null.
+    texts : bool
+        Look for text embeddings beside images. Those that do not fit, or of which some are missing,
+        are left aside with a line: `Dataset.texts_problem`.
 
     Returns
     -------
@@ -276,16 +309,14 @@ def read_dataset(
             "embedding_column: the embeddings are expected in a column of the metadata files, so "
             "image_embeddings and text_embeddings have no place beside it."
         )
-    text_paths = None
     if embedding_column is not None:
         own = folder / "metadata"
         in_folder = metadata is not None or has_files(own)
         metadata_paths = _find(folder, metadata, "metadata" if in_folder else "", ".parquet")
         embedding_paths = metadata_paths
     else:
-        texts_told = text_embeddings is not None or has_files(folder / "text_emb")
         if modality == "text":
-            if not texts_told:
+            if text_embeddings is None and not has_files(folder / "text_emb"):
                 raise InputError(
                     f"{folder / 'text_emb'}: no such folder. Modality text compares the captions' "
                     f"embeddings, which are expected there, one .npy file for each file of "
@@ -294,16 +325,29 @@ def read_dataset(
             embedding_paths = _find(folder, text_embeddings, "text_emb", ".npy")
         else:
             embedding_paths = _find(folder, image_embeddings, "img_emb", ".npy")
-            if texts_told:
-                text_paths = _find(folder, text_embeddings, "text_emb", ".npy")
         metadata_paths = _find(folder, metadata, "metadata", ".parquet")
-    parts, schemas = scan_parts(
-        metadata_paths, embedding_paths, text_paths, embedding_column, skip_bad_parts
-    )
+    parts, schemas = scan_parts(metadata_paths, embedding_paths, embedding_column, skip_bad_parts)
+    problem = None
     if modality == "text":
         parts = tuple(replace(part, text_embeddings=part.embeddings) for part in parts)
+    elif embedding_column is None and texts:
+        parts, problem = _add_texts(parts, folder, text_embeddings, skip_bad_parts)
     columns = unify_columns(parts, schemas, url_column, caption_column)
-    return Dataset(str(folder), parts, columns, modality)
+    return Dataset(str(folder), parts, columns, modality, problem)
+
+
+def _add_texts(
+    parts: tuple[Part, ...], folder: Path, pattern: str | None, skip_bad: bool
+) -> tuple[tuple[Part, ...], str | None]:
+    """Add the text embeddings, if there are any; or say why they are left aside."""
+    if pattern is None and not has_files(folder / "text_emb"):
+        return parts, None
+    try:
+        paths = _find(folder, pattern, "text_emb", ".npy")
+        return scan_texts(parts, paths, skip_bad), None
+    except InputError as error:
+        logger.warning("text embeddings are left aside: %s", error)
+        return parts, str(error)
 
 
 def _find(folder: Path, pattern: str | None, usual: str, suffix: str) -> list[str]:

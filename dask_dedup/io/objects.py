@@ -15,7 +15,7 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from glob import glob
+from glob import escape, glob
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -146,9 +146,12 @@ def written_at(folder: Path, suffix: str) -> list[float]:
 
 
 def glob_files(base: Path, pattern: str) -> list[str]:
-    """Return the files that match a pattern, which may be relative to ``base``."""
+    """Return the files that match a pattern, which may be relative to ``base``.
+
+    In a store, a base that holds ``*?[`` itself is listed from above these on.
+    """
     if not (pattern.startswith("/") or "://" in pattern):
-        pattern = f"{str(base).rstrip('/')}/{pattern}"
+        pattern = f"{escape(str(base).rstrip('/'))}/{pattern}"
     if not is_remote(pattern):
         return [path for path in glob(pattern, recursive=True) if os.path.isfile(path)]
     refuse_secrets(pattern)

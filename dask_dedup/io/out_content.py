@@ -93,7 +93,7 @@ def refuse_foreign_stages(stages: Path) -> None:
 
 
 def refuse_other_data(
-    path: Path, told: Mapping[str, Any] | None, source: str, marks: Sequence[str]
+    path: Path, told: Mapping[str, Any] | None, source: str, sketch: Sequence[str]
 ) -> None:
     """Raise OutputError where the results are of a data set that shares nothing with another.
 
@@ -102,14 +102,13 @@ def refuse_other_data(
     path : Path
         OUT.
     told : mapping or None
-        ``path`` and ``marks`` of the data set that the results are of.
-    source, marks
-        The same of the other one. Each file of a data set is marked by its content, and the
-        smallest marks are kept: a changed or grown version has some of them, too.
+        ``path`` and ``sketch`` of the data set that the results are of.
+    source, sketch
+        The same of the other one; see `dask_dedup.io.sketch`.
     """
-    if not isinstance(told, Mapping) or not marks or told.get("path") == source:
+    if not isinstance(told, Mapping) or not sketch or told.get("path") == source:
         return
-    if not set(told.get("marks", ())) & set(marks):
+    if not set(told.get("sketch", ())) & set(sketch):
         raise OutputError(
             f"{path}: holds the results of another data set, {told.get('path')}, with which "
             f"{source} has no file in common. Choose another folder, or replace them with "

@@ -78,22 +78,27 @@ def read_npy_header(path: str) -> EmbeddingFile:
     Raises
     ------
     InputError
-        Not a ``.npy`` file, not two-dimensional, not of floating point, or shorter than its
-        header says. Object arrays are refused, never unpickled.
+        Not a ``.npy`` file, not of shape (rows, dim) or (rows, 1, dim), not of floating point, or
+        shorter than its header says. Object arrays are refused, never unpickled.
     """
     try:
         with _open_header(path) as file:
             version = np.lib.format.read_magic(file)
             if version == (1, 0):
                 shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
-            elif version == (2, 0):
+            elif version in ((2, 0), (3, 0)):  # the same, but for names of fields beyond Latin-1
                 shape, fortran_order, dtype = np.lib.format.read_array_header_2_0(file)
             else:
-                raise ValueError(f"format version {version}")
+                raise InputError(
+                    f"{path}: expected a .npy file of format version 1 to 3, got "
+                    f"{version[0]}.{version[1]}. Write it again with numpy.save."
+                )
             data_offset = file.tell()
         size_bytes = size_of(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({words_of(error)}).") from error
+    except InputError:
+        raise
     except Exception as error:  # numpy raises half a dozen kinds on damaged headers
         raise InputError(
             f"{path}: expected a .npy file, but its header cannot be read ({one_line(error)}). "
@@ -106,6 +111,8 @@ def read_npy_header(path: str) -> EmbeddingFile:
         )
     if dtype.kind != "f" or dtype.itemsize not in (2, 4, 8):
         raise InputError(f"{path}: expected float16, float32 or float64 values, got {dtype}.")
+    if len(shape) == 3 and shape[1] == 1:  # a batch of one for each row
+        shape = shape[0], shape[2]
     if len(shape) != 2 or min(shape) < 0:
         raise InputError(f"{path}: expected an array of shape (rows, dim), got shape {shape}.")
     rows, dim = map(int, shape)

@@ -65,8 +65,8 @@ class RunFolder:
     break_lock : bool
         In a store: take over from a run on another machine that cannot be known to be dead.
     source : tuple of (str, sequence of str)
-        The data set: its path, and marks of some of its files, which tell a changed or grown
-        version of the same one from another.
+        The data set: its path and sketch, which tell a changed or grown version of the same one
+        from another.
 
     Raises
     ------
@@ -373,7 +373,7 @@ class RunFolder:
                 "stages": str(self.stages),
                 "search": self.search,
                 "set_aside": self.set_aside,
-                "source": {"path": self._source[0], "marks": list(self._source[1])},
+                "source": {"path": self._source[0], "sketch": list(self._source[1])},
                 "settings": dict(self.settings),
             },
             durable=True,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -13,15 +15,18 @@ import pyarrow.parquet as pq
 from natsort import natsorted, ns
 
 from dask_dedup.errors import InputError, UnreadableError
-from dask_dedup.io.column_rows import read_column_header, settle_dimensions
+from dask_dedup.io.column_rows import ColumnHeader, read_column_header, settle_dimension
+from dask_dedup.io.each_file import ask_each_file
 from dask_dedup.io.embedding_file import EmbeddingFile, one_line
 from dask_dedup.io.objects import glob_files, list_files, open_parquet_source, words_of
+from dask_dedup.io.pairing import check_pairs, missing_numbers
 from dask_dedup.io.parts import Part, read_npy_header
-from dask_dedup.places import as_place
+from dask_dedup.places import as_place, refuse_undecodable
 
-__all__ = ["find_files", "find_matching", "read_metadata_footer", "scan_parts"]
+__all__ = ["find_files", "find_matching", "read_metadata_footer", "scan_parts", "scan_texts"]
 
-_HEADER_THREADS = 16  # headers of thousands of files, mostly waiting
+logger = logging.getLogger(__name__)
+
 Read = TypeVar("Read")
 
 
@@ -47,6 +52,8 @@ def find_files(folder: Path, suffix: str) -> list[str]:
     names = [name for name in files if name.endswith(suffix)]
     if not names:
         raise InputError(f"{folder}: expected *{suffix} files, found none.")
+    for name in names:
+        refuse_undecodable(name)
     return [str(folder / name) for name in natsorted(names, alg=ns.PATH)]
 
 
@@ -70,7 +77,10 @@ def find_matching(base: Path, pattern: str) -> list[str]:
     except OSError as error:
         raise InputError(f"{pattern}: cannot be read ({words_of(error)}).") from error
     if not paths:
-        raise InputError(f"{pattern}: no file matches this pattern, as seen from {base}.")
+        hint = " [ ] stand for one of the characters within; [[] is a bracket." * ("[" in pattern)
+        raise InputError(f"{pattern}: no file matches this pattern, as seen from {base}.{hint}")
+    for path in paths:
+        refuse_undecodable(path)
     return natsorted(paths, alg=ns.PATH)
 
 
@@ -97,18 +107,18 @@ def read_metadata_footer(path: str) -> tuple[int, pa.Schema]:
 def scan_parts(
     metadata_paths: Sequence[str],
     embedding_paths: Sequence[str],
-    text_paths: Sequence[str] | None,
     column: str | None = None,
     skip_bad: bool = False,
 ) -> tuple[tuple[Part, ...], tuple[pa.Schema, ...]]:
     """Pair metadata and embedding files into parts, and refuse what does not fit.
 
+    Files are paired by order, which the numbers in their names must not contradict; where these
+    tell nothing, a line is logged. The dimension is that of most rows.
+
     Parameters
     ----------
     metadata_paths, embedding_paths : sequence of str
         As many of one as of the other, in the order that defines ``row_id``.
-    text_paths : sequence of str or None
-        Text embeddings of the same rows.
     column : str, optional
         A list column of the embedding files, which are parquet files then.
     skip_bad : bool
@@ -124,49 +134,85 @@ def scan_parts(
     Raises
     ------
     InputError
-        Different numbers of files; UnreadableError where counts of a part differ, dimensions are
-        mixed, or a file cannot be read.
+        Different numbers of files, or names that contradict; UnreadableError where counts of a part
+        differ, dimensions are mixed, or a file cannot be read.
     """
-    for name, paths in (("embedding", embedding_paths), ("text embedding", text_paths)):
-        if paths is not None and len(paths) != len(metadata_paths):
-            raise InputError(
-                f"{as_place(paths[0]).parent}: {len(paths)} {name} files, but "
-                f"{as_place(metadata_paths[0]).parent} has {len(metadata_paths)} metadata files. "
-                f"Each part needs one of each; the first names are {Path(paths[0]).name} and "
-                f"{Path(metadata_paths[0]).name}."
-            )
-    read_header = read_npy_header if column is None else partial(read_column_header, column=column)
-    with ThreadPoolExecutor(_HEADER_THREADS) as pool:
-        footers = list(pool.map(_tried(read_metadata_footer, skip_bad), metadata_paths))
-        files = list(pool.map(_tried(read_header, skip_bad), embedding_paths))
-        texts = (
-            list(pool.map(_tried(read_npy_header, skip_bad), text_paths))
-            if text_paths is not None
-            else [None] * len(files)
-        )
-    files = _settle(files)
-    first, first_text = _first_good(files), _first_good(texts)
+    if column is None:
+        _check_paired("embedding", embedding_paths, metadata_paths)
+    footers = ask_each_file(_tried(read_metadata_footer, skip_bad), metadata_paths)
+    files = _read_headers(embedding_paths, column, skip_bad)
+    first = _first_good(files)
     parts: list[Part] = []
     schemas: list[pa.Schema] = []
     row_start = 0
     for i, (metadata_path, footer) in enumerate(zip(metadata_paths, footers, strict=True)):
-        known = [found for found in (files[i], texts[i]) if isinstance(found, EmbeddingFile)]
+        file = files[i]
         if not isinstance(footer, InputError):
             rows, schema = footer
             metadata_problem = None
         else:
-            rows, schema = (known[0].rows if known else 0), pa.schema([])
+            rows = file.rows if isinstance(file, EmbeddingFile) else 0
+            schema = pa.schema([])
             metadata_problem = str(footer)
-        embeddings = _fit(files[i], embedding_paths[i], first, metadata_path, rows, skip_bad)
-        text = None
-        if text_paths is not None:
-            text = _fit(texts[i], text_paths[i], first_text, metadata_path, rows, skip_bad)
-        parts.append(Part(i, row_start, metadata_path, embeddings, text, metadata_problem))
+        embeddings = _fit(file, embedding_paths[i], first, metadata_path, rows, skip_bad)
+        parts.append(Part(i, row_start, metadata_path, embeddings, None, metadata_problem))
         schemas.append(schema if column is None else _without(schema, column))
         row_start += rows
     if row_start == 0:
         raise InputError(f"{as_place(metadata_paths[0]).parent}: all parts are empty.")
     return tuple(parts), tuple(schemas)
+
+
+def scan_texts(
+    parts: Sequence[Part], text_paths: Sequence[str], skip_bad: bool = False
+) -> tuple[Part, ...]:
+    """Give the text embeddings of the same rows to parts.
+
+    Raises
+    ------
+    InputError
+        As `scan_parts` does.
+    """
+    metadata_paths = [part.metadata_path for part in parts]
+    _check_paired("text embedding", text_paths, metadata_paths)
+    files = _read_headers(text_paths, None, skip_bad)
+    first = _first_good(files)
+    texts = [
+        _fit(file, path, first, part.metadata_path, part.rows, skip_bad)
+        for file, path, part in zip(files, text_paths, parts, strict=True)
+    ]
+    return tuple(
+        replace(part, text_embeddings=text) for part, text in zip(parts, texts, strict=True)
+    )
+
+
+def _check_paired(kind: str, paths: Sequence[str], metadata_paths: Sequence[str]) -> None:
+    """Raise where there are not as many of both, or their names contradict their order."""
+    if len(paths) == len(metadata_paths):
+        how = check_pairs(f"{kind}s", paths, metadata_paths)
+        if how is not None:
+            logger.warning("%s", how)
+        return
+    missing = missing_numbers(f"{kind}s", paths, metadata_paths)
+    names = f"the first names are {Path(paths[0]).name} and {Path(metadata_paths[0]).name}"
+    raise InputError(
+        f"{as_place(paths[0]).parent}: {len(paths)} {kind} files, but "
+        f"{as_place(metadata_paths[0]).parent} has {len(metadata_paths)} metadata files. "
+        f"Each part needs one of each; {missing or names}."
+    )
+
+
+def _read_headers(
+    paths: Sequence[str], column: str | None, skip_bad: bool
+) -> list[EmbeddingFile | InputError]:
+    """Return what is known of the embedding files, or why it is not."""
+    if column is None:
+        return ask_each_file(_tried(read_npy_header, skip_bad), paths)
+    read = partial(read_column_header, column=column, files=len(paths))
+    headers = ask_each_file(_tried(read, skip_bad), paths)
+    good = [header for header in headers if isinstance(header, ColumnHeader)]
+    settled = iter(settle_dimension(good) if good else ())
+    return [next(settled) if isinstance(one, ColumnHeader) else one for one in headers]
 
 
 def _tried(read: Callable[[str], Read], skip_bad: bool) -> Callable[[str], Read | InputError]:
@@ -184,30 +230,29 @@ def _tried(read: Callable[[str], Read], skip_bad: bool) -> Callable[[str], Read 
     return read_or_tell
 
 
-def _first_good(files: Sequence[EmbeddingFile | InputError | None]) -> EmbeddingFile | None:
-    """Return the file whose dimension the others must have; raise where all are bad."""
-    good = next((file for file in files if isinstance(file, EmbeddingFile)), None)
-    if good is None and isinstance(files[0], InputError):
-        raise files[0]
-    return good
-
-
-def _settle(files: Sequence[EmbeddingFile | InputError]) -> list[EmbeddingFile | InputError]:
-    """Give the dimension of the others to files in which no row tells it."""
-    settled = iter(settle_dimensions([file for file in files if isinstance(file, EmbeddingFile)]))
-    return [next(settled) if isinstance(file, EmbeddingFile) else file for file in files]
+def _first_good(files: Sequence[EmbeddingFile | InputError]) -> EmbeddingFile:
+    """Return the first file of the dimension that most rows have; raise where all are bad."""
+    good = [file for file in files if isinstance(file, EmbeddingFile)]
+    if not good:
+        error = files[0]
+        assert isinstance(error, InputError)
+        raise error
+    rows: Counter[int] = Counter()
+    for file in good:
+        rows[file.dim] += file.rows
+    dim = rows.most_common(1)[0][0]  # of two as common, the one that comes first
+    return next(file for file in good if file.dim == dim)
 
 
 def _fit(
-    file: EmbeddingFile | InputError | None,
+    file: EmbeddingFile | InputError,
     path: str,
-    first: EmbeddingFile | None,
+    first: EmbeddingFile,
     metadata_path: str,
     rows: int,
     skip_bad: bool,
 ) -> EmbeddingFile:
-    """Return a file that has the dimension of the first and as many rows as the metadata."""
-    assert first is not None
+    """Return a file that has the dimension of ``first`` and as many rows as the metadata."""
     problem = file if isinstance(file, InputError) else None
     if isinstance(file, EmbeddingFile):
         if file.dim != first.dim:

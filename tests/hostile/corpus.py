@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -170,6 +171,36 @@ def escapes(folder: Path) -> None:
     pd.DataFrame(names).to_parquet(folder / METADATA, index=False)
 
 
+def renamed(name: str, other: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).rename(folder / other)
+
+
+def format_3(folder: Path) -> None:
+    with open(folder / EMBEDDINGS, "wb") as out:
+        np.lib.format.write_array(out, embeddings(1), version=(3, 0))
+
+
+def escapes_in_a_file_name(folder: Path) -> None:
+    (folder / EMBEDDINGS).unlink()
+    (folder / "img_emb/part_1\x1b]0;owned\x07\x1b[2J.npy").write_bytes(b"junk")
+
+
+def in_a_column(second: pa.Array) -> Callable[[Path], object]:
+    """Put the embeddings into a column of the metadata, those of the second part as told."""
+
+    def make(folder: Path) -> None:
+        for part, own in enumerate([pa.array(embeddings().tolist()), second]):
+            path = folder / f"metadata/part_{part}.parquet"
+            pq.write_table(pq.read_table(path).append_column("emb", own), path)
+        shutil.rmtree(folder / "img_emb")
+
+    return make
+
+
+COLUMN: dict = {"read": {"embedding_column": "emb"}}
+LISTS = embeddings(1).tolist()
+
+
 def structured() -> np.ndarray:
     return np.zeros(ROWS, [("a", np.float32), ("b", np.float32)])
 
@@ -208,6 +239,8 @@ CASES: dict[str, Case] = {
     "float64": Case(saved(embeddings(1).astype(np.float64))),
     "column by column": Case(saved(np.asfortranarray(embeddings(1)))),
     "bytes behind the end": Case(more_bytes),
+    "format version 3": Case(format_3),
+    "batches of one row": Case(saved(embeddings(1)[:, None])),
     "zip archive": Case(content(EMBEDDINGS, b"PK\x03\x04" + b"\0" * 100), NOT_NPY),
     # what stands where a file should
     "folder for .npy": Case(replaced_by(EMBEDDINGS, Path.mkdir), "1 embedding files"),
@@ -221,6 +254,37 @@ CASES: dict[str, Case] = {
     "named pipe for .parquet": Case(replaced_by(METADATA, os.mkfifo), "2 embedding files"),
     "no second .npy": Case(no_such(EMBEDDINGS), "1 embedding files"),
     "no second .parquet": Case(no_such(METADATA), "2 embedding files"),
+    "another shard missing in each folder": Case(
+        renamed(EMBEDDINGS, "img_emb/part_2.npy"), "embeddings lack 1, metadata lack 2"
+    ),
+    "terminal escapes in a file's name": Case(escapes_in_a_file_name, r"part_1\x1b]0;owned\x07"),
+    "a file's name in Latin-1": Case(
+        renamed(EMBEDDINGS, "img_emb/t\udceate_1.npy"), "the name is not UTF-8"
+    ),
+    "an empty text_emb beside images": Case(lambda folder: (folder / "text_emb").mkdir()),
+    # embeddings in a column
+    "a column of lists": Case(in_a_column(pa.array(LISTS)), settings=COLUMN),
+    "a part's column is null": Case(in_a_column(pa.nulls(ROWS)), "", ROWS, settings=COLUMN),
+    "a part's column is lists of null": Case(
+        in_a_column(pa.nulls(ROWS, pa.list_(pa.null()))), "", ROWS, settings=COLUMN
+    ),
+    "a part's column is integers": Case(
+        in_a_column(pa.array((20 * embeddings(1)).round().astype(int).tolist())), settings=COLUMN
+    ),
+    "a column of structs with a list": Case(
+        in_a_column(pa.array([{"model": "m", "vector": one} for one in LISTS])), settings=COLUMN
+    ),
+    "a column of lists of one list": Case(
+        in_a_column(pa.array([[one] for one in LISTS])), settings=COLUMN
+    ),
+    "placeholders in front of a column": Case(
+        in_a_column(pa.array([[1.0]] * 30 + LISTS[30:])), "", 30, settings=COLUMN
+    ),
+    "a column of text": Case(
+        in_a_column(pa.array(["x"] * ROWS)),
+        "expected to hold lists",
+        options=("--embedding-column", "emb"),
+    ),
     # values
     "a row of NaN": Case(one_row(np.nan), invalid=1),
     "a row of infinity": Case(one_row(np.inf), invalid=1),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import shutil
 
 import dask
@@ -13,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dask_dedup import Dataset, InputError, read_dataset
+from dask_dedup import Dataset, InputError, Settings, read_dataset, run
 from dask_dedup.schema import ROWS, STRING, check_frame
+from dask_dedup.tasks import NoProgress
 
 ROWS_OF_PARTS = [3, 0, 7, 2, 11]  # four partitions and an empty part
 
@@ -286,3 +288,140 @@ def test_fingerprint_does_not_depend_on_where_the_files_are(dataset, tmp_path):
     before = dataset.fingerprint
     shutil.move(dataset.path, tmp_path / "elsewhere")
     assert read_dataset(tmp_path / "elsewhere").fingerprint == before
+
+
+def keep_times(path, change) -> None:
+    """Change a file so that its size and time stay as they were."""
+    before = os.stat(path)
+    change(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert os.stat(path).st_size == before.st_size
+
+
+def reverse_rows(path) -> None:
+    np.save(path, np.load(path)[::-1])
+
+
+def reverse_urls(path) -> None:
+    table = pq.read_table(path)
+    pq.write_table(table.take(np.arange(len(table))[::-1]), path, compression="none")
+
+
+def changing(tmp_path, write_dataset) -> Dataset:
+    arrays = [np.random.default_rng(i).normal(size=(300, 24)).astype("f4") for i in range(3)]
+    data = write_dataset(tmp_path / "changing", arrays)
+    for path in data.glob("metadata/*"):  # written by the library that changes it
+        pq.write_table(pq.read_table(path), path, compression="none")
+    return read_dataset(data)
+
+
+@pytest.mark.parametrize("kind", ["img_emb", "metadata"])
+def test_content_that_changed_with_size_and_time_kept_is_noticed(tmp_path, write_dataset, kind):
+    dataset = changing(tmp_path, write_dataset)
+    before = dataset.fingerprint
+    dataset.check_unchanged(content=True)
+    path = sorted((tmp_path / "changing" / kind).iterdir())[1]
+    keep_times(path, reverse_rows if kind == "img_emb" else reverse_urls)
+    assert read_dataset(dataset.path).fingerprint != before
+    dataset.check_unchanged()  # which asks for size and time only
+    with pytest.raises(InputError, match=rf"{path.name}: changed while the run was reading"):
+        dataset.check_unchanged(content=True)
+
+
+def test_run_notices_content_that_changes_in_its_midst_with_size_and_time_kept(
+    tmp_path, write_dataset
+):
+    data = changing(tmp_path, write_dataset).path
+    victim = os.path.join(data, "img_emb", "img_emb_1.npy")
+
+    class ChangeInJoin(NoProgress):
+        def start(self, stage, rows):
+            if stage == "join":
+                keep_times(victim, reverse_rows)
+
+    settings = Settings.model_validate({"audit": {"queries": 0}})
+    with pytest.raises(InputError, match=r"img_emb_1\.npy: changed while the run was reading"):
+        run(data, tmp_path / "out", settings, progress=ChangeInJoin())
+    assert not (tmp_path / "out" / "clusters").exists()
+    assert not (tmp_path / "out" / "summary.json").exists()
+    run(data, tmp_path / "out", settings)
+    found = pd.read_parquet(tmp_path / "out" / "clusters")
+    keep_times(victim, reverse_rows)
+    assert len(found) == 900
+    before = os.stat(tmp_path / "out" / "summary.json").st_mtime_ns
+    run(data, tmp_path / "out", settings)  # no "nothing to do": the input is another one
+    assert os.stat(tmp_path / "out" / "summary.json").st_mtime_ns != before
+
+
+# --- text embeddings beside images ----------------------------------------------------------------
+
+
+def no_files(folder) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+
+
+TEXT_FAULTS = {
+    "none": (no_files, r"text_emb: expected \*\.npy files, found none"),
+    "one is missing": (
+        lambda folder: (folder / "text_emb_1.npy").unlink(),
+        "2 text embedding files, but .* has 3 metadata files.*; text embeddings lack 1",
+    ),
+    "another number": (
+        lambda folder: (folder / "text_emb_1.npy").rename(folder / "text_emb_4.npy"),
+        "text embeddings lack 1, metadata lack 4",
+    ),
+    "other rows": (
+        lambda folder: np.save(folder / "text_emb_2.npy", np.ones((5, 7), "f4")),
+        r"text_emb_2\.npy: 5 embeddings, but .*metadata_2\.parquet has 4 rows",
+    ),
+    "another dimension": (
+        lambda folder: np.save(folder / "text_emb_0.npy", np.ones((2, 8), "f4")),
+        r"text_emb_0\.npy: embeddings have dimension 8, but .*text_emb_1\.npy has 7",
+    ),
+    "damaged": (
+        lambda folder: (folder / "text_emb_1.npy").write_bytes(b"junk"),
+        r"text_emb_1\.npy: expected a \.npy file",
+    ),
+}
+
+
+@pytest.fixture
+def both(tmp_path, write_dataset):
+    images, texts = ([np.ones((n, dim), np.float32) for n in (2, 3, 4)] for dim in (5, 7))
+    return write_dataset(tmp_path / "both", images, texts=texts)
+
+
+@pytest.mark.parametrize("fault", list(TEXT_FAULTS))
+def test_text_embeddings_that_do_not_fit_are_left_aside_and_told(both, fault, caplog):
+    spoil, says = TEXT_FAULTS[fault]
+    assert read_dataset(both).text_embeddings is not None
+    spoil(both / "text_emb")
+    caplog.clear()
+    dataset = read_dataset(both)
+    assert dataset.rows == 9
+    assert dataset.text_embeddings is None
+    (told,) = caplog.messages
+    assert re.search(f"text embeddings are left aside: .*{says}", told)
+    with pytest.raises(InputError, match=f"its text embeddings cannot be used. .*{says}"):
+        dataset.view("text")
+    with pytest.raises(InputError):
+        read_dataset(both, modality="text")
+
+
+@pytest.mark.parametrize("fault", list(TEXT_FAULTS))
+def test_run_of_images_does_not_look_at_texts(both, fault, tmp_path, caplog):
+    TEXT_FAULTS[fault][0](both / "text_emb")
+    assert run(both, tmp_path / "out")["rows"] == 9
+    assert "text" not in caplog.text
+    before = os.stat(tmp_path / "out" / "summary.json").st_mtime_ns
+    shutil.rmtree(both / "text_emb")
+    run(both, tmp_path / "out")
+    assert os.stat(tmp_path / "out" / "summary.json").st_mtime_ns == before
+
+
+def test_text_embeddings_by_a_pattern_that_matches_nothing_are_left_aside(both):
+    dataset = read_dataset(both, text_embeddings="texts/*.npy")
+    assert dataset.text_embeddings is None
+    with pytest.raises(InputError, match=r"texts/\*\.npy: no file matches this pattern"):
+        dataset.view("text")

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dask_dedup.errors import InputError
-from dask_dedup.io.scan import find_files, scan_parts
+from dask_dedup.errors import InputError, SettingsError
+from dask_dedup.io.scan import find_files, find_matching, scan_parts, scan_texts
 
 
 def made(rows: int, dim: int) -> np.ndarray:
@@ -47,16 +47,50 @@ def test_find_files_folder_without_such_files_is_refused(tmp_path):
         find_files(tmp_path, ".npy")
 
 
+@pytest.mark.parametrize("name", ["donn\udce9es.npy", "\udcff"])
+def test_find_files_name_that_is_no_utf8_is_refused(tmp_path, name):
+    (tmp_path / "a.npy").touch()
+    (tmp_path / name).mkdir() if name == "\udcff" else (tmp_path / name).touch()
+    folder = tmp_path / name if name == "\udcff" else tmp_path
+    if name == "\udcff":
+        (folder / "b.npy").touch()
+        assert find_files(tmp_path, ".npy") == [str(tmp_path / "a.npy")]
+    else:
+        with pytest.raises(SettingsError, match=r"the name is not UTF-8 .*Rename it, or read it"):
+            find_files(folder, ".npy")
+    with pytest.raises(SettingsError, match="the name is not UTF-8"):
+        find_matching(tmp_path, "**/*.npy")
+
+
+@pytest.mark.parametrize("name", ["data [v1]", "a*b", "what?", "[", "[!x]"])
+def test_find_matching_folder_whose_name_has_magic_is_taken_as_it_is(tmp_path, name):
+    for folder in (tmp_path / name, tmp_path / "data v", tmp_path / "axb", tmp_path / "whats"):
+        (folder / "emb").mkdir(parents=True)
+        (folder / "emb" / "0.npy").touch()
+    assert find_matching(tmp_path / name, "emb/*.npy") == [str(tmp_path / name / "emb" / "0.npy")]
+    assert find_matching(tmp_path / name, "**/[0-9].npy") == [
+        str(tmp_path / name / "emb" / "0.npy")
+    ]
+
+
+def test_find_matching_brackets_that_match_nothing_are_explained(tmp_path):
+    (tmp_path / "data [v1]").mkdir()
+    (tmp_path / "data [v1]" / "0.npy").touch()
+    with pytest.raises(InputError, match=r"no file matches .*\[\[\] is a bracket"):
+        find_matching(tmp_path, f"{tmp_path}/data [v1]/*.npy")
+    assert find_matching(tmp_path, f"{tmp_path}/data [[]v1]/*.npy")
+
+
 # --- scan_parts -----------------------------------------------------------------------------------
 
 
 def scan(folder: Path):
-    text = folder / "text_emb"
-    return scan_parts(
-        find_files(folder / "metadata", ".parquet"),
-        find_files(folder / "img_emb", ".npy"),
-        find_files(text, ".npy") if text.is_dir() else None,
+    parts, schemas = scan_parts(
+        find_files(folder / "metadata", ".parquet"), find_files(folder / "img_emb", ".npy")
     )
+    if (folder / "text_emb").is_dir():
+        parts = scan_texts(parts, find_files(folder / "text_emb", ".npy"))
+    return parts, schemas
 
 
 def test_scan_parts_row_ids_run_through_parts_and_empty_ones(tmp_path, write_dataset):
@@ -75,6 +109,40 @@ def test_scan_parts_different_numbers_of_files_are_refused(tmp_path, write_datas
         scan(folder)
 
 
+def test_scan_parts_more_metadata_than_embeddings_names_the_missing(tmp_path, write_dataset):
+    folder = write_dataset(tmp_path / "d", [made(3, 5)] * 5)
+    for number in (1, 3):
+        (folder / "img_emb" / f"img_emb_{number}.npy").unlink()
+    with pytest.raises(InputError, match=r"needs one of each; embeddings lack 1, 3\."):
+        scan(folder)
+
+
+@pytest.mark.parametrize("folders", [False, True])
+def test_scan_parts_as_many_files_with_other_gaps_are_refused(tmp_path, write_dataset, folders):
+    folder = write_dataset(tmp_path / "d", [made(3, 5)] * 4)
+    (folder / "img_emb" / "img_emb_2.npy").unlink()
+    (folder / "metadata" / "metadata_1.parquet").unlink()
+    if folders:  # the number is that of a folder, and patterns find the files
+        for path in [*folder.glob("*/*.npy"), *folder.glob("*/*.parquet")]:
+            own = path.parent / path.stem.rpartition("_")[2]
+            own.mkdir()
+            path.rename(own / f"data{path.suffix}")
+    paths = [find_matching(folder, f"**/*.{kind}") for kind in ("parquet", "npy")]
+    with pytest.raises(InputError, match="say 1 and 2: embeddings lack 2, metadata lack 1"):
+        scan_parts(*paths)
+
+
+def test_scan_parts_says_how_files_without_numbers_are_paired(tmp_path, write_dataset, caplog):
+    folder = write_dataset(tmp_path / "d", [made(3, 5)] * 2)
+    scan(folder)
+    assert not caplog.messages
+    (folder / "img_emb" / "img_emb_0.npy").rename(folder / "img_emb" / "img_emb_2.npy")
+    parts, _ = scan(folder)
+    assert [Path(part.embeddings.path).name for part in parts] == ["img_emb_1.npy", "img_emb_2.npy"]
+    (message,) = caplog.messages
+    assert "paired by order, their names being numbered unlike" in message
+
+
 def test_scan_parts_other_row_count_than_metadata_is_refused(tmp_path, write_dataset):
     folder = write_dataset(tmp_path / "d", [made(3, 5), made(7, 5)])
     np.save(folder / "img_emb" / "img_emb_1.npy", made(11, 5))
@@ -90,6 +158,24 @@ def test_scan_parts_mixed_dimensions_are_refused(tmp_path, write_dataset):
         InputError, match=r"img_emb_1\.npy: embeddings have dimension 7, but .*img_emb_0\.npy has 5"
     ):
         scan(folder)
+
+
+@pytest.mark.parametrize("odd", [0, 1, 2])
+def test_scan_parts_dimension_is_that_of_most_rows_whichever_part_comes_first(
+    tmp_path, write_dataset, odd
+):
+    arrays = [made(3, 5), made(4, 5), made(2, 5)]
+    arrays[odd] = made(len(arrays[odd]), 7)
+    folder = write_dataset(tmp_path / "d", arrays)
+    with pytest.raises(InputError, match=rf"img_emb_{odd}\.npy: embeddings have dimension 7, but"):
+        scan(folder)
+    parts, _ = scan_parts(
+        find_files(folder / "metadata", ".parquet"),
+        find_files(folder / "img_emb", ".npy"),
+        skip_bad=True,
+    )
+    assert [part.embeddings.dim for part in parts] == [5, 5, 5]
+    assert [part.embeddings.problem is None for part in parts] == [i != odd for i in range(3)]
 
 
 def test_scan_parts_all_parts_empty_is_refused(tmp_path, write_dataset):
@@ -153,7 +239,7 @@ def test_scan_parts_mutated_parquet_footer_gives_only_input_error(tmp_path_facto
     content[-position] = data.draw(st.integers(0, 255))
     (folder / "m.parquet").write_bytes(content)
     try:
-        parts, _ = scan_parts([str(folder / "m.parquet")], [str(folder / "e.npy")], None)
+        parts, _ = scan_parts([str(folder / "m.parquet")], [str(folder / "e.npy")])
     except InputError as error:
         assert ".parquet" in str(error)
     else:
