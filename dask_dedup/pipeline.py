@@ -36,7 +36,7 @@ from dask_dedup.report.histogram import (
     prepare_plots,
     write_histogram_csv,
 )
-from dask_dedup.report.summary import count_clusters, versions
+from dask_dedup.report.summary import count_clusters, sum_linked_through_others, versions
 from dask_dedup.tasks import Execute, NoProgress, OnWorker, Progress, compute_tasks
 
 __all__ = ["FINDERS", "choose_finder", "run", "run_stages"]
@@ -154,6 +154,9 @@ def _run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
         "parts": len(data.filled_parts),
         "workers": worker_count(settings.compute),
         **counts,
+        "linked_through_others": sum_linked_through_others(
+            clusters["linked_through_others"], counts["duplicates"]
+        ),
         "threshold": settings.clusters.threshold,
         "search_threshold": search["search_threshold"],
         "modality": settings.read.modality,
@@ -254,6 +257,7 @@ def _write_clusters(job: Job, found: Found, forest: _Forest) -> dict[str, Any]:
             label_stage.folder,
             clusters / f"part-{part.index:05d}.parquet",
             invalid / f"part-{part.index:05d}.parquet",
+            settings.clusters.threshold,
         )
         for part in job.data.parts
     }
@@ -272,6 +276,7 @@ def _write_clusters(job: Job, found: Found, forest: _Forest) -> dict[str, Any]:
         "rows": sum(record["rows"] for record in records),
         "invalid_rows": sum(record["invalid_rows"] for record in records),
         "sizes": sizes,
+        "linked_through_others": [record["linked_through_others"] for record in records],
         "edges": labelled["edges"],
         "audit": audit,
         "folders": (

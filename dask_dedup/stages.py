@@ -161,6 +161,7 @@ def write_part(
     labels_folder: Path,
     clusters_path: Path,
     invalid_path: Path,
+    threshold: float,
 ) -> dict[str, Any]:
     """Write the clusters of one part, and its invalid rows."""
     if part.rows:
@@ -173,7 +174,7 @@ def write_part(
         labels = LABELS
     ids = invalid["row_id"].to_numpy()
     _write_invalid(part, columns, ids, invalid["reason"].to_numpy(), invalid_path)
-    return write_clusters(part, columns, labels, ids, layout.parts, clusters_path)
+    return write_clusters(part, columns, labels, ids, layout.parts, clusters_path, threshold)
 
 
 def _write_invalid(

@@ -122,9 +122,12 @@ def read_json(path: Path) -> Any | None:
 
 
 def write_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """Write arrays by name as ``.npz``, complete or not at all."""
+    """Write arrays by name as ``.npz``, complete or not at all; never as a pickle."""
+    # numpy before 2.2 would take ``allow_pickle`` for one more array.
+    assert not any(array.dtype.hasobject for array in arrays.values()), "arrays of objects"
+    named: dict[str, Any] = dict(arrays)
     with write_aside(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        np.savez(file, **named)
 
 
 def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
