@@ -323,7 +323,7 @@ def test_stream_merge_of_a_file_that_is_no_forest_is_refused_and_leaves_nothing(
 
 def test_choose_merge_by_hand(caplog):
     """11 rows and 7 edges: 44 + 336 = 380 bytes streamed, 840 in a tree, of half of the memory."""
-    caplog.set_level(logging.DEBUG, "dask_dedup.graph.stream")
+    caplog.set_level(logging.DEBUG, "dask_dedup.graph.choice")
     assert choose_merge(7, 11, 380) == "stream"
     assert choose_merge(7, 3500, 28_000) == "stream"  # two arrays of 14,000 bytes
     assert choose_merge(7, 3500, 27_999) == "tree"
@@ -342,7 +342,7 @@ def test_choose_merge_by_hand(caplog):
 
 def test_choose_merge_of_two_billion_rows(caplog):
     """Two arrays of 8 GB, past 2^32 rows two of 40; 10^9 edges are 120 GB in a tree."""
-    caplog.set_level(logging.DEBUG, "dask_dedup.graph.stream")
+    caplog.set_level(logging.DEBUG, "dask_dedup.graph.choice")
     edges, rows = 10**9, 2 * 10**9
     assert choose_merge(edges, rows, 16 * 10**9) == "stream"
     assert choose_merge(edges, 5 * 10**9, 80 * 10**9) == "stream"
