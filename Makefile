@@ -49,7 +49,7 @@ test-slurm: $(INSTALLED_TEST) ## run jobs on a SLURM of this machine; tells what
 
 # Warnings of old versions count as such only. torch is the one of TORCH, whatever pyproject allows.
 test-lowest: $(LOWEST)/.installed ## run the quick tests with the lowest versions that pyproject.toml allows
-	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -q -n 2 --dist loadfile -W default -m "not slow and not slurm" $(LOWEST_TESTS)
+	OMP_NUM_THREADS=1 NUMBA_CACHE_DIR="$(CURDIR)/$(LOWEST)/numba" $(LOWEST)/bin/python -m pytest -q -n 2 --dist loadfile -W default -m "not slow and not slurm" $(LOWEST_TESTS)
 
 check: $(INSTALLED_TEST) ## check format, lint and types, then `make test`: what CI runs
 	$(BIN)/ruff format --check .

@@ -1,7 +1,7 @@
-"""Print the lower bounds of pyproject.toml as versions to install: ``numpy>=2.0`` as ``numpy==2.0``.
+"""Print the lower bounds of pyproject.toml as versions to install: ``numpy==2.0``, and so on.
 
-For `make test-lowest`. Left out: torch, of which an earlier build from PyPI brings some gigabytes of
-CUDA (the Makefile's variable `TORCH` says which one is tested), and what no test imports.
+For `make test-lowest`. Left out: torch, of which earlier builds from PyPI bring gigabytes of CUDA
+(the Makefile's variable `TORCH` says which one is tested), and what no test imports.
 """
 
 import tomllib
