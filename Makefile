@@ -22,11 +22,17 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_TEST := $(VENV)/.installed-test
 INSTALLING := $(VENV)/.installing
 
+# The lowest versions, in an environment of their own, and the tests that they have to pass.
+LOWEST := .venv-lowest
+LOWEST_TESTS := tests/io tests/graph tests/report tests/search tests/test_clusters.py \
+	tests/test_config.py tests/test_plan.py tests/test_pipeline.py tests/test_cli.py \
+	tests/test_object_store.py
+
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow test-slurm check format bench big-index paper clean distclean
+.PHONY: help run test test-slow test-slurm test-lowest check format bench big-index paper clean distclean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 run: $(INSTALLED) ## find the duplicates of DATA (the example data set) and write them to OUT
 	$(BIN)/dask-dedup run "$(DATA)" "$(OUT)" $(ARGS)
@@ -40,6 +46,10 @@ test-slow: $(INSTALLED_TEST) ## run the tests that take minutes
 test-slurm: $(INSTALLED_TEST) ## run jobs on a SLURM of this machine; tells what is missing (as root)
 	@tests/slurm/require.sh
 	$(BIN)/python -m pytest -q -m slurm tests/slurm
+
+# Warnings of old versions count as such only. torch is the one of TORCH, whatever pyproject allows.
+test-lowest: $(LOWEST)/.installed ## run the quick tests with the lowest versions that pyproject.toml allows
+	OMP_NUM_THREADS=1 NUMBA_CACHE_DIR="$(CURDIR)/$(LOWEST)/numba" $(LOWEST)/bin/python -m pytest -q -n 2 --dist loadfile -W default -m "not slow and not slurm" $(LOWEST_TESTS)
 
 check: $(INSTALLED_TEST) ## check format, lint and types, then `make test`: what CI runs
 	$(BIN)/ruff format --check .
@@ -65,7 +75,7 @@ clean: ## remove results of `make run`, `make paper` and `make bench`, builds an
 	find dask_dedup tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## remove the environment, too
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(LOWEST)
 
 # An environment is complete when .installed is in it; one with .installing was interrupted, and pip
 # would take its half-copied packages for whole ones: it is made anew.
@@ -84,3 +94,12 @@ $(INSTALLED_TEST): $(INSTALLED)
 	@touch $(INSTALLING) && rm -f $(INSTALLED)
 	$(PIP) --editable ".[test]"
 	@touch $(INSTALLED) && rm $(INSTALLING) && touch $@
+
+$(LOWEST)/.installed: pyproject.toml .ci/lowest.py
+	rm -rf $(LOWEST)
+	$(PYTHON) -m venv $(LOWEST)
+	@echo "installing into $(LOWEST): some minutes"
+	$(LOWEST)/bin/python -m pip install --disable-pip-version-check --quiet $(TORCH)
+	$(PYTHON) .ci/lowest.py > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python -m pip install --disable-pip-version-check --quiet --requirement $(LOWEST)/lowest.txt --editable .
+	@touch $@

@@ -24,8 +24,12 @@ from dask_dedup.schema import CLUSTERS
 if TYPE_CHECKING:
     import dask.dataframe as dd
 
-__all__ = ["clusters_of_part", "join_clusters", "write_clusters"]
-
+__all__ = [
+    "clusters_of_part",
+    "count_linked_through_others",
+    "join_clusters",
+    "write_clusters",
+]
 
 _READ_BYTES = 8 << 20  # of rows compared with their representatives at a time
 _OWN_COLUMNS = CLUSTERS.columns.get_loc("url")  # they stand before the user's
@@ -106,6 +110,7 @@ def write_clusters(
     invalid: np.ndarray,
     stored: PartRows,
     path: str | os.PathLike,
+    threshold: float,
 ) -> dict[str, Any]:
     """Write `clusters_of_part` to one file.
 
@@ -113,16 +118,43 @@ def write_clusters(
     -------
     dict
         ``rows``, ``invalid_rows``, and ``sizes``: how many clusters of each size (as text, for
-        JSON) have their smallest row in this part, invalid rows left out.
+        JSON) have their smallest row in this part, invalid rows left out; and
+        ``linked_through_others``, from `count_linked_through_others`.
     """
     table = clusters_of_part(part, columns, labels, invalid, stored)
     write_frame(as_place(path), table, durable=True)
+    similarity = table["similarity_to_representative"].to_numpy()
     counted = np.asarray(table["is_representative"]) & np.asarray(table["is_valid"])
     sizes = Counter(np.asarray(table["cluster_size"])[counted].tolist())
     return {
         "rows": table.num_rows,
         "invalid_rows": len(invalid),
         "sizes": {str(size): count for size, count in sorted(sizes.items())},
+        "linked_through_others": count_linked_through_others(similarity, threshold),
+    }
+
+
+def count_linked_through_others(similarity: np.ndarray, threshold: float) -> dict[str, Any]:
+    """Count the rows that are in a cluster only through others, and are unlike the row that stays.
+
+    Parameters
+    ----------
+    similarity : float32 array, shape (rows,)
+        Of each row to the representative of its cluster: 1 of a representative, NaN where invalid.
+    threshold : float
+        Cosine from which on a pair was linked; compared as float32, as the links were.
+
+    Returns
+    -------
+    dict
+        ``rows`` below the threshold; those of them that are ``below_0.8``, too; ``lowest``, the
+        least similarity (None without such rows). JSON.
+    """
+    below = similarity[similarity < np.float32(threshold)]
+    return {
+        "rows": len(below),
+        "below_0.8": int((below < np.float32(0.8)).sum()),
+        "lowest": float(below.min()) if len(below) else None,
     }
 
 

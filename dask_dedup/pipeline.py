@@ -39,7 +39,7 @@ from dask_dedup.report.histogram import (
     prepare_plots,
     write_histogram_csv,
 )
-from dask_dedup.report.summary import count_clusters, versions
+from dask_dedup.report.summary import count_clusters, sum_linked_through_others, versions
 from dask_dedup.tasks import Execute, NoProgress, OnWorker, Progress, compute_tasks
 
 __all__ = ["FINDERS", "choose_finder", "run", "run_stages"]
@@ -170,6 +170,9 @@ def _run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
         "parts": len(data.filled_parts),
         "workers": worker_count(settings.compute),
         **counts,
+        "linked_through_others": sum_linked_through_others(
+            clusters["linked_through_others"], counts["duplicates"]
+        ),
         "threshold": settings.clusters.threshold,
         "search_threshold": search["search_threshold"],
         "modality": settings.read.modality,
@@ -257,6 +260,7 @@ def _write_clusters(job: Job, found: Found, forest: _Forest) -> dict[str, Any]:
             label_stage.folder,
             clusters,
             invalid,
+            settings.clusters.threshold,
         )
         for span in cut_spans(job.data.parts)
     }
@@ -275,6 +279,7 @@ def _write_clusters(job: Job, found: Found, forest: _Forest) -> dict[str, Any]:
         "rows": sum(record["rows"] for record in records),
         "invalid_rows": sum(record["invalid_rows"] for record in records),
         "sizes": sizes,
+        "linked_through_others": [record["linked_through_others"] for record in records],
         "edges": labelled["edges"],
         "audit": audit,
         "results": [

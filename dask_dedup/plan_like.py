@@ -53,7 +53,7 @@ def read_run(out: Path) -> MeasuredRun:
             dim=summary["dim"],
             dtype=summary["dtype"],
             parts=summary["parts"],
-            duplicates=summary["duplicate_fraction"],
+            duplicates=summary["duplicates"] / rows,
             pairs_per_row=found["candidates"] / rows,
         )
         workload = replace(workload, cells=found["cells"], visits=found["visits"] / rows)

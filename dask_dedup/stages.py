@@ -35,6 +35,7 @@ from dask_dedup.io.part_files import PartFiles, read_invalid
 from dask_dedup.io.parts import Part, read_rows
 from dask_dedup.io.spans import Span
 from dask_dedup.io.store import read_frame, write_aside, write_frame
+from dask_dedup.report.summary import sum_linked_through_others
 from dask_dedup.schema import LABELS
 from dask_dedup.search.groups import CellGroup
 from dask_dedup.search.join import join_group
@@ -179,6 +180,7 @@ def write_span(
     labels_folder: Path,
     clusters: Path,
     invalid: Path,
+    threshold: float,
 ) -> dict[str, Any]:
     """Write the clusters of a span's parts and their invalid rows, a file each.
 
@@ -187,7 +189,7 @@ def write_span(
     dict
         As `dask_dedup.clusters.write_clusters` tells it of one part, of all together.
     """
-    rows, sizes = 0, Counter[str]()
+    records: list[dict[str, Any]] = []
     left_out = _no_invalid()
     labels = LABELS
     if span.rows:
@@ -202,12 +204,21 @@ def write_span(
         start, stop = np.searchsorted(ids, [part.row_start, part.row_stop])
         name = f"part-{part.index:05d}.parquet"
         _write_invalid(part, columns, ids[start:stop], reason[start:stop], invalid / name)
-        record = write_clusters(
-            part, columns, labels, ids[start:stop], layout.part_list.rows, clusters / name
+        stored, own = layout.part_list.rows, ids[start:stop]
+        records.append(
+            write_clusters(part, columns, labels, own, stored, clusters / name, threshold)
         )
-        rows += record["rows"]
+    sizes = Counter[str]()
+    for record in records:
         sizes.update(record["sizes"])
-    return {"rows": rows, "invalid_rows": len(ids), "sizes": dict(sizes)}
+    return {
+        "rows": sum(record["rows"] for record in records),
+        "invalid_rows": len(ids),
+        "sizes": dict(sizes),
+        "linked_through_others": sum_linked_through_others(
+            [record["linked_through_others"] for record in records]
+        ),
+    }
 
 
 def _no_invalid() -> pd.DataFrame:

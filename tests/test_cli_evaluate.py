@@ -57,6 +57,19 @@ def test_truth_then_components(data, tmp_path):
     assert "edges at cosine 0.95 or above" in higher.stdout
 
 
+def test_components_of_a_forest_are_told_to_be_that(tmp_path):
+    frame = pd.DataFrame({"src": [0, 1, 1], "dst": [3, 3, 2], "similarity": [0.99, 0.98, 0.97]})
+    frame.to_parquet(tmp_path / "forest.parquet")
+    found = invoke("components", tmp_path / "forest.parquet", "--threshold", 0.95)
+    assert "misses 1 unions" in found.stdout
+    assert "these edges hold no cycle" in found.stderr
+    pd.concat([frame, pd.DataFrame({"src": [0], "dst": [1], "similarity": [0.96]})]).to_parquet(
+        tmp_path / "all.parquet"
+    )
+    found = invoke("components", tmp_path / "all.parquet", "--threshold", 0.95)
+    assert "no cycle" not in found.stderr
+
+
 def test_pareto_writes_table_and_plot_and_prints_the_front(data, tmp_path):
     (tmp_path / "c.toml").write_text(
         '[pareto]\nfactories = ["PQ{M}", "Flat"]\nm = [2]\nks = [1, 3]'
@@ -105,7 +118,7 @@ REFUSED = {
         ["pareto", "{data}", "out", "--repeats", "0"],
         "settings: repeats: Input should be",
     ),
-    "edges": (["components", "{data}"], "expected the output of a run"),
+    "edges": (["components", "{data}"], "expected the output of `dask-dedup evaluate truth"),
     "classes": (["zeroshot", "{data}", "gone.npy", "{labels}"], "gone.npy: cannot be read"),
     "labels": (["zeroshot", "{data}", "{classes}", "{data}"], "cannot be read as parquet"),
     "filter": (["retrieval", "{data}", "--filter", "a=b"], "filter: needs --table"),

@@ -12,7 +12,11 @@ from dask_dedup import (
     read_dataset,
     spanning_forest,
 )
-from dask_dedup.clusters import clusters_of_part, write_clusters
+from dask_dedup.clusters import (
+    clusters_of_part,
+    count_linked_through_others,
+    write_clusters,
+)
 from dask_dedup.io.part_rows import PartRows
 from dask_dedup.schema import CLUSTERS, LABELS, check_frame
 
@@ -88,18 +92,22 @@ def test_write_clusters_keeps_types_and_counts_representatives(tmp_path, data):
         {"cluster_id": [3, 3], "cluster_size": [2, 2]}, index=pd.Index([3, 25], name="row_id")
     ).astype(LABELS.dtypes)
     none = np.empty(0, np.int64)
+    path, alike = tmp_path / "a.parquet", {"rows": 0, "below_0.8": 0, "lowest": None}
     counts = write_clusters(
-        data.parts[0], data.columns, labels, none, data.filled_parts, tmp_path / "a.parquet"
+        data.parts[0], data.columns, labels, none, PartRows(data.filled_parts), path, 0.99
     )
+    assert counts.pop("linked_through_others") == alike
     assert counts == {"rows": 8, "invalid_rows": 0, "sizes": {"1": 7, "2": 1}}
     counts = write_clusters(
         data.parts[2],
         data.columns,
         labels,
         np.array([10]),
-        data.filled_parts,
+        PartRows(data.filled_parts),
         tmp_path / "b.parquet",
+        0.99,
     )
+    assert counts.pop("linked_through_others") == alike
     assert counts == {"rows": 12, "invalid_rows": 1, "sizes": {"1": 11}}
     schema = clusters_of_part(
         data.parts[1], data.columns, labels, none, PartRows(data.filled_parts)
@@ -131,3 +139,39 @@ def test_similarity_to_representative_in_chunks_and_across_parts_is_the_cosine(
     )
     unit = rows.astype("f8") / np.linalg.norm(rows.astype("f8"), axis=1, keepdims=True)
     np.testing.assert_allclose(found, (unit * unit[ids // 15 * 15]).sum(axis=1), atol=1e-7)
+
+
+def test_count_linked_through_others_at_the_edge_is_decided_in_float32():
+    """float32's 0.95 lies below the 0.95 that was asked for, and was linked all the same."""
+    edge = np.float32(0.95)
+    similarity = np.array([1, edge, np.nextafter(edge, np.float32(0)), np.nan, 0.8, -0.25], "f4")
+    assert float(edge) < 0.95
+    assert count_linked_through_others(similarity, 0.95) == {
+        "rows": 3, "below_0.8": 1, "lowest": -0.25,
+    }  # fmt: skip
+    assert count_linked_through_others(similarity[[0, 1, 3]], 0.95) == {
+        "rows": 0, "below_0.8": 0, "lowest": None,
+    }  # fmt: skip
+
+
+def test_write_clusters_counts_a_chain_s_rows_that_are_unlike_the_one_that_stays(
+    tmp_path, write_dataset
+):
+    """Rows 15 degrees apart: neighbours have 0.966, and 30, 45 and 60 degrees are below 0.95."""
+    degrees = np.radians([0, 15, 30, 45, 60, 200, 215])
+    rows = np.column_stack([np.cos(degrees), np.sin(degrees)]).astype("f8")
+    data = read_dataset(write_dataset(tmp_path / "data", [rows[:3], rows[3:]]))
+    labels = pd.DataFrame(
+        {"cluster_id": [0] * 5 + [5] * 2, "cluster_size": [5] * 5 + [2] * 2},
+        index=pd.Index(range(7), name="row_id"),
+    )
+    counted = [
+        write_clusters(
+            part, data.columns, labels, np.empty(0, np.int64), data.filled_parts,
+            tmp_path / f"{part.index}.parquet", 0.95,
+        )["linked_through_others"]
+        for part in data.parts
+    ]  # fmt: skip
+    half, root = np.float32(0.5), np.float32(np.sqrt(0.75))
+    assert counted[0] == {"rows": 1, "below_0.8": 0, "lowest": pytest.approx(root)}
+    assert counted[1] == {"rows": 2, "below_0.8": 2, "lowest": pytest.approx(half)}

@@ -58,6 +58,19 @@ def test_environment_yml_installs_the_package(environment):
     assert "--editable ." in pip
 
 
+def test_lowest_versions_are_those_of_pyproject_but_torch_and_the_tools(project):
+    told = subprocess.run(
+        [sys.executable, ROOT / ".ci" / "lowest.py"], capture_output=True, text=True, check=True
+    )
+    extras = project["optional-dependencies"]
+    wanted = bounds([*project["dependencies"], *extras["s3"], *extras["test"]])
+    for name in ("torch", "mypy", "ruff"):
+        del wanted[name]
+    assert all(re.fullmatch(r">=[0-9.]+", bound) for bound in wanted.values())
+    wanted = {name: bound.replace(">=", "==") for name, bound in wanted.items()}
+    assert bounds(told.stdout.splitlines()) == wanted
+
+
 def test_readme_names_only_targets_that_the_makefile_has(readme):
     made = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = set(

@@ -31,6 +31,15 @@ def test_read_run_tells_what_the_run_had(finished):
     assert sum(run.seconds.values()) <= summary["wall_seconds"]
 
 
+def test_read_run_takes_the_share_of_all_rows(finished, tmp_path):
+    """`duplicate_fraction` leaves invalid rows out; a plan's share is of all rows."""
+    out, summary = finished
+    (tmp_path / "settings.toml").write_text((out / "settings.toml").read_text())
+    half = {"rows": 2000, "invalid_rows": 1000, "duplicates": 500, "duplicate_fraction": 0.5}
+    (tmp_path / "summary.json").write_text(json.dumps(summary | half))
+    assert read_run(tmp_path).workload.edges == pytest.approx(500)
+
+
 def test_scale_plan_gives_the_run_its_own_times_back_and_keeps_the_model_s_growth(finished):
     run, rates = read_run(finished[0]), Rates()
     for workers in (3, 6):

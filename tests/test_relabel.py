@@ -113,6 +113,22 @@ def test_changed_setting_runs_exactly_what_depends_on_it(data, out, key, caplog)
     assert again.names == []
 
 
+def linked_through_others(data, clusters, threshold):
+    """Count, in float64, the rows that are unlike the smallest row of their cluster."""
+    rows = np.concatenate([np.load(path) for path in sorted((data / "img_emb").iterdir())])
+    unit = rows.astype("f8") / np.linalg.norm(rows.astype("f8"), axis=1, keepdims=True)
+    smallest = clusters.groupby("cluster_id")["row_id"].transform("min").to_numpy()
+    cosine = (unit * unit[smallest]).sum(axis=1)
+    cosine = cosine[smallest != clusters["row_id"]]
+    below = cosine[cosine < threshold]
+    return {
+        "rows": len(below),
+        "share": pytest.approx(len(below) / len(cosine)) if len(cosine) else 0.0,
+        "below_0.8": (below < 0.8).sum(),
+        "lowest": pytest.approx(below.min()) if len(below) else None,
+    }
+
+
 @pytest.mark.parametrize("threshold", [0.9, 0.93, 0.97, 0.999])
 def test_another_threshold_gives_the_clusters_and_the_audit_of_a_run_of_its_own(
     data, out, tmp_path, threshold
@@ -127,6 +143,7 @@ def test_another_threshold_gives_the_clusters_and_the_audit_of_a_run_of_its_own(
     )
     for name in ("clusters", "duplicates", "invalid_rows", "search_threshold", "found"):
         assert summary[name] == expected[name], name
+    assert summary["linked_through_others"] == linked_through_others(data, own, threshold)
     measured = {name: value for name, value in summary["audit"].items() if name != "seconds"}
     assert measured.items() <= expected["audit"].items()
     assert summary["audit"]["queries_with_pairs"] > 20

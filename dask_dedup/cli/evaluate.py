@@ -173,7 +173,7 @@ def truth(
 
 @evaluate.command(short_help="exact components beside a one-pass labelling of the same edges")
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("--threshold", type=float, help="cosine [default: that of the run]")
+@click.option("--threshold", type=float, help="cosine [default: that of SOURCE]")
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
 @common
 def components(
@@ -181,8 +181,9 @@ def components(
 ) -> None:
     """Compare exact components with a one-pass labelling of the edges in SOURCE.
 
-    SOURCE is the output of a run (of which there is the forest), of `evaluate truth --queries all
-    --threshold ...` (all pairs), or a parquet file with src, dst and similarity.
+    SOURCE is the output of `evaluate truth --queries all --threshold ...`, or a parquet file with
+    src, dst and similarity: all pairs. The output of a run is refused: it keeps a forest, at most
+    one edge a row, of which one pass misses more than of all pairs.
 
     The one-pass labelling is a reconstruction of what the authors of the paper describe in place
     of connected components; their code for it was never released. It gives each row's label to
@@ -214,6 +215,12 @@ def components(
         f"({found.rows_in_split_clusters:,} rows, {found.most_pieces:,} pieces at most) and misses "
         f"{found.missed_unions:,} unions",
     )
+    if found.is_forest:
+        tell(
+            Console(stderr=True, quiet=quiet),
+            "these edges hold no cycle: if they are a forest and not all pairs, one pass over all "
+            "pairs misses fewer unions",
+        )
 
 
 def settings_of(model: type[ParetoSettings | SpaceSettings]) -> Callable:

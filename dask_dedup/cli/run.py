@@ -214,7 +214,19 @@ def _print_summary(summary: dict[str, Any], out: Path, console: Console) -> None
     table.add_column(justify="right")
     table.add_column(style="dim")
     line("rows", f"{summary['rows']:,}")
-    line("duplicates", f"{summary['duplicates']:,}", f"{summary['duplicate_fraction']:.1%} of rows")
+    line(
+        "duplicates",
+        f"{summary['duplicates']:,}",
+        f"{summary['duplicate_fraction']:.1%} of the valid rows",
+    )
+    linked = summary.get("linked_through_others")  # not of earlier versions
+    if linked and linked["rows"]:
+        line(
+            "through others",
+            f"{linked['rows']:,}",
+            f"{linked['share']:.1%} of the duplicates are below the threshold to the row that "
+            f"would stay, {linked['below_0.8']:,} below 0.8, the least {linked['lowest']:.2f}",
+        )
     line("clusters", f"{summary['clusters']:,}", "single rows counted")
     line("of two or more", f"{summary['clusters_of_two_or_more']:,}")
     line("largest", f"{summary['largest_cluster']:,}", "rows")

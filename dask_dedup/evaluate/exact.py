@@ -2,7 +2,8 @@
 
 1. One matrix product in float32 compares the queries with a block. 2. A query whose best product
 does not reach its bound (its k-th neighbour so far, or the threshold, less the product's error)
-has nothing in the block. 3. What reaches the bound is decided in float64, pair by pair.
+has nothing in the block. 3. What reaches the bound is computed in float64, pair by
+pair, rounded to float32 and compared as that.
 """
 
 from __future__ import annotations

@@ -4,8 +4,9 @@ A picture that makes up a percent of the rows, each copy a little different, wou
 cells with pairs that tell nothing. So its copies are known before the layout is written:
 
 1. Of a small seeded sample, rows that many others of the sample nearly equal become leaders.
-2. While the layout is written, a row at `SAME_SIMILARITY` or above to a leader, decided in float64
-   at full dimension, is its member: an edge links the two, and the row visits its home only.
+2. While the layout is written, a row at `SAME_SIMILARITY` or above to a leader, by the cosine in
+   float64 at full dimension, is its member: an edge links the two, and the row visits its home
+   only.
 
 The leader visits all its cells, and rows outside meet the members in the members' homes. At every
 threshold below `SAME_SIMILARITY` a group is one component; above it, its inner edges are missing,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
 import pandas as pd
 
-__all__ = ["StageTime", "count_clusters", "versions"]
+__all__ = ["StageTime", "count_clusters", "sum_linked_through_others", "versions"]
 
 _PACKAGES = ("dask", "distributed", "faiss-cpu", "torch", "numpy", "pandas", "pyarrow", "numba")
 
@@ -24,6 +24,8 @@ class StageTime(dict[str, Any]):
 
 def count_clusters(histogram: pd.DataFrame, rows: int, invalid_rows: int) -> dict[str, Any]:
     """Count as the paper does: duplicates are the valid rows less their clusters.
+
+    ``duplicate_fraction`` is their share of the valid rows.
 
     Parameters
     ----------
@@ -42,6 +44,26 @@ def count_clusters(histogram: pd.DataFrame, rows: int, invalid_rows: int) -> dic
         "duplicate_fraction": (valid - clusters) / valid if valid else 0.0,
         "clusters_of_two_or_more": int(histogram.loc[groups, "clusters"].sum()),
         "largest_cluster": int(histogram["cluster_size"].max()) if clusters else 0,
+    }
+
+
+def sum_linked_through_others(
+    records: Sequence[Mapping[str, Any]], duplicates: int = 0
+) -> dict[str, Any]:
+    """Sum what `dask_dedup.clusters.count_linked_through_others` has counted, part by part.
+
+    Returns
+    -------
+    dict
+        ``rows``; ``share`` of the duplicates (0 to 1); ``below_0.8``; ``lowest``, the least
+        similarity, None without such rows.
+    """
+    rows = sum(record["rows"] for record in records)
+    return {
+        "rows": rows,
+        "share": rows / duplicates if duplicates else 0.0,
+        "below_0.8": sum(record["below_0.8"] for record in records),
+        "lowest": min((record["lowest"] for record in records if record["rows"]), default=None),
     }
 
 

@@ -4,7 +4,8 @@
 2. Collapse equal rows: those of equal content hash that verify at similarity 1.
 3. Per cell one product of the images, which lie on a grid, and one scan (`grid_filter`). The filter
    is lossless; its radius carries the slack of the grid and of float32.
-4. Verify candidates at full dimension in float64, whenever a million have come together.
+4. Compute the cosines of candidates at full dimension in float64, whenever a million have come
+   together; what, as float32, is at or above the threshold is a pair.
 
 Large cells are searched for dense groups first, whose members are not compared: see `dense`. Where
 the filter lets many pairs through, full rows are multiplied: see `crowd`.

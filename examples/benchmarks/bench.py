@@ -1,8 +1,8 @@
 """Compare dask_dedup with its rivals on synthetic rows: `make bench`.
 
 1. Generate the data set (`synthetic.py`), once; it stays in `bench/`. `--data` takes another one.
-2. Find the truth of a seeded sample of rows by brute force, decided in float64; kept, too. A data
-   set with an `exact_pairs.parquet` brings its own, for all rows.
+2. Find the truth of a seeded sample of rows by brute force, with cosines in float64; kept, too. A
+   data set with an `exact_pairs.parquet` brings its own, for all rows.
 3. Run each contender (`contenders.py`) as a process of its own, on the same cores, one after the
    other, the files in the page cache: wall time of the whole command, peak memory of its processes.
 4. Judge all of them by the same truth; write `bench/results.json` and `RESULTS.md`, print a table.
@@ -76,11 +76,12 @@ NOTES = (
     f"name; its k-means is trained on {TRAINING_ROWS_PER_CELL} rows per cell, in {ITERATIONS} "
     "iterations: more take minutes.",
     "Peak memory: summed resident memory of the processes; shared pages count in each.",
-    f"Truth: all pairs of {QUERIES:,} sampled rows, found by brute force and decided in float64. "
-    "Pair recall: true pairs that are in one cluster. All united: sampled rows, of those with a "
-    "pair, that share a cluster with every true partner (Clopper-Pearson).",
-    f"Edges that hold: of up to {CHECKED_EDGES:,} sampled edges that make the clusters, those at "
-    "or above the threshold in float64.",
+    f"Truth: all pairs of {QUERIES:,} sampled rows, found by brute force; cosines in float64, "
+    "rounded to float32 and compared so. Pair recall: true pairs that are in one cluster. All "
+    "united: sampled rows, of those with a pair, that share a cluster with every true partner "
+    "(Clopper-Pearson).",
+    f"Edges that hold: of up to {CHECKED_EDGES:,} sampled edges that make the clusters, those "
+    "whose cosine, so computed, is at or above the threshold.",
 )
 
 

@@ -21,7 +21,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 from environments import python_of
 
-CHECKED_EDGES = 20_000  # sampled of each contender's edges, to be decided again in float64
+CHECKED_EDGES = (
+    20_000  # sampled of each contender's edges, whose cosines are computed again in float64
+)
 SEMDEDUP_ROWS_PER_CELL = 8800  # 440 million rows in 50,000 cells
 TRAINING_ROWS_PER_CELL = 40  # for faiss: with thousands of cells more take minutes
 

@@ -118,7 +118,10 @@ def share_in_right_cluster(labels: np.ndarray, true_labels: np.ndarray) -> float
 
 
 def edges_that_hold(folder: str, edges: pd.DataFrame, threshold: float) -> float:
-    """Return the share (0-1) of the edges whose cosine in float64 reaches the threshold."""
+    """Return the share (0-1) of the edges whose cosine reaches the threshold.
+
+    Computed in float64, rounded to float32 and compared so.
+    """
     if edges.empty:
         return 1.0
     parts = [np.load(path, mmap_mode="r") for path in part_paths(folder)]

@@ -3,7 +3,7 @@
 Each finder takes a folder with `img_emb/*.npy`, a cosine threshold and a number of threads, and
 returns a `Result`. They hold all rows as float32 in memory (4 bytes x rows x dim) and decide in
 float32, so that two equal rows can score 0.9999999 and a threshold of 1 misses them.
-`exact_pairs_of` holds one block at a time and decides in float64: it can judge any of them.
+`exact_pairs_of` holds one block at a time and computes in float64: it can judge any of them.
 
 On `examples/data/clipart` (10,248 x 512) with 128 cells, recall of the pairs of `faiss_flat`, whose
 pairs are those of `exact_pairs.parquet`, and duplicates (rows minus components):
@@ -129,7 +129,7 @@ def faiss_flat(folder: str | Path, threshold: float, threads: int) -> Result:
 def exact_pairs_of(
     folder: str | Path, query_rows: np.ndarray, threshold: float, threads: int = 1
 ) -> pd.DataFrame:
-    """Return every row at least `threshold` similar to one of the queries, decided in float64.
+    """Return every row at least `threshold` similar to one of the queries, by cosines in float64.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ rows minus groups                                  30,000     300,000
 copies bit for bit equal to an earlier row         10,000     100,238
 =============================================  ==========  ==========
 
-At cosine >= 0.95 the 100,000 rows have 749,083 pairs (brute force, decided in float64), all of
+At cosine >= 0.95 the 100,000 rows have 749,083 pairs (brute force, cosines in float64), all of
 them inside groups; 34.1 % of the rows have one, the components leave 25,983 duplicates and the
 largest has 872 rows. The groups hold 1,040,695 pairs: 72 % of the planted ones reach 0.95. No two
 groups come near it, so recall can be measured here; precision is flattered. One core writes 10^6

@@ -47,6 +47,7 @@ def test_compare_components_by_hand():
         "duplicates": 5, "one_pass_duplicates": 4,
         "split_clusters": 1, "missed_unions": 1, "rows_in_split_clusters": 4,
         "largest_cluster": 4, "largest_one_pass_cluster": 2, "most_pieces": 2,
+        "is_forest": True,
     }  # fmt: skip
 
 
@@ -95,7 +96,7 @@ def test_read_edges_takes_other_integers_and_drops_loops(tmp_path):
     frame.to_parquet(tmp_path / "edges.parquet")
     source = read_edges(tmp_path / "edges.parquet")
     assert source.edges.to_numpy().tolist() == [[1, 2, 0.5]]
-    assert (source.threshold, source.lowest) == (None, None)
+    assert source.threshold is None
 
 
 def test_read_edges_refuses_what_is_none(tmp_path):
@@ -107,20 +108,41 @@ def test_read_edges_refuses_what_is_none(tmp_path):
         ("b.parquet", "expected the columns src, dst and similarity, got src"),
         ("c.parquet", "expected a parquet file of edges, but it cannot be read"),
         ("d.parquet", "no such file or folder"),
-        (".", "expected the output of a run"),
+        (".", "expected the output of `dask-dedup evaluate truth --queries all"),
     ):
         with pytest.raises(InputError) as caught:
             read_edges(tmp_path / name)
         assert message in str(caught.value)
 
 
+def test_read_edges_refuses_the_forest_of_a_run(tmp_path):
+    (tmp_path / "forest").mkdir()
+    edges((1, 2, 0.99)).to_parquet(tmp_path / "forest" / "part-00000.parquet")
+    (tmp_path / "summary.json").write_text('{"threshold": 0.95, "search_threshold": 0.9}')
+    with pytest.raises(InputError, match=r"is the output of a run.*evaluate truth DATA PAIRS"):
+        read_edges(tmp_path)
+
+
+def test_compare_components_of_a_clique_is_right_where_its_forest_is_not():
+    """All pairs of rows 0 to 3: row 0 sees each. Its forest 0-3, 1-3, 1-2 leaves {1, 2} apart."""
+    forest = ((0, 3, 0.99), (1, 3, 0.98), (1, 2, 0.97))
+    rest = ((0, 1, 0.96), (0, 2, 0.96), (2, 3, 0.96))
+    whole = compare_components(edges(*forest, *rest), 0.95)
+    assert (whole.missed_unions, whole.is_forest) == (0, False)
+    cut = compare_components(edges(*forest), 0.95)
+    assert (cut.missed_unions, cut.is_forest) == (1, True)
+    assert cut.duplicates == whole.duplicates == 3
+    pair = compare_components(edges((0, 3, 0.99), (5, 8, 0.99)), 0.95)
+    assert not pair.is_forest  # pairs alone hold no cycle, whatever they are
+
+
 def test_choose_threshold_is_not_below_what_was_searched():
-    run, file = EdgeSource(edges(), 0.95, 0.9), EdgeSource(edges(), None, None)
-    assert choose_threshold(None, run) == 0.95
-    assert choose_threshold(0.9, run) == 0.9
+    truth, file = EdgeSource(edges(), 0.9), EdgeSource(edges(), None)
+    assert choose_threshold(None, truth) == 0.9
+    assert choose_threshold(0.95, truth) == 0.95
     assert choose_threshold(0.2, file) == 0.2
     with pytest.raises(SettingsError, match=r"0\.8 is below 0\.9, from which on pairs"):
-        choose_threshold(0.8, run)
+        choose_threshold(0.8, truth)
     with pytest.raises(SettingsError, match="give --threshold"):
         choose_threshold(None, file)
     with pytest.raises(SettingsError, match="expected a cosine from -1 to 1, got nan"):

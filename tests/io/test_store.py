@@ -11,11 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import load_file
 
+from dask_dedup.errors import DamagedError
 from dask_dedup.io.store import (
     digest_of,
     open_once,
+    read_arrays,
     read_json,
+    write_arrays,
     write_aside,
     write_frame,
     write_json,
@@ -55,6 +59,53 @@ def test_write_aside_failure_keeps_what_was_there(tmp_path):
 
 
 # --- JSON, frames, digests ------------------------------------------------------------------------
+
+
+def test_write_arrays_holds_those_arrays_and_nothing_else(tmp_path):
+    arrays = {"rows": np.arange(6, dtype="f4").reshape(3, 2), "row_ids": np.array([5, 3, 1])}
+    write_arrays(tmp_path / "a.safetensors", {"kind": "test"}, **arrays)
+    assert load_file(tmp_path / "a.safetensors").keys() == arrays.keys()
+    read = read_arrays(tmp_path / "a.safetensors")
+    assert read.keys() == arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(read[name], array)
+        assert read[name].dtype == array.dtype
+
+
+def test_write_arrays_writes_no_pickle(tmp_path):
+    with pytest.raises(KeyError):
+        write_arrays(tmp_path / "a.safetensors", names=np.array(["a", None], object))
+    assert files_under(tmp_path) == []
+
+
+@pytest.mark.parametrize("place", [3, 20, 60, -30, -5])
+def test_read_arrays_of_a_flipped_bit_is_damaged(tmp_path, place):
+    path = tmp_path / "a.safetensors"
+    write_arrays(path, {"kind": "test"}, rows=np.arange(60.0), row_ids=np.arange(9))
+    content = bytearray(path.read_bytes())
+    content[place] ^= 2
+    path.write_bytes(content)
+    with pytest.raises(DamagedError, match=r"a\.safetensors: is damaged"):
+        read_arrays(path)
+
+
+@pytest.mark.parametrize("part", [0.2, 0.5, 0.8])
+def test_read_frame_of_a_flipped_bit_in_a_page_is_damaged(tmp_path, part):
+    path = tmp_path / "a.parquet"
+    rng = np.random.default_rng(0)
+    write_frame(path, pd.DataFrame({"x": rng.normal(size=5_000), "y": rng.integers(0, 9, 5_000)}))
+    content = bytearray(path.read_bytes())
+    content[int(part * (len(content) - 1_500))] ^= 2  # before the footer
+    path.write_bytes(content)
+    with pytest.raises(DamagedError, match=r"a\.parquet: is damaged \(.*(CRC|integrity)"):
+        read_frame(path)
+
+
+def test_read_json_of_a_changed_digit_is_none(tmp_path):
+    write_json(tmp_path / "a.json", {"rows": 1234, "more": [1.5, None, "x"]})
+    text = (tmp_path / "a.json").read_text()
+    (tmp_path / "a.json").write_text(text.replace("1234", "1235"))
+    assert read_json(tmp_path / "a.json") is None
 
 
 @pytest.mark.parametrize("content", [b"", b'{"a": ', b"\xff\xfe", b"[1, 2"])

@@ -1,7 +1,12 @@
 import pytest
 
 from dask_dedup.report.histogram import histogram_frame
-from dask_dedup.report.summary import StageTime, count_clusters, versions
+from dask_dedup.report.summary import (
+    StageTime,
+    count_clusters,
+    sum_linked_through_others,
+    versions,
+)
 
 
 def test_count_clusters_by_hand():
@@ -16,6 +21,20 @@ def test_count_clusters_by_hand():
         "clusters_of_two_or_more": 4,
         "largest_cluster": 5,
     }
+
+
+def test_sum_linked_through_others_by_hand():
+    records = [
+        {"rows": 2, "below_0.8": 1, "lowest": 0.5},
+        {"rows": 0, "below_0.8": 0, "lowest": None},
+        {"rows": 3, "below_0.8": 3, "lowest": -0.125},
+    ]
+    assert sum_linked_through_others(records, 11) == {
+        "rows": 5, "share": 5 / 11, "below_0.8": 4, "lowest": -0.125,
+    }  # fmt: skip
+    assert sum_linked_through_others(records[1:2], 0) == {
+        "rows": 0, "share": 0.0, "below_0.8": 0, "lowest": None,
+    }  # fmt: skip
 
 
 def test_stage_time_is_json_with_a_rate():

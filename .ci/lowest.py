@@ -1,0 +1,16 @@
+"""Print the lower bounds of pyproject.toml as versions to install: ``numpy==2.0``, and so on.
+
+For `make test-lowest`. Left out: torch, of which earlier builds from PyPI bring gigabytes of CUDA
+(the Makefile's variable `TORCH` says which one is tested), and what no test imports.
+"""
+
+import tomllib
+from pathlib import Path
+
+LEFT_OUT = ("torch>=", "mypy>=", "ruff>=")
+
+project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+extras = project["optional-dependencies"]
+for requirement in sorted({*project["dependencies"], *extras["s3"], *extras["test"]}):
+    if not requirement.startswith(LEFT_OUT):
+        print(requirement.replace(">=", "=="))
