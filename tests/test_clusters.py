@@ -167,7 +167,7 @@ def test_write_clusters_counts_a_chain_s_rows_that_are_unlike_the_one_that_stays
     )
     counted = [
         write_clusters(
-            part, data.columns, labels, np.empty(0, np.int64), data.filled_parts,
+            part, data.columns, labels, np.empty(0, np.int64), PartRows(data.filled_parts),
             tmp_path / f"{part.index}.parquet", 0.95,
         )["linked_through_others"]
         for part in data.parts

@@ -18,6 +18,7 @@ from dask_dedup.io.store import (
     digest_of,
     open_once,
     read_arrays,
+    read_frame,
     read_json,
     write_arrays,
     write_aside,
