@@ -17,7 +17,13 @@ import pandas as pd
 from dask.delayed import delayed
 
 from dask_dedup.errors import InputError
-from dask_dedup.io.metadata import MetadataColumns, read_metadata, to_pandas, unify_columns
+from dask_dedup.io.metadata import (
+    MetadataColumns,
+    empty_table,
+    read_metadata,
+    to_pandas,
+    unify_columns,
+)
 from dask_dedup.io.objects import has_files, version_of
 from dask_dedup.io.parts import EmbeddingFile, Part, read_rows
 from dask_dedup.io.scan import find_files, find_matching, scan_parts
@@ -83,7 +89,7 @@ class Dataset:
             _read_metadata_frame,
             self.filled_parts,
             all_columns=self.columns,
-            meta=to_pandas(self.columns.schema.empty_table()).set_index(
+            meta=to_pandas(empty_table(self.columns)).set_index(
                 pd.Index([], dtype=np.int64, name="row_id")
             ),
             divisions=self.divisions,
@@ -208,6 +214,8 @@ def read_dataset(
     image_embeddings: str | None = None,
     text_embeddings: str | None = None,
     embedding_column: str | None = None,
+    columns: Sequence[str] | None = None,
+    drop_columns: Sequence[str] | None = None,
     skip_bad_parts: bool = False,
 ) -> Dataset:
     """Open a data set in the layout of clip-retrieval and LAION, or another; reads headers only.
@@ -220,7 +228,7 @@ def read_dataset(
         and optionally ``text_emb/*.npy``. Files are paired in natural order of their names.
     url_column, caption_column : str, optional
         Names of the metadata columns that become ``url`` and ``caption``. By default ``url``
-        or ``URL``, and ``caption`` or ``TEXT``; their absence is logged once.
+        or ``URL``, and ``caption`` or ``TEXT``, in each part its own; their absence is logged once.
     modality : str
         ``image``, or ``text``: then the parts' ``embeddings`` are those of ``text_emb``, and
         ``img_emb`` is neither needed nor looked at.
@@ -231,6 +239,9 @@ def read_dataset(
         A list column of the metadata files that holds the embeddings to compare, instead of files
         of their own. Null rows, and those of another length than most, count as invalid. Without
         ``metadata/``, the parquet files are expected in ``path`` itself.
+    columns, drop_columns : sequence of str, optional
+        Names, in the files, of the metadata columns that are carried beside URL and caption (all,
+        by default), and of those that are not.
     skip_bad_parts : bool
         Set files aside that cannot be read, or do not fit the rest, instead of raising: see
         `Dataset.bad_files`. Rows of such embeddings are unusable, such metadata are null.
@@ -244,6 +255,8 @@ def read_dataset(
     ------
     InputError
         Naming the file and what is wrong with it.
+    ColumnError
+        Naming a column that has types in two parts that nothing holds both of.
     SettingsError
         The URL holds credentials, or no installed package speaks its protocol.
 
@@ -291,8 +304,8 @@ def read_dataset(
     )
     if modality == "text":
         parts = tuple(replace(part, text_embeddings=part.embeddings) for part in parts)
-    columns = unify_columns(parts, schemas, url_column, caption_column)
-    return Dataset(str(folder), parts, columns, modality)
+    unified = unify_columns(parts, schemas, url_column, caption_column, columns, drop_columns)
+    return Dataset(str(folder), parts, unified, modality)
 
 
 def _find(folder: Path, pattern: str | None, usual: str, suffix: str) -> list[str]:

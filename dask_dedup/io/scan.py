@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import TypeVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from natsort import natsorted, ns
 
-from dask_dedup.errors import InputError, UnreadableError
+from dask_dedup.errors import ColumnError, InputError, UnreadableError
 from dask_dedup.io.column_rows import read_column_header, settle_dimensions
-from dask_dedup.io.embedding_file import EmbeddingFile, one_line
-from dask_dedup.io.objects import glob_files, list_files, open_parquet_source, words_of
+from dask_dedup.io.embedding_file import EmbeddingFile
+from dask_dedup.io.metadata_footer import read_footer
+from dask_dedup.io.objects import glob_files, list_files, words_of
 from dask_dedup.io.parts import Part, read_npy_header
 from dask_dedup.places import as_place
 
-__all__ = ["find_files", "find_matching", "read_metadata_footer", "scan_parts"]
+__all__ = ["find_files", "find_matching", "scan_parts"]
 
 _HEADER_THREADS = 16  # headers of thousands of files, mostly waiting
 Read = TypeVar("Read")
@@ -74,26 +74,6 @@ def find_matching(base: Path, pattern: str) -> list[str]:
     return natsorted(paths, alg=ns.PATH)
 
 
-def read_metadata_footer(path: str) -> tuple[int, pa.Schema]:
-    """Return the row count and schema of one parquet file.
-
-    Raises
-    ------
-    InputError
-        The file cannot be read as parquet.
-    """
-    try:
-        with pq.ParquetFile(open_parquet_source(path)) as file:
-            return file.metadata.num_rows, file.schema_arrow
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({words_of(error)}).") from error
-    except (pa.ArrowException, ValueError) as error:  # ValueError: names that are no UTF-8
-        raise InputError(
-            f"{path}: expected a parquet file, but it cannot be read ({one_line(error)}). "
-            f"The file is damaged or of another format."
-        ) from error
-
-
 def scan_parts(
     metadata_paths: Sequence[str],
     embedding_paths: Sequence[str],
@@ -137,7 +117,7 @@ def scan_parts(
             )
     read_header = read_npy_header if column is None else partial(read_column_header, column=column)
     with ThreadPoolExecutor(_HEADER_THREADS) as pool:
-        footers = list(pool.map(_tried(read_metadata_footer, skip_bad), metadata_paths))
+        footers = list(pool.map(_tried(read_footer, skip_bad), metadata_paths))
         files = list(pool.map(_tried(read_header, skip_bad), embedding_paths))
         texts = (
             list(pool.map(_tried(read_npy_header, skip_bad), text_paths))
@@ -175,6 +155,8 @@ def _tried(read: Callable[[str], Read], skip_bad: bool) -> Callable[[str], Read 
     def read_or_tell(path: str) -> Read | InputError:
         try:
             return read(path)
+        except ColumnError:  # no file is to blame
+            raise
         except InputError as error:
             unreadable = UnreadableError(str(error), path)
             if skip_bad:

@@ -139,7 +139,9 @@ def read_frame(path: Path) -> pd.DataFrame:
 
 
 def write_frame(
-    path: Path, table: pa.Table | pd.DataFrame, notes: Mapping[str, str] | None = None
+    path: Path,
+    table: pa.Table | pd.DataFrame,
+    notes: Mapping[str, str] | Mapping[bytes, bytes] | None = None,
 ) -> None:
     """Write one parquet file, complete or not at all; no pandas index, no pandas notes.
 
