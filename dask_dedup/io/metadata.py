@@ -88,7 +88,7 @@ def _convert(column: pa.ChunkedArray, own: pa.Field, field: pa.Field, part: Part
     if column.null_count == len(column):
         return pa.nulls(len(column), field.type)
     try:
-        return column.cast(own.type).cast(field.type)
+        return _cast(_cast(column, own.type), field.type)
     except pa.ArrowException as error:
         raise InputError(
             f"{part.metadata_path}: column {own.name!r} is {own.type} and cannot be read as "
@@ -96,10 +96,26 @@ def _convert(column: pa.ChunkedArray, own: pa.Field, field: pa.Field, part: Part
         ) from error
 
 
+def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    if column.type == kind:
+        return column
+    converted = column.cast(kind)
+    try:
+        converted.validate()
+    except pa.ArrowInvalid:  # of nulls of type null inside lists, pyarrow forgets some
+        return pa.chunked_array([pa.array(column.to_pylist(), kind)])
+    return converted
+
+
+def _cast_table(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    pairs = zip(table.columns, schema, strict=True)
+    return pa.Table.from_arrays([_cast(c, field.type) for c, field in pairs], schema=schema)
+
+
 def take_rows(table: pa.Table, positions: pa.Array) -> pa.Table:
     """Return some rows of a table, whatever its types."""
     plain = pa.schema([map_field(field, _without_view) for field in table.schema])
-    return table.cast(plain).take(positions).cast(table.schema)
+    return _cast_table(_cast_table(table, plain).take(positions), table.schema)
 
 
 def empty_table(columns: MetadataColumns) -> pa.Table:
@@ -113,7 +129,7 @@ def to_pandas(table: pa.Table) -> pd.DataFrame:
     Without notes and dictionaries, which differ from part to part: a data frame has one type.
     """
     plain = pa.schema([map_field(field, _for_frames) for field in table.schema])
-    return table.cast(plain).to_pandas(types_mapper=_pandas_dtype, ignore_metadata=True)
+    return _cast_table(table, plain).to_pandas(types_mapper=_pandas_dtype, ignore_metadata=True)
 
 
 def _null_table(schema: pa.Schema, rows: int) -> pa.Table:

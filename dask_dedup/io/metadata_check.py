@@ -288,7 +288,8 @@ def _leaf_of(array: pa.Array, leaf: int) -> pa.Array:
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     if not pa.types.is_nested(array.type):
-        return array.drop_null()
+        plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+        return array.cast(plain.get(array.type, array.type)).drop_null()
     if pa.types.is_struct(array.type):
         children = array.flatten()  # null where the struct is
     elif pa.types.is_map(array.type):

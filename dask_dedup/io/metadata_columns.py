@@ -275,7 +275,9 @@ class _Found:
         try:
             merged = merge_branches(branches, facts)
             for branch in branches:
-                if not _can_cast(branch.field.type, merged.type) and not facts.are_null(branch):
+                if not _can_cast(branch.type, merged.type) and (
+                    pa.types.is_nested(branch.type) or not facts.are_null(branch)
+                ):
                     raise Clash(branches[0], branch, "no conversion of the one holds for the other")
         except Clash as clash:
             if as_text and all(_is_text_of(branch, facts) for branch in branches):
@@ -315,10 +317,22 @@ class _Found:
 
 
 def _can_cast(own: pa.DataType, common: pa.DataType) -> bool:
+    """Return whether Arrow converts one type to the other, at each depth: values aside."""
+    if own == common:
+        return True
     try:
-        return pa.nulls(0, own).cast(common).type == common
+        pa.nulls(1, own).cast(common)
     except pa.ArrowException:
         return False
+    if not (pa.types.is_nested(own) and pa.types.is_nested(common)):
+        return True
+    if pa.types.is_map(own):
+        pairs = [(own.key_type, common.key_type), (own.item_type, common.item_type)]
+    elif pa.types.is_struct(own):
+        pairs = [(f.type, common.field(f.name).type) for f in own]
+    else:
+        pairs = [(own.field(0).type, common.field(0).type)]
+    return all(_can_cast(*pair) for pair in pairs)
 
 
 def _is_text_of(branch: Branch, facts: ColumnFacts) -> bool:

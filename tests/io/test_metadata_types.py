@@ -10,7 +10,7 @@ import io
 import math
 import uuid
 from decimal import Decimal
-from itertools import product
+from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dask_dedup.errors import ColumnError
@@ -197,7 +197,7 @@ PAIRS = [
     (numbers(us, day), numbers(pa.timestamp("us", "UTC"), 2), None),
     (numbers(us, day), numbers(pa.date32(), day.date()), None),
     (numbers(pa.time32("ms"), 1), numbers(pa.time64("ns"), 1), pa.time64("ns")),
-    (numbers(pa.duration("s"), 2**61), numbers(pa.duration("ms"), 1), None),
+    (numbers(pa.duration("s"), 2**34), numbers(pa.duration("ns"), 1001), None),
     (numbers(pa.duration("s"), 2), numbers(pa.duration("ms"), 1), pa.duration("ms")),
     (numbers(pa.bool_(), True), numbers(pa.int8(), 1), None),
     # nested
@@ -212,7 +212,7 @@ PAIRS = [
         struct(b=numbers(text, "x"), a=numbers(pa.int8(), 1)),
         pa.struct([("a", int64), ("b", text)]),
     ),
-    (lists(numbers(int64, BIG)), lists(numbers(uint64, 1)), pa.list_(int64)),
+    (lists(numbers(int64, -BIG)), lists(numbers(uint64, 1)), pa.list_(int64)),
     (
         pa.array([[1, 2], None], pa.list_(pa.int8(), 2)),
         pa.array([[1, 2, 3]], pa.list_(pa.int16(), 3)),
@@ -296,27 +296,35 @@ BROAD = [
         pa.fixed_shape_tensor(pa.float32(), [2]), pa.array([[1, 2]], pa.list_(pa.float32(), 2))
     ),
 ]
+
+
+def as_map(array: pa.Array) -> pa.Array:
+    keys = pa.array([f"k{i}" for i in range(len(array))])
+    return pa.MapArray.from_arrays(pa.array([0, len(array)], pa.int32()), keys, array)
+
+
+def as_struct(array: pa.Array) -> pa.Array:
+    return struct(k=numbers(pa.int8(), *range(len(array) - 1)), v=array)
+
+
 SHAPES = {
     "flat": lambda array: array,
-    "list": lists,
-    "struct": lambda array: struct(k=numbers(pa.int8(), *range(len(array) - 1)), v=array),
-    "map": lambda array: pa.MapArray.from_arrays(
-        pa.array([0, len(array)], pa.int32()), pa.array([f"k{i}" for i in range(len(array))]), array
-    ),
+    "lists": lambda array: lists(as_struct(array)),
+    "maps": lambda array: as_struct(as_map(array)),
 }
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", ["flat", "lists", pytest.param("maps", marks=pytest.mark.slow)])
 def test_merge_no_pair_of_types_fails_late_or_changes_a_value(tmp_path, shape):
-    """Each part once on disk; each pair of parts is a data set."""
-    made = [write_parts(tmp_path, SHAPES[shape](array)) for array in BROAD[:0]]
+    """Each part lies on disk once; each pair of parts is a data set."""
     files = []
     for i, array in enumerate(BROAD):
         (tmp_path / str(i)).mkdir()
         files.append(write_parts(tmp_path / str(i), SHAPES[shape](array)))
     sources = [pq.read_table(parts[0].metadata_path)["x"].to_pylist() for parts, _ in files]
     merged = 0
-    for i, j in product(range(len(BROAD)), repeat=2):
+    for pair in combinations_with_replacement(range(len(BROAD)), 2):
+        i, j = pair if sum(pair) % 2 else pair[::-1]
         parts = [*files[i][0], *files[j][0]]
         try:
             columns = unify_columns(parts, [*files[i][1], *files[j][1]])
@@ -335,10 +343,10 @@ def test_merge_no_pair_of_types_fails_late_or_changes_a_value(tmp_path, shape):
             back = pq.read_table(memory)
             assert back["x"].type == columns.schema.field("x").type
             assert all(map(same, sources[k], back["x"].to_pylist()))
-    assert not made
-    assert merged > 2 * len(BROAD)  # with itself, and with null on either side
+    assert merged >= 2 * len(BROAD) - 1  # each with itself, and with null
 
 
+@settings(max_examples=30)
 @given(
     st.lists(st.integers(-(2**63), 2**63 - 1) | st.none(), min_size=1, max_size=4),
     st.lists(st.integers(0, 2**64 - 1) | st.none(), min_size=1, max_size=4),
