@@ -9,7 +9,7 @@ from dask_dedup.errors import InputError
 from dask_dedup.io.metadata_columns import MetadataColumns, unify_columns
 from dask_dedup.io.metadata_footer import open_metadata, plain_field
 from dask_dedup.io.metadata_notes import file_notes, notes_of_field
-from dask_dedup.io.metadata_types import map_field
+from dask_dedup.io.metadata_types import PLAIN_TYPES, map_field, without_view
 from dask_dedup.io.parts import Part, one_line, read_again
 from dask_dedup.places import is_remote
 from dask_dedup.schema import STRING
@@ -22,11 +22,6 @@ __all__ = [
     "to_pandas",
     "unify_columns",
 ]
-
-_PLAIN_TYPES = {  # the same values in a layout that Arrow's functions and pandas can take from
-    pa.string_view(): pa.string(),
-    pa.binary_view(): pa.binary(),
-}
 
 
 def read_metadata(part: Part, columns: MetadataColumns) -> pa.Table:
@@ -114,7 +109,7 @@ def _cast_table(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 def take_rows(table: pa.Table, positions: pa.Array) -> pa.Table:
     """Return some rows of a table, whatever its types."""
-    plain = pa.schema([map_field(field, _without_view) for field in table.schema])
+    plain = pa.schema([map_field(field, without_view) for field in table.schema])
     return _cast_table(_cast_table(table, plain).take(positions), table.schema)
 
 
@@ -136,17 +131,13 @@ def _null_table(schema: pa.Schema, rows: int) -> pa.Table:
     return pa.Table.from_arrays([pa.nulls(rows, field.type) for field in schema], schema=schema)
 
 
-def _without_view(field: pa.Field) -> pa.Field:
-    return field.with_type(_PLAIN_TYPES.get(field.type, field.type))
-
-
 def _for_frames(field: pa.Field) -> pa.Field:
     kind = field.type
     if isinstance(kind, pa.BaseExtensionType):
         kind = kind.storage_type
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    kind = _PLAIN_TYPES.get(kind, kind)
+    kind = PLAIN_TYPES.get(kind, kind)
     if pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
         kind = pa.large_list(kind.value_field)
     return pa.field(field.name, kind, field.nullable)

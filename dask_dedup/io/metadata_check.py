@@ -5,7 +5,6 @@ All of it before the first task: whatever passes here, a task can read.
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -21,12 +20,12 @@ import pyarrow.parquet as pq
 
 from dask_dedup.errors import ColumnError, UnreadableError
 from dask_dedup.io.embedding_file import one_line
-from dask_dedup.io.metadata_footer import FROM_SPARK, LEAVES, open_metadata, plain_field
+from dask_dedup.io.metadata_footer import FROM_SPARK, LEAVES, open_metadata
 from dask_dedup.io.metadata_leaves import Branch
-from dask_dedup.io.metadata_types import leaf_count
+from dask_dedup.io.metadata_types import PLAIN_TYPES, leaf_count
 from dask_dedup.io.parts import Part
 
-__all__ = ["ColumnFacts", "check_written", "choose_int96_unit", "special_of"]
+__all__ = ["ColumnFacts", "choose_int96_unit", "special_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -182,29 +181,6 @@ def choose_int96_unit(kinds: Sequence[tuple[pa.Schema, Sequence[Part]]]) -> str:
     )
 
 
-def check_written(schema: pa.Schema) -> None:
-    """Raise ColumnError for a column that would not come back from parquet as it is."""
-    for field in schema if not _comes_back(schema) else ():
-        if not _comes_back(pa.schema([field])):
-            raise ColumnError(
-                f"column {field.name!r}: {field.type} cannot be written so that it comes back as "
-                f"it was. Write it with another type; --drop-columns {field.name} goes on without "
-                f"it."
-            )
-
-
-def _comes_back(schema: pa.Schema) -> bool:
-    memory = io.BytesIO()
-    try:
-        empty = [pa.nulls(0, field.type) for field in schema]
-        pq.write_table(pa.Table.from_arrays(empty, schema=schema), memory)
-        memory.seek(0)
-        back = pq.read_schema(memory)
-    except pa.ArrowException:
-        return False
-    return all(a.type == plain_field(b).type for a, b in zip(schema, back, strict=True))
-
-
 def _first(found: Iterator[Any]) -> Any:
     return next((one for one in found if one is not None), None)
 
@@ -288,8 +264,7 @@ def _leaf_of(array: pa.Array, leaf: int) -> pa.Array:
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     if not pa.types.is_nested(array.type):
-        plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
-        return array.cast(plain.get(array.type, array.type)).drop_null()
+        return array.cast(PLAIN_TYPES.get(array.type, array.type)).drop_null()
     if pa.types.is_struct(array.type):
         children = array.flatten()  # null where the struct is
     elif pa.types.is_map(array.type):

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from dask_dedup.errors import ColumnError, InputError
-from dask_dedup.io.metadata_check import ColumnFacts, check_written, choose_int96_unit, special_of
+from dask_dedup.io.metadata_check import ColumnFacts, choose_int96_unit, special_of
 from dask_dedup.io.metadata_footer import SCHEMA_NOTES, plain_field, read_footer
 from dask_dedup.io.metadata_leaves import Branch, Clash
 from dask_dedup.io.metadata_notes import notes_of_field
+from dask_dedup.io.metadata_samples import can_cast, written_field
 from dask_dedup.io.metadata_types import is_bytes, merge_branches, name_of
 from dask_dedup.io.parts import Part
 from dask_dedup.schema import RESERVED_COLUMNS
@@ -120,8 +121,10 @@ def unify_columns(
             taken |= {name}
         fields.append(found.merged((source,)).with_name(name))
         sources.append((source,))
-    fields = [f.with_nullable(True).with_metadata(notes_of_field(None, f) or None) for f in fields]
-    check_written(pa.schema(fields))
+    fields = [
+        written_field(field).with_nullable(True).with_metadata(notes_of_field(None, field) or None)
+        for field in fields
+    ]
     return MetadataColumns(pa.schema(fields), tuple(sources), unit)
 
 
@@ -275,7 +278,7 @@ class _Found:
         try:
             merged = merge_branches(branches, facts)
             for branch in branches:
-                if not _can_cast(branch.type, merged.type) and (
+                if not can_cast(branch.type, merged.type) and (
                     pa.types.is_nested(branch.type) or not facts.are_null(branch)
                 ):
                     raise Clash(branches[0], branch, "no conversion of the one holds for the other")
@@ -316,28 +319,9 @@ class _Found:
                     )
 
 
-def _can_cast(own: pa.DataType, common: pa.DataType) -> bool:
-    """Return whether Arrow converts one type to the other, at each depth: values aside."""
-    if own == common:
-        return True
-    try:
-        pa.nulls(1, own).cast(common)
-    except pa.ArrowException:
-        return False
-    if not (pa.types.is_nested(own) and pa.types.is_nested(common)):
-        return True
-    if pa.types.is_map(own):
-        pairs = [(own.key_type, common.key_type), (own.item_type, common.item_type)]
-    elif pa.types.is_struct(own):
-        pairs = [(f.type, common.field(f.name).type) for f in own]
-    else:
-        pairs = [(own.field(0).type, common.field(0).type)]
-    return all(_can_cast(*pair) for pair in pairs)
-
-
 def _is_text_of(branch: Branch, facts: ColumnFacts) -> bool:
     """Return whether values can be had as text: numbers and times always, bytes where UTF-8."""
-    if pa.types.is_nested(branch.type) or not _can_cast(branch.type, pa.string()):
+    if pa.types.is_nested(branch.type) or not can_cast(branch.type, pa.string()):
         return False
     return not is_bytes(branch.type) or facts.are_text(branch)
 

@@ -17,10 +17,21 @@ from dask_dedup.io.metadata_leaves import (
     merge_timestamps,
 )
 
-__all__ = ["EXTENSION", "is_bytes", "leaf_count", "map_field", "merge_branches", "name_of"]
+__all__ = [
+    "EXTENSION",
+    "PLAIN_TYPES",
+    "is_bytes",
+    "leaf_count",
+    "map_field",
+    "merge_branches",
+    "name_of",
+    "without_view",
+]
 
 #: Notes of a field that tell an extension type: its name and its parameters.
 EXTENSION = b"ARROW:extension:name", b"ARROW:extension:metadata"
+#: The same values in a layout that all of Arrow's functions, and pandas, know.
+PLAIN_TYPES = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
 
 
 def leaf_count(arrow_type: pa.DataType) -> int:
@@ -48,6 +59,11 @@ def _list_like(kind: pa.DataType, child: pa.Field) -> pa.DataType:
     if pa.types.is_fixed_size_list(kind):
         return pa.list_(child, kind.list_size)
     return next(make(child) for is_kind, make in _LIST_KINDS if is_kind(kind))
+
+
+def without_view(field: pa.Field) -> pa.Field:
+    """Return a field with plain text or bytes for views; for `map_field`."""
+    return field.with_type(PLAIN_TYPES.get(field.type, field.type))
 
 
 def name_of(field: pa.Field) -> str:

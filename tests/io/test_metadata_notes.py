@@ -227,9 +227,7 @@ def test_clusters_read_by_others_are_equal_to_the_source(tmp_path):
     names = list(table.column_names)
     read = {
         "pyarrow": lambda p: pq.read_table(p).select(names).to_pylist(),
-        "duckdb": lambda p: duckdb.sql(
-            f"select {', '.join(names)} from '{p}'"
-        ).fetchall(),
+        "duckdb": lambda p: duckdb.sql(f"select {', '.join(names)} from '{p}'").fetchall(),
         "duckdb's types": lambda p: duckdb.sql(f"select {', '.join(names)} from '{p}'").types,
         "polars": lambda p: polars.read_parquet(p).select(names).rows(),
         "polars' types": lambda p: polars.read_parquet(p).select(names).schema,

@@ -255,6 +255,17 @@ def test_merge_footers_without_statistics_change_nothing(tmp_path, first, second
     assert (got is None) == (common is None)
 
 
+@pytest.mark.parametrize("inside", [view, pa.binary_view()])
+def test_views_in_structs_are_plain_so_that_long_parts_can_be_written(tmp_path, inside):
+    """pyarrow cannot cut them, as it does where a table has more rows than a row group."""
+    plain = text if inside == view else pa.binary()
+    array = struct(a=numbers(plain, *["a", "b"] * 3).cast(inside))
+    got = check_pair(tmp_path, array, array)
+    assert got == pa.struct([("a", plain)])
+    (tmp_path / "top").mkdir()
+    assert check_pair(tmp_path / "top", array.field(0), array.field(0)) == inside
+
+
 def test_merge_values_are_read_only_where_footers_do_not_tell(tmp_path, caplog):
     caplog.set_level("INFO", "dask_dedup")
     arrays = numbers(int64, 5), numbers(uint64, 2**63)
@@ -285,6 +296,8 @@ BROAD = [
     numbers(pa.timestamp("ns", "Asia/Tokyo"), 12345),
     *(numbers(kind, 5) for kind in (pa.time32("ms"), pa.time64("ns"), pa.duration("s"))),
     numbers(pa.duration("ns"), 5),
+    pa.array([[1], None], pa.list_view(pa.int8())),
+    pa.array([[1], None], pa.large_list_view(pa.int8())),
     categories(["a", "b"], pa.int8()),
     categories(["a", "b"], pa.int32(), True),
     categories([b"a", b"b"], pa.int8()),
@@ -318,23 +331,24 @@ SHAPES = {
 def test_merge_no_pair_of_types_fails_late_or_changes_a_value(tmp_path, shape):
     """Each part lies on disk once; each pair of parts is a data set."""
     files = []
-    for i, array in enumerate(BROAD):
+    written = [array for array in BROAD if shape != "lists" or "view" not in str(array.type)]
+    for i, array in enumerate(written):
         (tmp_path / str(i)).mkdir()
         files.append(write_parts(tmp_path / str(i), SHAPES[shape](array)))
     sources = [pq.read_table(parts[0].metadata_path)["x"].to_pylist() for parts, _ in files]
     merged = 0
-    for pair in combinations_with_replacement(range(len(BROAD)), 2):
+    for pair in combinations_with_replacement(range(len(written)), 2):
         i, j = pair if sum(pair) % 2 else pair[::-1]
         parts = [*files[i][0], *files[j][0]]
         try:
             columns = unify_columns(parts, [*files[i][1], *files[j][1]])
         except ColumnError:
-            assert i != j, BROAD[i].type
+            assert i != j, written[i].type
             continue
         merged += 1
         for k, part in ((i, parts[0]), (j, parts[1])):
             table = read_metadata(part, columns)
-            assert all(map(same, sources[k], table["x"].to_pylist())), (BROAD[i], BROAD[j])
+            assert all(map(same, sources[k], table["x"].to_pylist())), (written[i], written[j])
             take_rows(table, pa.array([0]))
             to_pandas(table)
             memory = io.BytesIO()
@@ -343,7 +357,7 @@ def test_merge_no_pair_of_types_fails_late_or_changes_a_value(tmp_path, shape):
             back = pq.read_table(memory)
             assert back["x"].type == columns.schema.field("x").type
             assert all(map(same, sources[k], back["x"].to_pylist()))
-    assert merged >= 2 * len(BROAD) - 1  # each with itself, and with null
+    assert merged >= 2 * len(written) - 1  # each with itself, and with null
 
 
 @settings(max_examples=30)
