@@ -22,7 +22,7 @@ from dask_dedup.errors import ColumnError, UnreadableError
 from dask_dedup.io.embedding_file import one_line
 from dask_dedup.io.metadata_footer import FROM_SPARK, LEAVES, open_metadata
 from dask_dedup.io.metadata_leaves import Branch
-from dask_dedup.io.metadata_types import PLAIN_TYPES, leaf_count
+from dask_dedup.io.metadata_types import PLAIN_TYPES, going_on, leaf_count
 from dask_dedup.io.parts import Part
 
 __all__ = ["ColumnFacts", "choose_int96_unit", "special_of"]
@@ -177,7 +177,7 @@ def choose_int96_unit(kinds: Sequence[tuple[pa.Schema, Sequence[Part]]]) -> str:
     raise ColumnError(
         f"{far[0]}: column {far[1]!r}, stored as INT96, has times outside the years 1677 to 2262, "
         f"and {fine[0]}: column {fine[1]!r} has nanoseconds: no unit holds both. Write them as "
-        f"timestamps; --drop-columns {far[1]} goes on without the one."
+        f"timestamps; {going_on(far[1])}"
     )
 
 

@@ -17,7 +17,7 @@ from dask_dedup.io.metadata_footer import SCHEMA_NOTES, plain_field, read_footer
 from dask_dedup.io.metadata_leaves import Branch, Clash
 from dask_dedup.io.metadata_notes import notes_of_field
 from dask_dedup.io.metadata_samples import can_cast, written_field
-from dask_dedup.io.metadata_types import is_bytes, merge_branches, name_of
+from dask_dedup.io.metadata_types import going_on, is_bytes, merge_branches, name_of
 from dask_dedup.io.parts import Part
 from dask_dedup.schema import RESERVED_COLUMNS
 
@@ -122,8 +122,10 @@ def unify_columns(
         fields.append(found.merged((source,)).with_name(name))
         sources.append((source,))
     fields = [
-        written_field(field).with_nullable(True).with_metadata(notes_of_field(None, field) or None)
-        for field in fields
+        found.written(field, names)
+        .with_nullable(True)
+        .with_metadata(notes_of_field(None, field) or None)
+        for field, names in zip(fields, sources, strict=True)
     ]
     return MetadataColumns(pa.schema(fields), tuple(sources), unit)
 
@@ -285,14 +287,26 @@ class _Found:
         except Clash as clash:
             if as_text and all(_is_text_of(branch, facts) for branch in branches):
                 return pa.field(names[0], pa.string())
-            places = [of_group[branch.group] for branch in (clash.first, clash.second)]
-            types = [name_of(branches[b.group].field) for b in (clash.first, clash.second)]
+            first, second = clash.first.group, clash.second.group
+            here = of_group[second]
             raise ColumnError(
-                f"column {names[0]!r} is {types[0]} in {_places(places[0])} and {types[1]} in "
-                f"{_places(places[1])}: {clash.reason}. Write it with one type in all parts; "
-                f"--drop-columns {names[0]} goes on without it."
+                f"{here[0].metadata_path}: column {names[0]!r} is "
+                f"{name_of(branches[second].field)}{_and_more(len(here))}, and "
+                f"{name_of(branches[first].field)} in {_places(of_group[first])}: {clash.reason}. "
+                f"Write it with one type in all parts; {going_on(names[0])}"
             ) from clash
         return merged
+
+    def written(self, field: pa.Field, names: tuple[str, ...]) -> pa.Field:
+        """Return a field as it can be written; raise ColumnError where it cannot."""
+        found = written_field(field)
+        if found is not None:
+            return found
+        raise ColumnError(
+            f"{_places(self._having(names)[0][1])}: column {names[0]!r} is {name_of(field)}, which "
+            f"cannot be written so that it comes back as it was. Write it with another type; "
+            f"{going_on(names[0])}"
+        )
 
     def _having(self, names: tuple[str, ...]) -> list[tuple[pa.Schema, list[Part]]]:
         """Return the parts that have a column; those without rows only where no other has it."""
@@ -311,11 +325,12 @@ class _Found:
         for branch in branches:
             for what in special_of(branch.field).values():
                 if what != "INT96":
+                    here = groups[branch.group]
                     raise ColumnError(
-                        f"column {branch.field.name!r} is {what} in "
-                        f"{_places(groups[branch.group])}, which Arrow reads as "
-                        f"{branch.field.type} and cannot write again. Write it with another type; "
-                        f"--drop-columns {branch.field.name} goes on without it."
+                        f"{here[0].metadata_path}: column {branch.field.name!r} is {what}"
+                        f"{_and_more(len(here))}, which Arrow reads as {branch.field.type} and "
+                        f"cannot write again. Write it with another type; "
+                        f"{going_on(branch.field.name)}"
                     )
 
 
@@ -331,4 +346,4 @@ def _places(parts: Sequence[Part]) -> str:
 
 
 def _and_more(count: int) -> str:
-    return "" if count < 2 else f" and {count - 1:,} more part{'s' if count > 2 else ''}"
+    return "" if count < 2 else f" (and in {count - 1:,} more part{'s' if count > 2 else ''})"

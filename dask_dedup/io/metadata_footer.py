@@ -12,7 +12,7 @@ from functools import lru_cache
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dask_dedup.errors import ColumnError, InputError
+from dask_dedup.errors import ColumnError, InputError, StoreError
 from dask_dedup.io.embedding_file import one_line
 from dask_dedup.io.metadata_types import EXTENSION, leaf_count, map_field
 from dask_dedup.io.objects import open_parquet_source, words_of
@@ -62,6 +62,8 @@ def read_footer(path: str, int96_unit: str = "us") -> tuple[int, pa.Schema]:
         with open_metadata(path, int96_unit) as file:
             return file.metadata.num_rows, _schema_of(file)
     except OSError as error:
+        if error.errno is None and not isinstance(error, StoreError):  # of what pyarrow has read
+            raise _damaged(path, error) from error
         raise InputError(f"{path}: cannot be read ({words_of(error)}).") from error
     except pa.ArrowNotImplementedError as error:
         raise ColumnError(
@@ -69,10 +71,14 @@ def read_footer(path: str, int96_unit: str = "us") -> tuple[int, pa.Schema]:
             f"Write the file without it, or with another type for it."
         ) from error
     except (pa.ArrowException, ValueError) as error:  # ValueError: names that are no UTF-8
-        raise InputError(
-            f"{path}: expected a parquet file, but it cannot be read ({one_line(error)}). "
-            f"The file is damaged or of another format."
-        ) from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: str, error: Exception) -> InputError:
+    return InputError(
+        f"{path}: expected a parquet file, but it cannot be read ({one_line(error)}). "
+        f"The file is damaged or of another format."
+    )
 
 
 def plain_field(field: pa.Field) -> pa.Field:

@@ -10,7 +10,6 @@ import io
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dask_dedup.errors import ColumnError
 from dask_dedup.io.metadata_footer import plain_field
 from dask_dedup.io.metadata_types import map_field, without_view
 
@@ -27,21 +26,15 @@ def can_cast(own: pa.DataType, common: pa.DataType) -> bool:
         return False
 
 
-def written_field(field: pa.Field) -> pa.Field:
+def written_field(field: pa.Field) -> pa.Field | None:
     """Return a field as it can be written: pyarrow cannot cut all views, which are plain then.
 
-    Raises
-    ------
-    ColumnError
-        It would not come back from parquet with its type.
+    None where it would not come back from parquet with its type.
     """
     for candidate in (field, map_field(field, without_view)):
         if _comes_back(candidate):
             return candidate
-    raise ColumnError(
-        f"column {field.name!r}: {field.type} cannot be written so that it comes back as it was. "
-        f"Write it with another type; --drop-columns {field.name} goes on without it."
-    )
+    return None
 
 
 def _comes_back(field: pa.Field) -> bool:

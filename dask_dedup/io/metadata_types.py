@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from dask_dedup.io.metadata_leaves import (
 __all__ = [
     "EXTENSION",
     "PLAIN_TYPES",
+    "going_on",
     "is_bytes",
     "leaf_count",
     "map_field",
@@ -64,6 +66,12 @@ def _list_like(kind: pa.DataType, child: pa.Field) -> pa.DataType:
 def without_view(field: pa.Field) -> pa.Field:
     """Return a field with plain text or bytes for views; for `map_field`."""
     return field.with_type(PLAIN_TYPES.get(field.type, field.type))
+
+
+def going_on(name: str) -> str:
+    """Return the advice that goes with each refusal of a column."""
+    shown = shlex.quote(name) if name.isprintable() else repr(name)
+    return f"--drop-columns {shown} goes on without it."
 
 
 def name_of(field: pa.Field) -> str:

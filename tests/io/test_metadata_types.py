@@ -331,7 +331,8 @@ SHAPES = {
 def test_merge_no_pair_of_types_fails_late_or_changes_a_value(tmp_path, shape):
     """Each part lies on disk once; each pair of parts is a data set."""
     files = []
-    written = [array for array in BROAD if shape != "lists" or "view" not in str(array.type)]
+    arrays = BROAD if shape == "flat" else BROAD[::2]
+    written = [array for array in arrays if shape != "lists" or "view" not in str(array.type)]
     for i, array in enumerate(written):
         (tmp_path / str(i)).mkdir()
         files.append(write_parts(tmp_path / str(i), SHAPES[shape](array)))
