@@ -220,7 +220,7 @@ def _told_bounds(part: Part, names: tuple[str, ...], leaf: int) -> list | None:
                 if column.num_values:
                     return None
             elif told.has_min_max:
-                is_raw = file.schema.column(place).logical_type.type in _RAW
+                is_raw = pq.ParquetSchema(file.metadata).column(place).logical_type.type in _RAW
                 limits += [told.min_raw, told.max_raw] if is_raw else [told.min, told.max]
             elif not told.has_null_count or told.null_count < column.num_values:
                 return None

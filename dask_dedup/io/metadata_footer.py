@@ -7,7 +7,7 @@ or not; only those of Arrow itself (``arrow.uuid``, ...) stay types.
 from __future__ import annotations
 
 import json
-from functools import lru_cache
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,6 +33,8 @@ SCHEMA_NOTES = (
     b"parquet.proto.descriptor",
     b"thrift.descriptor",
 )
+_ARROW = b"ARROW:schema"
+_MOST_KNOWN = 32
 _CARRIED = {  # logical types that Arrow has, or writes again
     *("None", "Null", "String", "Int", "Decimal", "Date", "Time", "Timestamp"),
     *("JSON", "UUID", "Float16"),
@@ -95,9 +97,41 @@ def _without_extension(field: pa.Field) -> pa.Field:
     return field.with_type(kind.storage_type).with_metadata(notes)
 
 
+class _Known(NamedTuple):
+    """A schema that was judged before."""
+
+    parquet: pq.ParquetSchema
+    arrow: pa.Schema
+    footer: set[bytes]
+    judged: pa.Schema
+
+
+_KNOWN: list[_Known] = []  # the last ones of this process: most files of a data set have the same
+
+
 def _schema_of(file: pq.ParquetFile) -> pa.Schema:
-    arrow = file.schema_arrow
-    special = _special_leaves(file)
+    notes = file.metadata.metadata or {}
+    footer = {name for name in SCHEMA_NOTES if name in notes}
+    footer |= {_ARROW} & notes.keys()
+    if any(name.startswith(b"org.apache.spark.") for name in notes):
+        footer.add(FROM_SPARK)
+    arrow = file.schema_arrow.remove_metadata()
+    parquet = pq.ParquetSchema(file.metadata)  # its property makes a cycle: megabytes of garbage
+    for known in _KNOWN[::-1]:
+        if (
+            known.footer == footer
+            and known.parquet.equals(parquet)
+            and known.arrow.equals(arrow, check_metadata=True)
+        ):
+            return known.judged
+    judged = _judge(parquet, arrow, footer)
+    _KNOWN.append(_Known(parquet, arrow, footer, judged))
+    del _KNOWN[:-_MOST_KNOWN]
+    return judged
+
+
+def _judge(parquet: pq.ParquetSchema, arrow: pa.Schema, footer: set[bytes]) -> pa.Schema:
+    special = _special_leaves(parquet, _ARROW in footer)
     fields, leaf = [], 0
     for field in map(plain_field, arrow):
         count = leaf_count(field.type)
@@ -105,24 +139,14 @@ def _schema_of(file: pq.ParquetFile) -> pa.Schema:
         notes = {**(field.metadata or {}), LEAVES: json.dumps(own).encode()}
         fields.append(field.with_metadata(notes) if own else field)
         leaf += count
-    footer = file.metadata.metadata or {}
-    known = {name: b"" for name in SCHEMA_NOTES if name in footer}
-    if any(name.startswith(b"org.apache.spark.") for name in footer):
-        known[FROM_SPARK] = b""
-    return _shared(pa.schema(fields, known or None).serialize().to_pybytes())
+    return pa.schema(fields, dict.fromkeys(sorted(footer - {_ARROW}), b"") or None)
 
 
-@lru_cache(maxsize=256)
-def _shared(serialized: bytes) -> pa.Schema:
-    return pa.ipc.read_schema(pa.py_buffer(serialized))
-
-
-def _special_leaves(file: pq.ParquetFile) -> dict[int, str]:
+def _special_leaves(parquet: pq.ParquetSchema, from_arrow: bool) -> dict[int, str]:
     """Return what the leaves are that Arrow's types do not tell, by their place in the file."""
     special = {}
-    from_arrow = b"ARROW:schema" in (file.metadata.metadata or {})
-    for i in range(len(file.schema)):
-        column = file.schema.column(i)
+    for i in range(len(parquet)):
+        column = parquet.column(i)
         if column.physical_type == "INT96":
             special[i] = "INT96"
             continue
@@ -131,7 +155,7 @@ def _special_leaves(file: pq.ParquetFile) -> dict[int, str]:
             special[i] = logical["Type"].upper()
         elif logical["Type"] == "Time" and logical.get("isAdjustedToUTC") and not from_arrow:
             special[i] = "TIME with a time zone"  # Arrow's writers set it of any time, as may be
-    text = str(file.schema)
+    text = str(parquet)
     if "(Variant" in text:  # told of a group, of which the interface has nothing else
         leaf = -1
         for line in text.splitlines()[2:]:
