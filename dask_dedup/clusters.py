@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from dask_dedup.compress.verify import cosine_pairs, exact_rows
 from dask_dedup.io.dataset import Dataset
-from dask_dedup.io.metadata import MetadataColumns, read_metadata, to_pandas
+from dask_dedup.io.metadata import MetadataColumns, empty_table, read_metadata, to_pandas
 from dask_dedup.io.part_files import PartFiles, read_invalid
 from dask_dedup.io.part_rows import PartRows
 from dask_dedup.io.parts import Part, gather_rows
@@ -55,7 +55,7 @@ def join_clusters(dataset: Dataset, labels: dd.DataFrame, layout: PartFiles) -> 
     from dask.delayed import delayed
 
     none = np.empty(0, np.int64)
-    empty = dataset.columns.schema.empty_table()
+    empty = empty_table(dataset.columns)
     return dd.from_delayed(
         [
             delayed(_clusters_frame)(part, dataset.columns, own, layout)
@@ -122,7 +122,7 @@ def write_clusters(
         ``linked_through_others``, from `count_linked_through_others`.
     """
     table = clusters_of_part(part, columns, labels, invalid, stored)
-    write_frame(as_place(path), table, durable=True)
+    write_frame(as_place(path), table, table.schema.metadata, durable=True)
     similarity = table["similarity_to_representative"].to_numpy()
     counted = np.asarray(table["is_representative"]) & np.asarray(table["is_valid"])
     sizes = Counter(np.asarray(table["cluster_size"])[counted].tolist())
@@ -191,7 +191,7 @@ def _to_frame(table: pa.Table) -> pd.DataFrame:
     """Turn CLUSTERS into pandas: our columns with numpy's types, the user's with Arrow's."""
     names = table.column_names
     ours, theirs = table.select(names[:_OWN_COLUMNS]), table.select(names[_OWN_COLUMNS:])
-    return pd.concat([ours.to_pandas(), to_pandas(theirs)], axis=1)
+    return pd.concat([ours.to_pandas(ignore_metadata=True), to_pandas(theirs)], axis=1)
 
 
 def _assemble(
@@ -202,7 +202,7 @@ def _assemble(
     is_valid: np.ndarray,
     similarity: np.ndarray,
 ) -> pa.Table:
-    """Put our columns before the user's."""
+    """Put our columns before the user's, whose notes stay."""
     ours = {
         "row_id": pa.array(row_ids),
         "cluster_id": pa.array(cluster_ids),
@@ -214,6 +214,7 @@ def _assemble(
     return pa.table(
         [*ours.values(), *metadata.columns],
         schema=pa.schema(
-            [*(pa.field(name, array.type) for name, array in ours.items()), *metadata.schema]
+            [*(pa.field(name, array.type) for name, array in ours.items()), *metadata.schema],
+            metadata.schema.metadata,
         ),
     )

@@ -51,6 +51,14 @@ def _without_credentials(place: str | None) -> str | None:
     return place
 
 
+def _split_names(value: Any) -> Any:
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
+#: Names of columns; on the command line as text with commas, in TOML also as a list.
+Names = Annotated[list[str] | None, BeforeValidator(_split_names)]
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -66,6 +74,12 @@ class ReadSettings(_Table):
 
     caption_column: str | None = None
     """metadata column that holds the caption [default: caption or TEXT]"""
+
+    columns: Names = None
+    """metadata columns that are carried beside URL and caption, as A,B [default: all]"""
+
+    drop_columns: Names = None
+    """metadata columns that are not carried, as A,B [default: none]"""
 
     metadata: Annotated[str | None, AfterValidator(_without_credentials)] = None
     """metadata files, as a pattern from the data set [default: metadata/*.parquet]"""

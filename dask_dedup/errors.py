@@ -4,7 +4,8 @@
 
     DedupError
     ├── InputError      the data set is not what was expected
-    │   └── UnreadableError   one of its files cannot be read, or does not fit
+    │   ├── UnreadableError   one of its files cannot be read, or does not fit
+    │   └── ColumnError       no type holds what a column has in all parts
     ├── SettingsError   a setting is unknown, out of range, or contradicts another
     ├── OutputError     the output folder cannot be used
     ├── DamagedError    a file that dask_dedup wrote is missing, or not what was written
@@ -18,6 +19,7 @@ The command line turns every one of them into one message and exit code 2.
 __all__ = [
     "CapacityError",
     "ClusterError",
+    "ColumnError",
     "DamagedError",
     "DedupError",
     "InputError",
@@ -48,6 +50,13 @@ class UnreadableError(InputError):
     def __init__(self, message: str, path: str = "") -> None:
         super().__init__(message)
         self.path = path
+
+
+class ColumnError(InputError):
+    """A column cannot be carried with its types and values; the message names column and parts.
+
+    No file is to blame: going on without one would lose its rows' metadata.
+    """
 
 
 class SettingsError(DedupError):

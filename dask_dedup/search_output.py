@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from dask_dedup.compress.sample import split_rows
 from dask_dedup.errors import InputError
 from dask_dedup.io.dataset import Dataset
-from dask_dedup.io.metadata import read_metadata
+from dask_dedup.io.metadata import empty_table, read_metadata, take_rows
 from dask_dedup.io.parts import EmbeddingFile, read_rows
 from dask_dedup.io.store import write_aside
 from dask_dedup.tasks import Progress
@@ -108,11 +108,11 @@ def neighbour_table(
     ids, place = np.unique(found, return_inverse=True)
     columns = dataset.columns.select(_TEXTS)
     pieces = [
-        read_metadata(part, columns).take(pa.array(own - part.row_start))
+        take_rows(read_metadata(part, columns), pa.array(own - part.row_start))
         for part, own in split_rows(ids, dataset.filled_parts)
     ]
-    texts = pa.concat_tables(pieces) if pieces else columns.schema.empty_table()
-    texts = texts.take(pa.array(place))
+    texts = pa.concat_tables(pieces) if pieces else empty_table(columns)
+    texts = take_rows(texts, pa.array(place))
     for name in _TEXTS:
         table = table.append_column(name, texts.column(name))
     return table

@@ -30,7 +30,7 @@ from dask_dedup.graph.labels import DenseLabels, SparseLabels, label_densely, la
 from dask_dedup.index.cell_files import CellLayout, RecordFile
 from dask_dedup.index.layout import layout_span
 from dask_dedup.index.records import merge_records
-from dask_dedup.io.metadata import MetadataColumns, read_metadata
+from dask_dedup.io.metadata import MetadataColumns, empty_table, read_metadata, take_rows
 from dask_dedup.io.part_files import PartFiles, read_invalid
 from dask_dedup.io.parts import Part, read_rows
 from dask_dedup.io.spans import Span
@@ -230,12 +230,12 @@ def _write_invalid(
 ) -> None:
     """Write the rows without a usable embedding, and why: every part, even if there are none."""
     if len(ids):
-        metadata = read_metadata(part, columns).take(pa.array(ids - part.row_start))
+        metadata = take_rows(read_metadata(part, columns), pa.array(ids - part.row_start))
     else:
-        metadata = columns.schema.empty_table()
+        metadata = empty_table(columns)
     names = pa.array([INVALID_REASONS[code] for code in reason], pa.string())
     table = metadata.add_column(0, "invalid_reason", names).add_column(0, "row_id", pa.array(ids))
-    write_frame(path, table, durable=True)
+    write_frame(path, table, table.schema.metadata, durable=True)
 
 
 def _judge_audit(

@@ -135,7 +135,7 @@ WRONG: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "captions in lists": (
         second_metadata(pa.table({"url": URLS, "caption": [["a", "b"]] * 7})),
         METADATA,
-        "column 'caption' is expected to be text",
+        "column 'caption' is list<",
     ),
     "types with nothing in common": (
         lambda data: (
@@ -145,7 +145,7 @@ WRONG: dict[str, tuple[Callable[[Path], None], str, str]] = {
             ),
         ),
         METADATA,
-        "its columns do not fit those of",
+        "column 'x' is int64, and string in ",
     ),
 }  # fmt: skip
 
@@ -174,6 +174,17 @@ def test_wrong_data_set_is_one_line_and_exit_code_2(situation, data, tmp_path, m
         run(data, out)
     assert result.stderr.removesuffix("\n").removesuffix(HINT) == f"dask-dedup: {caught.value}"
     assert not out.exists()
+
+
+def test_no_part_is_to_blame_for_types_that_do_not_fit(data, tmp_path):
+    """Going on without a part would lose its URLs and captions; without the column, nothing."""
+    change, _, _ = WRONG["types with nothing in common"]
+    change(data)
+    for option in ([], ["--skip-bad-parts"]):
+        result = CliRunner().invoke(main, ["run", str(data), str(tmp_path / "out"), *option])
+        assert result.exit_code == 2
+        assert "skip-bad-parts" not in result.stderr
+        assert result.stderr.endswith("--drop-columns x goes on without it.\n")
 
 
 # --- settings and output folders that are wrong ---------------------------------------------------

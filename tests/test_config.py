@@ -269,3 +269,11 @@ def test_settings_every_field_is_documented():
         if not field.description and not hasattr(field.annotation, "model_fields")
     ]
     assert undocumented == []
+
+
+@pytest.mark.parametrize("given", ["a, b c,d", ["a", "b c", "d"]])
+def test_names_of_columns_are_a_list_or_text_with_commas(given):
+    settings = load_settings(None, {"read.columns": given})
+    assert settings.read.columns == ["a", "b c", "d"]
+    again = tomllib.loads(settings.to_toml())
+    assert Settings.model_validate(again) == settings

@@ -119,6 +119,8 @@ def input_settings(command: Callable) -> Callable:
     """Add the options that tell what of a data set is read."""
     for option in (
         flag("--skip-bad-parts", "read.skip_bad_parts"),
+        setting("--drop-columns", "read.drop_columns", str),
+        setting("--columns", "read.columns", str),
         setting("--caption-column", "read.caption_column", str),
         setting("--url-column", "read.url_column", str),
         setting("--embedding-column", "read.embedding_column", str),

@@ -19,10 +19,16 @@ from dask.delayed import delayed
 from dask_dedup.errors import InputError
 from dask_dedup.io.content import content_mark
 from dask_dedup.io.each_file import ask_each_file
-from dask_dedup.io.metadata import MetadataColumns, read_metadata, to_pandas, unify_columns
+from dask_dedup.io.metadata import (
+    MetadataColumns,
+    empty_table,
+    read_metadata,
+    to_pandas,
+    unify_columns,
+)
 from dask_dedup.io.objects import has_files, version_of
 from dask_dedup.io.parts import EmbeddingFile, Part, read_rows
-from dask_dedup.io.scan import find_files, find_matching, scan_parts, scan_texts
+from dask_dedup.io.scan import add_texts, find_usual, scan_parts
 from dask_dedup.io.sketch import sketch_of
 from dask_dedup.places import as_place, is_remote
 
@@ -94,7 +100,7 @@ class Dataset:
             _read_metadata_frame,
             self.filled_parts,
             all_columns=self.columns,
-            meta=to_pandas(self.columns.schema.empty_table()).set_index(
+            meta=to_pandas(empty_table(self.columns)).set_index(
                 pd.Index([], dtype=np.int64, name="row_id")
             ),
             divisions=self.divisions,
@@ -246,6 +252,8 @@ def read_dataset(
     image_embeddings: str | None = None,
     text_embeddings: str | None = None,
     embedding_column: str | None = None,
+    columns: Sequence[str] | None = None,
+    drop_columns: Sequence[str] | None = None,
     skip_bad_parts: bool = False,
     texts: bool = True,
 ) -> Dataset:
@@ -260,7 +268,7 @@ def read_dataset(
         numbers in these must not contradict it.
     url_column, caption_column : str, optional
         Names of the metadata columns that become ``url`` and ``caption``. By default ``url``
-        or ``URL``, and ``caption`` or ``TEXT``; their absence is logged once.
+        or ``URL``, and ``caption`` or ``TEXT``, in each part its own; their absence is logged once.
     modality : str
         ``image``, or ``text``: then the parts' ``embeddings`` are those of ``text_emb``, and
         ``img_emb`` is neither needed nor looked at.
@@ -272,6 +280,9 @@ def read_dataset(
         of their own. Null rows, and those of another length than most, count as invalid; integers
         become floating point; a struct with one list, or a list of one list, is unwrapped. Without
         ``metadata/``, the parquet files are expected in ``path`` itself.
+    columns, drop_columns : sequence of str, optional
+        Names, in the files, of the metadata columns that are carried beside URL and caption (all,
+        by default), and of those that are not.
     skip_bad_parts : bool
         Set files aside that cannot be read, or do not fit the rest, instead of raising: see
         `Dataset.bad_files`. Rows of such embeddings are unusable, such metadata are null.
@@ -288,6 +299,8 @@ def read_dataset(
     ------
     InputError
         Naming the file and what is wrong with it.
+    ColumnError
+        Naming a column that has types in two parts that nothing holds both of.
     SettingsError
         The URL holds credentials, or no installed package speaks its protocol.
 
@@ -312,7 +325,7 @@ def read_dataset(
     if embedding_column is not None:
         own = folder / "metadata"
         in_folder = metadata is not None or has_files(own)
-        metadata_paths = _find(folder, metadata, "metadata" if in_folder else "", ".parquet")
+        metadata_paths = find_usual(folder, metadata, "metadata" if in_folder else "", ".parquet")
         embedding_paths = metadata_paths
     else:
         if modality == "text":
@@ -322,38 +335,18 @@ def read_dataset(
                     f"embeddings, which are expected there, one .npy file for each file of "
                     f"metadata."
                 )
-            embedding_paths = _find(folder, text_embeddings, "text_emb", ".npy")
+            embedding_paths = find_usual(folder, text_embeddings, "text_emb", ".npy")
         else:
-            embedding_paths = _find(folder, image_embeddings, "img_emb", ".npy")
-        metadata_paths = _find(folder, metadata, "metadata", ".parquet")
+            embedding_paths = find_usual(folder, image_embeddings, "img_emb", ".npy")
+        metadata_paths = find_usual(folder, metadata, "metadata", ".parquet")
     parts, schemas = scan_parts(metadata_paths, embedding_paths, embedding_column, skip_bad_parts)
     problem = None
     if modality == "text":
         parts = tuple(replace(part, text_embeddings=part.embeddings) for part in parts)
     elif embedding_column is None and texts:
-        parts, problem = _add_texts(parts, folder, text_embeddings, skip_bad_parts)
-    columns = unify_columns(parts, schemas, url_column, caption_column)
-    return Dataset(str(folder), parts, columns, modality, problem)
-
-
-def _add_texts(
-    parts: tuple[Part, ...], folder: Path, pattern: str | None, skip_bad: bool
-) -> tuple[tuple[Part, ...], str | None]:
-    """Add the text embeddings, if there are any; or say why they are left aside."""
-    if pattern is None and not has_files(folder / "text_emb"):
-        return parts, None
-    try:
-        paths = _find(folder, pattern, "text_emb", ".npy")
-        return scan_texts(parts, paths, skip_bad), None
-    except InputError as error:
-        logger.warning("text embeddings are left aside: %s", error)
-        return parts, str(error)
-
-
-def _find(folder: Path, pattern: str | None, usual: str, suffix: str) -> list[str]:
-    if pattern is not None:
-        return find_matching(folder, pattern)
-    return find_files(folder / usual if usual else folder, suffix)
+        parts, problem = add_texts(parts, folder, text_embeddings, skip_bad_parts)
+    unified = unify_columns(parts, schemas, url_column, caption_column, columns, drop_columns)
+    return Dataset(str(folder), parts, unified, modality, problem)
 
 
 def _read_metadata_frame(

@@ -1,117 +1,27 @@
-"""Metadata columns: which of the user's become ``url`` and ``caption``, and how parts agree."""
+"""Metadata of one part: read in the data set's common schema, with the part's own notes."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dask_dedup.errors import InputError
-from dask_dedup.io.objects import open_parquet_source
+from dask_dedup.io.metadata_columns import MetadataColumns, unify_columns
+from dask_dedup.io.metadata_footer import open_metadata, plain_field
+from dask_dedup.io.metadata_notes import file_notes, notes_of_field
+from dask_dedup.io.metadata_types import PLAIN_TYPES, map_field, without_view
 from dask_dedup.io.parts import Part, one_line, read_again
 from dask_dedup.places import is_remote
-from dask_dedup.schema import RESERVED_COLUMNS, STRING
+from dask_dedup.schema import STRING
 
-__all__ = ["MetadataColumns", "read_metadata", "to_pandas", "unify_columns"]
-
-logger = logging.getLogger(__name__)
-
-_EXACT_DOUBLES = 2**53  # integers up to here are exact as doubles
-_URL_NAMES = ("url", "URL")
-_CAPTION_NAMES = ("caption", "TEXT")
-_PLAIN_TYPES = {  # the same values in a layout that Arrow's functions and pandas cannot take from
-    pa.string_view(): pa.string(),
-    pa.binary_view(): pa.binary(),
-}
-
-
-@dataclass(frozen=True)
-class MetadataColumns:
-    """The columns of a data set's metadata, the same for every part.
-
-    Attributes
-    ----------
-    schema : pyarrow.Schema
-        Our names and types, ``url`` and ``caption`` first.
-    sources : tuple of (str or None)
-        For each field the name in the files; None where the files have no such column.
-    """
-
-    schema: pa.Schema
-    sources: tuple[str | None, ...]
-
-    def select(self, names: Sequence[str]) -> MetadataColumns:
-        """Return only the columns ``names``, in that order."""
-        indices = [self.schema.get_field_index(name) for name in names]
-        return MetadataColumns(
-            pa.schema([self.schema.field(i) for i in indices]),
-            tuple(self.sources[i] for i in indices),
-        )
-
-
-def unify_columns(
-    parts: Sequence[Part],
-    schemas: Sequence[pa.Schema],
-    url_column: str | None,
-    caption_column: str | None,
-) -> MetadataColumns:
-    """Find one schema that all parts can be read as.
-
-    Parameters
-    ----------
-    parts, schemas
-        As many schemas as parts.
-    url_column, caption_column : str or None
-        Names in the files. None: the first of ``url``, ``URL`` and of ``caption``, ``TEXT``.
-
-    Raises
-    ------
-    InputError
-        A named column is in no part, the column of URLs or captions is no text, a name stands
-        twice in one file, or a column has types in two parts that have no common type.
-    """
-    for part, schema in zip(parts, schemas, strict=True):
-        twice = {name for name in schema.names if schema.names.count(name) > 1}
-        if twice:
-            raise InputError(
-                f"{part.metadata_path}: column {min(twice)!r} stands there more than once."
-            )
-    names = list(dict.fromkeys(name for schema in schemas for name in schema.names))
-    url = _find_column(names, "url_column", url_column, _URL_NAMES, parts)
-    caption = _find_column(names, "caption_column", caption_column, _CAPTION_NAMES, parts)
-    texts = {url: "url_column", caption: "caption_column"}
-
-    unified = pa.schema([])
-    filled_first = sorted(zip(parts, schemas, strict=True), key=_is_empty)
-    for part, schema in filled_first:
-        own = _other_fields(part, schema, texts, unified.names)
-        try:
-            unified = pa.unify_schemas([unified, own], promote_options="permissive")
-        except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
-            raise InputError(
-                f"{part.metadata_path}: its columns do not fit those of "
-                f"{filled_first[0][0].metadata_path} ({one_line(error)}). "
-                f"Write them with one type in all parts."
-            ) from error
-
-    _check_integers(parts, schemas, unified)
-    fields = [pa.field("url", pa.string()), pa.field("caption", pa.string())]
-    sources: list[str | None] = [url, caption]
-    taken = set(RESERVED_COLUMNS) | set(names)
-    for field in unified:
-        name = field.name
-        if name in RESERVED_COLUMNS:
-            name = f"source_{name}"
-            while name in taken:
-                name = f"source_{name}"
-            taken.add(name)
-        fields.append(pa.field(name, field.type))
-        sources.append(field.name)
-    return MetadataColumns(pa.schema(fields), tuple(sources))
+__all__ = [
+    "MetadataColumns",
+    "empty_table",
+    "read_metadata",
+    "take_rows",
+    "to_pandas",
+    "unify_columns",
+]
 
 
 def read_metadata(part: Part, columns: MetadataColumns) -> pa.Table:
@@ -120,139 +30,119 @@ def read_metadata(part: Part, columns: MetadataColumns) -> pa.Table:
     Returns
     -------
     pyarrow.Table
-        ``part.rows`` rows with the schema ``columns.schema``; a column that this part lacks is
-        null, and all of a part whose metadata are set aside.
+        ``part.rows`` rows with the types of ``columns.schema``; a column that this part lacks is
+        null, and all of a part whose metadata are set aside. The notes are those of the part.
 
     Raises
     ------
     UnreadableError
-        The file cannot be read, has another row count than before, or holds a value that does
-        not fit.
+        The file cannot be read, or has another row count than before.
+    InputError
+        It has other types than before.
     """
     if part.metadata_problem is not None:
-        nulls = [pa.nulls(part.rows, field.type) for field in columns.schema]
-        return pa.Table.from_arrays(nulls, schema=columns.schema)
-    return read_again(part.metadata_path, _read_metadata, part, columns)
+        return _null_table(columns.schema, part.rows)
+    table = read_again(part.metadata_path, _read_table, part, columns)
+    arrays, fields, names, retyped = [], [], {}, set()
+    for field, spellings in zip(columns.schema, columns.sources, strict=True):
+        source = next((name for name in spellings if name in table.column_names), None)
+        own = None
+        if source is not None:
+            names[source] = field.name
+            own = plain_field(table.schema.field(source))
+            if own.type != field.type:
+                retyped.add(source)
+        if own is None or not part.rows:
+            arrays.append(pa.nulls(part.rows, field.type))
+        else:
+            arrays.append(_convert(table.column(source), own, field, part))
+        fields.append(field.with_metadata(notes_of_field(own, field) or None))
+    notes = file_notes(table.schema.metadata, names, retyped)
+    return pa.Table.from_arrays(arrays, schema=pa.schema(fields, notes or None))
 
 
-def _read_metadata(part: Part, columns: MetadataColumns) -> pa.Table:
-    wanted = [source for source in columns.sources if source is not None]
-    nested = any("." in source for source in wanted)  # parquet would take it for a path
+def _read_table(part: Part, columns: MetadataColumns) -> pa.Table:
+    wanted = {name for spellings in columns.sources for name in spellings}
+    path = part.metadata_path
     try:
-        source = open_parquet_source(part.metadata_path)
-        with pq.ParquetFile(source, pre_buffer=is_remote(part.metadata_path)) as file:
-            present = set(file.schema_arrow.names)
-            table = file.read(columns=None if nested else [n for n in wanted if n in present])
+        with open_metadata(path, columns.int96_unit, pre_buffer=is_remote(path)) as file:
+            present = [name for name in file.schema_arrow.names if name in wanted]
+            nested = any("." in name for name in present)  # parquet would take it for a path
+            table = file.read(columns=None if nested else present)
             rows = file.metadata.num_rows
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise InputError(f"{part.metadata_path}: cannot be read ({one_line(error)}).") from error
+        raise InputError(f"{path}: cannot be read ({one_line(error)}).") from error
     if rows != part.rows:
+        raise InputError(f"{path}: {rows} rows, but it had {part.rows} when the run began.")
+    return table
+
+
+def _convert(column: pa.ChunkedArray, own: pa.Field, field: pa.Field, part: Part) -> pa.Array:
+    if column.type == field.type:
+        return column
+    if column.null_count == len(column):
+        return pa.nulls(len(column), field.type)
+    try:
+        return _cast(_cast(column, own.type), field.type)
+    except pa.ArrowException as error:
         raise InputError(
-            f"{part.metadata_path}: {rows} rows, but it had {part.rows} when the run began."
-        )
-    arrays = []
-    for field, source in zip(columns.schema, columns.sources, strict=True):
-        if source is None or source not in present or not rows:
-            arrays.append(pa.nulls(rows, field.type))
-            continue
-        try:
-            arrays.append(table.column(source).cast(field.type))
-        except pa.ArrowException as error:
-            raise InputError(
-                f"{part.metadata_path}: column {source!r} cannot be read as {field.type} "
-                f"({one_line(error)})."
-            ) from error
-    return pa.Table.from_arrays(arrays, schema=columns.schema)
+            f"{part.metadata_path}: column {own.name!r} is {own.type} and cannot be read as "
+            f"{field.type} ({one_line(error)}): the file is not what it was when the run began."
+        ) from error
+
+
+def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    if column.type == kind:
+        return column
+    converted = column.cast(kind)
+    try:
+        converted.validate()
+    except pa.ArrowInvalid:  # of nulls of type null inside lists, pyarrow forgets some
+        return pa.chunked_array([pa.array(column.to_pylist(), kind)])
+    return converted
+
+
+def _cast_table(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    pairs = zip(table.columns, schema, strict=True)
+    return pa.Table.from_arrays([_cast(c, field.type) for c, field in pairs], schema=schema)
+
+
+def take_rows(table: pa.Table, positions: pa.Array) -> pa.Table:
+    """Return some rows of a table, whatever its types."""
+    plain = pa.schema([map_field(field, without_view) for field in table.schema])
+    return _cast_table(_cast_table(table, plain).take(positions), table.schema)
+
+
+def empty_table(columns: MetadataColumns) -> pa.Table:
+    """Return the schema without rows, also where Arrow's own way cannot."""
+    return _null_table(columns.schema, 0)
 
 
 def to_pandas(table: pa.Table) -> pd.DataFrame:
-    """Turn an Arrow table into pandas without changing a value: Arrow types stay Arrow types."""
-    return table.to_pandas(types_mapper=_pandas_dtype)
+    """Turn an Arrow table into pandas without changing a value: Arrow types stay Arrow types.
+
+    Without notes and dictionaries, which differ from part to part: a data frame has one type.
+    """
+    plain = pa.schema([map_field(field, _for_frames) for field in table.schema])
+    return _cast_table(table, plain).to_pandas(types_mapper=_pandas_dtype, ignore_metadata=True)
+
+
+def _null_table(schema: pa.Schema, rows: int) -> pa.Table:
+    return pa.Table.from_arrays([pa.nulls(rows, field.type) for field in schema], schema=schema)
+
+
+def _for_frames(field: pa.Field) -> pa.Field:
+    kind = field.type
+    if isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    kind = PLAIN_TYPES.get(kind, kind)
+    if pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
+        kind = pa.large_list(kind.value_field)
+    return pa.field(field.name, kind, field.nullable)
 
 
 def _pandas_dtype(arrow_type: pa.DataType) -> pd.api.extensions.ExtensionDtype:
-    return STRING if pa.types.is_string(arrow_type) else pd.ArrowDtype(arrow_type)
-
-
-def _is_empty(part_and_schema: tuple[Part, pa.Schema]) -> bool:
-    return part_and_schema[0].rows == 0 or part_and_schema[0].metadata_problem is not None
-
-
-def _other_fields(
-    part: Part, schema: pa.Schema, texts: Mapping[str | None, str], known: Sequence[str]
-) -> pa.Schema:
-    """Return the fields that are carried, without what differs between parts for no reason.
-
-    That is: encodings, nullability, pandas' notes, and the types of a part without rows. The
-    columns ``texts`` are left out: they are read as text from any type that allows it.
-    """
-    fields = []
-    for field in schema:
-        if field.name in texts:
-            if part.rows and pa.types.is_nested(field.type):
-                raise InputError(
-                    f"{part.metadata_path}: column {field.name!r} is expected to be text, got "
-                    f"{field.type} ({texts[field.name]} tells another column)."
-                )
-        elif part.rows or field.name not in known:
-            fields.append(pa.field(field.name, _plain_type(field.type)))
-    return pa.schema(fields)
-
-
-def _check_integers(
-    parts: Sequence[Part], schemas: Sequence[pa.Schema], unified: pa.Schema
-) -> None:
-    """Refuse integers that would not survive as doubles, as far as the parts' footers tell."""
-    for part, schema in zip(parts, schemas, strict=True):
-        names = {
-            field.name
-            for field in schema
-            if pa.types.is_integer(field.type)
-            and field.name in unified.names
-            and pa.types.is_floating(unified.field(field.name).type)
-        }
-        if not names:
-            continue
-        with pq.ParquetFile(open_parquet_source(part.metadata_path)) as file:
-            groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
-        for column in (group.column(i) for group in groups for i in range(group.num_columns)):
-            statistics = column.statistics if column.path_in_schema in names else None
-            if statistics is None or not statistics.has_min_max:
-                continue
-            if max(abs(statistics.min), abs(statistics.max)) > _EXACT_DOUBLES:
-                raise InputError(
-                    f"{part.metadata_path}: column {column.path_in_schema!r} holds integers up to "
-                    f"{statistics.max}, and is {unified.field(column.path_in_schema).type} in "
-                    f"another part: they would not survive. Write it with one type in all parts."
-                )
-
-
-def _plain_type(arrow_type: pa.DataType) -> pa.DataType:
-    if pa.types.is_dictionary(arrow_type):
-        return _plain_type(arrow_type.value_type)
-    return _PLAIN_TYPES.get(arrow_type, arrow_type)
-
-
-def _find_column(
-    names: Sequence[str],
-    setting: str,
-    wanted: str | None,
-    usual: Sequence[str],
-    parts: Sequence[Part],
-) -> str | None:
-    if wanted is not None:
-        if wanted not in names:
-            raise InputError(
-                f"{parts[0].metadata_path}: no column {wanted!r} ({setting}); "
-                f"the columns are {', '.join(names)}."
-            )
-        return wanted
-    for name in usual:
-        if name in names:
-            return name
-    logger.warning(
-        "no column %s in the metadata (%s tells another name); results are keyed by row_id",
-        " or ".join(usual),
-        setting,
-    )
-    return None
+    is_text = pa.types.is_string(arrow_type) or pa.types.is_large_string(arrow_type)
+    return STRING if is_text else pd.ArrowDtype(arrow_type)

@@ -11,19 +11,26 @@ from pathlib import Path
 from typing import TypeVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from natsort import natsorted, ns
 
-from dask_dedup.errors import InputError, UnreadableError
+from dask_dedup.errors import ColumnError, InputError, UnreadableError
 from dask_dedup.io.column_rows import ColumnHeader, read_column_header, settle_dimension
 from dask_dedup.io.each_file import ask_each_file
-from dask_dedup.io.embedding_file import EmbeddingFile, one_line
-from dask_dedup.io.objects import glob_files, list_files, open_parquet_source, words_of
+from dask_dedup.io.embedding_file import EmbeddingFile
+from dask_dedup.io.metadata_footer import read_footer
+from dask_dedup.io.objects import glob_files, has_files, list_files, words_of
 from dask_dedup.io.pairing import check_pairs, missing_numbers
 from dask_dedup.io.parts import Part, read_npy_header
 from dask_dedup.places import as_place, refuse_undecodable
 
-__all__ = ["find_files", "find_matching", "read_metadata_footer", "scan_parts", "scan_texts"]
+__all__ = [
+    "add_texts",
+    "find_files",
+    "find_matching",
+    "find_usual",
+    "scan_parts",
+    "scan_texts",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -84,24 +91,11 @@ def find_matching(base: Path, pattern: str) -> list[str]:
     return natsorted(paths, alg=ns.PATH)
 
 
-def read_metadata_footer(path: str) -> tuple[int, pa.Schema]:
-    """Return the row count and schema of one parquet file.
-
-    Raises
-    ------
-    InputError
-        The file cannot be read as parquet.
-    """
-    try:
-        with pq.ParquetFile(open_parquet_source(path)) as file:
-            return file.metadata.num_rows, file.schema_arrow
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({words_of(error)}).") from error
-    except (pa.ArrowException, ValueError) as error:  # ValueError: names that are no UTF-8
-        raise InputError(
-            f"{path}: expected a parquet file, but it cannot be read ({one_line(error)}). "
-            f"The file is damaged or of another format."
-        ) from error
+def find_usual(folder: Path, pattern: str | None, usual: str, suffix: str) -> list[str]:
+    """Return the files that match a pattern, or those of a usual folder where there is none."""
+    if pattern is not None:
+        return find_matching(folder, pattern)
+    return find_files(folder / usual if usual else folder, suffix)
 
 
 def scan_parts(
@@ -139,7 +133,7 @@ def scan_parts(
     """
     if column is None:
         _check_paired("embedding", embedding_paths, metadata_paths)
-    footers = ask_each_file(_tried(read_metadata_footer, skip_bad), metadata_paths)
+    footers = ask_each_file(_tried(read_footer, skip_bad), metadata_paths)
     files = _read_headers(embedding_paths, column, skip_bad)
     first = _first_good(files)
     parts: list[Part] = []
@@ -221,6 +215,8 @@ def _tried(read: Callable[[str], Read], skip_bad: bool) -> Callable[[str], Read 
     def read_or_tell(path: str) -> Read | InputError:
         try:
             return read(path)
+        except ColumnError:  # no file is to blame
+            raise
         except InputError as error:
             unreadable = UnreadableError(str(error), path)
             if skip_bad:
@@ -276,3 +272,17 @@ def _fit(
 def _without(schema: pa.Schema, column: str) -> pa.Schema:
     index = schema.get_field_index(column)
     return schema if index < 0 else schema.remove(index)
+
+
+def add_texts(
+    parts: tuple[Part, ...], folder: Path, pattern: str | None, skip_bad: bool
+) -> tuple[tuple[Part, ...], str | None]:
+    """Add the text embeddings, if there are any; or say why they are left aside."""
+    if pattern is None and not has_files(folder / "text_emb"):
+        return parts, None
+    try:
+        paths = find_usual(folder, pattern, "text_emb", ".npy")
+        return scan_texts(parts, paths, skip_bad), None
+    except InputError as error:
+        logger.warning("text embeddings are left aside: %s", error)
+        return parts, str(error)

@@ -183,7 +183,7 @@ def read_frame(path: Path) -> pd.DataFrame:
 def write_frame(
     path: Path,
     table: pa.Table | pd.DataFrame,
-    notes: Mapping[str, str] | None = None,
+    notes: Mapping[str, str] | Mapping[bytes, bytes] | None = None,
     durable: bool = False,
 ) -> None:
     """Write one parquet file, complete or not at all; no pandas index, no pandas notes.

@@ -93,11 +93,12 @@ def described(
     return header(f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}")
 
 
-def columns(**arrays: pa.Array) -> Callable[[Path], object]:
+def columns(url: object = "url", **arrays: pa.Array) -> Callable[[Path], object]:
     """Metadata of the second part, with columns of one's own."""
 
     def make(folder: Path) -> None:
-        whole = {"url": pa.array(frame(1)["url"].tolist()), **arrays}
+        urls = pa.array(frame(1)["url"].tolist()) if isinstance(url, str) else url
+        whole = {**({} if url is None else {"url": urls}), **arrays}
         pq.write_table(pa.table(whole), folder / METADATA)
 
     return make
@@ -128,12 +129,27 @@ def bad_utf8(folder: Path) -> None:
     pq.write_table(pa.table({"url": text}), folder / METADATA)
 
 
-def mixed_integers(folder: Path) -> None:
-    one, other = frame(0), frame(1)
-    one["size"] = 0.5
-    other["size"] = 2**53 + 1
-    one.to_parquet(folder / "metadata/part_0.parquet", index=False)
-    other.to_parquet(folder / METADATA, index=False)
+def beside(first: object, second: object) -> Callable[[Path], object]:
+    """A column that holds one value in the first part and another in the second."""
+
+    def make(folder: Path) -> None:
+        for part, value in enumerate((first, second)):
+            whole = frame(part)
+            whole["size"] = [value] * ROWS
+            whole.to_parquet(folder / f"metadata/part_{part}.parquet", index=False)
+
+    return make
+
+
+def captions(array: pa.Array) -> Callable[[Path], object]:
+    """Captions of one's own in both parts."""
+
+    def make(folder: Path) -> None:
+        for part in range(2):
+            table = pa.table({"url": frame(part)["url"].tolist(), "caption": array})
+            pq.write_table(table, folder / f"metadata/part_{part}.parquet")
+
+    return make
 
 
 def no_such(name: str) -> Callable[[Path], object]:
@@ -315,7 +331,16 @@ CASES: dict[str, Case] = {
         ),
         "more than once",
     ),
-    "URLs are lists": Case(columns(url=pa.array([["a"]] * ROWS)), "expected to be text"),
+    "URLs are lists in one part": Case(columns(url=pa.array([["a"]] * ROWS)), "no type holds"),
+    "captions are lists": Case(captions(pa.array([["a", "b"]] * ROWS))),
+    "captions are lists, and named": Case(
+        captions(pa.array([["a", "b"]] * ROWS)),
+        "expected to be text",
+        options=("--caption-column", "caption"),
+    ),
+    "url and caption in one part, URL and TEXT in the other": Case(
+        columns(None, URL=pa.array(["u"] * ROWS), TEXT=pa.array(["c"] * ROWS))
+    ),
     "URLs are numbers": Case(columns(url=pa.array(range(ROWS)))),
     "URLs are times": Case(columns(url=pa.array([0] * ROWS, pa.timestamp("us")))),
     "URLs are a dictionary": Case(columns(url=pa.array(["u"] * ROWS).dictionary_encode())),
@@ -323,7 +348,18 @@ CASES: dict[str, Case] = {
     "URLs are no UTF-8 (carried as they are)": Case(bad_utf8),
     "captions are decimals": Case(columns(caption=pa.array([1] * ROWS).cast(pa.decimal128(21, 2)))),
     "nested columns": Case(columns(exif=pa.array([{"a": [1]}] * ROWS))),
-    "integers above 2^53 beside doubles": Case(mixed_integers, "would not survive"),
+    "integers above 2^53 beside doubles": Case(beside(2**53 + 1, 0.5), "not exact as double"),
+    "integers above 2^53 beside whole doubles": Case(beside(2**53 + 1, 5.0)),
+    "uint64 beside int64 that fits": Case(beside(np.uint64(2**64 - 1), 5)),
+    "uint64 beside int64 that does not fit": Case(beside(np.uint64(2**64 - 1), -5), "fit no type"),
+    "text beside numbers": Case(beside("x", 5), "no type holds the values of both"),
+    "text beside numbers, not carried": Case(
+        beside("x", 5), settings={"read": {"drop_columns": ["size"]}}
+    ),
+    "a column to drop that is not there": Case(
+        lambda folder: None, "no column 'link'", options=("--drop-columns", "url,link")
+    ),
+    "lists of nothing but null": Case(columns(x=pa.array([[None]] * ROWS))),
     "1,000 columns": Case(columns(**{f"c{i}": pa.array([i] * ROWS) for i in range(1000)})),
     "terminal escapes in a name": Case(escapes),
     "columns of our own names": Case(columns(cluster_id=pa.array(range(ROWS)))),

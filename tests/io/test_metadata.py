@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dask_dedup.errors import InputError
+from dask_dedup.errors import ColumnError, InputError, UnreadableError
 from dask_dedup.io.metadata import MetadataColumns, read_metadata, to_pandas, unify_columns
 from dask_dedup.io.parts import EmbeddingFile, Part
 from dask_dedup.schema import CLUSTERS, RESERVED_COLUMNS, STRING
@@ -44,7 +44,7 @@ def texts(*names: str) -> pa.Table:
 def test_unify_columns_usual_names_are_found(tmp_path, caplog, url, caption):
     (part,), columns = unify(tmp_path, texts(caption, "other", url))
     assert columns.schema.names == ["url", "caption", "other"]
-    assert columns.sources == (url, caption, "other")
+    assert columns.sources == ((url,), (caption,), ("other",))
     table = read_metadata(part, columns)
     assert table["url"].to_pylist() == [f"{url} 0", None]
     assert table["caption"].to_pylist() == [f"{caption} 0", None]
@@ -107,13 +107,114 @@ def test_unify_columns_name_twice_in_one_file_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["url", "caption"])
-def test_unify_columns_url_or_caption_of_lists_is_refused_at_once(tmp_path, name):
+def test_unify_columns_lists_that_are_named_as_text_are_refused_at_once(tmp_path, name):
     with pytest.raises(
         InputError,
-        match=rf"metadata_0\.parquet: column '{name}' is expected to be text, got list<.*> "
+        match=rf"metadata_0\.parquet: column 'both' is expected to be text, got list<.*> "
         rf"\({name}_column tells another",
     ):
-        unify(tmp_path, pa.table({name: [["a", "b"]]}))
+        unify(tmp_path, pa.table({"both": [["a", "b"]]}), **{name: "both"})
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"), [("caption", "caption"), ("TEXT", "caption"), ("url", "url")]
+)
+def test_unify_columns_lists_that_nobody_named_are_carried_with_one_warning(
+    tmp_path, caplog, name, ours
+):
+    lists = [["a", "b"], None, []]
+    with caplog.at_level(logging.WARNING, "dask_dedup"):
+        (part,), columns = unify(
+            tmp_path, pa.table({("TEXT" if name == "url" else "url"): ["u"] * 3, name: lists})
+        )
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 1
+    assert f"{name!r} holds list<" in said[0]
+    assert read_metadata(part, columns)[ours].to_pylist() == lists
+
+
+def test_unify_columns_spellings_of_other_parts_are_one_column(tmp_path, caplog):
+    tables = [texts("url", "caption"), texts("URL", "TEXT"), texts("TEXT", "url")]
+    parts, columns = unify(tmp_path, *tables)
+    assert columns.schema.names == ["url", "caption"]
+    read = [read_metadata(part, columns) for part in parts]
+    assert [table["url"].to_pylist()[0] for table in read] == ["url 0", "URL 0", "url 0"]
+    assert [table["caption"].to_pylist()[0] for table in read] == ["caption 0", "TEXT 0", "TEXT 0"]
+    assert not caplog.records
+
+
+def test_unify_columns_both_spellings_in_one_part_are_two_columns(tmp_path, caplog):
+    tables = [texts("url", "URL", "caption"), texts("URL", "caption")]
+    with caplog.at_level(logging.WARNING, "dask_dedup"):
+        parts, columns = unify(tmp_path, *tables)
+    assert columns.schema.names == ["url", "caption", "URL"]
+    read = pa.concat_tables([read_metadata(part, columns) for part in parts])
+    assert read["url"].to_pylist() == ["url 0", None, None, None]
+    assert read["URL"].to_pylist() == ["URL 0", None, "URL 0", None]
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "'url' and 'URL'" in said
+    assert "metadata_1.parquet has no 'url'" in said
+
+
+def test_unify_columns_other_spellings_of_other_columns_get_one_warning(tmp_path, caplog):
+    tables = [texts("url", "caption", "width", "A", "a"), texts("url", "caption", "WIDTH")]
+    with caplog.at_level(logging.WARNING, "dask_dedup"):
+        parts, columns = unify(tmp_path, *tables)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "'width' and 'WIDTH': spelled differently" in said
+    read = pa.concat_tables([read_metadata(part, columns) for part in parts])
+    assert read["width"].to_pylist() == ["width 0", None, None, None]
+    assert read["WIDTH"].to_pylist() == [None, None, "WIDTH 0", None]
+
+
+# --- a choice of columns --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("only", "dropped", "names"),
+    [
+        (["b"], None, ["url", "caption", "b"]),
+        ([], None, ["url", "caption"]),
+        (["url", "c"], None, ["url", "caption", "c"]),
+        (None, ["a", "c"], ["url", "caption", "b"]),
+        (["a", "b"], ["b"], ["url", "caption", "a"]),
+    ],
+)
+def test_unify_columns_chosen_columns_are_carried(tmp_path, only, dropped, names):
+    table = texts("a", "url", "b", "caption", "c")
+    part = part_of(tmp_path, table)
+    columns = unify_columns([part], [table.schema], only=only, dropped=dropped)
+    assert read_metadata(part, columns).schema.names == names
+
+
+def test_unify_columns_a_dropped_caption_is_null(tmp_path, caplog):
+    table = texts("url", "caption")
+    part = part_of(tmp_path, table)
+    columns = unify_columns([part], [table.schema], dropped=["caption"])
+    assert read_metadata(part, columns).to_pydict() == {
+        "url": ["url 0", None],
+        "caption": [None, None],
+    }
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(("setting", "key"), [("columns", "only"), ("drop_columns", "dropped")])
+def test_unify_columns_a_chosen_column_that_is_nowhere_is_refused(tmp_path, setting, key):
+    table = texts("url", "a")
+    with pytest.raises(InputError, match=rf"no column 'b' \({setting}\); the columns are url, a\."):
+        unify_columns([part_of(tmp_path, table)], [table.schema], **{key: ["a", "b"]})
+
+
+def test_unify_columns_dropped_columns_cannot_veto(tmp_path):
+    tables = [pa.table({"url": ["a"], "x": x}) for x in ([1], ["text"])]
+    parts = [part_of(tmp_path, table, i) for i, table in enumerate(tables)]
+    schemas = [table.schema for table in tables]
+    with pytest.raises(
+        ColumnError,
+        match=r"_1\.parquet: column 'x' is string, and int64 in .*_0\.parquet: .*-columns x g",
+    ):
+        unify_columns(parts, schemas)
+    assert unify_columns(parts, schemas, dropped=["x"]).schema.names == ["url", "caption"]
 
 
 # --- which types ----------------------------------------------------------------------------------
@@ -156,37 +257,25 @@ def test_read_metadata_every_arrow_type_is_carried_exactly(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("stored", "plain"),
-    [
-        (pa.array(["x", "y", "x"]).dictionary_encode(), pa.string()),
-        (pa.array(["x", None, "y"], pa.string_view()), pa.string()),
-        (pa.array([b"x", None, b"y"], pa.binary_view()), pa.binary()),
-    ],
-)
-def test_read_metadata_encodings_are_undone(tmp_path, stored, plain):
-    table = pa.table({"url": ["a"] * 3, "caption": ["b"] * 3, "x": stored})
-    (part,), columns = unify(tmp_path, table)
-    read = read_metadata(part, columns)
-    assert read.schema.field("x").type == plain
-    assert read["x"].to_pylist() == stored.to_pylist()
-
-
-@pytest.mark.parametrize(
     "stored",
     [
         pa.array(["a", None], pa.large_string()),
+        pa.array(["a", None], pa.string_view()),
         pa.array(["a", None]).dictionary_encode(),
         pa.array([b"a", None]),
         pa.array([7, None]),
-        pa.nulls(2),
     ],
 )
-def test_read_metadata_url_of_any_flat_type_becomes_text(tmp_path, stored):
+def test_read_metadata_url_of_any_flat_type_is_carried_as_it_is(tmp_path, stored):
     (part,), columns = unify(tmp_path, pa.table({"url": stored, "caption": ["c", "d"]}))
     read = read_metadata(part, columns)
-    assert read["url"].type == pa.string()
-    wanted = [None if value is None else str(value) for value in stored.to_pylist()]
-    assert read["url"].to_pylist() == [{"b'a'": "a"}.get(value, value) for value in wanted]
+    assert read["url"].type == stored.type
+    assert read["url"].to_pylist() == stored.to_pylist()
+
+
+def test_read_metadata_url_of_nulls_is_text(tmp_path):
+    (part,), columns = unify(tmp_path, pa.table({"url": pa.nulls(2), "caption": ["c", "d"]}))
+    assert read_metadata(part, columns)["url"].type == pa.string()
 
 
 def test_read_metadata_any_unicode_and_newlines_survive(tmp_path):
@@ -230,25 +319,6 @@ def test_unify_columns_types_of_two_parts_meet_in_the_wider(tmp_path, first, sec
         parts, columns = unify(tmp_path, *ordered)
         assert columns.schema.field("x").type == common
         assert {read_metadata(part, columns)["x"].type for part in parts} == {common}
-
-
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [
-        (pa.int64(), pa.string()),
-        (pa.list_(pa.int8()), pa.string()),
-        (pa.timestamp("s", "UTC"), pa.timestamp("s")),
-        (pa.bool_(), pa.float32()),
-    ],
-)
-def test_unify_columns_types_with_nothing_in_common_are_refused(tmp_path, first, second):
-    tables = [pa.table({"url": ["a"], "x": pa.nulls(1, kind)}) for kind in (first, first, second)]
-    with pytest.raises(
-        InputError,
-        match=r"metadata_2\.parquet: its columns do not fit those of .*metadata_0\.parquet "
-        r"\(.*Field x .*\)\. Write them with one type",
-    ):
-        unify(tmp_path, *tables)
 
 
 def test_unify_columns_types_of_empty_parts_do_not_count(tmp_path):
@@ -295,7 +365,7 @@ def test_read_metadata_selection_reads_nothing_else(tmp_path, monkeypatch):
     monkeypatch.setattr(pq.ParquetFile, "read", spy)
     table = read_metadata(part, columns.select(["other", "url"]))
     assert table.schema.names == ["other", "url"]
-    assert asked == [["other", "url"]]
+    assert asked == [["url", "other"]]  # in the file's order
 
 
 def test_read_metadata_rows_that_changed_since_are_refused(tmp_path):
@@ -312,12 +382,21 @@ def test_read_metadata_file_that_was_damaged_since_is_refused(tmp_path):
         read_metadata(part, columns)
 
 
-def test_read_metadata_url_that_is_no_text_is_refused(tmp_path):
-    (part,), columns = unify(tmp_path, pa.table({"url": [b"\xff"]}))
+def test_unify_columns_urls_that_are_bytes_in_some_parts_are_text_if_all_are(tmp_path):
+    parts, columns = unify(tmp_path, texts("url"), pa.table({"url": ["ü".encode(), None]}))
+    assert read_metadata(parts[1], columns)["url"].to_pylist() == ["ü", None]
     with pytest.raises(
-        InputError, match=r"metadata_0\.parquet: column 'url' cannot be read as str"
+        ColumnError, match=r"_1\.parquet: column 'url' is binary, and string in .*_0\.parquet"
     ):
+        unify(tmp_path, texts("url"), pa.table({"url": [b"\xff", None]}))
+
+
+def test_read_metadata_types_that_changed_since_are_no_reason_to_skip_a_part(tmp_path):
+    (part,), columns = unify(tmp_path, pa.table({"url": ["a"], "x": [1]}))
+    pq.write_table(pa.table({"url": ["a"], "x": ["text"]}), part.metadata_path)
+    with pytest.raises(InputError, match=r"metadata_0\.parquet: column 'x' is string and") as error:
         read_metadata(part, columns)
+    assert not isinstance(error.value, UnreadableError)
 
 
 def test_to_pandas_arrow_types_stay_and_text_is_text():
