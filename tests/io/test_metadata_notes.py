@@ -16,6 +16,7 @@ from dask_dedup.clusters import write_clusters
 from dask_dedup.io.metadata import read_metadata, unify_columns
 from dask_dedup.io.metadata_footer import read_footer
 from dask_dedup.io.metadata_notes import file_notes
+from dask_dedup.io.part_rows import PartRows
 from dask_dedup.io.parts import EmbeddingFile, Part
 from dask_dedup.schema import LABELS
 
@@ -42,7 +43,9 @@ def clusters_of(folder: Path, *tables: pa.Table, **choice: Any) -> list[Path]:
     paths = []
     for part in parts:
         paths.append(folder / "clusters" / f"part-{part.index:05d}.parquet")
-        write_clusters(part, columns, LABELS, np.empty(0, np.int64), parts, paths[-1])
+        write_clusters(
+            part, columns, LABELS, np.empty(0, np.int64), PartRows(parts), paths[-1], 0.9
+        )
     return paths
 
 
