@@ -16,6 +16,7 @@ from dask_dedup.places import as_place
 __all__ = ["PLAN", "StageStatus", "run_status"]
 
 TRAINED = "trained.json"  # what the fit of the finder join leaves
+_HOLDER = ("host", "pid", "since", "renewed", "renewed_seconds")
 PLAN = "plan.json"  # among the working files: what the run was expected to cost
 #: Stages as a run shows them, and the folder of each under OUT/stages.
 FOLDERS = {
@@ -58,7 +59,9 @@ def run_status(out: Path) -> dict[str, Any]:
     -------
     dict
         ``state`` (finished, running, stopped), ``stages`` (as `StageStatus`), ``seconds_left``
-        (None where unknown), ``settings``; of a finished run ``wall_seconds``.
+        (None where unknown), ``settings``; of a finished run ``wall_seconds``; of a running one
+        ``holder``: ``host``, ``pid``, ``since``, in a store also ``renewed``, as far as they are
+        known.
 
     Raises
     ------
@@ -92,8 +95,11 @@ def run_status(out: Path) -> dict[str, Any]:
         for name, folder in folders.items()
     ]
     left = [stage.left for stage in stages]
+    holder = FolderLock(out).holder()
+    if holder is not None:
+        told["holder"] = {name: holder[name] for name in _HOLDER if name in holder}
     return told | {
-        "state": "running" if _is_locked(out) else "stopped",
+        "state": "stopped" if holder is None else "running",
         "stages": [asdict(stage) for stage in stages],
         "seconds_left": None if None in left else sum(seconds or 0.0 for seconds in left),
     }
@@ -122,8 +128,3 @@ def _stage_status(folder: Path, name: str, expected: float | None) -> StageStatu
     if recent and elapsed > 0:
         left = elapsed / len(recent) * (tasks - done)
     return StageStatus(name, "begun", done, tasks, elapsed, left)
-
-
-def _is_locked(out: Path) -> bool:
-    """Return whether a process holds the folder's lock."""
-    return FolderLock(out).is_held()

@@ -21,7 +21,7 @@ import numba
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from dask_dedup.compress.vectors import VectorBlock, prepare_block
 from dask_dedup.errors import InputError
@@ -226,20 +226,20 @@ def leading_axes(moment: torch.Tensor, kept: int) -> tuple[np.ndarray, float]:
 
 def save_pca(model: PcaModel, path: Path) -> None:
     """Write a model as safetensors with a JSON header: tensors, no code."""
+    content = save(
+        {
+            "mean": model.mean,
+            "axes": model.axes,
+            "centre": model.centre,
+        },
+        {
+            "kind": _KIND,
+            "step": repr(model.step),
+            "variance_share": repr(model.variance_share),
+        },
+    )
     with write_aside(path) as temporary:
-        save_file(
-            {
-                "mean": model.mean,
-                "axes": model.axes,
-                "centre": model.centre,
-            },
-            temporary,
-            {
-                "kind": _KIND,
-                "step": repr(model.step),
-                "variance_share": repr(model.variance_share),
-            },
-        )
+        temporary.write_bytes(content)
 
 
 def load_pca(path: Path | str) -> PcaModel:

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from dask_dedup.errors import InputError, SettingsError
 from dask_dedup.graph.forest import forest_of_edges, label_forest
+from dask_dedup.io.objects import exists, list_files, names_in, open_parquet_source
 from dask_dedup.io.parts import one_line
 from dask_dedup.io.store import read_json
 from dask_dedup.schema import EDGES
@@ -190,8 +191,13 @@ def read_edges(path: Path) -> EdgeSource:
     """
     threshold = lowest = None
     files = [path]
-    if path.is_dir():
-        files = sorted(p for name in ("forest", "pairs") for p in (path / name).glob("*.parquet"))
+    if names_in(path) is not None:
+        files = [
+            folder / name
+            for folder in (path / "forest", path / "pairs")
+            for name in sorted(list_files(folder) or ())
+            if name.endswith(".parquet")
+        ]
         summary = read_json(path / "summary.json")
         if not files or not isinstance(summary, dict):
             raise InputError(
@@ -201,7 +207,7 @@ def read_edges(path: Path) -> EdgeSource:
             )
         threshold = summary.get("threshold", summary.get("settings", {}).get("threshold"))
         lowest = summary.get("search_threshold", threshold)
-    elif not path.is_file():
+    elif not exists(path):
         raise InputError(f"{path}: no such file or folder.")
     edges = pd.concat([_read_edge_file(file) for file in files], ignore_index=True)
     return EdgeSource(edges[edges["src"] != edges["dst"]], threshold, lowest)
@@ -231,7 +237,7 @@ def choose_threshold(wanted: float | None, source: EdgeSource) -> float:
 
 def _read_edge_file(path: Path) -> pd.DataFrame:
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(open_parquet_source(path))
     except (OSError, pa.ArrowException) as error:
         raise InputError(
             f"{path}: expected a parquet file of edges, but it cannot be read ({one_line(error)})."

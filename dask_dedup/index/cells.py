@@ -15,7 +15,7 @@ import faiss
 import numba
 import numpy as np
 import torch
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from dask_dedup.io.objects import local_copy
 from dask_dedup.io.store import write_aside
@@ -198,7 +198,7 @@ def _half_squares(centroids: np.ndarray) -> torch.Tensor:
 def save_cells(model: CellModel, path: Path) -> None:
     """Write the centroids as safetensors."""
     with write_aside(path) as temporary:
-        save_file(asdict(model), temporary)
+        temporary.write_bytes(save(asdict(model)))
 
 
 def load_cells(path: Path | str) -> CellModel:

@@ -14,7 +14,6 @@ Memory of a task: one shard (`SHARD_BYTES` and its base), one block of rows. On 
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,7 +25,7 @@ import pandas as pd
 import torch
 from dask.delayed import delayed
 
-from dask_dedup.compress.base import Compressor, load_model
+from dask_dedup.compress.base import Compressor, find_model, load_model
 from dask_dedup.compress.sample import sample_row_ids, split_by_part
 from dask_dedup.compress.vectors import UNREADABLE, VectorBlock, prepare_block
 from dask_dedup.errors import InputError
@@ -43,6 +42,7 @@ from dask_dedup.index.ivfpq import (
     write_index_file,
 )
 from dask_dedup.io.dataset import Dataset
+from dask_dedup.io.objects import list_files, read_content, size_of
 from dask_dedup.io.part_list import read_parts
 from dask_dedup.io.parts import Part, gather_rows, read_rows
 from dask_dedup.io.store import (
@@ -274,7 +274,7 @@ def fill_shard(
     if counts["rows"] != counts["invalid"] + counts["identical"] + counts["indexed"]:
         raise AssertionError(f"{name}: rows were lost: {counts}")
     seconds = time.perf_counter() - began
-    return {"name": name, **counts, "bytes": os.path.getsize(path), "seconds": seconds}
+    return {"name": name, **counts, "bytes": size_of(path), "seconds": seconds}
 
 
 def embed(vectors: VectorBlock, model_path: str | None) -> np.ndarray:
@@ -306,7 +306,11 @@ def open_shards(layout: IndexLayout) -> list[Any]:
 
 def open_model(path: str) -> Compressor:
     """Open a compressor once per process."""
-    return open_once(load_model, path)
+    return open_once(_load_beside, find_model(path))
+
+
+def _load_beside(tensors: Path) -> Compressor:
+    return load_model(tensors.parent)
 
 
 def _read_shards(path: Path) -> tuple[Shard, ...]:
@@ -319,10 +323,13 @@ def _read_shards(path: Path) -> tuple[Shard, ...]:
 def model_digest(path: str) -> str:
     """Hex digest of a compressor's files, by content."""
     digest = hashlib.sha256()
-    folder = Path(path)
-    for file in sorted(folder.rglob("*")) if folder.is_dir() else [folder]:
-        if file.is_file():
-            digest.update(file.name.encode() + file.read_bytes())
+    place = as_place(path)
+    names = list_files(place)
+    for file in [place] if names is None else [place / name for name in sorted(names)]:
+        try:
+            digest.update(file.name.encode() + read_content(file))
+        except FileNotFoundError as error:
+            raise InputError(f"{path}: no such file or folder; expected a compressor.") from error
     return digest.hexdigest()[:16]
 
 
@@ -393,7 +400,7 @@ def _train(
         "dim": sample.shape[1],
         "lists": list_count(base),
         "bytes_per_row": code_bytes(base),
-        "base_bytes": os.path.getsize(path),
+        "base_bytes": size_of(path),
         "distance_error": distance_error(base, sample),
         "seconds": time.perf_counter() - began,
     }

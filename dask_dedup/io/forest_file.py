@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dask_dedup.errors import InputError
+from dask_dedup.io.objects import list_files, open_parquet_source
 from dask_dedup.io.parts import one_line
+from dask_dedup.places import as_place
 
 __all__ = ["UNVERIFIED", "check_verified"]
 
@@ -24,7 +25,7 @@ def check_verified(folder: str | os.PathLike) -> None:
 
     Parameters
     ----------
-    folder : path
+    folder : path or URL
         ``OUT/forest`` of a run.
 
     Raises
@@ -32,9 +33,11 @@ def check_verified(folder: str | os.PathLike) -> None:
     InputError
         A file is unverified, or cannot be read.
     """
-    for path in sorted(Path(folder).glob("*.parquet")):
+    place = as_place(folder)
+    names = sorted(name for name in list_files(place) or [] if name.endswith(".parquet"))
+    for path in [place / name for name in names]:
         try:
-            notes = pq.read_schema(path).metadata or {}
+            notes = pq.read_schema(open_parquet_source(path)).metadata or {}
         except (OSError, pa.ArrowException) as error:
             raise InputError(f"{path}: cannot be read ({one_line(error)}).") from error
         if any(notes.get(key.encode()) == value.encode() for key, value in UNVERIFIED.items()):

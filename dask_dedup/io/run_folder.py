@@ -220,7 +220,8 @@ class RunFolder:
     def _check_lock(self) -> None:
         if not self._lock.is_own():
             raise OutputError(
-                f"{self.path}: another run has taken this folder with --break-lock; this one ends."
+                f"{self.path}: another run has taken this folder, with --break-lock or because "
+                f"this one gave no sign of life for minutes; this one ends."
             )
 
     def _check_content(self) -> None:

@@ -14,7 +14,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -34,6 +34,7 @@ from dask_dedup.io.objects import (
     open_parquet_source,
     read_content,
     remove_tree,
+    scratch_file,
     scratch_folder,
     upload,
     version_of,
@@ -75,27 +76,28 @@ def write_aside(path: Path) -> Iterator[Path]:
     CapacityError
         The disk is full: whatever has failed then, it was for that.
     """
-    name = f"{_TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{path.name}"
-    if is_remote(path):
-        temporary = Path(scratch_folder()) / name
-    else:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.parent / name
-    try:
-        yield temporary
+    with ExitStack() as stack:
         if is_remote(path):
-            upload(temporary, path)
+            folder = Path(scratch_folder())
+            temporary = stack.enter_context(scratch_file())
         else:
-            os.replace(temporary, path)
-    except Exception as error:
-        if is_full(temporary.parent, error):
-            raise CapacityError(
-                f"{path}: the disk of {temporary.parent} is full. Make room there; the same "
-                f"command continues where this stopped."
-            ) from error
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
+            folder = path.parent
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary = folder / f"{_TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{path.name}"
+            stack.callback(temporary.unlink, missing_ok=True)
+        try:
+            yield temporary
+            if is_remote(path):
+                upload(temporary, path)
+            else:
+                os.replace(temporary, path)
+        except Exception as error:
+            if is_full(folder, error):
+                raise CapacityError(
+                    f"{path}: the disk of {folder} is full. Make room there; the same command "
+                    f"continues where this stopped."
+                ) from error
+            raise
 
 
 def is_full(folder: Path, error: Exception) -> bool:
