@@ -88,6 +88,7 @@ class StoreLock:
             create(own, facts_of_this_process(self._token))
         except FileExistsError as error:
             raise OutputError(begun) from error
+        self._check_exclusive(own)
         if last is not None and not is_known and not self._is_silent(last, modified_at(own)):
             remove_file(own)  # its run has woken up
             raise OutputError(self._held(last))
@@ -144,6 +145,18 @@ class StoreLock:
             return None
         renewed = datetime.fromtimestamp(signed, UTC).isoformat(" ", "seconds")
         return {**chain[-1][1], "renewed": renewed, "renewed_seconds": age}
+
+    def _check_exclusive(self, own: Path) -> None:
+        """Warn where a store, or an old client of it, creates what is there already."""
+        try:
+            create(own, facts_of_this_process(self._token))
+        except FileExistsError:
+            return
+        logger.warning(
+            "%s: this store, or its client, does not heed that an object must be new (If-None-Match"
+            "): of two runs that begin in the same second both may write here",
+            self._path.parent,
+        )
 
     def _keep_alive(self) -> None:
         """Give a sign of life now and then, until the lock is released or lost."""
