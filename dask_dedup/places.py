@@ -61,16 +61,19 @@ def as_place(text: str | os.PathLike) -> Path:
             )
         return text if isinstance(text, Path) else Path(name)
     refuse_secrets(name)
-    from upath import UPath  # a quarter of a second that local runs do not spend
-
     try:
+        from upath import UPath  # a quarter of a second that local runs do not spend
+
         place = UPath(name, use_listings_cache=False)  # what other processes write must be seen
         place.fs  # noqa: B018  finds the package
     except (ImportError, ValueError) as error:
         protocol = name.partition("://")[0]
-        extra = " (pip install 'dask_dedup[s3]')" if protocol == "s3" else ""
+        extra = "'dask_dedup[s3]'"
+        if protocol != "s3":
+            extra = "universal_pathlib and the package that fsspec names for it"
         raise SettingsError(
-            f"{name}: no package is installed for URLs of {protocol}://{extra}: {error}."
+            f"{name}: no package is installed for URLs of {protocol}:// ({words_of(error)}). "
+            f"Install it: pip install {extra}."
         ) from error
     return cast(Path, place)
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from dask_dedup.errors import OutputError
 from dask_dedup.io.folder_lock import FolderLock
-from dask_dedup.io.objects import exists, written_at
+from dask_dedup.io.objects import exists
+from dask_dedup.io.small_objects import written_at
 from dask_dedup.io.store import MANIFEST, RECORD, read_json
 from dask_dedup.places import as_place
 

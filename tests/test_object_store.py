@@ -1,8 +1,11 @@
 """The chain from a bucket into a bucket, against a real S3 endpoint."""
 
+import os
 import re
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -221,7 +224,76 @@ def test_copies_of_a_file_are_made_once_and_anew_when_it_changes(bucket, tmp_pat
     assert local_copy(place).read_bytes() == b"other"
 
 
-@pytest.mark.parametrize("key", ["compute.work", "read.metadata", "read.image_embeddings"])
+COPY = """
+import os, signal, sys
+from dask_dedup.io.objects import local_copy
+from dask_dedup.io.store import write_aside
+from dask_dedup.places import as_place
+copy = local_copy(sys.argv[1])
+assert copy.read_bytes() == b"one" and os.readlink(copy).startswith(os.environ["TMPDIR"])
+with write_aside(as_place(sys.argv[1] + "-other")) as temporary:
+    temporary.write_bytes(b"unfinished")
+    assert os.readlink(temporary).startswith(os.environ["TMPDIR"])
+    os.kill(os.getpid(), int(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_copies_are_gone_however_their_process_ends(bucket, tmp_path, monkeypatch, how):
+    (tmp_path / "x.bin").write_bytes(b"one")
+    upload(tmp_path / "x.bin", as_place(f"{bucket}/left/x.bin"))
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
+    command = [sys.executable, "-c", COPY, f"{bucket}/left/x.bin", str(int(how))]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert ended.returncode == -how, ended.stderr
+    assert list((tmp_path / "scratch").iterdir()) == []
+    assert not exists(as_place(f"{bucket}/left/x.bin-other"))
+
+
+def test_copies_of_many_files_keep_few_open(bucket, tmp_path):
+    for i in range(40):
+        (tmp_path / "x.bin").write_bytes(bytes([i]))
+        upload(tmp_path / "x.bin", as_place(f"{bucket}/many/{i}"))
+    before = len(os.listdir("/proc/self/fd"))
+    assert [local_copy(f"{bucket}/many/{i}").read_bytes()[0] for i in range(40)] == list(range(40))
+    assert len(os.listdir("/proc/self/fd")) - before <= 32
+
+
+@pytest.mark.parametrize(
+    ("missing", "url", "install"),
+    [
+        ("upath", "s3://images/data", r"pip install 'dask_dedup\[s3\]'\."),
+        ("s3fs", "s3://images/data", r"pip install 'dask_dedup\[s3\]'\."),
+        ("upath", "gs://images/data", r"pip install universal_pathlib and the package that fsspec"),
+    ],
+)
+def test_url_without_the_packages_for_it_says_what_to_install(tmp_path, missing, url, install):
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None\n"
+        f"from dask_dedup.__main__ import main\n"
+        f"sys.argv = ['dask-dedup', 'plan', {url!r}]; main()"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True
+    )
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert re.match(rf"dask-dedup: {url}: no package is installed for URLs of .*{install}", line)
+
+
+@pytest.mark.parametrize("name", [Path("s3://images/data"), "s3:/images/data"])
+def test_url_that_has_lost_a_slash_is_no_folder(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError, match=r"s3:/images/data: .*give a URL as text"):
+        as_place(name)
+    (tmp_path / "s3:").mkdir()  # unless there is one
+    assert as_place(name) == Path("s3:/images/data")
+
+
+@pytest.mark.parametrize(
+    "key", ["compute.work", "adc.model", "read.metadata", "read.image_embeddings"]
+)
 def test_settings_with_credentials_are_refused_without_repeating_them(key):
     with pytest.raises(SettingsError, match="holds credentials") as caught:
         load_settings(None, {key: f"s3://user:{SECRET}@images/work"})

@@ -21,9 +21,11 @@ from typing import IO, Any
 
 import numpy as np
 
+from dask_dedup.errors import OutputError
 from dask_dedup.places import as_place, is_remote, refuse_secrets, store_errors, words_of
 
 __all__ = [
+    "check_writable",
     "exists",
     "glob_files",
     "has_files",
@@ -46,7 +48,6 @@ __all__ = [
     "upload",
     "version_of",
     "words_of",
-    "written_at",
 ]
 
 _CACHE_BYTES = 4 << 30  # of local copies of one process
@@ -133,16 +134,6 @@ def names_in(folder: Path) -> list[str] | None:
         entries = _file_system(folder).ls(_key(folder), detail=False)
     inside = {str(name).strip("/") for name in entries} - {_key(folder).strip("/")}
     return sorted(name.rsplit("/", 1)[-1] for name in inside)
-
-
-def written_at(folder: Path, suffix: str) -> list[float]:
-    """Return when the files of a folder whose names end so were written: seconds since 1970."""
-    if not is_remote(folder):
-        return [path.stat().st_mtime for path in folder.glob(f"*{suffix}")]
-    names = [name for name in list_files(folder) or [] if name.endswith(suffix)]
-    system = _file_system(folder)
-    with store_errors(folder):
-        return [system.modified(_key(folder / name)).timestamp() for name in names]
 
 
 def glob_files(base: Path, pattern: str) -> list[str]:
@@ -293,6 +284,22 @@ def make_folder(folder: Path) -> None:
     """Make a folder where there are folders."""
     if not is_remote(folder):
         folder.mkdir(parents=True, exist_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a local folder that nothing can be written to; leaves nothing there.
+
+    Raises
+    ------
+    OutputError
+    """
+    if is_remote(folder):
+        return
+    above = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    try:
+        tempfile.TemporaryFile(dir=above).close()
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({words_of(error)}).") from error
 
 
 def remove_tree(folder: Path) -> None:

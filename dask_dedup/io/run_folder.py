@@ -17,6 +17,7 @@ from typing import Any, Self
 from dask_dedup.errors import OutputError
 from dask_dedup.io.folder_lock import LOCK, FolderLock
 from dask_dedup.io.objects import (
+    check_writable,
     exists,
     make_folder,
     move_folder,
@@ -147,6 +148,7 @@ class RunFolder:
 
         ``search``: facts of the search whose forest is kept; without, it is made anew.
         """
+        check_writable(self.stages)
         self.search = search
         state = self._read_state()
         if state and state.get("digest") != self.digest:

@@ -1,14 +1,16 @@
-"""Small objects of a store, as locks are made of: created by one alone, written at a time."""
+"""Small objects, as locks are made of: created by one alone; and when files were written."""
 
 from __future__ import annotations
 
 import time
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any
 
-from dask_dedup.places import store_errors
+from dask_dedup.io.objects import list_files
+from dask_dedup.places import is_remote, store_errors
 
-__all__ = ["create", "modified_at", "store_time", "write"]
+__all__ = ["create", "modified_at", "store_time", "write", "written_at"]
 
 # The place of an object is an `upath.UPath`, whose ``fs`` is fsspec's, and ``path`` the key.
 
@@ -54,3 +56,11 @@ def store_time(place: Any) -> float:
         answer = system.call_s3("head_object", Bucket=bucket, Key=key)
         date = answer["ResponseMetadata"]["HTTPHeaders"]["date"]
         return parsedate_to_datetime(date).timestamp()
+
+
+def written_at(folder: Path, suffix: str) -> list[float]:
+    """Return when the files of a folder whose names end so were written: seconds since 1970."""
+    if not is_remote(folder):
+        return [path.stat().st_mtime for path in folder.glob(f"*{suffix}")]
+    names = [name for name in list_files(folder) or [] if name.endswith(suffix)]
+    return [modified_at(folder / name) for name in names]
