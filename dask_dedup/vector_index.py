@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from dask.delayed import Delayed, delayed
 
+from dask_dedup.compress.base import model_digest
 from dask_dedup.compress.vectors import prepare_block
 from dask_dedup.errors import InputError, OutputError
 from dask_dedup.index.ivfpq import Neighbours, search_shards, use_threads
@@ -25,7 +26,6 @@ from dask_dedup.index.shards import (
     embed,
     fill_shard,
     group_parts,
-    model_digest,
     open_base,
     open_shards,
     train_index,

@@ -36,6 +36,7 @@ __all__ = [
     "digest_tensors",
     "find_model",
     "load_model",
+    "model_digest",
     "save_model",
 ]
 
@@ -177,6 +178,25 @@ def save_model(model: Compressor, path: Path | str, *, overwrite: bool = False) 
 def digest_tensors(model: Compressor) -> str:
     """SHA-256 of a model's tensors as its file has them."""
     return hashlib.sha256(_pack(model)).hexdigest()
+
+
+def model_digest(path: str) -> str:
+    """Hex digest of a model's files, by content.
+
+    Raises
+    ------
+    InputError
+        There is none.
+    """
+    digest = hashlib.sha256()
+    place = as_place(path)
+    names = list_files(place)
+    for file in [place] if names is None else [place / name for name in sorted(names)]:
+        try:
+            digest.update(file.name.encode() + read_content(file))
+        except FileNotFoundError as error:
+            raise InputError(f"{path}: no such file or folder; expected a compressor.") from error
+    return digest.hexdigest()[:16]
 
 
 def _pack(model: Compressor) -> bytes:

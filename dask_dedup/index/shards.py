@@ -13,7 +13,6 @@ Memory of a task: one shard (`SHARD_BYTES` and its base), one block of rows. On 
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -42,7 +41,7 @@ from dask_dedup.index.ivfpq import (
     write_index_file,
 )
 from dask_dedup.io.dataset import Dataset
-from dask_dedup.io.objects import list_files, read_content, size_of
+from dask_dedup.io.objects import size_of
 from dask_dedup.io.part_list import read_parts
 from dask_dedup.io.parts import Part, gather_rows, read_rows
 from dask_dedup.io.store import (
@@ -65,7 +64,6 @@ __all__ = [
     "embed",
     "fill_shard",
     "group_parts",
-    "model_digest",
     "open_base",
     "open_model",
     "open_shards",
@@ -318,19 +316,6 @@ def _read_shards(path: Path) -> tuple[Shard, ...]:
     if content is None:
         raise InputError(f"{path}: cannot be read. The index is damaged; build it again.")
     return tuple(Shard(**shard) for shard in content)
-
-
-def model_digest(path: str) -> str:
-    """Hex digest of a compressor's files, by content."""
-    digest = hashlib.sha256()
-    place = as_place(path)
-    names = list_files(place)
-    for file in [place] if names is None else [place / name for name in sorted(names)]:
-        try:
-            digest.update(file.name.encode() + read_content(file))
-        except FileNotFoundError as error:
-            raise InputError(f"{path}: no such file or folder; expected a compressor.") from error
-    return digest.hexdigest()[:16]
 
 
 def _add_part(
