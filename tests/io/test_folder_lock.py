@@ -97,15 +97,15 @@ def test_processes_that_take_turns_are_never_inside_together(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_acquire_of_a_lock_whose_file_was_removed_meanwhile_locks_the_new_file(tmp_path):
-    old = os.open(tmp_path / LOCK, os.O_RDWR | os.O_CREAT)
-    fcntl.flock(old, fcntl.LOCK_EX)
+def test_acquire_waits_for_a_slow_asker_but_not_for_a_run(tmp_path):
+    asker = os.open(tmp_path / LOCK, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(asker, fcntl.LOCK_SH)  # as `holder` does, for a moment
+    assert FolderLock(tmp_path).holder() is None  # nor does one asker hide it from another
     with ThreadPoolExecutor(1) as pool:
         lock = FolderLock(tmp_path)
         waiting = pool.submit(lock.acquire)
-        time.sleep(0.2)
-        os.unlink(tmp_path / LOCK)  # what a run does at its end, and then gives its lock back
-        os.close(old)
+        time.sleep(0.5)
+        os.close(asker)
         waiting.result(5)
     with pytest.raises(OutputError, match="another run is writing"):
         FolderLock(tmp_path).acquire()
