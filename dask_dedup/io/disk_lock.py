@@ -84,6 +84,10 @@ class DiskLock:
         """Return True: the operating system lets nobody break a lock."""
         return True
 
+    def is_in_doubt(self) -> bool:
+        """Return False."""
+        return False
+
     def holder(self) -> dict[str, Any] | None:
         """Return what is known of the process that has the lock; None where nobody has."""
         try:

@@ -68,6 +68,10 @@ class FolderLock:
         """Return whether the lock that was acquired has not been taken over since."""
         return self._file.is_own()
 
+    def is_in_doubt(self) -> bool:
+        """Return whether `is_own` should be asked, as after a long pause; asks no store."""
+        return self._file.is_in_doubt()
+
     def release(self) -> None:
         """Give the lock back."""
         self._file.release()

@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from glob import glob
 from pathlib import Path
@@ -249,11 +249,11 @@ def remove_file(place: Path) -> None:
         place.unlink(missing_ok=True)
 
 
-def move_folder(source: Path, target: Path) -> None:
+def move_folder(source: Path, target: Path, check: Callable[[], None] | None = None) -> None:
     """Put a folder into another place; what is there already is replaced.
 
     By renaming, where both are on one disk. Otherwise file by file: meanwhile whoever reads
-    ``target`` finds some of them.
+    ``target`` finds some of them, and ``check`` is called before each: it may raise.
     """
     if not is_remote(source) and not is_remote(target):
         shutil.rmtree(target, ignore_errors=True)
@@ -267,6 +267,8 @@ def move_folder(source: Path, target: Path) -> None:
         return
     remove_tree(target)
     for path in sorted(path for path in source.rglob("*") if path.is_file()):
+        if check is not None:
+            check()
         name = str(path).removeprefix(str(source)).lstrip("/")
         if is_remote(source) and is_remote(target):
             with store_errors(target):

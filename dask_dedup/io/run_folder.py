@@ -191,7 +191,7 @@ class RunFolder:
         target = self.path / made.name
         self._check_lock()
         if exists(made):
-            move_folder(made, target)
+            move_folder(made, target, self._check_after_pause)
         elif not exists(target):
             raise OutputError(
                 f"{target}: has been removed, and its stage does not run again. "
@@ -218,6 +218,10 @@ class RunFolder:
     def read_summary(self) -> dict[str, Any]:
         """Return the summary of the finished run."""
         return dict(read_json(self.path / "summary.json") or {})
+
+    def _check_after_pause(self) -> None:
+        if self._lock.is_in_doubt():
+            self._check_lock()
 
     def _check_lock(self) -> None:
         if not self._lock.is_own():

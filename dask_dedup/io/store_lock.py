@@ -123,10 +123,14 @@ class StoreLock:
         """
         if self._renewed is None:
             return False
-        if _clock() - self._renewed > self._dead_seconds / 2:
+        if self.is_in_doubt():
             self._renew()
         chain = self._chain()
         return bool(chain) and chain[-1][1]["token"] == self._token
+
+    def is_in_doubt(self) -> bool:
+        """Return whether the last sign of life is so old that the lock may soon be another's."""
+        return self._renewed is None or _clock() - self._renewed > self._dead_seconds / 2
 
     def holder(self) -> dict[str, Any] | None:
         """Return what is known of the run that has the lock; None where none is alive.

@@ -19,7 +19,7 @@ from dask_dedup import cli
 from dask_dedup.errors import OutputError
 from dask_dedup.io import lock_holder
 from dask_dedup.io.folder_lock import LOCK, FolderLock
-from dask_dedup.io.objects import exists, glob_files, names_in
+from dask_dedup.io.objects import exists, glob_files, move_folder, names_in
 from dask_dedup.io.run_folder import RunFolder
 from dask_dedup.places import as_place
 
@@ -282,6 +282,31 @@ def let_in(requests):
     """Let the server answer so many requests more without asking for valid credentials."""
     address = f"{os.environ['AWS_ENDPOINT_URL']}/moto-api/reset-auth"
     urlopen(Request(address, str(requests).encode(), {"Content-Type": "text/plain"})).close()
+
+
+def test_run_that_was_stopped_while_it_publishes_moves_nothing_more(bucket, tmp_path):
+    """Its pause begins at the second of three files; meanwhile another takes the folder."""
+    place = as_place(f"{bucket}/publishing")
+    (tmp_path / "made").mkdir()
+    for name in "abc":
+        (tmp_path / "made" / name).write_text(name)
+    run = RunFolder(place, {}, "input")
+    run._lock = FolderLock(place, renew_seconds=1000.0, dead_seconds=2.0)
+    moved = []
+
+    def check():
+        moved.append(len(moved))
+        if len(moved) == 2:
+            assert not run._lock.is_in_doubt()
+            time.sleep(4)
+            FolderLock(place, dead_seconds=2.0).acquire()
+        run._check_after_pause()
+
+    with run:
+        run.begin()
+        with pytest.raises(OutputError, match="another run has taken this folder"):
+            move_folder(tmp_path / "made", place / "made", check)
+    assert names_in(place / "made") == ["a"]
 
 
 def test_lock_that_cannot_be_renewed_says_so(bucket, caplog):
