@@ -14,6 +14,7 @@ from dask.delayed import Delayed
 from dask_dedup.errors import OutputError
 from dask_dedup.io.folder_lock import LOCK, FolderLock
 from dask_dedup.io.store import MANIFEST, Stage, read_json
+from dask_dedup.places import is_remote
 from dask_dedup.tasks import ignore_result
 
 __all__ = ["finish", "is_finished", "one_by_one", "open_folder"]
@@ -45,6 +46,8 @@ def open_folder(
         use; or it cannot be written.
     """
     stage = Stage(path, {"kind": kind, **settings, "version": version("dask_dedup")})
+    if is_remote(path):
+        raise OutputError(f"{path}: evaluations write to disks only; give a local folder.")
     if path.exists() and not path.is_dir():
         raise OutputError(f"{path}: is a file; the output needs a folder.")
     lock = FolderLock(path)
