@@ -23,6 +23,7 @@ from dask_dedup.adc_tasks import (
     fill_and_audit,
     search_and_write,
 )
+from dask_dedup.compress.base import model_digest
 from dask_dedup.compress.fit import fit_pca
 from dask_dedup.compress.pca import save_pca
 from dask_dedup.config import threads_together
@@ -31,7 +32,6 @@ from dask_dedup.index.shard_files import IndexLayout
 from dask_dedup.index.shards import (
     default_factory,
     group_spans,
-    model_digest,
     open_model,
     train_index,
     write_shards,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import psutil
@@ -22,7 +21,7 @@ from pydantic import (
 
 from dask_dedup.cluster_settings import ClusterJobSettings, parse_memory
 from dask_dedup.errors import SettingsError
-from dask_dedup.places import refuse_secrets
+from dask_dedup.places import read_text, refuse_secrets, words_of
 
 __all__ = [
     "AdcSettings",
@@ -134,7 +133,7 @@ class JoinSettings(_Table):
 class AdcSettings(_Table):
     """``[adc]``: search by quantized distances (finder adc)."""
 
-    model: str | None = None
+    model: Annotated[str | None, AfterValidator(_without_credentials)] = None
     """folder of a compressor; rows are indexed behind it [default: none]"""
 
     factory: str | None = None
@@ -307,7 +306,7 @@ def load_settings(
     Parameters
     ----------
     config_path : path, optional
-        A TOML file with any of the tables of `Settings`.
+        A TOML file, which may be a URL, with any of the tables of `Settings`.
     overrides : mapping, optional
         Dotted keys to values, such as ``{"clusters.threshold": 0.9}``; None values are passed
         over.
@@ -322,11 +321,9 @@ def load_settings(
     if config_path is not None:
         origin = str(config_path)
         try:
-            content = tomllib.loads(Path(config_path).read_text(encoding="utf-8"))
+            content = tomllib.loads(read_text(config_path))
         except OSError as error:
-            raise SettingsError(
-                f"{config_path}: cannot be read ({error.strerror or error})."
-            ) from error
+            raise SettingsError(f"{config_path}: cannot be read ({words_of(error)}).") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise SettingsError(f"{config_path}: not a TOML file ({error}).") from error
     for dotted, value in (overrides or {}).items():

@@ -9,7 +9,8 @@ from typing import Any
 
 from dask_dedup.errors import OutputError
 from dask_dedup.io.folder_lock import FolderLock
-from dask_dedup.io.objects import exists, written_at
+from dask_dedup.io.objects import exists
+from dask_dedup.io.small_objects import written_at
 from dask_dedup.io.stage import MANIFEST, RECORD, TRAINED
 from dask_dedup.io.store import read_json
 from dask_dedup.places import as_place
@@ -17,6 +18,7 @@ from dask_dedup.places import as_place
 __all__ = ["PLAN", "StageStatus", "run_status"]
 
 MERGE = "merge"  # a stage of large runs only
+_HOLDER = ("host", "pid", "since", "renewed", "renewed_seconds")
 PLAN = "plan.json"  # among the working files: what the run was expected to cost
 #: Stages as a run shows them, and the folder of each under OUT/stages.
 FOLDERS = {
@@ -60,7 +62,9 @@ def run_status(out: Path) -> dict[str, Any]:
     -------
     dict
         ``state`` (finished, running, stopped), ``stages`` (as `StageStatus`), ``seconds_left``
-        (None where unknown), ``settings``; of a finished run ``wall_seconds``.
+        (None where unknown), ``settings``; of a finished run ``wall_seconds``; of a running one
+        ``holder``: ``host``, ``pid``, ``since``, in a store also ``renewed``, as far as they are
+        known.
 
     Raises
     ------
@@ -95,8 +99,11 @@ def run_status(out: Path) -> dict[str, Any]:
         if name != MERGE or name in expected or exists(working / folder)
     ]
     left = [stage.left for stage in stages]
+    holder = FolderLock(out).holder()
+    if holder is not None:
+        told["holder"] = {name: holder[name] for name in _HOLDER if name in holder}
     return told | {
-        "state": "running" if _is_locked(out) else "stopped",
+        "state": "stopped" if holder is None else "running",
         "stages": [asdict(stage) for stage in stages],
         "seconds_left": None if None in left else sum(seconds or 0.0 for seconds in left),
     }
@@ -125,8 +132,3 @@ def _stage_status(folder: Path, name: str, expected: float | None) -> StageStatu
     if recent and elapsed > 0:
         left = elapsed / len(recent) * (tasks - done)
     return StageStatus(name, "begun", done, tasks, elapsed, left)
-
-
-def _is_locked(out: Path) -> bool:
-    """Return whether a process holds the folder's lock."""
-    return FolderLock(out).is_held()

@@ -7,15 +7,16 @@ global row ids, ``index.json`` describes them and is written last.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from dask.delayed import Delayed, delayed
-from filelock import FileLock, Timeout
 
+from dask_dedup.compress.base import model_digest
 from dask_dedup.compress.vectors import prepare_block
 from dask_dedup.errors import InputError, OutputError
 from dask_dedup.index.ivfpq import Neighbours, search_shards, use_threads
@@ -24,16 +25,19 @@ from dask_dedup.index.shards import (
     embed,
     fill_shard,
     group_spans,
-    model_digest,
     open_base,
     open_shards,
     train_index,
     write_shards,
 )
 from dask_dedup.io.dataset import Dataset
+from dask_dedup.io.folder_lock import LOCK, FolderLock
+from dask_dedup.io.listing import names_in
+from dask_dedup.io.objects import exists, make_folder, remove_file
 from dask_dedup.io.part_list import write_parts
 from dask_dedup.io.stage import TRAINED, Stage, read_note, write_note
 from dask_dedup.io.store import read_json, write_json
+from dask_dedup.places import absolute_name, as_place, words_of
 from dask_dedup.tasks import Execute, NoProgress, Progress, compute_tasks
 
 __all__ = ["VectorIndex", "build_index", "open_index", "search_block", "search_index"]
@@ -101,7 +105,7 @@ class VectorIndex:
     @property
     def layout(self) -> IndexLayout:
         """Where the files lie."""
-        return _layout(Path(self.folder), self.model)
+        return _layout(as_place(self.folder), self.model)
 
 
 def build_index(
@@ -126,7 +130,7 @@ def build_index(
     Parameters
     ----------
     dataset : Dataset
-    out : path
+    out : path or URL
         A new or empty folder, or one of an earlier call.
     factory : str
         As faiss names indexes: ``"IVF65536,PQ4"``.
@@ -147,8 +151,8 @@ def build_index(
     ------
     InputError, SettingsError, OutputError
     """
-    folder, progress = Path(out), progress or NoProgress()
-    path = None if model is None else os.fspath(model)
+    folder, progress = as_place(out), progress or NoProgress()
+    path = None if model is None else absolute_name(model)
     digest = None if path is None else model_digest(path)
     keys: dict[str, Any] = {
         "factory": factory,
@@ -163,7 +167,7 @@ def build_index(
         old = read_json(folder / _MANIFEST)
         if old is not None and old.get("keys") == keys:
             return open_index(folder)
-        (folder / _MANIFEST).unlink(missing_ok=True)
+        remove_file(folder / _MANIFEST)
         layout = _layout(folder, path)
         train.prepare()
         facts = read_note(train.folder, TRAINED)
@@ -201,7 +205,7 @@ def build_index(
             metric="squared L2 of unit vectors",
             dim=dataset.dim,
             indexed_dim=facts["dim"],
-            model=None if path is None else os.path.abspath(path),
+            model=path,
             model_digest=digest,
             fingerprint=dataset.fingerprint,
             rows=dataset.rows,
@@ -230,8 +234,8 @@ def open_index(path: str | os.PathLike) -> VectorIndex:
     InputError
         There is none, or it was not finished.
     """
-    manifest = Path(path) / _MANIFEST
-    content = read_json(manifest)
+    place = as_place(path)
+    content = read_json(place / _MANIFEST)
     if not isinstance(content, dict) or content.get("kind") != _KIND:
         raise InputError(
             f"{path}: expected an index folder, but it has no {_MANIFEST} of one. "
@@ -239,7 +243,7 @@ def open_index(path: str | os.PathLike) -> VectorIndex:
         )
     del content["kind"], content["keys"]
     shards = tuple(Shard(**shard) for shard in content.pop("shards"))
-    return VectorIndex(folder=os.fspath(path), shards=shards, **content)
+    return VectorIndex(folder=str(place), shards=shards, **content)
 
 
 def search_block(
@@ -311,35 +315,32 @@ def search_index(
     return [delayed(search_block)(index, block, k, nprobe) for block in blocks]
 
 
-class _claimed:  # noqa: N801  reads as a verb in its one place
-    """The folder, locked against another writer; refused if it holds something else."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._lock = FileLock(folder / ".lock", timeout=0)
-
-    def __enter__(self) -> None:
-        folder = self.folder
-        try:
-            if folder.exists() and not folder.is_dir():
-                raise OutputError(f"{folder}: is a file; an index needs a folder.")
-            ours = {"train", "shards", _MANIFEST, ".lock"}
-            foreign = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
-            if set(foreign) - ours:
-                raise OutputError(
-                    f"{folder}: holds files of something else ({', '.join(foreign[:3])}). "
-                    f"Choose an empty folder or a new one."
-                )
-            folder.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire()
-        except Timeout as error:
-            raise OutputError(f"{folder}: another process is writing into it.") from error
-        except OSError as error:
-            raise OutputError(f"{folder}: cannot be written ({error.strerror}).") from error
-
-    def __exit__(self, *_: object) -> None:
-        (self.folder / ".lock").unlink(missing_ok=True)
-        self._lock.release()
+@contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    """Lock the folder against another writer; refuse it if it holds something else."""
+    lock = FolderLock(folder)
+    try:
+        names = names_in(folder)
+        if names is None and exists(folder):
+            raise OutputError(f"{folder}: is a file; an index needs a folder.")
+        foreign = [
+            name
+            for name in names or ()
+            if name not in ("train", "shards", _MANIFEST) and not name.startswith(LOCK)
+        ]
+        if foreign:
+            raise OutputError(
+                f"{folder}: holds files of something else ({', '.join(foreign[:3])}). "
+                f"Choose an empty folder or a new one."
+            )
+        make_folder(folder)
+        lock.acquire()
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({words_of(error)}).") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _layout(folder: Path, model: str | None) -> IndexLayout:

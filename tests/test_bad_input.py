@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -259,6 +260,19 @@ def test_wrong_output_folder_is_one_error_and_stays_as_it_is(
     assert message in error
     assert "Traceback" not in result.stderr
     assert {str(p): p.stat().st_mtime_ns for p in Path().rglob("*")} == before
+
+
+@pytest.mark.parametrize("work", ["file", "file/work", "/dev/null/work"])
+def test_working_files_that_cannot_be_written_are_one_error(data, tmp_path, monkeypatch, work):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("mine")
+    result = CliRunner().invoke(main, ["run", "data", "out", "--work", work])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert isinstance(result.exception, SystemExit)
+    error = result.stderr.splitlines()[-1]
+    assert re.match(rf"dask-dedup: {work}/dask-dedup-\w+: cannot be written \(", error)
+    assert not Path("out/run.json").exists()
+    assert Path("file").read_text() == "mine"
 
 
 def test_wrong_data_set_by_the_real_command_shows_no_traceback(data, tmp_path):

@@ -1,11 +1,11 @@
 """The chain from a bucket into a bucket, against a real S3 endpoint."""
 
+import os
 import re
-import socket
+import signal
 import subprocess
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,50 +16,18 @@ from s3fs import S3FileSystem
 
 from dask_dedup import Settings, cli, load_settings, read_dataset, run
 from dask_dedup.errors import InputError, OutputError, SettingsError
-from dask_dedup.io import folder_lock
-from dask_dedup.io.folder_lock import LOCK, FolderLock
-from dask_dedup.io.objects import exists, glob_files, local_copy, read_content, upload
+from dask_dedup.io.folder_lock import FolderLock
+from dask_dedup.io.listing import glob_files
+from dask_dedup.io.objects import exists, local_copy, read_content, upload
 from dask_dedup.io.run_folder import RunFolder
 from dask_dedup.places import as_place
 from dask_dedup.tasks import NoProgress
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 
-SECRET = "not-to-be-seen"
+SECRET = "not-to-be-seen"  # the key of `endpoint`
 OPTIONS = ["--workers", "2", "--cells", "40", "--visits", "4"]
 SMALL = {"cells": {"cells": 40, "visits": 4.0}}
-
-
-@pytest.fixture(scope="module")
-def endpoint(tmp_path_factory):
-    """Run moto's server; yields its log, which names every request."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("s3") / "log"
-    address = f"http://127.0.0.1:{port}"
-    variables = {
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": SECRET,
-        "AWS_ENDPOINT_URL": address,
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with pytest.MonkeyPatch.context() as patch, open(log, "wb") as out:
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        server = subprocess.Popen(command, stdout=out, stderr=out)
-        try:
-            for _ in range(300):
-                try:
-                    socket.create_connection(("127.0.0.1", port), 1).close()
-                    break
-                except OSError:
-                    time.sleep(0.1)
-            yield log
-        finally:
-            server.terminate()
-            server.wait()
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +139,7 @@ def test_run_that_was_stopped_goes_on_in_the_bucket(bucket, local_clusters):
         (("run", "s3://images/none", "{tmp}/out"), "no such folder"),
         (("run", "s3://key:word@images/data", "{tmp}/out"), "holds credentials"),
         (("run", "gopher://images/data", "{tmp}/out"), "gopher"),
-        (("compress", "s3://images/data", "{tmp}/m", "s3://images/small"), "local folder"),
+        (("evaluate", "truth", "s3://images/data", "s3://images/truth"), "local folder"),
     ],
 )
 def test_places_that_do_not_work_get_one_clear_error(bucket, tmp_path, arguments, words):
@@ -196,70 +164,6 @@ def test_wrong_credentials_are_told_in_the_words_of_the_store(
         assert "redentials" in ran.output
         assert not (tmp_path / "out").exists()
     S3FileSystem.clear_instance_cache()  # the tests after have credentials
-
-
-KILLED = """
-import os, signal, sys
-from dask_dedup.io.folder_lock import FolderLock
-from dask_dedup.io.run_folder import RunFolder
-from dask_dedup.places import as_place
-from dask_dedup.tasks import NoProgress
-FolderLock(as_place(sys.argv[1])).acquire()
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-def test_lock_in_a_bucket_is_for_one(bucket):
-    folder = as_place(f"{bucket}/locked")
-    first, second = FolderLock(folder), FolderLock(folder)
-    first.acquire()
-    assert second.is_held()
-    with pytest.raises(
-        OutputError, match=r"another run is writing .*process \d+ on .*--break-lock"
-    ):
-        second.acquire()
-    first.release()
-    assert not second.is_held()
-    second.acquire()
-    second.release()
-    assert not glob_files(folder, "**")
-
-
-def test_lock_of_a_killed_process_of_this_machine_is_taken_over_by_one(bucket):
-    folder = as_place(f"{bucket}/killed")
-    assert subprocess.run([sys.executable, "-c", KILLED, str(folder)], check=False).returncode == -9
-    assert exists(folder / LOCK)
-    assert not FolderLock(folder).is_held()
-    locks = [FolderLock(folder) for _ in range(8)]
-    with ThreadPoolExecutor(8) as pool:
-        taken = [
-            task for task in [pool.submit(lock.acquire) for lock in locks] if not task.exception()
-        ]
-    assert len(taken) == 1
-    assert [lock.is_own() for lock in locks].count(True) == 1
-    for lock in locks:
-        lock.release()
-    assert not exists(folder / LOCK)
-
-
-def test_lock_of_another_machine_is_kept_until_it_is_broken(bucket, monkeypatch):
-    folder = as_place(f"{bucket}/broken")
-    first = FolderLock(folder)
-    with monkeypatch.context() as patch:
-        patch.setattr(folder_lock, "_machine", lambda: "elsewhere")
-        first.acquire()
-    assert FolderLock(folder).is_held()
-    with pytest.raises(OutputError, match="another run is writing"):
-        FolderLock(folder).acquire()
-    second = FolderLock(folder, break_lock=True)
-    second.acquire()
-    assert second.is_own()
-    assert not first.is_own()
-    first.release()  # which is not its own any more
-    assert FolderLock(folder).is_held()
-    second.release()
-    assert not FolderLock(folder).is_held()
-    assert not glob_files(folder, "**")
 
 
 def test_run_whose_lock_was_broken_publishes_nothing(bucket, tmp_path):
@@ -321,7 +225,76 @@ def test_copies_of_a_file_are_made_once_and_anew_when_it_changes(bucket, tmp_pat
     assert local_copy(place).read_bytes() == b"other"
 
 
-@pytest.mark.parametrize("key", ["compute.work", "read.metadata", "read.image_embeddings"])
+COPY = """
+import os, signal, sys
+from dask_dedup.io.objects import local_copy
+from dask_dedup.io.store import write_aside
+from dask_dedup.places import as_place
+copy = local_copy(sys.argv[1])
+assert copy.read_bytes() == b"one" and os.readlink(copy).startswith(os.environ["TMPDIR"])
+with write_aside(as_place(sys.argv[1] + "-other")) as temporary:
+    temporary.write_bytes(b"unfinished")
+    assert os.readlink(temporary).startswith(os.environ["TMPDIR"])
+    os.kill(os.getpid(), int(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_copies_are_gone_however_their_process_ends(bucket, tmp_path, monkeypatch, how):
+    (tmp_path / "x.bin").write_bytes(b"one")
+    upload(tmp_path / "x.bin", as_place(f"{bucket}/left/x.bin"))
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
+    command = [sys.executable, "-c", COPY, f"{bucket}/left/x.bin", str(int(how))]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert ended.returncode == -how, ended.stderr
+    assert list((tmp_path / "scratch").iterdir()) == []
+    assert not exists(as_place(f"{bucket}/left/x.bin-other"))
+
+
+def test_copies_of_many_files_keep_few_open(bucket, tmp_path):
+    for i in range(40):
+        (tmp_path / "x.bin").write_bytes(bytes([i]))
+        upload(tmp_path / "x.bin", as_place(f"{bucket}/many/{i}"))
+    before = len(os.listdir("/proc/self/fd"))
+    assert [local_copy(f"{bucket}/many/{i}").read_bytes()[0] for i in range(40)] == list(range(40))
+    assert len(os.listdir("/proc/self/fd")) - before <= 32
+
+
+@pytest.mark.parametrize(
+    ("missing", "url", "install"),
+    [
+        ("upath", "s3://images/data", r"pip install 'dask_dedup\[s3\]'\."),
+        ("s3fs", "s3://images/data", r"pip install 'dask_dedup\[s3\]'\."),
+        ("upath", "gs://images/data", r"pip install universal_pathlib and the package that fsspec"),
+    ],
+)
+def test_url_without_the_packages_for_it_says_what_to_install(tmp_path, missing, url, install):
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None\n"
+        f"from dask_dedup.__main__ import main\n"
+        f"sys.argv = ['dask-dedup', 'plan', {url!r}]; main()"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True
+    )
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert re.match(rf"dask-dedup: {url}: no package is installed for URLs of .*{install}", line)
+
+
+@pytest.mark.parametrize("name", [Path("s3://images/data"), "s3:/images/data"])
+def test_url_that_has_lost_a_slash_is_no_folder(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError, match=r"s3:/images/data: .*give a URL as text"):
+        as_place(name)
+    (tmp_path / "s3:").mkdir()  # unless there is one
+    assert as_place(name) == Path("s3:/images/data")
+
+
+@pytest.mark.parametrize(
+    "key", ["compute.work", "adc.model", "read.metadata", "read.image_embeddings"]
+)
 def test_settings_with_credentials_are_refused_without_repeating_them(key):
     with pytest.raises(SettingsError, match="holds credentials") as caught:
         load_settings(None, {key: f"s3://user:{SECRET}@images/work"})

@@ -1,14 +1,16 @@
 """What `status` tells of runs that go on, were stopped, or are finished."""
 
 import json
+import os
+import socket
 
 import pytest
 from click.testing import CliRunner
-from filelock import FileLock
 
 import dask_dedup
 from dask_dedup import Settings, cli
 from dask_dedup.errors import OutputError
+from dask_dedup.io.folder_lock import FolderLock
 from dask_dedup.status import run_status
 from dask_dedup.tasks import compute_tasks
 
@@ -66,8 +68,15 @@ def test_status_of_a_stopped_run_counts_the_tasks_and_goes_on_from_there(
     told = run_status(out)
     assert stages_of(told)["layout"] == ("finished", 5, 5)
     assert stages_of(told)["join"][:2] == ("begun", 1)
-    with FileLock(out / ".lock"):
-        assert run_status(out)["state"] == "running"
+    lock = FolderLock(out)
+    lock.acquire()
+    told = run_status(out)
+    assert told["state"] == "running"
+    assert (told["holder"]["host"], told["holder"]["pid"]) == (socket.gethostname(), os.getpid())
+    shown = CliRunner().invoke(cli.main, ["status", str(out)]).stdout
+    assert f"process {os.getpid()} on {socket.gethostname()}, since 20" in shown
+    lock.release()
+    assert run_status(out)["state"] == "stopped"
     dask_dedup.run(clipart, out, settings)
     told = run_status(out)
     assert told["state"] == "finished"

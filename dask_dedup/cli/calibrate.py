@@ -10,7 +10,6 @@ import click
 from rich.console import Console
 
 from dask_dedup.cli.group import (
-    LOCAL_PLACE,
     PLACE,
     chosen_settings,
     configure_logging,
@@ -28,7 +27,7 @@ __all__ = ["calibrate"]
 
 @main.command("calibrate", short_help="choose the tolerance of search by quantized distances")
 @click.argument("dataset", type=PLACE)
-@click.argument("out", type=LOCAL_PLACE)
+@click.argument("out", type=PLACE)
 @setting("--threshold", "clusters.threshold", float)
 @setting("--model", "adc.model", str)
 @setting("--factory", "adc.factory", str)
@@ -40,7 +39,7 @@ __all__ = ["calibrate"]
 @input_settings
 @setting("--seed", "seed", int)
 @worker_settings
-@click.option("--config", type=click.Path(path_type=Path), help="TOML file with settings")
+@click.option("--config", type=PLACE, help="TOML file with settings")
 @overwriting
 def calibrate(
     dataset: Path, out: Path, config: Path | None, overwrite: bool, **options: Any

@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from dask_dedup.cli.group import any_setting, chosen_settings, main, setting
+from dask_dedup.cli.group import PLACE, any_setting, chosen_settings, main, setting
 
 __all__ = ["cluster_script"]
 
 
 @main.command("cluster-script", short_help="print the job script for SLURM, without submitting it")
-@click.option("--config", type=click.Path(path_type=Path), help="TOML file with settings")
+@click.option("--config", type=PLACE, help="TOML file with settings")
 @setting("--threads", "compute.threads", int)
 @setting("--memory", "compute.memory", str)
 @any_setting

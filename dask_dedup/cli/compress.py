@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.table import Table
 
 from dask_dedup.cli.group import (
-    LOCAL_PLACE,
     PLACE,
     chosen_settings,
     configure_logging,
@@ -43,7 +42,7 @@ def _network(flag: str, name: str, kind: Any = None) -> Callable:
 
 @main.command("fit-compressor", short_help="fit a model that makes embeddings smaller")
 @click.argument("dataset", type=PLACE)
-@click.argument("model", type=LOCAL_PLACE)
+@click.argument("model", type=PLACE)
 @click.option(
     "--kind",
     type=click.Choice(["pca", "mse", "snip"]),
@@ -142,8 +141,8 @@ def fit_compressor(
 
 @main.command(short_help="make the embeddings of a data set smaller")
 @click.argument("dataset", type=PLACE)
-@click.argument("model", type=LOCAL_PLACE)
-@click.argument("out", type=LOCAL_PLACE)
+@click.argument("model", type=PLACE)
+@click.argument("out", type=PLACE)
 @click.option("--modality", type=_MODALITIES, help="[default: what MODEL was fitted on]")
 @click.option(
     "--dtype",
@@ -215,6 +214,7 @@ def _compress(
     from dask_dedup.compress.base import load_model
     from dask_dedup.deploy import open_cluster
     from dask_dedup.io.dataset import read_dataset
+    from dask_dedup.io.objects import scratch_beside
     from dask_dedup.progress import choose_progress
     from dask_dedup.tasks import OnResult
 
@@ -232,9 +232,8 @@ def _compress(
             """Start the workers when it is known that there is work for them."""
             if not tasks:
                 return []
-            return stack.enter_context(open_cluster(settings, out / "stages" / "dask", out))(
-                tasks, on_result
-            )
+            scratch = stack.enter_context(scratch_beside(out / "stages"))
+            return stack.enter_context(open_cluster(settings, scratch, out))(tasks, on_result)
 
         progress = choose_progress(console)
         try:

@@ -28,7 +28,7 @@ __all__ = ["paper"]
 @click.argument("dataset", type=PLACE)
 @click.argument("out", type=LOCAL_PLACE)
 @click.option(
-    "--config", required=True, type=click.Path(path_type=Path),
+    "--config", required=True, type=PLACE,
     help="TOML file with any of the tables pareto, components, zeroshot, retrieval",
 )  # fmt: skip
 @click.option(

@@ -46,7 +46,7 @@ __all__ = ["pareto"]
 @any_setting
 @click.option(
     "--config",
-    type=click.Path(path_type=Path),
+    type=PLACE,
     help="TOML file with a table [pareto]; options given here win",
 )
 @overwriting

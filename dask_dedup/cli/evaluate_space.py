@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dask_dedup.cli.evaluate import common, evaluate, settings_of, show
-from dask_dedup.cli.group import PLACE, configure_logging, training_device
+from dask_dedup.cli.group import LOCAL_PLACE, PLACE, configure_logging, training_device
 from dask_dedup.errors import OutputError, SettingsError
 from dask_dedup.evaluate.settings import SpaceSettings, load_table
 
@@ -29,7 +29,7 @@ _ROWS = (
         help="take only rows of this value, such as split=test; may be repeated",
     ),
     click.option(
-        "--out", type=click.Path(path_type=Path),
+        "--out", type=LOCAL_PLACE,
         help="folder that gets the table as CSV and JSON, and models/ that were fitted",
     ),
     training_device,
@@ -45,8 +45,8 @@ def _row_options(command: Callable) -> Callable:
 
 @evaluate.command(short_help="zero-shot classification, before and after compression")
 @click.argument("dataset", type=PLACE)
-@click.argument("classes", type=click.Path(path_type=Path))
-@click.argument("labels", type=click.Path(path_type=Path))
+@click.argument("classes", type=PLACE)
+@click.argument("labels", type=PLACE)
 @_row_options
 @click.option(
     "--label-column", default="class_id", show_default=True,
@@ -108,7 +108,7 @@ def zeroshot(
 @evaluate.command(short_help="retrieval between images and texts, before and after compression")
 @click.argument("dataset", type=PLACE)
 @click.option(
-    "--table", type=click.Path(path_type=Path),
+    "--table", type=PLACE,
     help="parquet file with the row ids of the pool [default: a seeded sample of --rows]",
 )  # fmt: skip
 @_row_options

@@ -56,7 +56,7 @@ class _LocalPlace(_Place):
         """Return what the text names."""
         place = super().convert(value, param, context)
         if is_remote(place):
-            self.fail(f"{place}: this command writes to disks only; give a local folder.")
+            raise SettingsError(f"{place}: evaluations write to disks only; give a local folder.")
         return place
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import click
 from rich.console import Console
 
 from dask_dedup.cli.group import (
-    LOCAL_PLACE,
     PLACE,
     chosen_settings,
     main,
@@ -26,7 +24,7 @@ __all__ = ["build", "search"]
 
 @main.command("build-index", short_help="index the embeddings of a data set with faiss")
 @click.argument("dataset", type=PLACE)
-@click.argument("index", type=LOCAL_PLACE)
+@click.argument("index", type=PLACE)
 @click.option("--factory", help="as faiss names it, such as IVF65536,PQ4 [default: by the rows]")
 @click.option("--model", type=PLACE, help="compressor that rows go through")
 @click.option("--sample-rows", type=click.IntRange(0), default=0, help="to train on [64 per list]")
@@ -94,9 +92,9 @@ def build(
 
 
 @main.command("search", short_help="find the nearest rows of an index")
-@click.argument("index", type=LOCAL_PLACE)
+@click.argument("index", type=PLACE)
 @click.argument("queries", type=PLACE)
-@click.argument("out", type=LOCAL_PLACE)
+@click.argument("out", type=PLACE)
 @click.option("-k", "k", type=click.IntRange(1), default=10, show_default=True, help="neighbours")
 @click.option("--nprobe", type=click.IntRange(1), default=8, show_default=True, help="lists")
 @click.option("--dataset", type=PLACE, help="what INDEX was built from")
@@ -119,6 +117,7 @@ def search(
     Exit codes: 0 done, 2 wrong input or settings.
     """
     from dask_dedup.io.dataset import read_dataset
+    from dask_dedup.io.listing import names_in
     from dask_dedup.io.parts import read_npy_header
     from dask_dedup.progress import choose_progress
     from dask_dedup.search_output import write_neighbours
@@ -129,9 +128,9 @@ def search(
     data = None if dataset is None else read_dataset(dataset)
     if data is not None and data.fingerprint != opened.fingerprint:
         raise InputError(f"{dataset}: is not the data set that {index} was built from.")
-    if out.is_dir():
+    if names_in(out) is not None:
         raise OutputError(f"{out}: is a folder; the neighbours go to a parquet file.")
-    if os.path.isdir(queries):
+    if names_in(queries) is not None:
         files = [part.embeddings for part in read_dataset(queries).filled_parts]
     else:
         files = [read_npy_header(str(queries))]

@@ -37,7 +37,7 @@ __all__ = ["plan_run"]
 @click.option("--pairs-per-row", type=float, help="verified [default: 12, or those of --like]")
 @click.option(
     "--like",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=PLACE,
     help="folder of a finished run: scale the time of each stage by what it took there",
 )
 @setting("--threshold", "clusters.threshold", float)
@@ -51,7 +51,7 @@ __all__ = ["plan_run"]
 @setting("--threads", "compute.threads", int)
 @setting("--memory", "compute.memory", str)
 @any_setting
-@click.option("--config", type=click.Path(path_type=Path), help="TOML file with settings")
+@click.option("--config", type=PLACE, help="TOML file with settings")
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
 @click.option("--calibrate", is_flag=True, help="measure this machine first, and remember it")
 @click.option("--calibrate-seconds", type=float, default=1.0, hidden=True)

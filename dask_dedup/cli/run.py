@@ -59,7 +59,7 @@ _INTERRUPTED = 130  # what a shell gives for Ctrl-C
 @any_setting
 @click.option(
     "--config",
-    type=click.Path(path_type=Path),
+    type=PLACE,
     help="TOML file with settings; options given here win",
 )
 @click.option("--overwrite", is_flag=True, help="begin anew, whatever an earlier run left in OUT")

@@ -25,6 +25,7 @@ def status(out: Path, as_json: bool) -> None:
 
     Exit codes: 0 told, 2 OUT holds no run.
     """
+    from dask_dedup.io.lock_holder import holder_text
     from dask_dedup.report.plan_table import span_text
     from dask_dedup.status import run_status
 
@@ -50,3 +51,7 @@ def status(out: Path, as_json: bool) -> None:
         more = "; the same command continues" if told["state"] == "stopped" else ""
         time = "" if left is None else f"; about {span_text(left)} left"
         tell(console, f"{out}: {told['state']}{time}{more}")
+    if "holder" in told:
+        renewed = told["holder"].get("renewed_seconds")
+        sign = "" if renewed is None else f"; its last sign of life is {renewed:.0f} s old"
+        tell(console, f"{holder_text(told['holder'])}{sign}")

@@ -15,6 +15,7 @@ import torch
 from dask_dedup.compress.base import (
     Compressor,
     digest_tensors,
+    find_model,
     load_model,
     save_model,
 )
@@ -23,12 +24,13 @@ from dask_dedup.compress.fit_model import views_of
 from dask_dedup.errors import InputError, OutputError, SettingsError
 from dask_dedup.io.checksums import FileFacts, facts_of_file
 from dask_dedup.io.dataset import Dataset
-from dask_dedup.io.objects import local_copy
+from dask_dedup.io.objects import exists, local_copy, remove_tree
 from dask_dedup.io.parts import Part, read_rows
 from dask_dedup.io.results import RESULTS
 from dask_dedup.io.run_folder import RunFolder
 from dask_dedup.io.stage import FILES
 from dask_dedup.io.store import open_once, write_aside
+from dask_dedup.places import as_place
 from dask_dedup.tasks import Execute, NoProgress, Progress, compute_tasks
 
 __all__ = ["CompressFolder", "compress_dataset", "write_compressed"]
@@ -65,7 +67,7 @@ class CompressFolder(RunFolder):
 
     def _remove_own(self) -> None:
         for name in _FOLDERS.values():  # also those of modalities that are no longer asked for
-            shutil.rmtree(self.path / name, ignore_errors=True)
+            remove_tree(self.path / name)
         super()._remove_own()
 
 
@@ -88,7 +90,7 @@ def compress_dataset(
     ----------
     dataset : Dataset
     model : Compressor or path
-    out : path
+    out : path or URL
         A new or empty folder, or one in which the same compression was interrupted. It becomes
         a data set: ``img_emb``, ``text_emb`` or both, with the files' names; ``metadata``, hard
         links to the files read, or copies where the disk is another; ``model``; and
@@ -115,8 +117,8 @@ def compress_dataset(
     InputError, OutputError, SettingsError
     """
     progress = progress or NoProgress()
-    if isinstance(model, str | Path):
-        model = load_model(model)
+    if isinstance(model, str | os.PathLike):
+        model = load_model(as_place(model))
     facts = model.facts
     device = choose_device(device)
     modality = modality or facts.modality
@@ -134,7 +136,7 @@ def compress_dataset(
         "model": facts.model_dump(exclude={"statistics"}),
         "tensors": digest_tensors(model),
     }
-    with CompressFolder(Path(out), settings, dataset.fingerprint, overwrite) as folder:
+    with CompressFolder(as_place(out), settings, dataset.fingerprint, overwrite) as folder:
         folder.refuse_others()
         if folder.is_finished():
             logger.info("%s: finished before with these settings; nothing to do", out)
@@ -155,7 +157,7 @@ def _write(
 ) -> dict[str, Any]:
     stage = folder.stage("compress", folder.settings)
     stage.prepare()
-    save_model(model, stage.folder / "model", overwrite=(stage.folder / "model").exists())
+    save_model(model, stage.folder / "model", overwrite=exists(stage.folder / "model"))
     tasks = {}
     for view in views:
         names = _names([part.embeddings.path for part in view.parts], ".npy")
@@ -237,7 +239,7 @@ def _names(paths: Sequence[str], suffix: str) -> list[str]:
 def _open_model(path: str, device: str) -> Compressor:
     """Read the model once per worker and device."""
     load = {"cpu": _load_on_cpu, "cuda": _load_on_cuda}[device]
-    return open_once(load, Path(path) / "model.safetensors")
+    return open_once(load, find_model(path))
 
 
 def _load_on_cpu(path: Path) -> Compressor:

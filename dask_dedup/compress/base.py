@@ -8,7 +8,6 @@ damaged file nor one of another model is taken for this one's.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -24,7 +23,10 @@ from safetensors.numpy import save as save_tensors
 
 from dask_dedup.compress.device import choose_device
 from dask_dedup.errors import InputError, OutputError
-from dask_dedup.io.store import read_json, write_json
+from dask_dedup.io.listing import has_files, list_files
+from dask_dedup.io.objects import exists, read_content, remove_tree
+from dask_dedup.io.store import read_json, write_aside, write_json
+from dask_dedup.places import as_place, is_remote, words_of
 
 __all__ = [
     "Compressor",
@@ -33,7 +35,9 @@ __all__ = [
     "check_rows",
     "check_tensors",
     "digest_tensors",
+    "find_model",
     "load_model",
+    "model_digest",
     "save_model",
 ]
 
@@ -124,11 +128,11 @@ def check_model_path(path: Path, overwrite: bool) -> None:
 
     With ``overwrite`` an earlier model may be there, but nothing else.
     """
-    if not path.exists():
+    if not exists(path):
         return
     if not overwrite:
         raise OutputError(f"{path}: exists. Choose another name, or replace it with --overwrite.")
-    header = read_json(path / _HEADER) if path.is_dir() else None
+    header = read_json(path / _HEADER) if has_files(path) else None
     if not isinstance(header, dict) or header.get("format") != _FORMAT:
         raise OutputError(f"{path}: is no model of this tool; it is not overwritten.")
 
@@ -142,7 +146,7 @@ def save_model(model: Compressor, path: Path | str, *, overwrite: bool = False) 
         The folder exists and ``overwrite`` is false, or it is something else; or it cannot be
         written.
     """
-    path = Path(path)
+    path = as_place(path)
     check_model_path(path, overwrite)
     tensors = _pack(model)
     header = {
@@ -151,6 +155,12 @@ def save_model(model: Compressor, path: Path | str, *, overwrite: bool = False) 
         **model.facts.model_dump(),
         "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
     }
+    if is_remote(path):  # the header last: without it there is no model
+        remove_tree(path)
+        with write_aside(path / _TENSORS) as temporary:
+            temporary.write_bytes(tensors)
+        write_json(path / _HEADER, header)
+        return
     aside, old = (path.parent / f".unfinished-{uuid.uuid4().hex[:12]}" for _ in range(2))
     try:
         aside.mkdir(parents=True)
@@ -169,6 +179,25 @@ def save_model(model: Compressor, path: Path | str, *, overwrite: bool = False) 
 def digest_tensors(model: Compressor) -> str:
     """SHA-256 of a model's tensors as its file has them."""
     return hashlib.sha256(_pack(model)).hexdigest()
+
+
+def model_digest(path: str) -> str:
+    """Hex digest of a model's files, by content.
+
+    Raises
+    ------
+    InputError
+        There is none.
+    """
+    digest = hashlib.sha256()
+    place = as_place(path)
+    names = list_files(place)
+    for file in [place] if names is None else [place / name for name in sorted(names)]:
+        try:
+            digest.update(file.name.encode() + read_content(file))
+        except FileNotFoundError as error:
+            raise InputError(f"{path}: no such file or folder; expected a compressor.") from error
+    return digest.hexdigest()[:16]
 
 
 def _pack(model: Compressor) -> bytes:
@@ -192,13 +221,13 @@ def load_model(path: Path | str, *, device: str = "cpu") -> Compressor:
     InputError
         The folder is missing, damaged, of another format, or its parts do not fit together.
     """
-    path = Path(path)
+    path = as_place(path)
     facts, digest = _read_header(path / _HEADER)
     where = path / _TENSORS
     try:
-        content = where.read_bytes()
+        content = read_content(where)
     except OSError as error:
-        raise InputError(f"{where}: cannot be read ({error.strerror or error}).") from error
+        raise InputError(f"{where}: cannot be read ({words_of(error)}).") from error
     if hashlib.sha256(content).hexdigest() != digest:
         raise InputError(
             f"{where}: damaged, or of another model: its SHA-256 is not the one that "
@@ -243,12 +272,26 @@ def check_rows(rows: np.ndarray, facts: ModelFacts) -> None:
         )
 
 
+def find_model(path: Path | str) -> Path:
+    """Return the file with a model's tensors.
+
+    Raises
+    ------
+    InputError
+        There is none.
+    """
+    place = as_place(path)
+    for name in (_HEADER, _TENSORS):
+        if name not in (list_files(place) or ()):
+            raise InputError(
+                f"{place / name}: no such file. A model is a folder with {_HEADER} and {_TENSORS}, "
+                f"as `dask-dedup fit-compressor` writes it."
+            )
+    return place / _TENSORS
+
+
 def _read_header(path: Path) -> tuple[ModelFacts, str]:
-    if not os.path.isfile(path):
-        raise InputError(
-            f"{path}: no such file. A model is a folder with {_HEADER} and {_TENSORS}, as "
-            f"`dask-dedup fit-compressor` writes it."
-        )
+    find_model(path.parent)
     header = read_json(path)
     if not isinstance(header, dict) or header.get("format") != _FORMAT:
         raise InputError(f"{path}: not the header of a compressor (JSON, format {_FORMAT}).")

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -96,7 +95,7 @@ class NetworkCompressor:
         try:
             settings = load_network_settings(facts.settings)
         except SettingsError as error:
-            header = Path(where).with_name("model.json")
+            header = where.replace("model.safetensors", "model.json")
             raise InputError(f"{header}: damaged header ({error})") from error
         with torch.device("meta"):  # shapes alone: no memory, no random numbers
             network = build_network(facts.dim_in, facts.dim_out, settings)

@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 
 from dask_dedup.errors import InputError, SettingsError
 from dask_dedup.graph.forest import forest_of_edges, label_forest
+from dask_dedup.io.objects import open_parquet_source
 from dask_dedup.io.parts import one_line
 from dask_dedup.io.store import read_json
 from dask_dedup.schema import EDGES
@@ -240,7 +241,7 @@ def choose_threshold(wanted: float | None, source: EdgeSource) -> float:
 
 def _read_edge_file(path: Path) -> pd.DataFrame:
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(open_parquet_source(path))
     except (OSError, pa.ArrowException) as error:
         raise InputError(
             f"{path}: expected a parquet file of edges, but it cannot be read ({one_line(error)})."

@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from dask.delayed import Delayed
-from filelock import FileLock, Timeout
 
 from dask_dedup.errors import OutputError
+from dask_dedup.io.folder_lock import LOCK, FolderLock
 from dask_dedup.io.stage import MANIFEST, Stage
 from dask_dedup.io.store import read_json
+from dask_dedup.places import is_remote
 from dask_dedup.tasks import ignore_result
 
 __all__ = ["finish", "is_finished", "one_by_one", "open_folder"]
-
-_LOCK = ".lock"
 
 
 @contextmanager
@@ -48,19 +47,16 @@ def open_folder(
         use; or it cannot be written.
     """
     stage = Stage(path, {"kind": kind, **settings, "version": version("dask_dedup")})
+    if is_remote(path):
+        raise OutputError(f"{path}: evaluations write to disks only; give a local folder.")
     if path.exists() and not path.is_dir():
         raise OutputError(f"{path}: is a file; the output needs a folder.")
-    lock = FileLock(path / _LOCK, timeout=0)
+    lock = FolderLock(path)
     try:
         made = not path.is_dir()
         _check_content(stage, kind, overwrite)
         path.mkdir(parents=True, exist_ok=True)
         lock.acquire()
-    except Timeout as error:
-        raise OutputError(
-            f"{path}: another evaluation is writing into this folder. Wait for it to end, or "
-            f"choose another folder."
-        ) from error
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error}).") from error
     try:
@@ -72,7 +68,6 @@ def open_folder(
             shutil.rmtree(path, ignore_errors=True)  # nothing was begun: leave nothing
         raise
     finally:
-        (path / _LOCK).unlink(missing_ok=True)
         lock.release()
 
 
@@ -104,7 +99,7 @@ def _check_content(stage: Stage, kind: str, overwrite: bool) -> None:
     manifest = read_json(path / MANIFEST)
     settings = manifest.get("settings") if isinstance(manifest, dict) else None
     if not isinstance(settings, dict) or settings.get("kind") != kind:
-        foreign = sorted(p.name for p in path.iterdir() if p.name != _LOCK)
+        foreign = sorted(p.name for p in path.iterdir() if p.name != LOCK)
         if foreign:
             raise OutputError(
                 f"{path}: holds files of something else ({', '.join(foreign[:3])}"
@@ -126,7 +121,7 @@ def _check_content(stage: Stage, kind: str, overwrite: bool) -> None:
 
 def _empty(path: Path) -> None:
     for entry in path.iterdir():
-        if entry.name == _LOCK:
+        if entry.name == LOCK:
             continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)

@@ -22,8 +22,10 @@ from dask_dedup.compress.fit_model import fit_compressor
 from dask_dedup.compress.vectors import prepare_block
 from dask_dedup.errors import InputError, SettingsError
 from dask_dedup.io.dataset import Dataset
+from dask_dedup.io.listing import has_files
 from dask_dedup.io.parts import Part, read_rows
 from dask_dedup.io.store import read_json, write_aside
+from dask_dedup.places import as_place
 
 __all__ = [
     "Model",
@@ -90,7 +92,7 @@ def check_model_names(specs: Sequence[str]) -> None:
         if names.count(name) > 1:
             raise SettingsError(f"models: {name!r} is named more than once; rename a folder.")
         known = spec == "raw" or _FITTED.fullmatch(spec)
-        if not known and not Path(spec).is_dir():
+        if not known and not has_files(as_place(spec)):
             raise SettingsError(
                 f"models: expected raw, pca:DIM, mse:DIM, snip:DIM or a model's folder, "
                 f"got {spec!r}."
@@ -99,7 +101,8 @@ def check_model_names(specs: Sequence[str]) -> None:
 
 def model_identity(spec: str) -> str:
     """Return what tells a model from another: its spec, and a folder's tensors' digest."""
-    header = read_json(Path(spec) / "model.json") if Path(spec).is_dir() else None
+    known = spec == "raw" or _FITTED.fullmatch(spec)
+    header = None if known else read_json(as_place(spec) / "model.json")
     digest = header.get("tensors_sha256") if isinstance(header, dict) else None
     return f"{spec} {str(digest)[:16]}" if digest else spec
 
@@ -134,7 +137,7 @@ def open_model(
     if spec == "raw":
         return NamedModel("raw", _Raw(dim))
     fitted = _FITTED.fullmatch(spec)
-    path = folder / model_name(spec) if fitted else Path(spec)
+    path = folder / model_name(spec) if fitted else as_place(spec)
     if fitted and not path.is_dir():
         logger.info("fitting %s", model_name(spec))
         save_model(

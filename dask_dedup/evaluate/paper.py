@@ -25,6 +25,7 @@ from dask_dedup.evaluate.space import choose_rows, measure_retrieval, measure_ze
 from dask_dedup.evaluate.truth import TruthSettings, find_truth
 from dask_dedup.io.dataset import Dataset
 from dask_dedup.io.store import read_json, write_aside, write_json
+from dask_dedup.places import as_place
 from dask_dedup.tasks import Execute, NoProgress, Progress, compute_tasks
 
 __all__ = [
@@ -203,9 +204,9 @@ def _once(path: Path, measure: Any, *arguments: Any) -> list[dict[str, Any]]:
 def _zeroshot(
     data: Dataset, table: ZeroshotSettings, models: Path, device: str
 ) -> list[dict[str, Any]]:
-    classes = read_classes(Path(data.path) / table.classes)
+    classes = read_classes(as_place(data.path) / table.classes)
     rows = read_row_labels(
-        Path(data.path) / table.labels,
+        as_place(data.path) / table.labels,
         row_column=table.row_column,
         label_column=table.label_column,
         filters=table.filters,
@@ -223,7 +224,7 @@ def _retrieval(
         rows = choose_rows(data, table)
     else:
         rows = read_row_ids(
-            Path(data.path) / table.table,
+            as_place(data.path) / table.table,
             row_column=table.row_column,
             filters=table.filters,
             rows=data.rows,

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dask_dedup.errors import InputError, SettingsError
+from dask_dedup.io.objects import open_parquet_source
 from dask_dedup.io.parts import one_line, read_npy_header, read_rows
 
 __all__ = ["LabelledRows", "read_classes", "read_row_ids", "read_row_labels"]
@@ -118,13 +119,14 @@ def read_row_labels(
 
 def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     try:
-        schema = pq.read_schema(path)
+        schema = pq.read_schema(open_parquet_source(path))
         missing = [name for name in columns if name not in schema.names]
         if missing:
             raise InputError(
                 f"{path}: no column {missing[0]!r}; the columns are {', '.join(schema.names)}."
             )
-        return pq.read_table(path, columns=list(dict.fromkeys(columns))).to_pandas()
+        wanted = list(dict.fromkeys(columns))
+        return pq.read_table(open_parquet_source(path), columns=wanted).to_pandas()
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path}: cannot be read as parquet ({one_line(error)}).") from error
 

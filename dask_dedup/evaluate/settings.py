@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dask_dedup.errors import SettingsError
+from dask_dedup.places import read_text, words_of
 
 __all__ = ["ParetoSettings", "SpaceSettings", "load_table", "read_toml"]
 
@@ -140,8 +140,8 @@ def read_toml(path: str | os.PathLike | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return tomllib.loads(read_text(path))
     except OSError as error:
-        raise SettingsError(f"{path}: cannot be read ({error.strerror or error}).") from error
+        raise SettingsError(f"{path}: cannot be read ({words_of(error)}).") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: not a TOML file ({error}).") from error

@@ -13,8 +13,6 @@ Memory of a task: one shard (`SHARD_BYTES` and its base), one block of rows. On 
 
 from __future__ import annotations
 
-import hashlib
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -26,7 +24,7 @@ import pandas as pd
 import torch
 from dask.delayed import delayed
 
-from dask_dedup.compress.base import Compressor, load_model
+from dask_dedup.compress.base import Compressor, find_model, load_model
 from dask_dedup.compress.sample import sample_row_ids, split_rows
 from dask_dedup.compress.vectors import UNREADABLE, VectorBlock, prepare_block
 from dask_dedup.errors import InputError
@@ -44,6 +42,7 @@ from dask_dedup.index.ivfpq import (
 )
 from dask_dedup.index.shard_files import IndexLayout, Shard
 from dask_dedup.io.dataset import Dataset
+from dask_dedup.io.objects import size_of
 from dask_dedup.io.spans import Span, cut_spans, read_span
 from dask_dedup.io.store import (
     open_once,
@@ -61,7 +60,6 @@ __all__ = [
     "embed",
     "fill_shard",
     "group_spans",
-    "model_digest",
     "open_base",
     "open_model",
     "open_shards",
@@ -220,7 +218,7 @@ def fill_shard(
     if counts["rows"] != counts["invalid"] + counts["identical"] + counts["indexed"]:
         raise AssertionError(f"{name}: rows were lost: {counts}")
     seconds = time.perf_counter() - began
-    return {"name": name, **counts, "bytes": os.path.getsize(path), "seconds": seconds}
+    return {"name": name, **counts, "bytes": size_of(path), "seconds": seconds}
 
 
 def embed(vectors: VectorBlock, model_path: str | None) -> np.ndarray:
@@ -254,17 +252,11 @@ def open_shards(layout: IndexLayout) -> list[Any]:
 
 def open_model(path: str) -> Compressor:
     """Open a compressor once per process."""
-    return open_once(load_model, path)
+    return open_once(_load_beside, find_model(path))
 
 
-def model_digest(path: str) -> str:
-    """Hex digest of a compressor's files, by content."""
-    digest = hashlib.sha256()
-    folder = Path(path)
-    for file in sorted(folder.rglob("*")) if folder.is_dir() else [folder]:
-        if file.is_file():
-            digest.update(file.name.encode() + file.read_bytes())
-    return digest.hexdigest()[:16]
+def _load_beside(tensors: Path) -> Compressor:
+    return load_model(tensors.parent)
 
 
 def _add_span(
@@ -335,7 +327,7 @@ def _train(
         "dim": sample.shape[1],
         "lists": list_count(base),
         "bytes_per_row": code_bytes(base),
-        "base_bytes": os.path.getsize(path),
+        "base_bytes": size_of(path),
         "distance_error": distance_error(base, sample),
         "seconds": time.perf_counter() - began,
     }

@@ -19,6 +19,7 @@ from dask.delayed import delayed
 from dask_dedup.errors import InputError
 from dask_dedup.io.content import content_mark
 from dask_dedup.io.each_file import ask_each_file
+from dask_dedup.io.listing import has_files
 from dask_dedup.io.metadata import (
     MetadataColumns,
     empty_table,
@@ -26,7 +27,7 @@ from dask_dedup.io.metadata import (
     to_pandas,
     unify_columns,
 )
-from dask_dedup.io.objects import has_files, version_of
+from dask_dedup.io.objects import version_of
 from dask_dedup.io.parts import EmbeddingFile, Part, read_rows
 from dask_dedup.io.scan import add_texts, find_usual, scan_parts
 from dask_dedup.io.sketch import sketch_of

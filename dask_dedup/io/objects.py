@@ -6,31 +6,28 @@ the store's own client; what is left becomes a StoreError with the client's word
 
 from __future__ import annotations
 
-import atexit
 import errno
 import io
 import os
 import shutil
 import tempfile
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from glob import escape, glob
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from dask_dedup.errors import DedupError, StoreError
-from dask_dedup.places import as_place, is_remote, refuse_secrets, without_secrets
+from dask_dedup.errors import OutputError
+from dask_dedup.places import as_place, is_remote, store_errors, words_of
 
 __all__ = [
-    "create",
+    "check_writable",
     "exists",
-    "glob_files",
-    "has_files",
-    "list_files",
+    "file_system",
+    "key_of",
     "local_copy",
     "make_folder",
     "move_folder",
@@ -42,41 +39,27 @@ __all__ = [
     "remove_file",
     "remove_tree",
     "scratch_beside",
+    "scratch_file",
     "scratch_folder",
     "size_of",
     "upload",
     "version_of",
     "words_of",
-    "written_at",
 ]
 
 _CACHE_BYTES = 4 << 30  # of local copies of one process
+_CACHE_FILES = 32  # each is an open file
 #: Stores without folders: making one would make a bucket.
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "memory"}
 
 
-@contextmanager
-def _store_errors(place: Path) -> Iterator[None]:
-    """Turn the errors of a store's client into StoreError; each client has its own."""
-    try:
-        yield
-    except (FileExistsError, FileNotFoundError, DedupError):
-        raise
-    except Exception as error:
-        raise StoreError(None, words_of(error), str(place)) from error
-
-
-def words_of(error: BaseException) -> str:
-    """Return what an error says, in one line, without credentials."""
-    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return without_secrets(" ".join(str(said).split())).rstrip(".")
-
-
-def _file_system(place: Path) -> Any:
+def file_system(place: Path) -> Any:
+    """Return the client of a place's store."""
     return place.fs  # type: ignore[attr-defined]
 
 
-def _key(place: Path) -> str:
+def key_of(place: Path) -> str:
+    """Return the name of a place in its store."""
     return place.path  # type: ignore[attr-defined]
 
 
@@ -91,76 +74,10 @@ def version_of(place: str | os.PathLike) -> tuple[int, str]:
     if not is_remote(place):
         status = os.stat(place)
         return status.st_size, str(status.st_mtime_ns)
-    with _store_errors(place):
-        facts = _file_system(place).info(_key(place))
+    with store_errors(place):
+        facts = file_system(place).info(key_of(place))
     marks = (facts.get(name) for name in ("ETag", "etag", "md5Hash", "LastModified", "mtime"))
     return int(facts["size"] or 0), next((str(mark) for mark in marks if mark is not None), "")
-
-
-def list_files(folder: Path) -> list[str] | None:
-    """Return the names of the files of a folder, hidden ones left out.
-
-    None where there is no such folder.
-
-    Raises
-    ------
-    OSError
-        The store refuses, or has no such bucket.
-    """
-    if not is_remote(folder):
-        if not os.path.isdir(folder):  # where Path.is_dir would raise, of a name too long, say
-            return None
-        with os.scandir(folder) as entries:
-            found = [entry.name for entry in entries if entry.is_file()]
-        return [name for name in found if not name.startswith(".")]
-    system, key = _file_system(folder), _key(folder)
-    with _store_errors(folder):
-        try:
-            entries = system.ls(key, detail=True)
-        except FileNotFoundError as error:
-            if "bucket" in str(error):
-                raise
-            return None
-    if len(entries) == 1 and entries[0]["type"] == "file" and entries[0]["name"] == key.strip("/"):
-        return None  # a file
-    names = [str(e["name"]).rsplit("/", 1)[-1] for e in entries if e["type"] == "file"]
-    return [name for name in names if name and not name.startswith(".")]
-
-
-def has_files(folder: Path) -> bool:
-    """Return whether there is such a folder; a store that refuses is told elsewhere."""
-    try:
-        return list_files(folder) is not None
-    except OSError:
-        return False
-
-
-def written_at(folder: Path, suffix: str) -> list[float]:
-    """Return when the files of a folder whose names end so were written: seconds since 1970."""
-    if not is_remote(folder):
-        return [path.stat().st_mtime for path in folder.glob(f"*{suffix}")]
-    names = [name for name in list_files(folder) or [] if name.endswith(suffix)]
-    system = _file_system(folder)
-    with _store_errors(folder):
-        return [system.modified(_key(folder / name)).timestamp() for name in names]
-
-
-def glob_files(base: Path, pattern: str) -> list[str]:
-    """Return the files that match a pattern, which may be relative to ``base``.
-
-    In a store, a base that holds ``*?[`` itself is listed from above these on.
-    """
-    if not (pattern.startswith("/") or "://" in pattern):
-        pattern = f"{escape(str(base).rstrip('/'))}/{pattern}"
-    if not is_remote(pattern):
-        return [path for path in glob(pattern, recursive=True) if os.path.isfile(path)]
-    refuse_secrets(pattern)
-    bare = pattern.partition("://")
-    place = as_place(f"{bare[0]}://{bare[2].partition('/')[0]}")
-    system = _file_system(place)
-    with _store_errors(place):
-        found = system.glob(system._strip_protocol(pattern), detail=True)
-    return [system.unstrip_protocol(name) for name, e in found.items() if e["type"] == "file"]
 
 
 def read_range(place: str | os.PathLike, start: int, stop: int) -> bytes:
@@ -168,9 +85,9 @@ def read_range(place: str | os.PathLike, start: int, stop: int) -> bytes:
     place = as_place(place)
     if stop <= start:
         return b""
-    with _store_errors(place):
+    with store_errors(place):
         try:
-            return bytes(_file_system(place).cat_file(_key(place), start=start, end=stop))
+            return bytes(file_system(place).cat_file(key_of(place), start=start, end=stop))
         except OSError:
             if size_of(place) <= start:  # a range behind the end is refused
                 return b""
@@ -180,10 +97,10 @@ def read_range(place: str | os.PathLike, start: int, stop: int) -> bytes:
 def read_ranges(place: str | os.PathLike, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
     """Return several ranges of one file in a store, asked for at the same time."""
     place = as_place(place)
-    with _store_errors(place):
+    with store_errors(place):
         starts, stops = zip(*ranges, strict=True) if ranges else ((), ())
-        paths = [_key(place)] * len(ranges)
-        found = _file_system(place).cat_ranges(paths, list(starts), list(stops), on_error="raise")
+        paths = [key_of(place)] * len(ranges)
+        found = file_system(place).cat_ranges(paths, list(starts), list(stops), on_error="raise")
     return [bytes(one) for one in found]
 
 
@@ -191,8 +108,8 @@ def read_content(place: Path) -> bytes:
     """Return a whole small file, wherever it lies."""
     if not is_remote(place):
         return place.read_bytes()
-    with _store_errors(place):
-        return bytes(_file_system(place).cat_file(_key(place)))
+    with store_errors(place):
+        return bytes(file_system(place).cat_file(key_of(place)))
 
 
 def read_values(place: Path, dtype: Any, start: int, count: int) -> np.ndarray:
@@ -242,41 +159,32 @@ def open_parquet_source(place: str | os.PathLike) -> Any:
 
 def upload(source: Path, target: Path) -> None:
     """Put a local file into a store, whole or not at all."""
-    with _store_errors(target):
-        system, key = _file_system(target), _key(target)
+    with store_errors(target):
+        system, key = file_system(target), key_of(target)
         if not _OBJECT_STORES & set(_protocols(system)):
             system.makedirs(key.rpartition("/")[0], exist_ok=True)
         system.put_file(str(source), key)
 
 
-def create(place: Path, content: bytes) -> None:
-    """Put an object that is not there yet.
-
-    Raises
-    ------
-    FileExistsError
-    """
-    with _store_errors(place):
-        _file_system(place).pipe_file(_key(place), content, mode="create")
-
-
 def exists(place: Path) -> bool:
     """Return whether there is such a file or folder."""
-    with _store_errors(place):
+    with store_errors(place):
         return place.exists()
 
 
 def remove_file(place: Path) -> None:
     """Remove a file, if it is there."""
-    with _store_errors(place):
+    with store_errors(place):
         place.unlink(missing_ok=True)
 
 
-def move_folder(source: Path, target: Path, keep: bool = False) -> None:
+def move_folder(
+    source: Path, target: Path, keep: bool = False, check: Callable[[], None] | None = None
+) -> None:
     """Put a folder into another place; what is there already is replaced, or kept beside it.
 
     By renaming, where both are on one disk. Otherwise file by file: meanwhile whoever reads
-    ``target`` finds some of them.
+    ``target`` finds some of them, and ``check`` is called before each: it may raise.
     """
     if not is_remote(source) and not is_remote(target):
         if keep:
@@ -289,23 +197,32 @@ def move_folder(source: Path, target: Path, keep: bool = False) -> None:
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            shutil.copytree(source, target)
+            shutil.copytree(source, target, copy_function=_copy_durably)
             shutil.rmtree(source)
         return
     if not keep:
         remove_tree(target)
     for path in sorted(path for path in source.rglob("*") if path.is_file()):
+        if check is not None:
+            check()
         name = str(path).removeprefix(str(source)).lstrip("/")
         if is_remote(source) and is_remote(target):
-            with _store_errors(target):
-                _file_system(target).copy(_key(path), _key(target / name))
+            with store_errors(target):
+                file_system(target).copy(key_of(path), key_of(target / name))
         elif is_remote(target):
             upload(path, target / name)
         else:
             make_folder((target / name).parent)
-            with _store_errors(path):
-                _file_system(path).get_file(_key(path), str(target / name))
+            with store_errors(path):
+                file_system(path).get_file(key_of(path), str(target / name))
     remove_tree(source)
+
+
+def _copy_durably(source: str, target: str) -> None:
+    """Copy a file, and return once it has reached the disk."""
+    shutil.copy2(source, target)
+    with open(target, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def make_folder(folder: Path) -> None:
@@ -314,14 +231,30 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
 
 
+def check_writable(folder: Path) -> None:
+    """Refuse a local folder that nothing can be written to; leaves nothing there.
+
+    Raises
+    ------
+    OutputError
+    """
+    if is_remote(folder):
+        return
+    above = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    try:
+        tempfile.TemporaryFile(dir=above).close()
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({words_of(error)}).") from error
+
+
 def remove_tree(folder: Path) -> None:
     """Remove a folder and all that is in it, if it is there."""
     if not is_remote(folder):
         shutil.rmtree(folder, ignore_errors=True)
         return
-    with _store_errors(folder):
+    with store_errors(folder):
         try:
-            _file_system(folder).rm(_key(folder), recursive=True)
+            file_system(folder).rm(key_of(folder), recursive=True)
         except FileNotFoundError:
             return
 
@@ -347,39 +280,52 @@ def scratch_beside(folder: Path) -> Iterator[Path]:
         yield Path(made)
 
 
+@contextmanager
+def scratch_file() -> Iterator[Path]:
+    """Give an empty local file without a name, below `scratch_folder`.
+
+    It is gone when the block or the process ends, however that ends: its path leads through a file
+    that this process holds open, and means nothing to another.
+    """
+    with tempfile.TemporaryFile(dir=scratch_folder()) as file:
+        yield _path_of(file)
+
+
+def _path_of(file: IO[bytes]) -> Path:
+    return Path(f"/proc/self/fd/{file.fileno()}")
+
+
 class _Copies:
-    """Copies of files of a store on this machine, the oldest removed first."""
+    """Copies of files of a store on this machine, the oldest removed first.
+
+    They have no name, see `scratch_file`: of a worker that is killed nothing is left.
+    """
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._copies: OrderedDict[tuple[str, str], tuple[Path, int]] = OrderedDict()
-        self._folder: tuple[int, str] | None = None  # of which process: a fork has its own
-        self._made = 0
+        self._copies: OrderedDict[tuple[str, str], tuple[IO[bytes], int]] = OrderedDict()
+        self._process = os.getpid()
 
     def get(self, place: Path) -> Path:
         size, version = version_of(place)
         key = (str(place), version)
         with self._lock:
-            folder = self._own_folder()
+            if self._process != os.getpid():  # a fork would share the copies' files
+                self._process = os.getpid()
+                self._copies.clear()
             if key not in self._copies:
-                self._made += 1
-                copy = Path(folder) / f"{self._made}-{place.name}"
-                with _store_errors(place):
-                    _file_system(place).get_file(_key(place), str(copy))
+                copy = tempfile.TemporaryFile(dir=scratch_folder())  # noqa: SIM115  stays open
+                with store_errors(place):
+                    file_system(place).get_file(key_of(place), str(_path_of(copy)))
                 self._copies[key] = copy, size
             self._copies.move_to_end(key)
-            while len(self._copies) > 1 and sum(s for _, s in self._copies.values()) > _CACHE_BYTES:
+            while len(self._copies) > 1 and (
+                len(self._copies) > _CACHE_FILES
+                or sum(size for _, size in self._copies.values()) > _CACHE_BYTES
+            ):
                 _, (oldest, _) = self._copies.popitem(last=False)
-                oldest.unlink(missing_ok=True)  # whoever has mapped it keeps it
-            return self._copies[key][0]
-
-    def _own_folder(self) -> str:
-        if self._folder is None or self._folder[0] != os.getpid():
-            made = tempfile.mkdtemp(prefix="dask-dedup-copies-", dir=scratch_folder())
-            self._folder = os.getpid(), made
-            self._copies.clear()
-            atexit.register(shutil.rmtree, made, ignore_errors=True)
-        return self._folder[1]
+                oldest.close()  # whoever has mapped it keeps it
+            return _path_of(self._copies[key][0])
 
 
 _COPIES = _Copies()
@@ -388,8 +334,8 @@ _COPIES = _Copies()
 def local_copy(place: str | os.PathLike) -> Path:
     """Return a local path with the content of a file: its own, or that of a copy.
 
-    For what is mapped into memory or read by libraries that know no stores. Each process keeps up
-    to 4 GB of copies in `scratch_folder` until it ends.
+    For what is mapped into memory or read by libraries that know no stores; to be opened at once,
+    by this process. Each process keeps up to 32 copies, of 4 GB together, until it ends.
     """
     place = as_place(place)
     return _COPIES.get(place) if is_remote(place) else place

@@ -16,6 +16,7 @@ from dask_dedup.places import is_remote
 
 __all__ = [
     "WORKING",
+    "changed_keys",
     "refuse_foreign_results",
     "refuse_foreign_stages",
     "refuse_inputs_inside",
@@ -140,6 +141,18 @@ def refuse_inputs_inside(out: Path, names: Iterable[str], paths: Iterable[str]) 
                 f"{folder}: holds files of the input, and {out} would replace them with its "
                 f"results. Choose another output folder."
             )
+
+
+def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return the settings that differ between two runs, as text: key (before → after)."""
+    changed = []
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            changed += changed_keys(before, after, f"{prefix}{key}.")
+        elif before != after:
+            changed.append(f"{prefix}{key} ({before} → {after})")
+    return changed
 
 
 def _some(names: Sequence[str]) -> str:

@@ -66,6 +66,5 @@ def read_invalid(files: PartFiles, span: Span) -> pd.DataFrame:
 
     ``row_id`` int64 and ``reason`` uint8; of a finished run ``invalid_reason`` in words instead.
     """
-    # Published, the user's columns stand behind these two.
-    frames = [read_frame(path).iloc[:, :2] for path in files.invalid_paths(span)]
+    frames = [read_frame(path, first_columns=2) for path in files.invalid_paths(span)]
     return pd.concat([some for some in frames if len(some)] or frames[:1], ignore_index=True)

@@ -19,6 +19,7 @@ from dask_dedup.errors import OutputError
 from dask_dedup.io.checksums import FileFacts, facts_of_file, find_damage
 from dask_dedup.io.folder_lock import FolderLock
 from dask_dedup.io.objects import (
+    check_writable,
     exists,
     make_folder,
     move_folder,
@@ -28,6 +29,7 @@ from dask_dedup.io.objects import (
 )
 from dask_dedup.io.out_content import (
     WORKING,
+    changed_keys,
     refuse_foreign_results,
     refuse_foreign_stages,
     refuse_other_content,
@@ -190,10 +192,11 @@ class RunFolder:
 
         ``search``: facts of the search whose forest is kept; without, it is made anew.
         """
+        check_writable(self.stages)
         self.search = search
         state = self._read_state()
         if state and state.get("digest") != self.digest:
-            changed = _changed_keys(state.get("settings", {}), self.settings)
+            changed = changed_keys(state.get("settings", {}), self.settings)
             if state.get("input") != self.fingerprint:
                 changed.append("the input files")
             if state.get("version") != version("dask_dedup"):
@@ -268,7 +271,7 @@ class RunFolder:
         results = Results(self.path)
         is_ours = results.holds(name, stage.digest)  # some of it was put into place before
         results.enter(name, stage.digest, files)
-        move_folder(made, target, keep=is_ours)
+        move_folder(made, target, is_ours, self._check_after_pause)
         if not is_remote(self.path):
             sync(target)
             sync(self.path)
@@ -302,10 +305,15 @@ class RunFolder:
         """Return the summary of the finished run."""
         return dict(read_json(self.path / "summary.json") or {})
 
+    def _check_after_pause(self) -> None:
+        if self._lock.is_in_doubt():
+            self._check_lock()
+
     def _check_lock(self) -> None:
         if not self._lock.is_own():
             raise OutputError(
-                f"{self.path}: another run has taken this folder with --break-lock; this one ends."
+                f"{self.path}: another run has taken this folder, with --break-lock or because "
+                f"this one gave no sign of life for minutes; this one ends."
             )
 
     def _check_content(self) -> None:
@@ -386,14 +394,3 @@ def work_folder(out: Path, work: str | None) -> Path:
         return out / "stages"
     name = str(out) if is_remote(out) else str(out.absolute())
     return as_place(work) / f"dask-dedup-{digest_of({'out': name})}"
-
-
-def _changed_keys(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    changed = []
-    for key in sorted({*old, *new}):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
-            changed += _changed_keys(before, after, f"{prefix}{key}.")
-        elif before != after:
-            changed.append(f"{prefix}{key} ({before} → {after})")
-    return changed

@@ -17,8 +17,9 @@ from dask_dedup.errors import ColumnError, InputError, UnreadableError
 from dask_dedup.io.column_rows import ColumnHeader, read_column_header, settle_dimension
 from dask_dedup.io.each_file import ask_each_file
 from dask_dedup.io.embedding_file import EmbeddingFile
+from dask_dedup.io.listing import glob_files, has_files, list_files
 from dask_dedup.io.metadata_footer import read_footer
-from dask_dedup.io.objects import glob_files, has_files, list_files, words_of
+from dask_dedup.io.objects import words_of
 from dask_dedup.io.pairing import check_pairs, missing_numbers
 from dask_dedup.io.parts import Part, read_npy_header
 from dask_dedup.places import as_place, refuse_undecodable

@@ -14,7 +14,7 @@ import shutil
 import uuid
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +24,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from dask_dedup.errors import CapacityError, StoreError
 from dask_dedup.io.checksums import damage, facts_of_file, note_file, seal_json, unseal_json
@@ -32,6 +32,7 @@ from dask_dedup.io.objects import (
     local_copy,
     open_parquet_source,
     read_content,
+    scratch_file,
     scratch_folder,
     upload,
     version_of,
@@ -72,31 +73,32 @@ def write_aside(path: Path, durable: bool = False) -> Iterator[Path]:
     CapacityError
         The disk is full: whatever has failed then, it was for that.
     """
-    name = f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{path.name}"
-    if is_remote(path):
-        temporary = Path(scratch_folder()) / name
-    else:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.parent / name
-    try:
-        yield temporary
-        facts = facts_of_file(temporary, path.name)
+    with ExitStack() as stack:
         if is_remote(path):
-            upload(temporary, path)
+            folder = Path(scratch_folder())
+            temporary = stack.enter_context(scratch_file())
         else:
-            if durable:
-                sync(temporary)
-            os.replace(temporary, path)
-        note_file(path, facts)
-    except Exception as error:
-        if is_full(temporary.parent, error):
-            raise CapacityError(
-                f"{path}: the disk of {temporary.parent} is full. Make room there; the same "
-                f"command continues where this stopped."
-            ) from error
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
+            folder = path.parent
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary = folder / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{path.name}"
+            stack.callback(temporary.unlink, missing_ok=True)
+        try:
+            yield temporary
+            facts = facts_of_file(temporary, path.name)
+            if is_remote(path):
+                upload(temporary, path)
+            else:
+                if durable:
+                    sync(temporary)
+                os.replace(temporary, path)
+            note_file(path, facts)
+        except Exception as error:
+            if is_full(folder, error):
+                raise CapacityError(
+                    f"{path}: the disk of {folder} is full. Make room there; the same command "
+                    f"continues where this stopped."
+                ) from error
+            raise
 
 
 def is_full(folder: Path, error: Exception) -> bool:
@@ -141,7 +143,8 @@ def write_arrays(path: Path, notes: Mapping[str, str] | None = None, **arrays: n
     whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     notes = dict(notes or {})
     with write_aside(path) as temporary:
-        save_file(whole, temporary, {**notes, _CHECKSUM: _checksum_of(whole, notes)})
+        # Not `save_file`, which renames: a file for a store has no name.
+        temporary.write_bytes(save(whole, {**notes, _CHECKSUM: _checksum_of(whole, notes)}))
 
 
 def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -168,16 +171,22 @@ def read_noted_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], d
     return arrays, notes
 
 
-def read_frame(path: Path) -> pd.DataFrame:
-    """Return the content of one parquet file that we wrote.
+def read_frame(path: Path, first_columns: int | None = None) -> pd.DataFrame:
+    """Return the content of one parquet file that we wrote, or its first columns.
+
+    The user's columns stand behind ours, and notes of theirs say nothing about ours.
 
     Raises
     ------
     DamagedError
         It is missing, or not what was written.
     """
-    with damage(path):
-        return pd.read_parquet(open_parquet_source(path), page_checksum_verification=True)
+    with (
+        damage(path),
+        pq.ParquetFile(open_parquet_source(path), page_checksum_verification=True) as file,
+    ):
+        names = None if first_columns is None else file.schema_arrow.names[:first_columns]
+        return file.read(names).to_pandas(ignore_metadata=True)
 
 
 def write_frame(

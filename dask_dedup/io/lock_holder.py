@@ -1,0 +1,66 @@
+"""Who has a lock: what the holder writes into it, and whether it is still there."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+__all__ = ["facts_of_this_process", "holder_text", "is_dead", "read_facts"]
+
+_SAME_SECONDS = 1.0  # a process's start is computed from clock ticks
+
+
+def facts_of_this_process(token: str) -> bytes:
+    """Return what a lock says of its holder, as JSON."""
+    facts = {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": psutil.Process().create_time(),
+        "machine": _machine(),
+        "since": datetime.now(UTC).isoformat(" ", "seconds"),
+        "token": token,
+    }
+    return json.dumps(facts, indent=2).encode()
+
+
+def read_facts(content: bytes) -> dict[str, Any]:
+    """Return what a lock says; empty where it is nothing of ours."""
+    try:
+        return dict(json.loads(content))
+    except (TypeError, ValueError):
+        return {}
+
+
+def is_dead(facts: Mapping[str, Any]) -> bool:
+    """Return whether a process ran on this machine and does no more; elsewhere nobody knows."""
+    if facts.get("machine") != _machine():
+        return False
+    try:
+        process = psutil.Process(facts["pid"])
+        is_another = abs(process.create_time() - facts["started"]) > _SAME_SECONDS
+        return is_another or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def holder_text(facts: Mapping[str, Any]) -> str:
+    """Return who holds a lock, in words."""
+    if "pid" not in facts:
+        return "a process that has left no word"
+    return f"process {facts['pid']} on {facts.get('host')}, since {facts.get('since')}"
+
+
+def _machine() -> str:
+    """Return what tells this machine, since it was started, and these process ids from others."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    if not boot.exists():
+        return f"{socket.gethostname()} {uuid.getnode():x}"
+    return f"{boot.read_text(encoding='ascii').strip()} {os.readlink('/proc/self/ns/pid')}"

@@ -1,0 +1,315 @@
+"""Every command with its paths in a bucket: what comes of it equals what comes of a disk.
+
+`CALLS` has each command with the options that name a place. All places lie in the bucket, or (slow)
+one of them. One that has to be on a disk is refused in one line that names it.
+"""
+
+import hashlib
+import os
+import re
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import pandas as pd
+import pytest
+from botocore.session import Session
+from click.testing import CliRunner
+
+from dask_dedup import cli
+from dask_dedup.io.listing import glob_files
+from dask_dedup.io.objects import read_content, upload
+from dask_dedup.places import as_place
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+
+BUCKET = "s3://urls"
+
+
+@dataclass(frozen=True)
+class Call:
+    """A command's words, with {places}, and what of its result is compared."""
+
+    words: list[str]
+    result: str = ""  # pattern of the files under {out}; empty: what it prints
+    on_disk: bool = False  # {out} has to be on a disk
+
+
+CLUSTER = ["--cluster", "{cluster}"]
+RUN = [*CLUSTER, "--cells", "8", "--audit-queries", "50", "--search-threshold", "0.9"]
+ADC = [*CLUSTER, "--finder", "adc", "--factory", "Flat", "--model", "{model}"]
+SPACE = ["--models", "raw {model}"]
+CLUSTERS = "clusters/*.parquet"
+#: Calls that follow each other into one {out}.
+CALLS = {
+    "run": [
+        Call(["run", "{data}", "{out}", "--work", "{work}", "--config", "{config}", *RUN],
+             CLUSTERS),
+        Call(["run", "{data}", "{out}", "--config", "{config}", *RUN], CLUSTERS),
+        Call(["run", "{data}", "{out}", *RUN, "--threshold", "0.98"], CLUSTERS),
+        Call(["status", "{out}"]),
+        Call(["plan", "{data}", "--like", "{out}"]),
+        Call(["evaluate", "components", "{out}", "--json"]),
+        Call(["evaluate", "components", "{out}/forest/part-00000.parquet", "--threshold", "0.95"]),
+    ],
+    "run --overwrite": [
+        Call(["run", "{data}", "{out}", *RUN], CLUSTERS),
+        Call(["run", "{data}", "{out}", *RUN, "--threshold", "0.97", "--overwrite"], CLUSTERS),
+    ],
+    "run adc": [
+        Call(["run", "{data}", "{out}", "--work", "{work}", *ADC], CLUSTERS),
+        Call(["run", "{data}", "{out}", *ADC, "--threshold", "0.98"], CLUSTERS),
+    ],
+    "run adc --no-verify": [
+        Call(["run", "{data}", "{out}", *ADC, "--no-verify"], CLUSTERS),
+        Call(["run", "{data}", "{out}", *ADC, "--no-verify", "--threshold", "0.97"], CLUSTERS),
+    ],
+    "build-index": [
+        Call(["build-index", "{data}", "{out}", "--factory", "IVF8,Flat", "--model", "{model}",
+              *CLUSTER], "shards/*.faiss"),
+        Call(["search", "{out}", "{queries}", "{out}-found.parquet", "--dataset", "{data}"],
+             "-found.parquet"),
+    ],
+    "search": [Call(["search", "{index}", "{data}", "{out}/found"], "/found")],
+    "fit-compressor": [
+        Call(["fit-compressor", "{data}", "{out}", "--kind", "mse", "--dim", "4", "--epochs", "1",
+              "--sample-rows", "200"], "model.safetensors"),
+        Call(["fit-compressor", "{data}", "{out}", "--kind", "pca", "--dim", "4", "--overwrite"],
+             "model.safetensors"),
+    ],
+    "compress": [
+        Call(["compress", "{data}", "{model}", "{out}", *CLUSTER], "img_emb/*.npy"),
+        Call(["compress", "{data}", "{model}", "{out}", *CLUSTER], "metadata/*.parquet"),
+    ],
+    "compress --overwrite": [
+        Call(["compress", "{data}", "{model}", "{out}", *CLUSTER], "img_emb/*.npy"),
+        Call(["compress", "{data}", "{model}", "{out}", *CLUSTER, "--dtype", "float32",
+              "--overwrite"], "img_emb/*.npy"),
+    ],
+    "calibrate": [
+        Call(["calibrate", "{data}", "{out}", "--factory", "IVF8,PQ4x4", "--model", "{model}",
+              "--config", "{config}", "--queries", "60", *CLUSTER], "curves.csv"),
+    ],
+    "plan": [
+        Call(["plan", "{data}", "--config", "{config}"]),
+        Call(["cluster-script", "--config", "{slurm}"]),
+    ],
+    "truth": [
+        Call(["evaluate", "truth", "{data}", "{out}", "--queries", "all", "--threshold", "0.9"],
+             "neighbours/*.parquet", True),
+    ],
+    "zeroshot": [
+        Call(["evaluate", "zeroshot", "{data}", "{classes}", "{labels}", *SPACE, "--out", "{out}"],
+             "zeroshot.json", True),
+    ],
+    "retrieval": [
+        Call(["evaluate", "retrieval", "{data}", "--table", "{labels}", *SPACE, "--out", "{out}"],
+             "retrieval.json", True),
+    ],
+    "pareto": [
+        Call(["evaluate", "pareto", "{data}", "{out}", "--config", "{pareto}", "--models",
+              "{model}", "--queries", "20", "--repeats", "1"],
+             "truth/neighbours/*.parquet", True),
+    ],
+    "paper": [
+        Call(["evaluate", "paper", "{data}", "{out}", "--config", "{paper}", "--space", "{data}"],
+             "components.json", True),
+    ],
+}  # fmt: skip
+INPUTS = ("data", "model", "index", "queries", "classes", "labels", "config", "slurm", "pareto",
+          "paper")  # fmt: skip
+FILES = {"queries": "queries.npy", "classes": "classes.npy", "labels": "labels.parquet",
+         "config": "config.toml", "slurm": "slurm.toml", "pareto": "pareto.toml",
+         "paper": "paper.toml"}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def cluster(endpoint):
+    """Address of a scheduler with one worker that knows the S3 server."""
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        port = one.getsockname()[1]
+    address = f"tcp://127.0.0.1:{port}"
+    dask = [sys.executable, "-m", "dask"]
+    processes = [
+        subprocess.Popen([*dask, *map(str, words)], stdout=subprocess.DEVNULL,
+                         stderr=subprocess.DEVNULL)
+        for words in (
+            ["scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard"],
+            ["worker", address, "--nthreads", 1, "--no-dashboard"],
+        )
+    ]  # fmt: skip
+    yield address
+    for process in reversed(processes):
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def disk(cluster, tmp_path_factory, write_dataset):
+    """The inputs of all calls on a disk: name to path."""
+    base = tmp_path_factory.mktemp("inputs")
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(600, 16))
+    images[400:] = images[:200] + 0.05 * rng.normal(size=(200, 16))
+    texts = images + 0.1 * rng.normal(size=images.shape)
+    order = rng.permutation(600)
+    parts = [np.split(rows[order].astype("f4"), [250]) for rows in (images, texts)]
+    places = {name: str(base / FILES.get(name, name)) for name in INPUTS}
+    write_dataset(base / "data", parts[0], texts=parts[1])
+    np.save(base / "queries.npy", images[:5].astype("f4"))
+    np.save(base / "classes.npy", rng.normal(size=(4, 16)).astype("f4"))
+    labels = pd.DataFrame({"row": np.arange(0, 600, 3), "class_id": np.arange(200) % 4})
+    labels.to_parquet(base / "labels.parquet")
+    (base / "config.toml").write_text("[clusters]\nthreshold = 0.96\n")
+    (base / "slurm.toml").write_text('[cluster]\nkind = "slurm"\nmemory = "4GB"\n')
+    (base / "pareto.toml").write_text('[pareto]\nfactories = ["Flat"]\nks = [5]\n')
+    (base / "paper.toml").write_text("[components]\nthreshold = 0.95\n")
+    for words in (
+        ["fit-compressor", "{data}", "{model}", "--kind", "pca", "--dim", "8"],
+        ["build-index", "{data}", "{index}", "--factory", "IVF8,Flat", *CLUSTER],
+    ):
+        done = invoke(words, {**places, "cluster": cluster})
+        assert done.exit_code == 0, done.output
+    return {**places, "cluster": cluster}
+
+
+@pytest.fixture(scope="module")
+def store(disk):
+    """The same in a bucket: name to URL."""
+    Session().create_client("s3").create_bucket(Bucket="urls")
+    base = Path(disk["data"]).parent
+    for path in sorted(base.rglob("*")):
+        if path.is_file():
+            upload(path, as_place(f"{BUCKET}/{path.relative_to(base)}"))
+    urls = {name: f"{BUCKET}/{Path(disk[name]).name}" for name in INPUTS}
+    return {**urls, "cluster": disk["cluster"]}
+
+
+def invoke(words, places):
+    return CliRunner().invoke(cli.main, [word.format(**places) for word in words])
+
+
+def perform(name, places):
+    """Make calls one after the other; yield each, and what has come of it."""
+    for call in CALLS[name]:
+        done = invoke(call.words, places)
+        if not isinstance(done.exception, SystemExit | None):
+            raise done.exception
+        yield call, done
+
+
+def content_of(call, places, done):
+    """What has to be the same wherever it lies: digests of files, or what was printed."""
+    if not call.result:
+        text = done.stdout.replace(os.getcwd(), "HERE")
+        for place in sorted(places.values(), key=len, reverse=True):
+            text = text.replace(place, "PLACE")
+        return re.sub(r"[0-9.]+ (s|ms|min)\b", "TIME", " ".join(text.split()))
+    out = places["out"]
+    base, _, pattern = f"{out}{'' if call.result[0] in '-/' else '/'}{call.result}".rpartition("//")
+    files = sorted(glob_files(as_place("/"), f"{base}{'//' if base else ''}{pattern}"))
+    assert files, (call, done.output)
+    digests = {}
+    for file in files:
+        content = read_content(as_place(file))
+        if file.endswith(".json"):
+            content = re.sub(rb'.*(seconds|"path"|"model").*', b"", content)
+        digests[file.removeprefix(out)] = hashlib.sha256(content).hexdigest()
+    return digests
+
+
+@pytest.fixture(scope="module")
+def expected(disk, tmp_path_factory):
+    """Return the function that gives calls' results with every place on a disk, made once."""
+    made = {}
+
+    def of(name):
+        if name not in made:
+            base = tmp_path_factory.mktemp("expected")
+            places = {**disk, "out": f"{base}/out", "work": f"{base}/work"}
+            made[name] = []
+            for call, done in perform(name, places):
+                assert done.exit_code == 0, done.output
+                made[name].append(content_of(call, places, done))
+        return made[name]
+
+    return of
+
+
+def check(name, places, expected, tmp_path):
+    for (call, done), right in zip(perform(name, places), expected(name), strict=True):
+        if call.on_disk and "://" in places["out"]:
+            assert done.exit_code == 2, done.output
+            (line,) = done.stderr.splitlines()
+            assert line.startswith(f"dask-dedup: {places['out']}: evaluations write to disks only")
+        else:
+            assert done.exit_code == 0, done.output
+            assert content_of(call, places, done) == right, call.words
+    assert not list(tmp_path.glob("s3*"))
+
+
+SLOW = (
+    "run --overwrite",
+    "compress --overwrite",
+    "run adc --no-verify",
+    "fit-compressor",
+    "calibrate",
+    "pareto",
+    "paper",
+)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(one, marks=pytest.mark.slow if one in SLOW else ()) for one in CALLS]
+)
+def test_command_with_all_places_in_a_bucket(name, store, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    base = f"{BUCKET}/{name.replace(' ', '-')}"
+    places = {**store, "out": f"{base}/out", "work": f"{base}/work"}
+    check(name, places, expected, tmp_path)
+    if CALLS[name][0].on_disk:
+        check(name, {**places, "out": f"{tmp_path}/out"}, expected, tmp_path)
+    left = glob_files(as_place(BUCKET), f"{base}/**")
+    assert not [one for one in left if "/.lock" in one or "/work/" in one or "/stages/" in one]
+
+
+ONE_PLACE = [
+    (name, place)
+    for name, calls in CALLS.items()
+    for place in (*INPUTS, "out", "work")
+    if any(f"{{{place}}}" in " ".join(call.words) for call in calls)
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "place"), ONE_PLACE)
+def test_command_with_one_place_in_a_bucket(
+    name, place, disk, store, expected, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    places = {**disk, "out": f"{tmp_path}/out", "work": f"{tmp_path}/work"}
+    places[place] = store.get(place, f"{BUCKET}/one/{name.replace(' ', '-')}/{place}")
+    check(name, places, expected, tmp_path)
+
+
+def test_every_command_and_option_that_takes_a_place_is_tried():
+    calls = [call.words for calls in CALLS.values() for call in calls]
+
+    def commands(group, above=()):
+        for name, command in group.commands.items():
+            if hasattr(command, "commands"):
+                yield from commands(command, (*above, name))
+            else:
+                yield [*above, name], command
+
+    for words, command in commands(cli.main):
+        assert not [one.name for one in command.params if isinstance(one.type, click.Path)]
+        own = [call for call in calls if call[: len(words)] == words]
+        assert own, words
+        for param in command.params:
+            if "path" in param.type.name and param.param_type_name == "option":
+                assert any(set(param.opts) & set(call) for call in own), (words, param.opts)
