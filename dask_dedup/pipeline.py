@@ -18,7 +18,7 @@ from typing import Any
 from dask.delayed import delayed
 
 from dask_dedup.bad_parts import facts_of_bad, go_on_without, open_dataset, result_settings
-from dask_dedup.config import Settings, memory_per_worker, worker_count
+from dask_dedup.config import Settings, memory_per_worker
 from dask_dedup.errors import InputError
 from dask_dedup.graph.choice import choose_merge
 from dask_dedup.io.dataset import Dataset
@@ -152,7 +152,7 @@ def _run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
         "dim": data.dim,
         "dtype": data.parts[0].embeddings.dtype,
         "parts": len(data.filled_parts),
-        "workers": worker_count(settings.compute),
+        **job.facts_of_workers(),
         **counts,
         "threshold": settings.clusters.threshold,
         "search_threshold": search["search_threshold"],

@@ -16,6 +16,8 @@ from rich.console import Console
 from dask_dedup.config import Settings, load_settings
 from dask_dedup.errors import DedupError, SettingsError
 from dask_dedup.places import as_place, is_remote
+from dask_dedup.prefork import stop_server
+from dask_dedup.terminal import Terminated, end_code, end_word
 
 __all__ = [
     "LOCAL_PLACE",
@@ -80,6 +82,10 @@ class _Commands(click.Group):
     def invoke(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
+        except Terminated as stop:
+            stop_server()
+            click.echo(f"dask-dedup: {end_word(stop)}", err=True)
+            context.exit(end_code(stop))
         except DedupError as error:
             click.echo(f"dask-dedup: {error}", err=True)
             context.exit(2)
@@ -131,6 +137,7 @@ def worker_settings(command: Callable) -> Callable:
     """Add the options that tell what computes: how many workers, how large, and where."""
     for option in (
         any_setting,
+        switch("--dashboard/--no-dashboard", "cluster.dashboard"),
         setting("--cluster", "cluster.kind", str),
         setting("--memory", "compute.memory", str),
         setting("--threads", "compute.threads", int),
