@@ -133,7 +133,8 @@ class ClientExecutor:
 
     def workers(self) -> dict[str, Any]:
         """Return what the scheduler knows of each worker that is there, by its address."""
-        return dict(self.client.scheduler_info(n_workers=-1)["workers"])
+        known = self.client.scheduler_info(n_workers=-1).get("workers", {})
+        return dict(known)  # none while the connection is lost
 
     @property
     def memory_bytes(self) -> int:
@@ -250,6 +251,8 @@ def _wait_for_worker(execute: ClientExecutor, wanted: int, seconds: float) -> No
     began = told = time.monotonic()
     while not execute.workers():
         now = time.monotonic()
+        if execute.client.status == "closed":
+            raise ClusterError("the connection to the scheduler was lost and did not come back.")
         if now - began > seconds:
             raise ClusterError(
                 f"no worker came within {seconds / 60:g} minutes: {execute.state()}. "

@@ -70,16 +70,16 @@ def check_floor(worker_bytes: int, limit_bytes: int | None = None) -> None:
     CapacityError
     """
     if worker_bytes < _LEAST_BYTES:
-        limit = ""
+        limit = "Start them with more."
         if limit_bytes is not None:
             limit = (
-                f" There are {limit_bytes / 1e6:,.0f} MB for all processes, by the machine or by "
-                f"the limit of its container or batch job."
+                f"Give each more, with --memory or fewer --workers. There are "
+                f"{limit_bytes / 1e6:,.0f} MB for all processes, by the machine or by the limit of "
+                f"its container or batch job."
             )
         raise CapacityError(
             f"a worker has {worker_bytes / 1e6:,.0f} MB, of which its libraries alone take "
-            f"{WORKER_BYTES / 1e6:,.0f}; it needs {_LEAST_BYTES / 1e6:,.0f} at least. Give each "
-            f"worker more, with --memory or fewer --workers.{limit}"
+            f"{WORKER_BYTES / 1e6:,.0f}; it needs {_LEAST_BYTES / 1e6:,.0f} at least. {limit}"
         )
 
 
