@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import shlex
 import shutil
 import subprocess
@@ -35,7 +36,7 @@ logger = logging.getLogger(__name__)
 _UNKNOWN_ADDRESS = "tls://DRIVER:PORT"  # in a script that is only shown
 _UNKNOWN_FILES = Security(
     require_encryption=True,
-    tls_ca_file="LOGS/KEYS/ca.pem",
+    tls_ca_file="LOGS/KEYS/cert.pem",
     tls_worker_cert="LOGS/KEYS/cert.pem",
     tls_worker_key="LOGS/KEYS/key.pem",
 )
@@ -74,8 +75,7 @@ def start_slurm(settings: Settings) -> Iterator[Any]:
         try:
             cluster = SLURMCluster(
                 **_job(settings),
-                security=own_security(),
-                shared_temp_directory=str(keys),
+                security=_in_files(own_security(), keys),
                 scheduler_options=options,
             )
         except (OSError, RuntimeError, ValueError) as error:
@@ -106,6 +106,17 @@ def _key_folder(job: ClusterJobSettings) -> Iterator[Path]:
         ) from error
     with made as folder:
         yield Path(folder)
+
+
+def _in_files(own: Any, folder: Path) -> Any:
+    """Put the workers' key into files, which their command lines name."""
+    files = {"cert.pem": own.tls_worker_cert, "key.pem": own.tls_worker_key}
+    for name, text in files.items():
+        with open(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text)
+    own.tls_ca_file = own.tls_worker_cert = str(folder / "cert.pem")
+    own.tls_worker_key = str(folder / "key.pem")
+    return own
 
 
 def _close(cluster: Any) -> None:

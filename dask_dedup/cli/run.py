@@ -293,7 +293,10 @@ def _print_summary(summary: dict[str, Any], out: Path, console: Console) -> None
         f"{summary['wall_seconds']:.1f} s",
         ", ".join(f"{stage['name']} {stage['seconds']:.1f}" for stage in summary["stages"]),
     )
-    line("peak memory", f"{summary['peak_memory_bytes'] / 1e9:.2f} GB", "all processes")
+    whose, largest = "all processes", summary.get("worker_peak_bytes")
+    if largest is not None:
+        whose = f"this machine's processes; the largest worker {largest / 1e9:.2f} GB"
+    line("peak memory", f"{summary['peak_memory_bytes'] / 1e9:.2f} GB", whose)
     console.print()
     console.print(table)
 
