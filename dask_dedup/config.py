@@ -172,7 +172,7 @@ class ComputeSettings(_Table):
     """``[compute]``: what the run may use; none of it changes the result."""
 
     workers: Annotated[int, Field(ge=1)] | None = None
-    """worker processes, one Dask thread each [default: one per core that may be used]"""
+    """worker processes, one Dask thread each [default: one per core]"""
 
     threads: Annotated[int, Field(ge=1)] = 1
     """BLAS and OpenMP threads of each worker"""
