@@ -10,8 +10,19 @@ or all of it, with resume, audit and report, by `run`. Beside it, embeddings are
     read_dataset → fit_compressor → save_model, compress_dataset
 """
 
+import os
+import sys
+
+# `python -m dask_dedup` looks for modules in the current folder first: that of a data set, perhaps.
+if sys.argv[:1] == ["-m"] and sys.path[0] != os.path.dirname(os.path.dirname(__file__)):
+    del sys.path[0]
+
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from dask_dedup.kernel_cache import choose_cache
+
+choose_cache()
 
 if TYPE_CHECKING:
     from dask_dedup.clusters import join_clusters

@@ -1,16 +1,28 @@
 """The command `dask-dedup`, also as `python -m dask_dedup`."""
 
+import os
 import sys
+from contextlib import suppress
 
-from dask_dedup.prefork import start_server
+from dask_dedup.errors import ClusterError
+from dask_dedup.prefork import start_server, stop_server
+from dask_dedup.terminal import end_code, end_word, listen_to_signals, show_on_any_terminal
 
 
 def main() -> None:
     """Run the command; what the workers need is imported beside what the command needs."""
-    if sys.argv[1:2] == ["run"] and not {"-h", "--help"} & set(sys.argv):
-        start_server()
-    from dask_dedup.cli import main as command
-
+    listen_to_signals()
+    show_on_any_terminal()
+    try:
+        os.environ["PYTHONSAFEPATH"] = "1"  # whatever else is started: see `prefork`
+        if sys.argv[1:2] == ["run"] and not {"-h", "--help"} & set(sys.argv):
+            with suppress(ClusterError):  # the command will say it
+                start_server()
+        from dask_dedup.cli import main as command
+    except KeyboardInterrupt as stop:  # before anything has begun
+        stop_server()
+        print(f"dask-dedup: {end_word(stop)}", file=sys.stderr)
+        sys.exit(end_code(stop))
     command()
 
 

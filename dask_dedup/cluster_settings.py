@@ -61,7 +61,8 @@ class ClusterJobSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     kind: str = "local"
-    """where the workers run: local, slurm, or the address of a scheduler, tcp://HOST:PORT"""
+    """where the workers run: local, slurm, or the address of a scheduler, tcp://HOST:PORT or
+    tls://HOST:PORT"""
 
     queue: str | None = None
     """SLURM's partition [default: SLURM's]"""
@@ -114,6 +115,9 @@ class ClusterJobSettings(BaseModel):
     allowed_failures: Annotated[int, Field(ge=1)] = 20
     """workers of SLURM that may be lost at one task before it is held responsible"""
 
+    dashboard: bool = True
+    """whether Dask's dashboard shows the workers, over HTTP; it cannot start anything"""
+
     dashboard_address: str = "127.0.0.1:0"
     """where the dashboard listens; another interface shows it to others"""
 
@@ -122,7 +126,7 @@ class ClusterJobSettings(BaseModel):
     def _is_known(cls, kind: str) -> str:
         if kind in ("local", "slurm") or re.fullmatch(r"(tcp|tls)://[^/@\s]+:\d+", kind):
             return kind
-        raise ValueError("expected local, slurm or tcp://HOST:PORT")
+        raise ValueError("expected local, slurm, tcp://HOST:PORT or tls://HOST:PORT")
 
     @field_validator("walltime")
     @classmethod
@@ -152,6 +156,11 @@ class ClusterJobSettings(BaseModel):
                 f"{self.minimum_jobs}"
             )
         return self
+
+    @property
+    def listens_at(self) -> str:
+        """Address of the scheduler's HTTP server; without a dashboard, of one that is closed."""
+        return self.dashboard_address if self.dashboard else "127.0.0.1:0"
 
     @property
     def most_jobs(self) -> int:

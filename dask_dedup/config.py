@@ -7,7 +7,6 @@ import tomllib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-import psutil
 import tomli_w
 from pydantic import (
     AfterValidator,
@@ -21,6 +20,7 @@ from pydantic import (
 
 from dask_dedup.cluster_settings import ClusterJobSettings, parse_memory
 from dask_dedup.errors import SettingsError
+from dask_dedup.limits import DRIVER_BYTES, cpu_count, memory_limit
 from dask_dedup.places import read_text, refuse_secrets, words_of
 
 __all__ = [
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 
-_MEMORY_SHARE = 0.75  # of the machine's memory, for all workers, where none is given
+_MEMORY_SHARE = 0.75  # of the memory that is to be had, for all workers, where none is given
 
 
 def _without_credentials(place: str | None) -> str | None:
@@ -197,7 +197,8 @@ class ComputeSettings(_Table):
     """folder or URL for the working files, shared by all workers [default: OUT/stages]"""
 
     memory: Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(parse_memory)] = None
-    """memory of each worker, such as 8GB [default: three quarters of the machine's, shared]"""
+    """memory of each worker, such as 8GB [default: three quarters of the machine's or
+    container's, shared]"""
 
 
 class Settings(_Table):
@@ -274,7 +275,7 @@ def worker_count(compute: ComputeSettings) -> int:
     """Return the number of worker processes: as told, or one per core and thread asked for."""
     if compute.workers is not None:
         return compute.workers
-    return max(1, len(os.sched_getaffinity(0)) // compute.threads)
+    return max(1, cpu_count() // compute.threads)
 
 
 def threads_together(settings: Settings) -> int:
@@ -291,10 +292,16 @@ def threads_together(settings: Settings) -> int:
 
 
 def memory_per_worker(compute: ComputeSettings) -> int:
-    """Return the bytes each worker may use: as told, or its share of three quarters of all."""
+    """Return the bytes each worker may use: as told, or its share of three quarters of all.
+
+    All is the machine's memory, or what the container or batch job may use of it; at least what
+    the command's own process needs stays free.
+    """
     if compute.memory is not None:
         return compute.memory
-    return int(psutil.virtual_memory().total * _MEMORY_SHARE / worker_count(compute))
+    limit = memory_limit()
+    shared = min(limit * _MEMORY_SHARE, limit - DRIVER_BYTES)
+    return max(1, int(shared / worker_count(compute)))
 
 
 def load_settings(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import queue
+import resource
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
@@ -19,14 +21,23 @@ from dask.delayed import Delayed
 from distributed import Client, KilledWorker, LocalCluster, as_completed
 from distributed.scheduler import NoWorkerError
 
-from dask_dedup.config import ComputeSettings, Settings, memory_per_worker, worker_count
+from dask_dedup.config import (
+    ClusterJobSettings,
+    ComputeSettings,
+    Settings,
+    memory_per_worker,
+    worker_count,
+)
 from dask_dedup.errors import CapacityError, ClusterError
+from dask_dedup.limits import check_floor, memory_limit
 from dask_dedup.prefork import (
+    check_semaphores,
     start_method,
     start_server,
     without_interrupts,
     worker_environment,
 )
+from dask_dedup.security import http_settings, own_security
 from dask_dedup.slurm import queue_state, start_slurm
 from dask_dedup.tasks import OnResult
 
@@ -34,7 +45,8 @@ __all__ = ["ClientExecutor", "local_cluster", "open_cluster"]
 
 logger = logging.getLogger(__name__)
 
-_TASKS = "dask_dedup.stages"  # what the workers will run
+#: What the workers will run, imported while the others start; and what closes their HTTP servers.
+_PRELOADS = ["dask_dedup.stages", "dask_dedup.security"]
 _CONNECT_SECONDS = 20
 _TELL_SECONDS = 15.0  # between two lines about workers that are waited for
 
@@ -47,11 +59,18 @@ class ClientExecutor:
     client : distributed.Client
     state : callable, optional
         Says why there is no worker, while there is none.
+    has_dashboard : bool
     """
 
-    def __init__(self, client: Client, state: Callable[[], str] | None = None) -> None:
+    def __init__(
+        self,
+        client: Client,
+        state: Callable[[], str] | None = None,
+        has_dashboard: bool = True,
+    ) -> None:
         self.client = client
         self.state = state
+        self._has_dashboard = has_dashboard
 
     def __call__(self, tasks: Sequence[Delayed], on_result: OnResult) -> list[Any]:
         """Compute all tasks; see `dask_dedup.tasks.Execute`."""
@@ -109,18 +128,34 @@ class ClientExecutor:
 
     @property
     def dashboard(self) -> str:
-        """Address of the dashboard."""
-        return str(self.client.dashboard_link)
+        """Address of the dashboard; empty where there is none."""
+        return str(self.client.dashboard_link) if self._has_dashboard else ""
 
     def workers(self) -> dict[str, Any]:
         """Return what the scheduler knows of each worker that is there, by its address."""
-        return dict(self.client.scheduler_info(n_workers=-1)["workers"])
+        known = self.client.scheduler_info(n_workers=-1).get("workers", {})
+        return dict(known)  # none while the connection is lost
 
     @property
     def memory_bytes(self) -> int:
-        """What each worker may use, by the scheduler's account; 0 where that knows no limit."""
-        limits = [worker["memory_limit"] for worker in self.workers().values()]
-        return min(limits, default=0)
+        """What each worker may use; without a limit, its share of its machine's; 0 without any."""
+        known = self.workers()
+        if all(worker["memory_limit"] for worker in known.values()):
+            return min((worker["memory_limit"] for worker in known.values()), default=0)
+        hosts = Counter(worker["host"] for worker in known.values())
+        machines = self.client.run(memory_limit, workers=list(known))
+        return min(
+            known[address]["memory_limit"] or limit // hosts[known[address]["host"]]
+            for address, limit in machines.items()
+        )
+
+    def peak_bytes(self) -> int:
+        """Peak memory of the largest of the workers that are there; 0 where none answers."""
+        try:
+            peaks = self.client.run(_peak_bytes, on_error="ignore")
+        except (OSError, RuntimeError):  # a worker is lost just now
+            return 0
+        return max(peaks.values(), default=0)
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
@@ -165,12 +200,13 @@ def open_cluster(
     """
     job = settings.cluster
     if job.kind == "local":
-        with local_cluster(settings.compute, scratch, job.dashboard_address) as execute:
+        with local_cluster(settings.compute, scratch, job) as execute:
             yield execute
     elif job.kind == "slurm":
         with start_slurm(settings) as cluster, Client(cluster) as client:
-            execute = ClientExecutor(client, lambda: queue_state(cluster))
+            execute = ClientExecutor(client, lambda: queue_state(cluster), job.dashboard)
             _wait_for_worker(execute, job.minimum_jobs * job.processes, job.wait_minutes * 60)
+            check_floor(execute.memory_bytes)
             _check_sees(client, out)
             yield execute
     else:
@@ -178,6 +214,7 @@ def open_cluster(
             execute = ClientExecutor(client, lambda: f"the scheduler at {job.kind} has none")
             _wait_for_worker(execute, 1, job.wait_minutes * 60)
             _check_same_code(client)
+            check_floor(execute.memory_bytes)
             _check_sees(client, out)
             yield execute
 
@@ -199,9 +236,12 @@ def _connect(address: str) -> Client:
         answer = TimeoutError("something else listens there")
     if isinstance(answer, Client):
         return answer
+    keys = ""
+    if address.startswith("tls://"):
+        keys = " Its keys are those of Dask's own settings, distributed.comm.tls."
     raise ClusterError(
         f"{address}: no Dask scheduler answers there ({str(answer) or type(answer).__name__}). "
-        f"Start one with `dask scheduler`, or see --cluster."
+        f"Start one with `dask scheduler`, or see --cluster.{keys}"
     ) from answer
 
 
@@ -211,6 +251,8 @@ def _wait_for_worker(execute: ClientExecutor, wanted: int, seconds: float) -> No
     began = told = time.monotonic()
     while not execute.workers():
         now = time.monotonic()
+        if execute.client.status == "closed":
+            raise ClusterError("the connection to the scheduler was lost and did not come back.")
         if now - began > seconds:
             raise ClusterError(
                 f"no worker came within {seconds / 60:g} minutes: {execute.state()}. "
@@ -220,6 +262,10 @@ def _wait_for_worker(execute: ClientExecutor, wanted: int, seconds: float) -> No
             told = now
             logger.info("waiting for workers, 0 of %d: %s", wanted, execute.state())
         time.sleep(0.2)
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _check_same_code(client: Client) -> None:
@@ -281,7 +327,7 @@ def _answer_probe(path: str) -> str:
 
 @contextmanager
 def local_cluster(
-    compute: ComputeSettings, scratch: Path, dashboard_address: str = "127.0.0.1:0"
+    compute: ComputeSettings, scratch: Path, job: ClusterJobSettings | None = None
 ) -> Iterator[ClientExecutor]:
     """Run worker processes on this machine, one Dask thread each, until the block ends.
 
@@ -290,13 +336,17 @@ def local_cluster(
     compute : ComputeSettings
     scratch : Path
         Folder for the workers' own files.
-    dashboard_address : str
-        Where the dashboard listens.
+    job : ClusterJobSettings, optional
+        Tells whether there is a dashboard, and where it listens.
     """
+    job = job or ClusterJobSettings()
+    check_floor(memory_per_worker(compute), memory_limit())
+    check_semaphores()
     start_server()
     with (
         dask.config.set(
             {
+                **http_settings(job.dashboard),
                 "distributed.worker.multiprocessing-method": start_method(),
                 "distributed.nanny.pre-spawn-environ": worker_environment(compute.threads),
                 "distributed.scheduler.no-workers-timeout": "5 minutes",
@@ -305,20 +355,22 @@ def local_cluster(
                 # wait for ever. Without memory it ends, is replaced, and its task runs again.
                 "distributed.worker.memory.pause": False,
                 "distributed.worker.memory.terminate": 1.0,
-                "distributed.worker.preload": [_TASKS],  # imported while the others start
+                "distributed.worker.preload": _PRELOADS,
                 # What the dashboard shows, at a price that small machines notice.
                 "distributed.worker.profile.enabled": False,
                 "distributed.admin.system-monitor.interval": "2s",
                 "distributed.admin.system-monitor.disk": False,
             }
         ),
-        _start_cluster(compute, scratch, dashboard_address) as cluster,
+        _start_cluster(compute, scratch, job) as cluster,
         Client(cluster) as client,
     ):
-        yield ClientExecutor(client)
+        yield ClientExecutor(client, has_dashboard=job.dashboard)
 
 
-def _start_cluster(compute: ComputeSettings, scratch: Path, dashboard_address: str) -> LocalCluster:
+def _start_cluster(
+    compute: ComputeSettings, scratch: Path, job: ClusterJobSettings
+) -> LocalCluster:
     """Start workers that Ctrl-C does not reach, see `dask_dedup.prefork.start_server`.
 
     Where they are not forks, they inherit the block from the thread that is started here and
@@ -329,7 +381,9 @@ def _start_cluster(compute: ComputeSettings, scratch: Path, dashboard_address: s
             n_workers=worker_count(compute),
             threads_per_worker=1,
             memory_limit=memory_per_worker(compute),
-            dashboard_address=dashboard_address,
+            dashboard_address=job.listens_at,
+            scheduler_kwargs={"dashboard": job.dashboard},
+            security=own_security(),
             local_directory=str(scratch),
             silence_logs=logging.CRITICAL,
         )

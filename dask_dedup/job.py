@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dask_dedup.config import Settings
+from dask_dedup.config import Settings, worker_count
 from dask_dedup.io.dataset import Dataset
 from dask_dedup.io.forest_range import ForestRange
 from dask_dedup.io.part_files import PartFiles
@@ -39,6 +39,8 @@ class Job:
         Called after each stage; raises where the input has changed.
     times : list of StageTime
         Of the stages that have ended.
+    facts : callable, optional
+        Tells about workers that are not this machine's, for the summary.
     """
 
     data: Dataset
@@ -49,6 +51,15 @@ class Job:
     memory_bytes: int
     check: Callable[[], None] = lambda: None
     times: list[StageTime] = field(default_factory=list)
+    facts: Callable[[], dict[str, Any]] | None = None
+
+    def facts_of_workers(self) -> dict[str, Any]:
+        """Return how many workers there are, and what each may use."""
+        own = {
+            "workers": worker_count(self.settings.compute),
+            "worker_memory_bytes": self.memory_bytes,
+        }
+        return own if self.facts is None else {**own, **self.facts()}
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:

@@ -19,7 +19,7 @@ from typing import Any
 from dask.delayed import delayed
 
 from dask_dedup.bad_parts import facts_of_bad, go_on_without, open_dataset, result_settings
-from dask_dedup.config import Settings, memory_per_worker, worker_count
+from dask_dedup.config import Settings, memory_per_worker
 from dask_dedup.errors import DamagedError, InputError
 from dask_dedup.graph.choice import choose_merge
 from dask_dedup.io.forest_file import UNVERIFIED
@@ -168,7 +168,7 @@ def _run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
         "dim": data.dim,
         "dtype": data.parts[0].embeddings.dtype,
         "parts": len(data.filled_parts),
-        "workers": worker_count(settings.compute),
+        **job.facts_of_workers(),
         **counts,
         "linked_through_others": sum_linked_through_others(
             clusters["linked_through_others"], counts["duplicates"]

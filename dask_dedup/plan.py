@@ -18,6 +18,8 @@ from typing import Any
 from dask_dedup.errors import CapacityError
 from dask_dedup.graph.choice import BAND_BYTES, BAND_EDGES, row_bytes
 from dask_dedup.index.sizes import FINE_TASKS, LEADER_SAMPLE
+from dask_dedup.limits import WORKER_BYTES
+from dask_dedup.report.plan_table import size_text
 from dask_dedup.search import groups as join_groups
 from dask_dedup.stage_plan import StagePlan, at_least_disk, single_bytes, waves
 from dask_dedup.workload import Machine, Rates, Workload
@@ -54,7 +56,7 @@ EDGES_PER_DUPLICATE = 1.5
 EDGE_BYTES = 20  # src, dst, similarity
 LABEL_BYTES = 10  # of a labelled row in its parquet file
 ARRAY_SECONDS = 4e-9  # to fill and follow an array over all rows, a row (10^9 rows)
-PROCESS_BYTES = 300_000_000  # of a worker with its imports, before it does anything
+PROCESS_BYTES = WORKER_BYTES  # of a worker, before it does anything
 HEAP_SHARE = 1.45  # resident bytes by those in use, task after task (10^7 rows, 2 GB a worker)
 
 
@@ -127,8 +129,8 @@ def refuse(planned: Plan, memory_bytes: float) -> None:
     worst = max(planned.stages, key=_memory_of)
     if worst.memory_bytes > memory_bytes:
         raise CapacityError(
-            f"{worst.name}: a task needs {worst.memory_bytes / 1e9:.1f} GB, a worker has "
-            f"{memory_bytes / 1e9:.1f} GB. {worst.advice}"
+            f"{worst.name}: a task needs {size_text(worst.memory_bytes)}, a worker has "
+            f"{size_text(memory_bytes)}. {worst.advice}"
         )
 
 

@@ -10,14 +10,25 @@ It imports neither torch nor Dask itself, so that it can be called first of all.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, resource_tracker
 
-__all__ = ["start_method", "start_server", "without_interrupts", "worker_environment"]
+from dask_dedup.errors import ClusterError
+from dask_dedup.limits import DRIVER_BYTES, WORKER_BYTES, memory_limit
+
+__all__ = [
+    "check_semaphores",
+    "start_method",
+    "start_server",
+    "stop_server",
+    "without_interrupts",
+    "worker_environment",
+]
 
 _PRELOADED = ["dask_dedup.preloaded"]
 
@@ -33,6 +44,8 @@ def worker_environment(threads: int) -> dict[str, str]:
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "OPENBLAS_NUM_THREADS": str(threads),
+        # Python would look for modules in the current folder first: a data set may hold a dask.py.
+        "PYTHONSAFEPATH": "1",
         # Keep freed blocks of up to 32 MB instead of faulting their pages in again.
         "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
         "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
@@ -47,13 +60,59 @@ def start_server() -> None:
     traceback.
 
     Its libraries are told of one thread; kernels ask for as many as they are to use.
+
+    Where its memory is more than there is, it is left alone: a run will be refused in words, but
+    the kernel might end the command before.
+
+    Raises
+    ------
+    ClusterError
+        There is no room for its socket.
     """
-    if start_method() != "forkserver":
+    if start_method() != "forkserver" or memory_limit() < WORKER_BYTES + DRIVER_BYTES // 2:
         return
-    resource_tracker.ensure_running()  # would lift the block, were it started meanwhile
-    forkserver.set_forkserver_preload(_PRELOADED)
-    with _environment(worker_environment(1)), without_interrupts():
-        forkserver.ensure_running()
+    with _environment(worker_environment(1)), _temporary_files():
+        resource_tracker.ensure_running()  # would lift the block, were it started meanwhile
+        forkserver.set_forkserver_preload(_PRELOADED)
+        with without_interrupts():
+            forkserver.ensure_running()
+
+
+def stop_server() -> None:
+    """End that process, if it runs: until it has imported all, it would not see that we ended."""
+    pid = getattr(forkserver._forkserver, "_forkserver_pid", None)
+    if pid is not None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+
+
+def check_semaphores() -> None:
+    """Refuse a machine on which processes cannot share locks, which a worker's supervisor needs.
+
+    Raises
+    ------
+    ClusterError
+    """
+    try:
+        multiprocessing.Lock()
+    except (ImportError, OSError) as error:
+        raise ClusterError(
+            f"worker processes need locks of the system, which are files in /dev/shm, and cannot "
+            f"have them ({error}). Make /dev/shm a writable tmpfs (a container's --shm-size or "
+            f"--tmpfs /dev/shm), or use the workers of another machine with --cluster."
+        ) from error
+
+
+@contextmanager
+def _temporary_files() -> Iterator[None]:
+    """Say what is missing where no temporary folder takes a socket."""
+    try:
+        yield
+    except OSError as error:
+        raise ClusterError(
+            f"worker processes cannot be started for want of a temporary folder ({error}). Set "
+            f"TMPDIR to a folder with some room."
+        ) from error
 
 
 @contextmanager

@@ -15,12 +15,13 @@ from dask_dedup.io.dataset import Dataset
 from dask_dedup.io.objects import size_of
 from dask_dedup.io.run_folder import work_folder
 from dask_dedup.io.spans import cut_spans, packed_spans
+from dask_dedup.limits import DRIVER_BYTES, OWN_BYTES, WORKER_BYTES, memory_limit
 from dask_dedup.places import is_remote
 from dask_dedup.plan import Plan, plan, refuse
 from dask_dedup.report.plan_table import size_text
 from dask_dedup.workload import Machine, Rates, load_rates, numbers_workload, rates_path
 
-__all__ = ["check_room", "dataset_facts", "plan_run"]
+__all__ = ["check_machine", "check_room", "dataset_facts", "plan_run"]
 
 _STORE_THREADS = 16  # sizes of thousands of files, mostly waiting
 
@@ -38,27 +39,43 @@ def dataset_facts(data: Dataset) -> dict[str, Any]:
         }
 
 
-def plan_run(data: Dataset, settings: Settings) -> Plan:
-    """Plan a run with the finder join on this machine, from its rates if they were measured."""
+def plan_run(data: Dataset, settings: Settings, workers: int | None = None) -> Plan:
+    """Plan a run with the finder join, from this machine's rates if they were measured.
+
+    ``workers``: how many there are, where it is not this machine that decides.
+    """
     compute = settings.compute
     return plan(
         numbers_workload(settings, **dataset_facts(data)),
-        Machine(worker_count(compute), compute.threads),
+        Machine(workers or worker_count(compute), compute.threads),
         load_rates(rates_path()) or Rates(),
     )
 
 
-def check_room(planned: Plan, data: Dataset, settings: Settings, out: Path) -> int | None:
+def check_room(
+    planned: Plan, data: Dataset, settings: Settings, out: Path, memory_bytes: int | None = None
+) -> int | None:
     """Refuse a run that does not fit into its workers or onto its disk; return the free bytes.
 
     None where the working files are in an object store, which knows no end.
+
+    Parameters
+    ----------
+    planned : Plan
+    data : Dataset
+    settings : Settings
+    out : Path
+    memory_bytes : int, optional
+        What each worker has, where it is not this machine that decides.
 
     Raises
     ------
     CapacityError
         With what is needed and what there is.
     """
-    refuse(planned, memory_per_worker(settings.compute))
+    refuse(planned, memory_bytes or memory_per_worker(settings.compute))
+    if settings.cluster.kind == "local":
+        check_machine(planned, memory_limit())
     stages = work_folder(out, settings.compute.work)
     results = planned.stages[-1].bytes_written
     if is_remote(stages):
@@ -81,6 +98,29 @@ def check_room(planned: Plan, data: Dataset, settings: Settings, out: Path) -> i
     if not is_remote(out) and shutil.disk_usage(_existing(out)).free < results:
         raise CapacityError(f"{out}: the results need {size_text(results)}, more than is free.")
     return free
+
+
+def check_machine(planned: Plan, limit_bytes: int) -> None:
+    """Refuse workers that do not fit into a machine, or into its container, all together.
+
+    Counted are the command's own process, the libraries, which the workers share, and the largest
+    task in every worker.
+
+    Raises
+    ------
+    CapacityError
+    """
+    workers = planned.machine.workers
+    tasks = workers * (planned.memory_bytes - WORKER_BYTES + OWN_BYTES)
+    needed = DRIVER_BYTES + WORKER_BYTES + tasks
+    if needed > limit_bytes:
+        advice = "Use fewer --workers." if workers > 1 else "It needs a larger machine or limit."
+        raise CapacityError(
+            f"{workers} workers may need {size_text(needed)} together: "
+            f"{size_text(DRIVER_BYTES)} for the command itself, {size_text(WORKER_BYTES)} for "
+            f"libraries, the rest for tasks. There are {size_text(limit_bytes)}, by the machine or "
+            f"by the limit of its container or batch job. {advice}"
+        )
 
 
 def _existing(folder: Path) -> Path:

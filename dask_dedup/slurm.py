@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import shlex
 import shutil
 import subprocess
@@ -20,28 +21,40 @@ from pathlib import Path
 from typing import Any
 
 import dask
+from distributed import Security
 
 from dask_dedup.cluster_settings import ClusterJobSettings, parse_walltime
 from dask_dedup.config import ComputeSettings, Settings
 from dask_dedup.errors import ClusterError
 from dask_dedup.prefork import worker_environment
+from dask_dedup.security import http_settings, own_security
 
 __all__ = ["job_script", "queue_state", "start_slurm"]
 
 logger = logging.getLogger(__name__)
 
-_UNKNOWN_ADDRESS = "tcp://DRIVER:PORT"  # in a script that is only shown
+_UNKNOWN_ADDRESS = "tls://DRIVER:PORT"  # in a script that is only shown
+_UNKNOWN_FILES = Security(
+    require_encryption=True,
+    tls_ca_file="LOGS/KEYS/cert.pem",
+    tls_worker_cert="LOGS/KEYS/cert.pem",
+    tls_worker_key="LOGS/KEYS/key.pem",
+)
 _LIFETIME = 0.9  # of the walltime, give or take the stagger: time to hand over what a worker holds
 _STAGGER = 0.05
 _COMMAND_SECONDS = 60
 
 
 def job_script(settings: Settings) -> str:
-    """Return the script of one job, as it is handed to sbatch but for the scheduler's address."""
+    """Return the script of one job, as it is handed to sbatch but for what each run makes anew.
+
+    That are the scheduler's address and the files with certificate and key.
+    """
     from dask_jobqueue.slurm import SLURMJob
 
+    shown = {"name": "worker", "protocol": "tls://", "security": _UNKNOWN_FILES}
     with dask.config.set(_dask_settings(settings.cluster)):
-        return SLURMJob(_UNKNOWN_ADDRESS, name="worker", **_job(settings)).job_script()
+        return SLURMJob(_UNKNOWN_ADDRESS, **shown, **_job(settings)).job_script()
 
 
 @contextmanager
@@ -57,11 +70,13 @@ def start_slurm(settings: Settings) -> Iterator[Any]:
 
     job = settings.cluster
     _check_accepted(job_script(settings))
-    Path(job.log_directory).mkdir(parents=True, exist_ok=True)
-    with dask.config.set(_dask_settings(job)):
+    options = {"dashboard_address": job.listens_at, "dashboard": job.dashboard}
+    with _key_folder(job) as keys, dask.config.set(_dask_settings(job)):
         try:
             cluster = SLURMCluster(
-                **_job(settings), scheduler_options={"dashboard_address": job.dashboard_address}
+                **_job(settings),
+                security=_in_files(own_security(), keys),
+                scheduler_options=options,
             )
         except (OSError, RuntimeError, ValueError) as error:
             raise ClusterError(f"the scheduler cannot be started: {_innermost(error)}.") from error
@@ -70,6 +85,38 @@ def start_slurm(settings: Settings) -> Iterator[Any]:
             yield cluster
         finally:
             _close(cluster)
+
+
+@contextmanager
+def _key_folder(job: ClusterJobSettings) -> Iterator[Path]:
+    """Give a folder for the run's key that all nodes see and other users cannot look into.
+
+    A driver that is killed leaves it behind; the key opens nothing any more.
+    """
+    logs = Path(job.log_directory).absolute()
+    try:
+        logs.mkdir(parents=True, exist_ok=True)
+        made = tempfile.TemporaryDirectory(
+            prefix=".dask-dedup-keys-", dir=logs, ignore_cleanup_errors=True
+        )
+    except OSError as error:
+        raise ClusterError(
+            f"{logs}: cannot be written ({error.strerror or error}). Choose a folder that all "
+            f"nodes see with cluster.log_directory."
+        ) from error
+    with made as folder:
+        yield Path(folder)
+
+
+def _in_files(own: Any, folder: Path) -> Any:
+    """Put the workers' key into files, which their command lines name."""
+    files = {"cert.pem": own.tls_worker_cert, "key.pem": own.tls_worker_key}
+    for name, text in files.items():
+        with open(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text)
+    own.tls_ca_file = own.tls_worker_cert = str(folder / "cert.pem")
+    own.tls_worker_key = str(folder / "key.pem")
+    return own
 
 
 def _close(cluster: Any) -> None:
@@ -133,6 +180,8 @@ def _worker_arguments(walltime: str) -> list[str]:
         "--no-dashboard",
         "--preload",
         "dask_dedup.stages",
+        "--preload",
+        "dask_dedup.security",
         "--lifetime",
         f"{_LIFETIME * seconds:.0f}s",
         "--lifetime-stagger",
@@ -155,6 +204,7 @@ def _dask_settings(job: ClusterJobSettings) -> dict[str, Any]:
     of memory, still ends the run.
     """
     return {
+        **http_settings(job.dashboard),
         "distributed.deploy.lost-worker-timeout": "2s",  # then a lost job is replaced
         "distributed.scheduler.worker-ttl": "2 minutes",  # without a heartbeat: lost
         "distributed.scheduler.allowed-failures": job.allowed_failures,

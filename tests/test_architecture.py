@@ -12,7 +12,7 @@ MODULES = {
     if path != PACKAGE / "__init__.py"
 }
 LAYERS = [
-    ["errors", "places", "schema", "tasks", "memory"],
+    ["errors", "kernel_cache", "limits", "places", "schema", "tasks", "memory", "terminal"],
     ["config", "cluster_settings", "io"],
     ["compress", "index", "search", "graph"],
     ["clusters", "evaluate", "report"],
@@ -37,12 +37,13 @@ LAYERS = [
         "status",
         "calibrate",
     ],
-    ["prefork", "preloaded", "slurm", "deploy", "progress", "cli", "__main__"],
+    ["prefork", "preloaded", "security", "slurm", "deploy", "progress", "cli", "__main__"],
 ]
 #: Inside a layer: who may use whom. Stages meet in tables, not in imports.
 WITHIN = {
     "config": {"cluster_settings"},
     "io": {"io"},
+    "limits": {"errors"},
     "places": {"errors"},
     "compress": {"compress"},
     "index": {"index", "compress"},
@@ -70,8 +71,8 @@ WITHIN = {
     "relabel": {"job"},
     "run_plan": {"plan", "workload"},
     "calibrate": {"workload"},
-    "deploy": {"prefork", "slurm"},
-    "slurm": {"prefork"},
+    "deploy": {"prefork", "security", "slurm"},
+    "slurm": {"prefork", "security"},
     "__main__": {"cli", "prefork"},
     "cli": {"cli", "deploy", "prefork", "progress", "slurm"},
 }
@@ -91,7 +92,7 @@ HEAVY = {
         "report.tolerance_curve",
     },
     "dask_jobqueue": {"slurm"},
-    "distributed": {"deploy", "preloaded"},
+    "distributed": {"deploy", "preloaded", "security", "slurm"},
     "scipy": {"evaluate.audit"},
 }
 KERNELS = [
@@ -158,7 +159,8 @@ def test_imports_go_downwards(name):
 
 
 def test_deploy_knows_settings_and_tasks_only():
-    assert own_imports("deploy") <= {"config", "errors", "prefork", "slurm", "tasks"}
+    known = {"config", "errors", "limits", "prefork", "security", "slurm", "tasks"}
+    assert own_imports("deploy") <= known
 
 
 @pytest.mark.parametrize("package", sorted(HEAVY))

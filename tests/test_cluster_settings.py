@@ -11,8 +11,11 @@ from dask_dedup.errors import SettingsError
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"kind": "pbs"}, r"cluster\.kind: expected local, slurm or tcp://HOST:PORT, got 'pbs'"),
-        ({"kind": "tcp://me:pw@host:8786"}, r"cluster\.kind: expected local, slurm or tcp://"),
+        (
+            {"kind": "pbs"},
+            r"cluster\.kind: expected local, slurm, tcp://HOST:PORT or tls://HOST:PORT, got 'pbs'",
+        ),
+        ({"kind": "tcp://me:pw@host:8786"}, r"cluster\.kind: expected local, slurm, tcp://"),
         ({"walltime": "soon"}, r"cluster\.walltime: expected a time such as '08:00:00'"),
         ({"walltime": "1"}, r"cluster\.walltime: expected at least two minutes"),
         (

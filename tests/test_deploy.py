@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from distributed import Security
 
 from dask_dedup.config import load_settings
 from dask_dedup.deploy import open_cluster
@@ -118,6 +120,51 @@ def test_run_on_a_running_scheduler_gives_the_clusters_of_a_local_run(
     pd.testing.assert_frame_equal(there, here)
     left = [path.name for path in tmp_path.rglob(".dask-dedup-*")]
     assert left == []  # of the check that the workers see the folder
+
+
+def test_run_whose_workers_are_too_small_is_refused_with_their_figures(start, clipart, tmp_path):
+    port = free_port()
+    address = f"tcp://127.0.0.1:{port}"
+    start("scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard")
+    start(
+        "worker", address, "--nthreads", 1, "--no-dashboard", "--memory-limit", "400MB",
+        "--local-directory", tmp_path / "dask",
+    )  # fmt: skip
+    ran = dedup("run", clipart, tmp_path / "out", "--cluster", address, "--memory", "8GB")
+    assert ran.returncode == 2, ran.stderr
+    # dask_dedup.plan: 300 MB of libraries, and six blocks of 32 MiB of rows that are compared.
+    assert "a task needs 50" in ran.stderr
+    assert "a worker has 400.0 MB" in ran.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_run_on_a_scheduler_with_keys_of_the_user(start, clipart, tmp_path, monkeypatch):
+    made = Security.temporary()
+    (tmp_path / "cert.pem").write_text(made.tls_client_cert)
+    (tmp_path / "key.pem").write_text(made.tls_client_key)
+    monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TLS__CA_FILE", str(tmp_path / "cert.pem"))
+    for role in ("CLIENT", "SCHEDULER", "WORKER"):
+        for name in ("cert", "key"):
+            variable = f"DASK_DISTRIBUTED__COMM__TLS__{role}__{name.upper()}"
+            monkeypatch.setenv(variable, str(tmp_path / f"{name}.pem"))
+    port = free_port()
+    address = f"tls://127.0.0.1:{port}"
+    scheduler = ["--host", "127.0.0.1", "--port", port, "--protocol", "tls", "--no-dashboard"]
+    start("scheduler", *scheduler)
+    for number in range(2):
+        start(
+            "worker", address, "--nthreads", 1, "--no-dashboard", "--memory-limit",
+            f"{3 + number}GB", "--local-directory", tmp_path / "dask",
+        )  # fmt: skip
+    ran = dedup("run", clipart, tmp_path / "out", "--cluster", address, "--workers", 7)
+    assert ran.returncode == 0, ran.stderr
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["worker_memory_bytes"] == 3_000_000_000  # of the smaller one
+    assert summary["workers"] in (1, 2)  # one may have come later
+    assert 0.2e9 < summary["worker_peak_bytes"] < 3e9
+    assert "this machine's processes; the largest worker" in ran.stdout
+    plain = dedup("run", clipart, tmp_path / "no", "--cluster", f"tcp://127.0.0.1:{port}")
+    assert plain.returncode == 2, plain.stderr
 
 
 class Wire(threading.Thread):

@@ -101,7 +101,7 @@ def test_worker_count_and_memory_follow_the_settings():
     assert worker_count(compute) == 3
     assert memory_per_worker(compute) == 2_000_000_000
     compute = Settings.model_validate({"compute": {"threads": 1}}).compute
-    assert worker_count(compute) == len(os.sched_getaffinity(0))
+    assert 1 <= worker_count(compute) <= len(os.sched_getaffinity(0))  # less under a quota
 
 
 @pytest.mark.parametrize(

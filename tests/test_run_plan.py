@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from dask_dedup import Settings, cli, read_dataset
 from dask_dedup.errors import CapacityError
-from dask_dedup.run_plan import check_room, plan_run
+from dask_dedup.run_plan import check_machine, check_room, plan_run
 
 
 def test_plan_run_is_of_the_data_set_and_the_settings(clipart):
@@ -32,8 +32,18 @@ def test_check_room_refuses_what_the_disk_does_not_hold(clipart, tmp_path):
 
 def test_run_refuses_workers_that_are_too_small_before_it_begins(clipart, tmp_path):
     out = tmp_path / "out"
-    command = ["run", str(clipart), str(out), "--workers", "1", "--memory", "300MB"]
+    command = ["run", str(clipart), str(out), "--workers", "1", "--memory", "400MB"]
     result = CliRunner().invoke(cli.main, command)
     assert result.exit_code == 2
-    assert "a worker has 0.3 GB" in result.stderr
-    assert not list(out.glob("*"))
+    assert "a worker has 400.0 MB" in result.stderr
+    assert not out.exists()
+
+
+def test_check_machine_counts_command_libraries_and_a_task_in_every_worker(clipart):
+    settings = Settings.model_validate({"compute": {"workers": 3}})
+    planned = plan_run(read_dataset(clipart), settings)
+    tasks = round(planned.memory_bytes) - 300_000_000  # libraries left out
+    needed = 300_000_000 + 300_000_000 + 3 * (tasks + 50_000_000)
+    check_machine(planned, needed + 1)
+    with pytest.raises(CapacityError, match=r"3 workers may need 1\.[0-9] GB together: 300\.0 MB"):
+        check_machine(planned, needed - 1)

@@ -16,6 +16,8 @@ from rich.console import Console
 from dask_dedup.config import Settings, load_settings
 from dask_dedup.errors import ClusterError, DedupError, SettingsError
 from dask_dedup.places import as_place, is_remote
+from dask_dedup.prefork import stop_server
+from dask_dedup.terminal import Terminated, end_code, end_word
 
 __all__ = [
     "LOCAL_PLACE",
@@ -81,6 +83,10 @@ class _Commands(click.Group):
     def invoke(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
+        except Terminated as stop:
+            stop_server()
+            click.echo(f"dask-dedup: {end_word(stop)}", err=True)
+            context.exit(end_code(stop))
         except DedupError as error:
             lines = str(error).split("\n") if isinstance(error, ClusterError) else [str(error)]
             click.echo("\n".join(map(escaped, ["dask-dedup: " + lines[0], *lines[1:]])), err=True)
@@ -137,6 +143,7 @@ def worker_settings(command: Callable) -> Callable:
     """Add the options that tell what computes: how many workers, how large, and where."""
     for option in (
         any_setting,
+        switch("--dashboard/--no-dashboard", "cluster.dashboard"),
         setting("--cluster", "cluster.kind", str),
         setting("--memory", "compute.memory", str),
         setting("--threads", "compute.threads", int),

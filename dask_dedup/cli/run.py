@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -25,11 +26,11 @@ from dask_dedup.cli.group import (
 )
 from dask_dedup.config import Settings, memory_per_worker
 from dask_dedup.errors import UnreadableError
-from dask_dedup.prefork import start_server
+from dask_dedup.limits import check_floor, memory_limit
+from dask_dedup.prefork import start_server, stop_server
+from dask_dedup.terminal import end_code, end_word
 
 __all__ = ["run"]
-
-_INTERRUPTED = 130  # what a shell gives for Ctrl-C
 
 
 @main.command(short_help="find the duplicates of a data set")
@@ -55,6 +56,7 @@ _INTERRUPTED = 130  # what a shell gives for Ctrl-C
 @setting("--work", "compute.work", str)
 @setting("--memory", "compute.memory", str)
 @setting("--cluster", "cluster.kind", str)
+@switch("--dashboard/--no-dashboard", "cluster.dashboard")
 @setting("--device", "compute.device", click.Choice(["auto", "cpu", "cuda"]))
 @any_setting
 @click.option(
@@ -96,7 +98,7 @@ def run(
     `dask-dedup status OUT` tells how far it is. What the run will cost is printed first, and the
     run is refused if it does not fit into the workers' memory or onto the disk.
 
-    Exit codes: 0 done, 2 wrong input or settings, 130 interrupted.
+    Exit codes: 0 done, 2 wrong input or settings, 130 interrupted, 143 terminated.
     """
     console = Console(stderr=True, quiet=quiet)
     configure_logging(console, verbose, quiet)
@@ -106,9 +108,10 @@ def run(
     except UnreadableError as error:
         hint = "" if settings.read.skip_bad_parts else " --skip-bad-parts goes on without it."
         raise UnreadableError(f"{error}{hint}", error.path) from error
-    except KeyboardInterrupt:
-        console.print("\ninterrupted; the same command continues where this stopped")
-        os._exit(_INTERRUPTED)  # workers and their threads are gone with the cluster
+    except KeyboardInterrupt as stop:
+        console.print(f"\n{end_word(stop)}; the same command continues where this stopped")
+        stop_server()
+        os._exit(end_code(stop))  # workers and their threads are gone with the cluster
     if not quiet:
         _print_summary(summary, out, Console())
     gc.freeze()  # else Python looks at every object again before it ends: most of a second
@@ -133,16 +136,12 @@ def _run(
     from dask_dedup.deploy import open_cluster
     from dask_dedup.io.objects import scratch_beside
     from dask_dedup.io.run_folder import RunFolder
-    from dask_dedup.io.store import write_json
-    from dask_dedup.plan import describe
     from dask_dedup.progress import choose_progress
     from dask_dedup.relabel import find_kept
-    from dask_dedup.report.plan_table import plan_lines
-    from dask_dedup.run_plan import check_room, plan_run
-    from dask_dedup.status import PLAN
 
     tell(console, f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts, dimension {data.dim}")
     work = settings.compute.work
+    is_foreign = "://" in settings.cluster.kind  # only a scheduler that runs knows its workers
     with RunFolder(
         out,
         result_settings(data, settings),
@@ -156,21 +155,28 @@ def _run(
             tell(console, f"{out}: finished before with these settings; nothing to do")
             return folder.read_summary()
         kept = find_kept(folder, settings)
-        planned = None
         if kept is not None:
             tell(
                 console,
                 f"the forest in {out}, searched from {kept['search_threshold']:g} up, answers "
                 f"threshold {settings.clusters.threshold:g}: only the clusters are made anew",
             )
-        elif settings.finder == "join":
-            planned = plan_run(data, settings)
-            free = check_room(planned, data, settings, out)
-            for line in plan_lines(describe(planned), memory_per_worker(settings.compute), free):
-                tell(console, line)
-        folder.begin(kept)
-        if planned is not None:
-            write_json(folder.stages / PLAN, describe(planned))
+
+        def begin(workers: int | None = None, memory: int | None = None) -> None:
+            planned = None
+            if settings.cluster.kind == "local":
+                check_floor(memory_per_worker(settings.compute), memory_limit())
+            if kept is None and settings.finder == "join":
+                planned = _plan(data, settings, out, console, workers, memory)
+            folder.begin(kept)
+            if planned is not None:
+                write_json(folder.stages / PLAN, planned)
+
+        from dask_dedup.io.store import write_json
+        from dask_dedup.status import PLAN
+
+        if not is_foreign:
+            begin()
         progress = choose_progress(console)
         # Seconds of imports, meanwhile the workers start.
         importing = Thread(target=_import_pipeline, args=(settings.finder,), daemon=True)
@@ -181,20 +187,46 @@ def _run(
         ):
             workers = len(execute.workers())
             memory = execute.memory_bytes or memory_per_worker(settings.compute)
-            tell(
-                console,
-                f"{workers} workers with {memory / 1e9:.1f} GB each; "
-                f"dashboard at {execute.dashboard}",
-            )
+            seen = f"; dashboard at {execute.dashboard}" if execute.dashboard else ""
+            tell(console, f"{workers} workers with {memory / 1e9:.1f} GB each{seen}")
+            if is_foreign:
+                begin(workers, memory)
             importing.join()
             from dask_dedup.job import Job
             from dask_dedup.pipeline import run_stages
 
+            def facts() -> dict[str, Any]:
+                known = {"workers": workers} if is_foreign else {}
+                return {**known, "worker_peak_bytes": execute.peak_bytes()}
+
+            job = Job(data, folder, settings, execute, progress, memory)
+            if settings.cluster.kind != "local":
+                job = replace(job, facts=facts)
             try:
-                job = Job(data, folder, settings, execute, progress, memory)
                 return run_stages(job, keep_stages)
             finally:
                 progress.close()
+
+
+def _plan(
+    data: Any,
+    settings: Settings,
+    out: Path,
+    console: Console,
+    workers: int | None,
+    memory: int | None,
+) -> dict[str, Any]:
+    """Tell what the run will cost, and refuse what does not fit; return the plan as numbers."""
+    from dask_dedup.plan import describe
+    from dask_dedup.report.plan_table import plan_lines
+    from dask_dedup.run_plan import check_room, plan_run
+
+    planned = plan_run(data, settings, workers)
+    free = check_room(planned, data, settings, out, memory)
+    told = describe(planned)
+    for line in plan_lines(told, memory or memory_per_worker(settings.compute), free):
+        tell(console, line)
+    return told
 
 
 def _import_pipeline(finder: str) -> None:
@@ -256,7 +288,10 @@ def _print_summary(summary: dict[str, Any], out: Path, console: Console) -> None
         f"{summary['wall_seconds']:.1f} s",
         ", ".join(f"{stage['name']} {stage['seconds']:.1f}" for stage in summary["stages"]),
     )
-    line("peak memory", f"{summary['peak_memory_bytes'] / 1e9:.2f} GB", "all processes")
+    whose, largest = "all processes", summary.get("worker_peak_bytes")
+    if largest is not None:
+        whose = f"this machine's processes; the largest worker {largest / 1e9:.2f} GB"
+    line("peak memory", f"{summary['peak_memory_bytes'] / 1e9:.2f} GB", whose)
     console.print()
     console.print(table)
 

@@ -47,6 +47,7 @@ from dask_dedup.io.part_rows import gather_by_row
 from dask_dedup.io.parts import Part
 from dask_dedup.io.stage import Stage
 from dask_dedup.io.store import read_json, write_aside, write_json
+from dask_dedup.limits import memory_limit
 from dask_dedup.tasks import Execute, NoProgress, Progress, compute_tasks
 
 __all__ = ["measure_pareto", "points_frame"]
@@ -331,7 +332,7 @@ def _mark_front(points: list[dict[str, Any]], k: int) -> list[dict[str, Any]]:
 def _refuse_too_large(search: _Search, index: faiss.Index, empty_bytes: int, rows: int) -> None:
     """Raise CapacityError where the index, filled like its first rows, would not fit."""
     per_row = (index_bytes(index) - empty_bytes) / max(index.ntotal, 1)
-    available = psutil.virtual_memory().available
+    available = min(psutil.virtual_memory().available, memory_limit())
     if per_row * rows > _MEMORY_SHARE * available:
         raise CapacityError(
             f"{search.factory} over {search.model}: {rows:,} rows of {per_row:.0f} bytes need "

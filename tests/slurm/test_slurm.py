@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import os
 import socket
+import stat
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -88,10 +90,10 @@ def as_options(cluster: dict[str, object]) -> list[str]:
     return options
 
 
-def dedup(*arguments: object) -> subprocess.CompletedProcess[str]:
+def dedup(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "dask_dedup", *map(str, arguments)],
-        cwd=ROOT, capture_output=True, text=True, check=False,
+        cwd=cwd, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 
@@ -99,9 +101,39 @@ def clusters_of(out: Path) -> pd.DataFrame:
     return pd.read_parquet(out / "clusters", columns=["row_id", "cluster_id"])
 
 
+class KeysSeen(threading.Thread):
+    """Looks into the folder of logs as long as a run goes on."""
+
+    def __init__(self, logs: Path) -> None:
+        super().__init__(daemon=True)
+        self.logs, self.modes, self.is_over = logs, set[tuple[str, int]](), False
+
+    def run(self) -> None:
+        while not self.is_over:
+            for path in self.logs.glob(".dask-dedup-keys-*/**/*"):
+                with suppress(FileNotFoundError):
+                    self.modes.add((path.suffixes[-1], stat.S_IMODE(path.stat().st_mode)))
+                    self.modes.add(("folder", stat.S_IMODE(path.parent.stat().st_mode)))
+            time.sleep(0.05)
+
+
 def test_run_on_slurm_gives_the_clusters_of_a_local_run(slurm, clipart, tmp_path, cluster):
-    ran = dedup("run", clipart, tmp_path / "slurm", *as_options(cluster))
+    hostile = tmp_path / "here"  # jobs start in the folder that they are submitted from
+    hostile.mkdir()
+    for name in ("dask", "json", "numpy", "torch"):
+        (hostile / f"{name}.py").write_text(f"open({str(tmp_path / 'marker')!r}, 'w')")
+    keys = KeysSeen(tmp_path / "logs")
+    keys.start()
+    ran = dedup("run", clipart, tmp_path / "slurm", *as_options(cluster), cwd=hostile)
+    keys.is_over = True
     assert ran.returncode == 0, ran.stderr
+    assert not (tmp_path / "marker").exists()
+    assert {mode for _, mode in keys.modes} == {0o600, 0o700}, keys.modes
+    assert {what for what, mode in keys.modes if mode == 0o700} == {"folder"}
+    assert not list((tmp_path / "logs").glob(".*"))  # no key is left
+    assert "--tls-key" in ran.stderr or "tls://" in "".join(
+        log.read_text() for log in (tmp_path / "logs").iterdir()
+    )
     here = dedup("run", clipart, tmp_path / "local", "--workers", 1)
     assert here.returncode == 0, here.stderr
     pd.testing.assert_frame_equal(clusters_of(tmp_path / "slurm"), clusters_of(tmp_path / "local"))

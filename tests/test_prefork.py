@@ -1,0 +1,55 @@
+"""Processes that the command starts: where they look for modules, and what they need."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+MODULES = ["click", "dask", "distributed", "json", "multiprocessing", "numba", "numpy", "pandas"]
+MODULES += ["pickle", "psutil", "pyarrow", "rich", "signal", "subprocess", "torch", "typing"]
+
+
+@pytest.mark.parametrize("how", ["dask-dedup", "python -m dask_dedup"])
+def test_run_inside_a_data_set_runs_none_of_its_files(clipart, tmp_path, how):
+    for part in ("img_emb", "metadata"):
+        (tmp_path / "data" / part).parent.mkdir(exist_ok=True)
+        (tmp_path / "data" / part).symlink_to(clipart / part)
+    marker = tmp_path / "marker"
+    for name in MODULES:
+        (tmp_path / "data" / f"{name}.py").write_text(f"open({str(marker)!r}, 'a').write({name!r})")
+    script = Path(sys.executable).with_name("dask-dedup")
+    if how == "dask-dedup" and not script.exists():
+        pytest.skip("the command is not installed beside this Python")
+    start = [str(script)] if how == "dask-dedup" else [sys.executable, "-m", "dask_dedup"]
+    ran = subprocess.run(
+        [*start, "run", ".", "../out", "--workers", "1"],
+        cwd=tmp_path / "data", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert not marker.exists(), marker.read_text()
+    assert ran.returncode == 0, ran.stderr
+    # examples/data/clipart/README.md, by brute force
+    clusters = pd.read_parquet(tmp_path / "out" / "clusters", columns=["cluster_id"])
+    assert len(clusters) - clusters["cluster_id"].nunique() == 4261
+
+
+SHARED = """
+mount -t tmpfs $1 tmpfs /dev/shm; shift
+"$@"; echo "ended with $?"
+"""
+
+
+def test_run_where_dev_shm_takes_no_file_says_so(clipart, tmp_path):
+    space = ["unshare", "--user", "--map-root-user", "--mount", "bash", "-c"]
+    if subprocess.run([*space, "mount -t tmpfs tmpfs /dev/shm"], check=False).returncode:
+        pytest.skip("no file systems of one's own here")
+    command = [sys.executable, "-m", "dask_dedup", "run", str(clipart), str(tmp_path / "out")]
+    ran = subprocess.run(
+        [*space, SHARED, "script", "-oro", *command], capture_output=True, text=True, check=False
+    )
+    assert ran.stdout == "ended with 2\n", ran.stderr
+    assert "locks of the system, which are files in /dev/shm" in ran.stderr
+    assert "Traceback" not in ran.stderr
