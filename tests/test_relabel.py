@@ -69,6 +69,8 @@ CHANGES = {
     "read.modality": None,  # needs other embeddings: tests/test_modality.py
     "read.url_column": ("link", ["clusters"]),
     "read.caption_column": ("alt", ["clusters"]),
+    "read.columns": (["link"], ["clusters"]),
+    "read.drop_columns": (["alt"], ["clusters"]),
     "read.metadata": ("metadata/*.parquet", ALL),
     "read.image_embeddings": ("img_emb/*.npy", ALL),
     "read.text_embeddings": None,  # of other embeddings
