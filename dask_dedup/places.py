@@ -46,11 +46,12 @@ def as_place(text: str | os.PathLike) -> Path:
     Raises
     ------
     SettingsError
-        The URL holds credentials or has lost a slash, or no package is installed that speaks its
-        protocol.
+        The URL holds credentials or has lost a slash, no package is installed that speaks its
+        protocol, or the name is not UTF-8.
     """
     if not isinstance(text, str | Path):
         return cast(Path, text)  # a UPath already
+    refuse_undecodable(str(text) if is_remote(text) else os.path.abspath(text))
     name = os.fspath(text)
     for prefix in _LOCAL:
         name = name.removeprefix(prefix)

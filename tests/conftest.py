@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import settings
+from s3fs import S3FileSystem
 
 import dask_dedup
 
@@ -123,3 +124,4 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         finally:
             server.terminate()
             server.wait()
+            S3FileSystem.clear_instance_cache()  # the next module's server has another address

@@ -35,6 +35,7 @@ RESULTS = [
     "histogram.csv",
     "histogram.png",
     "invalid",
+    "results.json",
     "run.json",
     "settings.toml",
     "summary.json",

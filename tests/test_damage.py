@@ -171,7 +171,7 @@ def test_harmed_while_the_run_goes_on_is_made_again_with_one_line(data, expected
     assert len(told) == 1 and str(harmed[0]) in told[0]
 
 
-RESULTS = ["audit/queries", "audit/part-0", "clusters", "forest", "invalid", "summary", "histogram"]
+RESULTS = ["audit/queries", "audit/pairs", "clusters", "forest", "invalid", "summary", "histogram"]
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +196,7 @@ def test_harmed_result_is_named_when_the_run_is_asked_for_again(
         dask_dedup.run(data, out, settings(join={"search_threshold": 0.9}))
 
 
-@pytest.mark.parametrize("kind", ["audit/queries", "audit/part-0", "forest", "invalid"])
+@pytest.mark.parametrize("kind", ["audit/queries", "audit/pairs", "forest", "invalid"])
 @pytest.mark.parametrize("harm", [flip_one, flip, blank])
 def test_another_threshold_is_right_or_refused_whatever_is_harmed(
     finished, data, rows, tmp_path, kind, harm

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -33,8 +34,9 @@ def stranger(tmp_path):
     """A copy of the package that is not writable, for a user whose HOME is not writable either."""
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
         pytest.skip("needs root and setpriv, to become another user")
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == 0 and folder != Path(tempfile.gettempdir()):
+            folder.chmod(folder.stat().st_mode | 0o055)
     site = tmp_path / "site"
     shutil.copytree(PACKAGE, site / "dask_dedup", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "tmp").mkdir()

@@ -16,10 +16,12 @@ from s3fs import S3FileSystem
 
 from dask_dedup import Settings, cli, load_settings, read_dataset, run
 from dask_dedup.errors import InputError, OutputError, SettingsError
+from dask_dedup.io.checksums import noted_files
 from dask_dedup.io.folder_lock import FolderLock
 from dask_dedup.io.listing import glob_files
 from dask_dedup.io.objects import exists, local_copy, read_content, upload
 from dask_dedup.io.run_folder import RunFolder
+from dask_dedup.io.store import write_aside
 from dask_dedup.places import as_place
 from dask_dedup.tasks import NoProgress
 
@@ -168,13 +170,16 @@ def test_wrong_credentials_are_told_in_the_words_of_the_store(
 
 def test_run_whose_lock_was_broken_publishes_nothing(bucket, tmp_path):
     folder = as_place(f"{bucket}/robbed")
-    (tmp_path / "clusters").mkdir()
-    (tmp_path / "clusters" / "a").write_text("a")
-    with RunFolder(folder, {}, "input") as first:
+    with RunFolder(folder, {}, "input", work=str(tmp_path / "work")) as first:
         first.begin()
+        stage = first.stage("clusters", {})
+        (stage.folder / "clusters").mkdir(parents=True)
+        with noted_files() as noted, write_aside(stage.folder / "clusters" / "a") as temporary:
+            temporary.write_text("a")
+        records = [{"files": {"clusters/a": list(next(iter(noted.values())))}}]
         FolderLock(folder, break_lock=True).acquire()
         with pytest.raises(OutputError, match="another run has taken this folder"):
-            first.publish(tmp_path / "clusters")
+            first.publish(stage, "clusters", records)
     assert not exists(folder / "clusters")
 
 

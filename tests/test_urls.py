@@ -53,7 +53,6 @@ CALLS = {
         Call(["run", "{data}", "{out}", *RUN, "--threshold", "0.98"], CLUSTERS),
         Call(["status", "{out}"]),
         Call(["plan", "{data}", "--like", "{out}"]),
-        Call(["evaluate", "components", "{out}", "--json"]),
         Call(["evaluate", "components", "{out}/forest/part-00000.parquet", "--threshold", "0.95"]),
     ],
     "run --overwrite": [
@@ -101,6 +100,7 @@ CALLS = {
     "truth": [
         Call(["evaluate", "truth", "{data}", "{out}", "--queries", "all", "--threshold", "0.9"],
              "neighbours/*.parquet", True),
+        Call(["evaluate", "components", "{out}", "--json"], on_disk=True),
     ],
     "zeroshot": [
         Call(["evaluate", "zeroshot", "{data}", "{classes}", "{labels}", *SPACE, "--out", "{out}"],

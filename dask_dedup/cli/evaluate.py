@@ -172,7 +172,7 @@ def truth(
 
 
 @evaluate.command(short_help="exact components beside a one-pass labelling of the same edges")
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", type=PLACE)
 @click.option("--threshold", type=float, help="cosine [default: that of SOURCE]")
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
 @common

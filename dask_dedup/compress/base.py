@@ -165,7 +165,7 @@ def save_model(model: Compressor, path: Path | str, *, overwrite: bool = False) 
     try:
         aside.mkdir(parents=True)
         (aside / _TENSORS).write_bytes(tensors)
-        write_json(aside / _HEADER, header)
+        write_json(aside / _HEADER, header, sealed=False)  # has a digest of its own
         if path.exists():
             path.rename(old)
         aside.rename(path)

@@ -30,7 +30,8 @@ import pyarrow.parquet as pq
 
 from dask_dedup.errors import InputError, SettingsError
 from dask_dedup.graph.forest import forest_of_edges, label_forest
-from dask_dedup.io.objects import open_parquet_source
+from dask_dedup.io.listing import has_files, list_files, names_in
+from dask_dedup.io.objects import exists, open_parquet_source
 from dask_dedup.io.parts import one_line
 from dask_dedup.io.store import read_json
 from dask_dedup.schema import EDGES
@@ -195,10 +196,11 @@ def read_edges(path: Path) -> EdgeSource:
     """
     threshold = None
     files = [path]
-    if path.is_dir():
-        files = sorted((path / "pairs").glob("*.parquet"))
+    if names_in(path) is not None:
+        pairs = path / "pairs"
+        files = [pairs / n for n in sorted(list_files(pairs) or ()) if n.endswith(".parquet")]
         summary = read_json(path / "summary.json")
-        if not files and (path / "forest").is_dir():
+        if not files and has_files(path / "forest"):
             raise InputError(
                 f"{path}: is the output of a run, which keeps a forest of its edges, at most one a "
                 f"row, of which one pass misses more unions than of all pairs. Find these with "
@@ -211,7 +213,7 @@ def read_edges(path: Path) -> EdgeSource:
                 f"--threshold ...` (pairs/*.parquet, summary.json), or a parquet file of edges."
             )
         threshold = summary.get("settings", {}).get("threshold")
-    elif not path.is_file():
+    elif not exists(path):
         raise InputError(f"{path}: no such file or folder.")
     edges = pd.concat([_read_edge_file(file) for file in files], ignore_index=True)
     return EdgeSource(edges[edges["src"] != edges["dst"]], threshold)

@@ -12,7 +12,7 @@ from dask_dedup.compress.pca import (
     save_pca,
 )
 from dask_dedup.compress.vectors import prepare_block
-from dask_dedup.errors import InputError
+from dask_dedup.errors import DamagedError
 
 
 def unit(rows):
@@ -118,10 +118,10 @@ def test_save_and_load_pca_give_the_same_model(tmp_path):
 def test_load_pca_foreign_file_is_refused(tmp_path, content):
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"model\.safetensors: not a model file"):
+    with pytest.raises(DamagedError, match=r"model\.safetensors: is damaged"):
         load_pca(path)
 
 
 def test_load_pca_missing_file_is_refused(tmp_path):
-    with pytest.raises(InputError, match="not a model file"):
+    with pytest.raises(DamagedError, match="none: is missing"):
         load_pca(tmp_path / "none")

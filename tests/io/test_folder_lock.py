@@ -306,7 +306,7 @@ def test_run_that_was_stopped_while_it_publishes_moves_nothing_more(bucket, tmp_
     with run:
         run.begin()
         with pytest.raises(OutputError, match="another run has taken this folder"):
-            move_folder(tmp_path / "made", place / "made", check)
+            move_folder(tmp_path / "made", place / "made", check=check)
     assert names_in(place / "made") == ["a"]
 
 

@@ -250,13 +250,15 @@ def test_publish_file_that_was_lost_after_it_is_put_beside_the_others(tmp_path):
     assert len(names(tmp_path / "out" / "clusters")) == 3
 
 
-def test_mend_file_of_no_task_begins_its_stage_anew_and_results_are_left_alone(tmp_path):
+def test_mend_removes_a_file_of_no_task_and_leaves_results_alone(tmp_path):
     with folder_of(tmp_path / "out") as folder:
         stage, records = make(folder)
         folder.publish(stage, "clusters", records)
         assert not folder.mend(str(folder.path / "clusters" / "part-00000.parquet"))
+        (stage.folder / "model.bin").write_text("damaged")
         assert folder.mend(str(stage.folder / "model.bin"))
-        assert not stage.folder.exists()
+        assert not (stage.folder / "model.bin").exists()
+        assert make(folder) == (stage, records)  # which has nothing to do
 
 
 # --- whose folder ---------------------------------------------------------------------------------
