@@ -100,7 +100,6 @@ CALLS = {
     "truth": [
         Call(["evaluate", "truth", "{data}", "{out}", "--queries", "all", "--threshold", "0.9"],
              "neighbours/*.parquet", True),
-        Call(["evaluate", "components", "{out}", "--json"], on_disk=True),
     ],
     "zeroshot": [
         Call(["evaluate", "zeroshot", "{data}", "{classes}", "{labels}", *SPACE, "--out", "{out}"],
