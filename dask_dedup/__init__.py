@@ -14,7 +14,11 @@ import os
 import sys
 
 # `python -m dask_dedup` looks for modules in the current folder first: that of a data set, perhaps.
-if sys.argv[:1] == ["-m"] and sys.path[0] != os.path.dirname(os.path.dirname(__file__)):
+if (
+    sys.argv[:1] == ["-m"]
+    and not sys.flags.safe_path
+    and sys.path[0] == os.getcwd() != os.path.dirname(os.path.dirname(__file__))
+):
     del sys.path[0]
 
 from importlib import import_module
@@ -35,13 +39,15 @@ if TYPE_CHECKING:
     from dask_dedup.errors import (
         CapacityError,
         ClusterError,
+        ColumnError,
+        DamagedError,
         DedupError,
         InputError,
         OutputError,
         SettingsError,
         StoreError,
     )
-    from dask_dedup.graph.components import label_components, spanning_forest
+    from dask_dedup.graph.components import label_components, read_forest, spanning_forest
     from dask_dedup.index.build import build_cells
     from dask_dedup.io.dataset import Dataset, read_dataset
     from dask_dedup.pipeline import run
@@ -51,7 +57,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "CapacityError": "errors",
     "ClusterError": "errors",
+    "ColumnError": "errors",
     "Compressor": "compress.base",
+    "DamagedError": "errors",
     "Dataset": "io.dataset",
     "DedupError": "errors",
     "InputError": "errors",
@@ -72,6 +80,7 @@ _HOMES = {
     "load_settings": "config",
     "open_index": "vector_index",
     "read_dataset": "io.dataset",
+    "read_forest": "graph.components",
     "run": "pipeline",
     "save_model": "compress.base",
     "search_index": "vector_index",
@@ -81,7 +90,9 @@ _HOMES = {
 __all__ = [
     "CapacityError",
     "ClusterError",
+    "ColumnError",
     "Compressor",
+    "DamagedError",
     "Dataset",
     "DedupError",
     "InputError",
@@ -102,6 +113,7 @@ __all__ = [
     "load_settings",
     "open_index",
     "read_dataset",
+    "read_forest",
     "run",
     "save_model",
     "search_index",

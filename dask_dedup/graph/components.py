@@ -6,6 +6,7 @@ diameter of the graph.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,13 +14,16 @@ import pandas as pd
 from dask.delayed import Delayed, delayed
 
 from dask_dedup.graph.forest import forest_of_edges, label_forest, merge_forests
-from dask_dedup.io.forest_range import range_of, with_range
+from dask_dedup.io.forest_file import read_range
+from dask_dedup.io.forest_range import ForestRange, range_of, with_range
+from dask_dedup.io.store import read_frame
+from dask_dedup.places import as_place
 from dask_dedup.schema import FOREST, LABELS
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
 
-__all__ = ["label_components", "merge_tree", "spanning_forest"]
+__all__ = ["label_components", "merge_tree", "read_forest", "spanning_forest"]
 
 _MERGED_AT_ONCE = 8
 
@@ -42,6 +46,39 @@ def spanning_forest(edges: dd.DataFrame) -> dd.DataFrame:
     forests = [delayed(forest_of_edges)(partition) for partition in edges.to_delayed()]
     meta = with_range(FOREST, range_of(edges._meta))
     return dd.from_delayed([merge_tree(forests)], meta=meta, prefix="spanning-forest")
+
+
+def read_forest(out: str | os.PathLike) -> dd.DataFrame:
+    """Return the forest of a finished run.
+
+    Parameters
+    ----------
+    out : path or URL
+        OUT of the run.
+
+    Returns
+    -------
+    dask DataFrame
+        FOREST: lazy, one partition; it carries the thresholds that it answers.
+
+    Raises
+    ------
+    DamagedError
+        There is none, or it is not what was written.
+    SettingsError
+        It holds quantized distances of a run with ``--no-verify``.
+    """
+    import dask.dataframe as dd
+
+    path = as_place(out) / "forest" / "part-00000.parquet"
+    known = read_range(path)
+    return dd.from_delayed(
+        [delayed(_read_part)(str(path), known)], meta=with_range(FOREST, known), prefix="forest"
+    )
+
+
+def _read_part(path: str, known: ForestRange | None) -> pd.DataFrame:
+    return with_range(read_frame(as_place(path)), known)
 
 
 def merge_tree(forests: Sequence[Delayed]) -> Delayed:

@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 
 from dask_dedup.errors import SettingsError
 from dask_dedup.io.checksums import damage
-from dask_dedup.io.forest_range import range_of_notes
+from dask_dedup.io.forest_range import ForestRange, range_of_notes
 from dask_dedup.io.objects import open_parquet_source
 
-__all__ = ["UNVERIFIED", "check_answers"]
+__all__ = ["UNVERIFIED", "check_answers", "read_range"]
 
 #: Metadata of a forest file whose similarities are 1 - d/2 of quantized distances.
 UNVERIFIED = {"dask_dedup.similarity": "quantized"}
@@ -35,13 +35,23 @@ def check_answers(path: Path, threshold: float) -> None:
     DamagedError
         The file cannot be read.
     """
+    if threshold > -1 and (known := read_range(path)) is not None:
+        known.check(threshold, str(path))
+
+
+def read_range(path: Path) -> ForestRange | None:
+    """Return the thresholds that a forest file answers; None where it is none of ours.
+
+    Raises
+    ------
+    SettingsError, DamagedError
+        As `check_answers`.
+    """
     with damage(path):
         notes = pq.read_schema(open_parquet_source(path)).metadata or {}
-    is_quantized = all(notes.get(k.encode()) == v.encode() for k, v in UNVERIFIED.items())
-    if is_quantized and threshold > -1:
+    if all(notes.get(key.encode()) == value.encode() for key, value in UNVERIFIED.items()):
         raise SettingsError(
             f"{path}: holds quantized distances of a run with --no-verify, not cosines; it cannot "
             f"be labelled at a threshold. Run again with --verify."
         )
-    if (known := range_of_notes(notes)) is not None:
-        known.check(threshold, str(path))
+    return range_of_notes(notes)

@@ -47,7 +47,8 @@ class ForestRange(NamedTuple):
 
     def notes(self) -> dict[str, str]:
         """Return what a parquet file's schema carries of it."""
-        return {_KEY: json.dumps(self)}
+        # The second is how pandas reads a frame's ``attrs`` back.
+        return {_KEY: json.dumps(self), "PANDAS_ATTRS": json.dumps({_KEY: self})}
 
 
 def with_range(frame: pd.DataFrame, known: ForestRange | None) -> pd.DataFrame:
