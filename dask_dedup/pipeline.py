@@ -20,7 +20,7 @@ from dask.delayed import delayed
 
 from dask_dedup.bad_parts import facts_of_bad, go_on_without, open_dataset, result_settings
 from dask_dedup.config import Settings, memory_per_worker
-from dask_dedup.errors import DamagedError, InputError
+from dask_dedup.errors import DamagedError, InputError, OutputError
 from dask_dedup.graph.choice import choose_merge
 from dask_dedup.io.forest_file import UNVERIFIED
 from dask_dedup.io.objects import exists
@@ -125,7 +125,9 @@ def run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
             return _run_stages(replace(job, check=job.data.check_unchanged, times=[]), keep_stages)
         except DamagedError as error:
             if error.path in mended or not folder.mend(error.path):
-                raise
+                raise OutputError(
+                    f"{str(error).rstrip('.')}. Put the file back, or begin anew with --overwrite."
+                ) from error
             mended.add(error.path)
             logger.warning("%s: made again", str(error).rstrip("."))
         except InputError as error:

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from dask_dedup.config import Settings
-from dask_dedup.errors import SettingsError
 from dask_dedup.io.forest_range import ForestRange
 from dask_dedup.io.part_list import PartList, read_parts, write_parts
 from dask_dedup.io.parts import Part
@@ -111,12 +110,13 @@ def find_kept(folder: RunFolder, settings: Settings) -> dict[str, Any] | None:
             folder.path / "forest",
         )
         return None
-    try:
-        ForestRange(*facts["answers"]).check(
-            settings.clusters.threshold, str(folder.path / "forest")
+    known = ForestRange(*facts["answers"])
+    if not known.answers(settings.clusters.threshold):
+        logger.info(
+            "a new search is needed, and its forest takes the place of the one in %s, which %s",
+            folder.path / "forest",
+            known.told(),
         )
-    except SettingsError as error:
-        logger.info("a new search is needed: %s", error)
         return None
     folder.refuse_damaged_search()
     return facts

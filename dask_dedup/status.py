@@ -10,6 +10,8 @@ from typing import Any
 from dask_dedup.errors import OutputError
 from dask_dedup.io.folder_lock import FolderLock
 from dask_dedup.io.objects import exists
+from dask_dedup.io.results import Results
+from dask_dedup.io.run_folder import RunFolder
 from dask_dedup.io.small_objects import written_at
 from dask_dedup.io.stage import MANIFEST, RECORD, TRAINED
 from dask_dedup.io.store import read_json
@@ -19,6 +21,7 @@ __all__ = ["PLAN", "StageStatus", "run_status"]
 
 MERGE = "merge"  # a stage of large runs only
 _HOLDER = ("host", "pid", "since", "renewed", "renewed_seconds")
+_ALL_RESULTS = RunFolder.result_folders, True  # and the single files
 PLAN = "plan.json"  # among the working files: what the run was expected to cost
 #: Stages as a run shows them, and the folder of each under OUT/stages.
 FOLDERS = {
@@ -50,21 +53,23 @@ class StageStatus:
     left: float | None
 
 
-def run_status(out: Path) -> dict[str, Any]:
+def run_status(out: Path, verify: bool = False) -> dict[str, Any]:
     """Tell how far a run is; changes nothing.
 
     Parameters
     ----------
     out : path
         The output folder of a run: finished, going on, or stopped.
+    verify : bool
+        Of a finished run, read every result file from end to end; otherwise sizes and footers tell.
 
     Returns
     -------
     dict
         ``state`` (finished, running, stopped), ``stages`` (as `StageStatus`), ``seconds_left``
-        (None where unknown), ``settings``; of a finished run ``wall_seconds``; of a running one
-        ``holder``: ``host``, ``pid``, ``since``, in a store also ``renewed``, as far as they are
-        known.
+        (None where unknown), ``settings``; of a finished run ``wall_seconds`` and ``damage``, a
+        line for each result file that is not whole; of a running one ``holder``: ``host``,
+        ``pid``, ``since``, in a store also ``renewed``, as far as they are known.
 
     Raises
     ------
@@ -85,6 +90,7 @@ def run_status(out: Path) -> dict[str, Any]:
             "state": "finished",
             "stages": [asdict(stage) for stage in stages],
             "wall_seconds": summary["wall_seconds"],
+            "damage": [str(error) for error in Results(out).find_damage(*_ALL_RESULTS, verify)],
             "seconds_left": 0.0,
         }
     working = as_place(state.get("stages", out / "stages"))

@@ -15,6 +15,8 @@ import pytest
 
 import dask_dedup
 from dask_dedup import OutputError, Settings
+from dask_dedup.io.store import read_json
+from dask_dedup.status import run_status
 from dask_dedup.tasks import NoProgress
 
 STAGES = ["layout", "join", "forest", "clusters"]
@@ -180,6 +182,34 @@ def finished(data, tmp_path_factory):
     with dask.config.set(scheduler="synchronous"):
         dask_dedup.run(data, out, settings(join={"search_threshold": 0.9}))
     return out
+
+
+@pytest.mark.parametrize("kind", ["clusters", "forest", "invalid", "audit/pairs"])
+def test_flipped_bit_in_a_page_of_a_result_is_named(finished, data, tmp_path, kind):
+    """When the run is asked for again, for another threshold, and by `status`."""
+    out = shutil.copytree(finished, tmp_path / "out")
+    path = max((p for p in out.rglob("*") if kind in str(p) and p.is_file()), key=size_of)
+    content = bytearray(path.read_bytes())
+    content[60] ^= 8  # of the first page
+    path.write_bytes(content)
+    same = settings(join={"search_threshold": 0.9})
+    with pytest.raises(OutputError, match=rf"{re.escape(str(path))}: is damaged .*not whole"):
+        dask_dedup.run(data, out, same)
+    if kind != "clusters":
+        other = settings(0.93, join={"search_threshold": 0.9})
+        with pytest.raises(OutputError, match=rf"{re.escape(str(path))}: is damaged .*not whole"):
+            dask_dedup.run(data, out, other)
+    assert read_json(out / "run.json")["finished"]  # nothing was begun
+    assert run_status(out)["damage"] == []  # by sizes and footers
+    assert [line.partition(":")[0] for line in run_status(out, verify=True)["damage"]] == [
+        str(path)
+    ]
+    path.unlink()
+    assert "is missing" in run_status(out)["damage"][0]
+
+
+def size_of(path):
+    return path.stat().st_size
 
 
 @pytest.mark.parametrize("kind", RESULTS)

@@ -70,7 +70,7 @@ __all__ = ["run"]
     is_flag=True,
     help="take OUT, a URL, from a run that has died on another machine",
 )
-@click.option("--keep-stages", is_flag=True, help="keep the working files in OUT/stages")
+@click.option("--keep-stages", is_flag=True, help="keep the working files, in OUT/stages or --work")
 @click.option("-v", "--verbose", is_flag=True, help="log what is done and why")
 @click.option("-q", "--quiet", is_flag=True, help="print errors only")
 def run(

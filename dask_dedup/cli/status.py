@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import click
@@ -17,22 +18,25 @@ __all__ = ["status"]
 @main.command(short_help="tell how far a run is")
 @click.argument("out", type=PLACE)
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
-def status(out: Path, as_json: bool) -> None:
+@click.option(
+    "--verify", is_flag=True, help="read every file of a finished result, to its last page"
+)
+def status(out: Path, as_json: bool, verify: bool) -> None:
     """Tell stage by stage what the run into OUT has done and what is left.
 
     It reads OUT alone, while the run goes on as well as after it was stopped or killed. The time
     left is that of the stage's own pace, and for stages to come that of the plan.
 
-    Exit codes: 0 told, 2 OUT holds no run.
+    Exit codes: 0 told, 2 OUT holds no run, or a finished one whose results are missing or damaged.
     """
     from dask_dedup.io.lock_holder import holder_text
     from dask_dedup.report.plan_table import span_text
     from dask_dedup.status import run_status
 
-    told = run_status(out)
+    told = run_status(out, verify)
     if as_json:
         click.echo(json.dumps(told, indent=2))
-        return
+        sys.exit(2 if told.get("damage") else 0)
     console = Console()
     table = Table(box=None, pad_edge=False)
     for name in ("stage", "state", "tasks", "time", "left"):
@@ -46,6 +50,13 @@ def status(out: Path, as_json: bool) -> None:
     console.print()
     if told["state"] == "finished":
         tell(console, f"{out}: finished, in {span_text(told['wall_seconds'])}")
+        for line in told["damage"]:
+            tell(console, line)
+        if told["damage"]:
+            tell(
+                console, "the result is not whole: put the files back, or begin anew (--overwrite)"
+            )
+            sys.exit(2)
     else:
         left = told["seconds_left"]
         more = "; the same command continues" if told["state"] == "stopped" else ""

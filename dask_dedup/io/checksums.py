@@ -21,14 +21,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from dask_dedup.errors import DamagedError, StoreError
-from dask_dedup.io.objects import read_range, size_of
+from dask_dedup.io.objects import open_parquet_source, read_range, size_of
 from dask_dedup.places import is_remote
 
 __all__ = [
     "FileFacts",
     "check_file",
+    "check_pages",
     "damage",
     "facts_of_file",
     "find_damage",
@@ -84,12 +86,32 @@ def check_file(path: Path, facts: FileFacts) -> None:
         raise DamagedError(f"{path}: is damaged: its checksum is another.", str(path))
 
 
-def find_damage(files: Mapping[Path, Sequence[int]]) -> list[DamagedError]:
-    """Return what is wrong with some files, in their order: paths, and `FileFacts` of each."""
+def check_pages(path: Path) -> None:
+    """Raise DamagedError where a page of a parquet file is not what was written; reads it all."""
+    with (
+        damage(path),
+        pq.ParquetFile(open_parquet_source(path), page_checksum_verification=True) as file,
+    ):
+        for _ in file.iter_batches(use_threads=False):
+            pass
+
+
+def find_damage(files: Mapping[Path, Sequence[int]], pages: bool = False) -> list[DamagedError]:
+    """Return what is wrong with some files, in their order.
+
+    Parameters
+    ----------
+    files : mapping
+        Paths, and `FileFacts` of each.
+    pages : bool
+        Read parquet files from end to end, too.
+    """
 
     def look(path: Path) -> DamagedError | None:
         try:
             check_file(path, FileFacts(*files[path]))
+            if pages and path.suffix == ".parquet":
+                check_pages(path)
         except DamagedError as error:
             return error
         return None

@@ -36,14 +36,16 @@ class ForestRange(NamedTuple):
 
     def check(self, threshold: float, what: str) -> None:
         """Raise SettingsError where a threshold is outside."""
-        if self.answers(threshold):
-            return
+        if not self.answers(threshold):
+            raise SettingsError(
+                f"{what}: {self.told()}; got {threshold:g}. Search anew at this threshold."
+            )
+
+    def told(self) -> str:
+        """Return in words what is answered."""
         upto = "1" if self.below is None else f"below {self.below:g}"
         inside = "" if self.below is None else " (inside dense groups, no higher pair was sought)"
-        raise SettingsError(
-            f"{what}: answers thresholds from {self.lowest:g} to {upto}{inside}; got "
-            f"{threshold:g}. Search anew at this threshold."
-        )
+        return f"answers thresholds from {self.lowest:g} to {upto}{inside}"
 
     def notes(self) -> dict[str, str]:
         """Return what a parquet file's schema carries of it."""

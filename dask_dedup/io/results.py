@@ -65,8 +65,20 @@ class Results:
             return False
         return True
 
-    def find_damage(self, folders: Iterable[str], files: bool = False) -> list[DamagedError]:
-        """Return what is wrong with some result folders, and with the single files."""
+    @property
+    def size_bytes(self) -> int:
+        """What all result folders take."""
+        return sum(
+            facts[0] for entry in self._folders.values() for facts in entry["files"].values()
+        )
+
+    def find_damage(
+        self, folders: Iterable[str], files: bool = False, pages: bool = False
+    ) -> list[DamagedError]:
+        """Return what is wrong with some result folders, and with the single ``files``.
+
+        ``pages``: read parquet files from end to end; otherwise sizes and tails tell.
+        """
         wanted: dict[Path, list[int]] = {}
         for name in folders:
             if name not in self._folders:
@@ -76,7 +88,7 @@ class Results:
                 wanted[self.path / name / file] = facts
         if files:
             wanted |= {self.path / name: facts for name, facts in self._files.items()}
-        return find_damage(wanted)
+        return find_damage(wanted, pages)
 
     def _write(self) -> None:
         content = {"folders": self._folders, "files": self._files}
