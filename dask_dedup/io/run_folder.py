@@ -69,8 +69,7 @@ class RunFolder:
     break_lock : bool
         In a store: take over from a run on another machine that cannot be known to be dead.
     source : tuple of (str, sequence of str)
-        The data set: its path and sketch, which tell a changed or grown version of the same one
-        from another.
+        Path and sketch of the data set: see `dask_dedup.io.sketch`.
 
     Raises
     ------
@@ -169,8 +168,7 @@ class RunFolder:
         are_small = Results(self.path).size_bytes <= _READ_BYTES
         self._refuse_damaged(self.result_folders, True, pages=are_small)
         if not are_small:
-            told = "sizes and footers of the results are as they were"
-            logger.info("%s: %s; `dask-dedup status --verify` reads them all", self.path, told)
+            logger.info("%s: by sizes and footers whole; status --verify reads it all", self.path)
         return True
 
     def kept_search(self) -> dict[str, Any] | None:
@@ -189,7 +187,7 @@ class RunFolder:
     ) -> None:
         wrong = Results(self.path).find_damage(folders, files, pages)
         if wrong:
-            more = f" (and {len(wrong) - 1} more files)" if len(wrong) > 1 else ""
+            more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
             raise OutputError(
                 f"{str(wrong[0]).rstrip('.')}{more}: the result of a finished run is not whole. "
                 f"Put the file back, or begin anew with --overwrite."
@@ -277,7 +275,7 @@ class RunFolder:
         if damaged:
             raise damaged[0]
         results = Results(self.path)
-        is_ours = results.holds(name, stage.digest)  # some of it was put into place before
+        is_ours = results.holds(name, stage.digest)  # some of it is in place already
         results.enter(name, stage.digest, files)
         move_folder(made, target, is_ours, self._check_after_pause)
         if not is_remote(self.path):
@@ -355,9 +353,8 @@ class RunFolder:
     def _facts_of_files(self) -> dict[str, FileFacts]:
         """Return the facts of the single result files, once they have reached the disk."""
         files = {name: self.path / name for name in self.result_files if name != RESULTS}
-        for path in files.values():
-            if not is_remote(path):
-                sync(path)
+        for path in files.values() if not is_remote(self.path) else ():
+            sync(path)
         return {name: facts_of_file(path) for name, path in files.items()}
 
     def _remove_own(self) -> None:
