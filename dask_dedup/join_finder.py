@@ -17,8 +17,9 @@ from dask.delayed import delayed
 
 from dask_dedup.compress.fit import pca_task
 from dask_dedup.index.build import begin_layout, cells_task
-from dask_dedup.index.cell_files import SAME_SIMILARITY, CellLayout, RecordFile
+from dask_dedup.index.cell_files import CellLayout, RecordFile
 from dask_dedup.index.records import MOST_FILES, plan_merges
+from dask_dedup.io.forest_range import looks_inside_groups
 from dask_dedup.io.objects import remove_tree
 from dask_dedup.io.stage import TRAINED, files_of_note, read_note, write_note
 from dask_dedup.job import Found, Job, conserve
@@ -47,7 +48,7 @@ class JoinFinder:
             "audit": settings.audit.model_dump(),
             "search_threshold": settings.search_threshold,
             # Their inner pairs are not compared, so a threshold that high has none of them.
-            "dense_groups": settings.clusters.threshold < SAME_SIMILARITY,
+            "dense_groups": not looks_inside_groups(settings.clusters.threshold),
         }
         self.layout_stage = job.folder.stage("layout", self.keys)
         self.join_stage = job.folder.stage("join", self.keys)

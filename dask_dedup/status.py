@@ -76,7 +76,7 @@ def run_status(out: Path, verify: bool = False) -> dict[str, Any]:
     OutputError
         There is no run.
     """
-    state = read_json(out / "run.json")
+    state = read_json(out / "run.json", sealed=True)
     if not isinstance(state, Mapping) or state.get("tool") != "dask_dedup":
         raise OutputError(f"{out}: holds no run: there is no run.json of dask_dedup.")
     told = {"out": str(out), "settings": state["settings"]}

@@ -88,7 +88,7 @@ def test_rows_have_pairs_that_a_search_with_dense_groups_lacks(rows, data, tmp_p
     assert found < 0.5 * (truth(rows, 0.9995) != np.arange(len(rows))).sum()
 
 
-@pytest.mark.parametrize("threshold", [0.999, 0.9995, 1.0])
+@pytest.mark.parametrize("threshold", [0.99899999999, 0.9995, 1.0])
 def test_run_above_the_range_of_its_forest_searches_anew(rows, data, tmp_path, threshold):
     out = tmp_path / "out"
     dask_dedup.run(data, out, settings(0.95))

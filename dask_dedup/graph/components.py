@@ -6,6 +6,7 @@ diameter of the graph.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -15,7 +16,13 @@ from dask.delayed import Delayed, delayed
 
 from dask_dedup.graph.forest import forest_of_edges, label_forest, merge_forests
 from dask_dedup.io.forest_file import read_range
-from dask_dedup.io.forest_range import ForestRange, range_of, with_range
+from dask_dedup.io.forest_range import (
+    SAME_SIMILARITY,
+    ForestRange,
+    looks_inside_groups,
+    range_of,
+    with_range,
+)
 from dask_dedup.io.store import read_frame
 from dask_dedup.places import as_place
 from dask_dedup.schema import FOREST, LABELS
@@ -24,6 +31,8 @@ if TYPE_CHECKING:
     import dask.dataframe as dd
 
 __all__ = ["label_components", "merge_tree", "read_forest", "spanning_forest"]
+
+logger = logging.getLogger(__name__)
 
 _MERGED_AT_ONCE = 8
 
@@ -121,8 +130,15 @@ def label_components(
     """
     import dask.dataframe as dd
 
-    if (known := range_of(forest._meta)) is not None:
+    known = range_of(forest._meta)
+    if known is not None:
         known.check(threshold, "the forest")
+    elif looks_inside_groups(threshold):
+        logger.warning(
+            "the forest does not say which thresholds it answers; one of a run (OUT/forest) lacks "
+            "pairs at %g and above, unless it was searched there: dask_dedup.read_forest knows",
+            SAME_SIMILARITY,
+        )
 
     (only,) = forest.to_delayed()
     labels = delayed(label_forest)(only, threshold)

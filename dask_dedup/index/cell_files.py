@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dask_dedup.errors import DamagedError
-from dask_dedup.io.forest_range import ForestRange
+from dask_dedup.io.forest_range import SAME_SIMILARITY, ForestRange, looks_inside_groups
 from dask_dedup.io.part_list import PartList, read_parts
 from dask_dedup.io.parts import Part
 from dask_dedup.io.spans import Span
@@ -18,10 +18,6 @@ from dask_dedup.io.store import open_once, read_arrays, read_json, write_json
 from dask_dedup.places import as_place
 
 __all__ = ["SAME_SIMILARITY", "CellLayout", "RecordFile"]
-
-#: Members of a dense group are at this cosine or above to its leader, and not compared with each
-#: other. Ours: copies that were compressed again lie at 0.99 to 1.
-SAME_SIMILARITY = 0.999
 
 
 class RecordFile(NamedTuple):
@@ -63,7 +59,7 @@ class CellLayout:
 
         With dense groups, whose inner pairs are not compared, none at `SAME_SIMILARITY` or above.
         """
-        has_groups = self.dense_groups and threshold < SAME_SIMILARITY
+        has_groups = self.dense_groups and not looks_inside_groups(threshold)
         return ForestRange(threshold, SAME_SIMILARITY if has_groups else None)
 
     @property

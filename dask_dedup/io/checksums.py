@@ -13,7 +13,7 @@ import errno
 import json
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -96,21 +96,23 @@ def check_pages(path: Path) -> None:
             pass
 
 
-def find_damage(files: Mapping[Path, Sequence[int]], pages: bool = False) -> list[DamagedError]:
+def find_damage(
+    files: Mapping[Path, Sequence[int]], pages: Container[Path] = ()
+) -> list[DamagedError]:
     """Return what is wrong with some files, in their order.
 
     Parameters
     ----------
     files : mapping
         Paths, and `FileFacts` of each.
-    pages : bool
-        Read parquet files from end to end, too.
+    pages : container of Path
+        Parquet files that are read from end to end, too.
     """
 
     def look(path: Path) -> DamagedError | None:
         try:
             check_file(path, FileFacts(*files[path]))
-            if pages and path.suffix == ".parquet":
+            if path in pages and path.suffix == ".parquet":
                 check_pages(path)
         except DamagedError as error:
             return error
@@ -165,13 +167,14 @@ def seal_json(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, _CHECKSUM: _checksum_of(content)}
 
 
-def unseal_json(content: Any) -> Any:
+def unseal_json(content: Any, sealed: bool = False) -> Any:
     """Return what `seal_json` was given, or None where that has changed since.
 
-    What has no checksum comes from elsewhere and is returned as it is.
+    What has no checksum comes from elsewhere: it is returned as it is, or None where it has to be
+    ``sealed``.
     """
     if not isinstance(content, dict) or _CHECKSUM not in content:
-        return content
+        return None if sealed else content
     told = content.pop(_CHECKSUM)
     return content if told == _checksum_of(content) else None
 

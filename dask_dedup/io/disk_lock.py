@@ -43,10 +43,11 @@ class DiskLock:
         """
         until = time.monotonic() + _PATIENCE_SECONDS
         while True:
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            file = _open(self._path, os.O_RDWR | os.O_CREAT)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if _is_at(self._path, file):
+                    _refuse_foreign(self._path, os.pread(file, _MOST_BYTES, 0))
                     os.ftruncate(file, 0)
                     os.pwrite(file, facts_of_this_process(""), 0)
                     self._file, file = file, -1
@@ -91,7 +92,7 @@ class DiskLock:
     def holder(self) -> dict[str, Any] | None:
         """Return what is known of the process that has the lock; None where nobody has."""
         try:
-            file = os.open(self._path, os.O_RDONLY)
+            file = _open(self._path, os.O_RDONLY)
         except FileNotFoundError:
             return None
         try:
@@ -101,6 +102,22 @@ class DiskLock:
         finally:
             os.close(file)  # and with it the share of the lock
         return None
+
+
+def _open(path: Path, flags: int) -> int:
+    """Open a lock's file, and never what a link leads to, which may be the user's."""
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise OutputError(f"{path}: is a link, where the lock of a run would be.") from error
+
+
+def _refuse_foreign(path: Path, content: bytes) -> None:
+    """Raise OutputError where the file is not a lock that a run has left."""
+    if content and not read_facts(content):
+        raise OutputError(f"{path}: is no lock of a run, and would be lost. Move it away.")
 
 
 def _is_at(path: Path, file: int) -> bool:

@@ -15,8 +15,18 @@ import pandas as pd
 
 from dask_dedup.errors import SettingsError
 
-__all__ = ["ForestRange", "combined_range", "range_of", "range_of_notes", "with_range"]
+__all__ = [
+    "SAME_SIMILARITY",
+    "ForestRange",
+    "combined_range",
+    "range_of",
+    "range_of_notes",
+    "with_range",
+]
 
+#: Members of a dense group are at this cosine or above to its leader, and not compared with each
+#: other. Ours: copies that were compressed again lie at 0.99 to 1.
+SAME_SIMILARITY = 0.999
 _KEY = "dask_dedup.thresholds"  # of a frame's ``attrs``, and of a parquet file's notes
 
 
@@ -51,6 +61,11 @@ class ForestRange(NamedTuple):
         """Return what a parquet file's schema carries of it."""
         # The second is how pandas reads a frame's ``attrs`` back.
         return {_KEY: json.dumps(self), "PANDAS_ATTRS": json.dumps({_KEY: self})}
+
+
+def looks_inside_groups(threshold: float) -> bool:
+    """Return whether a threshold, as edges are compared, asks for pairs inside dense groups."""
+    return bool(np.float32(threshold) >= np.float32(SAME_SIMILARITY))
 
 
 def with_range(frame: pd.DataFrame, known: ForestRange | None) -> pd.DataFrame:

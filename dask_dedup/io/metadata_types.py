@@ -114,7 +114,10 @@ def _merge(branches: Sequence[Branch], facts: Facts) -> pa.DataType:
         return first.type
     if all(pa.types.is_dictionary(branch.type) for branch in branches):
         values = merge_branches([_of_values(branch) for branch in branches], facts).type
-        index = max((branch.type.index_type for branch in branches), key=lambda t: t.bit_width)
+        indices = [branch.type.index_type for branch in branches]
+        index = max(indices, key=lambda index_type: index_type.bit_width)
+        if len({pa.types.is_signed_integer(index_type) for index_type in indices}) > 1:
+            index = pa.int32() if index.bit_width < 32 else pa.int64()  # what Arrow holds in it
         return pa.dictionary(index, values, all(branch.type.ordered for branch in branches))
     plain = [_of_values(b) if pa.types.is_dictionary(b.type) else b for b in branches]
     types = [branch.type for branch in plain]

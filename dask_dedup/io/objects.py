@@ -6,7 +6,6 @@ the store's own client; what is left becomes a StoreError with the client's word
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import shutil
@@ -24,6 +23,7 @@ from dask_dedup.errors import OutputError
 from dask_dedup.places import as_place, is_remote, store_errors, words_of
 
 __all__ = [
+    "OLD_PREFIX",
     "check_writable",
     "exists",
     "file_system",
@@ -47,6 +47,7 @@ __all__ = [
     "words_of",
 ]
 
+OLD_PREFIX = ".replaced-"  # of a folder that another one takes the place of
 _CACHE_BYTES = 4 << 30  # of local copies of one process
 _CACHE_FILES = 32  # each is an open file
 #: Stores without folders: making one would make a bucket.
@@ -191,14 +192,18 @@ def move_folder(
             shutil.copytree(source, target, copy_function=shutil.move, dirs_exist_ok=True)
             shutil.rmtree(source)
             return
-        shutil.rmtree(target, ignore_errors=True)
-        try:
-            source.rename(target)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
+        if source.stat().st_dev != _existing_parent(target).stat().st_dev:
+            shutil.rmtree(target, ignore_errors=True)
             shutil.copytree(source, target, copy_function=_copy_durably)
             shutil.rmtree(source)
+            return
+        # The old one makes room by renaming: there is one or the other but for an instant.
+        old = target.with_name(f"{OLD_PREFIX}{target.name}")
+        shutil.rmtree(old, ignore_errors=True)
+        if target.exists():
+            target.rename(old)
+        source.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
         return
     if not keep:
         remove_tree(target)
@@ -216,6 +221,10 @@ def move_folder(
             with store_errors(path):
                 file_system(path).get_file(key_of(path), str(target / name))
     remove_tree(source)
+
+
+def _existing_parent(path: Path) -> Path:
+    return next(parent for parent in path.absolute().parents if parent.is_dir())
 
 
 def _copy_durably(source: str, target: str) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 from dask_dedup.errors import InputError, OutputError
 from dask_dedup.io.folder_lock import LOCK
 from dask_dedup.io.objects import exists
-from dask_dedup.io.store import TEMPORARY_PREFIX
 from dask_dedup.places import is_remote
 
 __all__ = [
@@ -24,6 +23,7 @@ __all__ = [
     "refuse_other_data",
 ]
 
+_ASIDE = r"\.unfinished-[0-9a-f]{12}-.*"  # see `dask_dedup.io.store.write_aside`
 #: What runs and compressions write under stages/: the stages, and what lies beside them.
 WORKING = {
     *("clusters", "compress", "embeddings", "forests", "join", "labels", "layout", "search"),
@@ -47,22 +47,30 @@ def refuse_other_content(path: Path, state_name: str) -> None:
     )
 
 
-def refuse_foreign_results(path: Path, folders: Iterable[str], own_names: str) -> None:
-    """Raise OutputError where result folders are links, or hold files that no run has written.
+def refuse_foreign_results(
+    path: Path, folders: Iterable[str], files: Iterable[str], own_names: str
+) -> None:
+    """Raise OutputError where results are links, or hold what no run has written.
 
     They will be replaced, and nothing of the user's may go with them. ``own_names`` is a regular
-    expression of the names that a run gives to its files.
+    expression of the names that a run gives to files in its ``folders``.
     """
-    for folder in (path / name for name in folders):
-        if not is_remote(folder) and folder.is_symlink():
+    for place in (path / name for name in (*folders, *files)):
+        if not is_remote(place) and place.is_symlink():
             raise OutputError(
-                f"{folder}: is a link; results are put into place by renaming, which would leave "
-                f"what it leads to behind. Remove the link, or choose another folder."
+                f"{place}: is a link, and results are put into place by renaming. Remove the "
+                f"link, or choose another folder."
             )
-        foreign = []
-        if exists(folder):
-            names = sorted(p.name for p in folder.iterdir())
-            foreign = [n for n in names if not re.fullmatch(rf"{own_names}|\.unfinished-.*", n)]
+    for place in (path / name for name in files):
+        if not is_remote(place) and place.is_dir():
+            raise OutputError(f"{place}: is a folder; a result file would be written there.")
+    for folder in (path / name for name in folders if exists(path / name)):
+        foreign = sorted(
+            entry.name
+            for entry in folder.iterdir()
+            if not re.fullmatch(rf"{own_names}|{_ASIDE}", entry.name)
+            or (not is_remote(entry) and (entry.is_symlink() or not entry.is_file()))
+        )
         if foreign:
             raise OutputError(
                 f"{folder}: holds {_some(foreign)}, which no run has written, and which would be "
@@ -70,10 +78,21 @@ def refuse_foreign_results(path: Path, folders: Iterable[str], own_names: str) -
             )
 
 
-def refuse_foreign_stages(stages: Path) -> None:
-    """Raise OutputError where the working files are a link, or others are among them."""
+def refuse_foreign_stages(stages: Path, out: Path, folders: Iterable[str]) -> None:
+    """Raise OutputError where the working files are a link, or others are among them.
+
+    Nor may they lie in the result ``folders`` of ``out``, which are replaced.
+    """
     if is_remote(stages):
         return
+    real = f"{os.path.realpath(stages)}/"
+    own = [] if is_remote(out) else folders
+    inside = [name for name in own if real.startswith(f"{os.path.realpath(out / name)}/")]
+    if inside:
+        raise OutputError(
+            f"{stages}: lies in {out / inside[0]}, which the results replace. Tell another place "
+            f"for the working files with --work."
+        )
     if stages.is_symlink():
         raise OutputError(
             f"{stages}: is a link; the working files in it are removed in the end. Remove the "
@@ -82,9 +101,11 @@ def refuse_foreign_stages(stages: Path) -> None:
     if not stages.is_dir():
         return
     foreign = sorted(
-        path.name
-        for path in stages.iterdir()
-        if path.name not in WORKING and not path.name.startswith(TEMPORARY_PREFIX)
+        entry.name
+        for entry in stages.iterdir()
+        if entry.is_symlink()
+        or not (entry.name in WORKING or re.fullmatch(_ASIDE, entry.name))
+        or entry.is_dir() != (not entry.suffix)
     )
     if foreign:
         raise OutputError(

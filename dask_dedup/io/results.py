@@ -15,10 +15,12 @@ from typing import Any
 
 from dask_dedup.errors import DamagedError
 from dask_dedup.io.checksums import FileFacts, check_file, find_damage
+from dask_dedup.io.listing import names_in
+from dask_dedup.io.objects import remove_file
 from dask_dedup.io.store import read_json, sync, write_json
 from dask_dedup.places import is_remote
 
-__all__ = ["RESULTS", "Results"]
+__all__ = ["RESULTS", "Results", "remove_others"]
 
 RESULTS = "results.json"
 
@@ -34,7 +36,7 @@ class Results:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        content = read_json(path / RESULTS)
+        content = read_json(path / RESULTS, sealed=True)
         content = content if isinstance(content, dict) else {}
         self._folders: dict[str, Any] = dict(content.get("folders") or {})
         self._files: dict[str, Any] = dict(content.get("files") or {})
@@ -80,18 +82,33 @@ class Results:
         ``pages``: read parquet files from end to end; otherwise sizes and tails tell.
         """
         wanted: dict[Path, list[int]] = {}
+        others: list[DamagedError] = []
         for name in folders:
             if name not in self._folders:
                 path = self.path / name
                 return [DamagedError(f"{path}: is not told of in {RESULTS}.", str(path))]
             for file, facts in self._folders[name]["files"].items():
                 wanted[self.path / name / file] = facts
+            for other in self.others(name):
+                path = self.path / name / other
+                others.append(DamagedError(f"{path}: is not of this result.", str(path)))
         if files:
             wanted |= {self.path / name: facts for name, facts in self._files.items()}
-        return find_damage(wanted, pages)
+        return [*find_damage(wanted, wanted if pages else ()), *others]
+
+    def others(self, name: str) -> list[str]:
+        """Return what is in a result folder and not told of."""
+        there = names_in(self.path / name) or []
+        return [one for one in there if one not in self._folders.get(name, {}).get("files", {})]
 
     def _write(self) -> None:
         content = {"folders": self._folders, "files": self._files}
         write_json(self.path / RESULTS, content, durable=True)
         if not is_remote(self.path):
             sync(self.path)
+
+
+def remove_others(folder: Path, files: Iterable[str]) -> None:
+    """Remove the files of a result folder that are not of a result."""
+    for name in set(names_in(folder) or ()) - set(files):
+        remove_file(folder / name)

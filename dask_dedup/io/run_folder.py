@@ -36,7 +36,7 @@ from dask_dedup.io.out_content import (
     refuse_other_content,
     refuse_other_data,
 )
-from dask_dedup.io.results import RESULTS, Results
+from dask_dedup.io.results import RESULTS, Results, remove_others
 from dask_dedup.io.stage import FILES, Stage, forget_file
 from dask_dedup.io.store import digest_of, read_json, sync, write_json
 from dask_dedup.places import as_place, is_remote
@@ -97,7 +97,7 @@ class RunFolder:
         RESULTS,
     )
 
-    own_names = r"part-\d+\.parquet|(queries|pairs)\.parquet"
+    own_names = r"part-\d{5,}\.parquet|(queries|pairs)\.parquet"
 
     def __init__(
         self,
@@ -113,16 +113,15 @@ class RunFolder:
         self.settings = settings
         self.fingerprint = fingerprint
         self.overwrite = overwrite
-        #: Folder of the working files.
-        self.stages = work_folder(path, work)
+        self.stages = work_folder(path, work)  # folder of the working files
         #: Facts of the search whose forest is in OUT and is used; see `begin`.
         self.search: Mapping[str, Any] | None = None
         #: Files of the input that the run goes without, as `read_set_aside` gives them.
         self.set_aside: list[dict[str, Any]] = []
         self._source = source
         self._lock = FolderLock(path, break_lock)
-        self._published: dict[str, str] = {}  # of this run: folder and digest of its stage
-        self._made: list[Path] = []  # folders that were not there, the outermost first
+        self._published: dict[str, str] = {}  # folders, and the digests of their stages
+        self._made: list[Path] = []  # folders that were not there
 
     def __enter__(self) -> Self:
         try:
@@ -180,6 +179,9 @@ class RunFolder:
 
     def refuse_damaged_search(self) -> None:
         """Raise OutputError where what another threshold is answered from is not whole."""
+        state = self._read_state()
+        if not state.get("finished") and state.get("digest") == self.digest:
+            return  # interrupted, perhaps while it replaced them; its stages look at what they need
         self._refuse_damaged(("forest", "invalid", "audit"), pages=True)
 
     def _refuse_damaged(
@@ -222,7 +224,7 @@ class RunFolder:
     @classmethod
     def read_set_aside(cls, path: Path) -> list[dict[str, Any]]:
         """Return the files that the last run into ``path`` went without."""
-        state = read_json(path / cls.state_name)
+        state = read_json(path / cls.state_name, sealed=True)
         found = state.get("set_aside") if isinstance(state, dict) else None
         return found if isinstance(found, list) else []
 
@@ -239,8 +241,6 @@ class RunFolder:
 
     def publish(self, stage: Stage, name: str, records: Iterable[Mapping[str, Any]]) -> None:
         """Put a folder that a stage has made into place, and note whose it is.
-
-        Nothing is moved where this run has done it before, and was interrupted.
 
         Parameters
         ----------
@@ -278,12 +278,13 @@ class RunFolder:
         is_ours = results.holds(name, stage.digest)  # some of it is in place already
         results.enter(name, stage.digest, files)
         move_folder(made, target, is_ours, self._check_after_pause)
+        remove_others(target, files)  # a run before, killed between the two, has left its own
         if not is_remote(self.path):
             sync(target)
             sync(self.path)
 
     def mend(self, path: str) -> bool:
-        """Have a damaged working file made again; False where it is none: see `forget_file`."""
+        """Have a damaged working file made again: see `forget_file`."""
         return forget_file(self.stages, path)
 
     def finish(
@@ -325,23 +326,22 @@ class RunFolder:
     def _check_content(self) -> None:
         if exists(self.path) and not self.path.is_dir():
             raise OutputError(f"{self.path}: is a file; the output needs a folder.")
+        refuse_foreign_stages(self.stages, self.path, self.result_folders)
         if not self.path.is_dir():
             return
         state = self._read_state()
         if not state:
             refuse_other_content(self.path, self.state_name)
             return
-        refuse_foreign_results(self.path, self.result_folders, self.own_names)
-        refuse_foreign_stages(self.stages)
+        refuse_foreign_results(self.path, self.result_folders, self.result_files, self.own_names)
         if not self.overwrite and state.get("input") != self.fingerprint:
             refuse_other_data(self.path, state.get("source"), *self._source)
 
     def _make(self) -> None:
         """Make the folder, and remember which of its parents were not there."""
         if not is_remote(self.path):
-            parents = [self.path, *self.path.absolute().parents]
-            missing = [place for place in parents if not os.path.lexists(place)]
-            self._made = missing[::-1]
+            above = [*self.path.absolute().parents][::-1]
+            self._made = [p for p in (*above, self.path) if not os.path.lexists(p)]
         make_folder(self.path)
 
     def _remove_made(self) -> None:
@@ -369,7 +369,7 @@ class RunFolder:
 
     def _read_state(self) -> dict[str, Any]:
         """Return what our ``run.json`` says; empty where there is none, or another tool's."""
-        state = read_json(self.path / self.state_name)
+        state = read_json(self.path / self.state_name, sealed=True)
         if isinstance(state, dict) and state.get("tool") == _TOOL:
             return state
         return {}

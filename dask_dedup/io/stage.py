@@ -5,7 +5,8 @@ what the files in the folder belong to) and again once all tasks are done. A tas
 small JSON file written last, with the facts of every file that the task has written. A stage that
 is run again keeps what has a record and whose files are whole, and runs the rest.
 
-To look at the files of a record costs one small read a file.
+To look at the files of a record costs one small read a file; those that will be results, and are
+read by no later stage, are read from end to end.
 """
 
 from __future__ import annotations
@@ -151,7 +152,11 @@ class Stage:
         }
         errors = [
             error
-            for error in find_damage({path: facts for path, (_, _, facts) in owners.items()})
+            for error in find_damage(
+                {path: facts for path, (_, _, facts) in owners.items()},
+                # Files in a folder of their own become results, which no later stage reads.
+                pages={path for path, (_, name, _) in owners.items() if "/" in name},
+            )
             if not self.is_published(*owners[as_place(error.path)][1:])
         ]
         for error in errors:

@@ -125,10 +125,13 @@ def write_json(path: Path, content: Any, durable: bool = False, sealed: bool = T
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def read_json(path: Path) -> Any | None:
-    """Return the content of a JSON file; None where it is missing or damaged."""
+def read_json(path: Path, sealed: bool = False) -> Any | None:
+    """Return the content of a JSON file; None where it is missing or damaged.
+
+    ``sealed``: also where it has no checksum, and so is not of `write_json`.
+    """
     try:
-        return unseal_json(json.loads(read_content(path)))
+        return unseal_json(json.loads(read_content(path)), sealed)
     except StoreError:  # which says nothing about the file
         raise
     except (OSError, ValueError):

@@ -35,7 +35,7 @@ from dask_dedup.errors import SettingsError
 from dask_dedup.index.cell_files import SAME_SIMILARITY, CellLayout
 from dask_dedup.index.leaders import load_leaders
 from dask_dedup.index.records import Records, read_records
-from dask_dedup.io.forest_range import with_range
+from dask_dedup.io.forest_range import looks_inside_groups, with_range
 from dask_dedup.io.part_files import read_linked
 from dask_dedup.io.spans import Span
 from dask_dedup.io.store import open_once
@@ -151,7 +151,7 @@ def join_cells(layout: CellLayout, threshold: float, threads: int = 1) -> dd.Dat
     """
     import dask.dataframe as dd
 
-    if threshold >= SAME_SIMILARITY and len(load_leaders(layout.leaders_path).row_ids):
+    if looks_inside_groups(threshold) and len(load_leaders(layout.leaders_path).row_ids):
         raise SettingsError(
             f"{layout.folder}: rows of cosine {SAME_SIMILARITY:g} or above to the leader of a "
             f"dense group were not compared with each other, so a threshold of {threshold:g} has "

@@ -181,6 +181,11 @@ PAIRS = [
         categories(["m", "s"], pa.int8(), True),
         pa.dictionary(pa.int8(), text, True),
     ),
+    (
+        categories(["a"], pa.int8()),
+        categories([str(i) for i in range(200)], pa.uint8()),
+        pa.dictionary(pa.int32(), text),
+    ),
     (categories(["a"], pa.int8()), numbers(text, "b"), text),
     (lists(categories(["a"], pa.int8())), lists(numbers(text, "b")), pa.list_(text)),
     # times

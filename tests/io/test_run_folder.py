@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import signal
@@ -12,12 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import dask
+import pandas as pd
 import pytest
 
 from dask_dedup.errors import DamagedError, OutputError
 from dask_dedup.io.run_folder import RunFolder
 from dask_dedup.io.stage import Stage
-from dask_dedup.io.store import read_json, write_aside, write_json
+from dask_dedup.io.store import read_frame, read_json, write_frame, write_json
 from dask_dedup.tasks import compute_tasks, ignore_result
 
 SETTINGS = {"seed": 0, "clusters": {"threshold": 0.95}}
@@ -40,9 +42,12 @@ def make(folder: RunFolder, mark: str = "first", parts: int = 1) -> tuple[Stage,
 
 def write_results(folder: Path, part: int, mark: str) -> dict[str, int]:
     for name in FOLDERS:
-        with write_aside(folder / name / f"part-{part:05d}.parquet") as temporary:
-            temporary.write_text(mark)
+        write_frame(folder / name / f"part-{part:05d}.parquet", pd.DataFrame({"mark": [mark]}))
     return {}
+
+
+def mark_of(path: Path) -> str:
+    return read_frame(path)["mark"][0]
 
 
 def finish(folder: RunFolder, keep_stages: bool = False, mark: str = "first") -> None:
@@ -177,7 +182,7 @@ def test_begin_again_takes_the_old_summary_away(tmp_path):
         assert "summary.json" not in names(tmp_path / "out")
         finish(folder, mark="second")
     assert read_json(tmp_path / "out" / "summary.json") == {"mark": "second"}
-    assert (tmp_path / "out" / "clusters" / "part-00000.parquet").read_text() == "second"
+    assert mark_of(tmp_path / "out" / "clusters" / "part-00000.parquet") == "second"
 
 
 def test_finish_keeps_or_removes_the_stages(tmp_path):
@@ -206,7 +211,7 @@ def test_publish_what_this_very_stage_has_published_stays(tmp_path):
             folder.begin()
             stage, records = make(folder)
             folder.publish(stage, "clusters", records)
-    assert (tmp_path / "out" / "clusters" / "part-00000.parquet").read_text() == "first"
+    assert mark_of(tmp_path / "out" / "clusters" / "part-00000.parquet") == "first"
 
 
 def test_publish_what_another_run_has_published_since_is_made_again(tmp_path):
@@ -217,7 +222,7 @@ def test_publish_what_another_run_has_published_since_is_made_again(tmp_path):
             folder.begin()
             stage, records = make(folder, mark)
             folder.publish(stage, "clusters", records)
-        assert (tmp_path / "out" / "clusters" / "part-00000.parquet").read_text() == mark
+        assert mark_of(tmp_path / "out" / "clusters" / "part-00000.parquet") == mark
 
 
 def test_publish_part_that_is_missing_is_named_and_nothing_is_replaced(tmp_path):
@@ -332,6 +337,119 @@ def test_run_folder_with_files_of_the_user_among_ours_is_refused(tmp_path, name,
     ):
         pass
     assert (tmp_path / "out" / name).read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("clusters/part-00000.parquet/mine.txt", "which no run has written"),
+        ("clusters/part-7.parquet", "which no run has written"),
+        ("clusters/.unfinished-mine/x.txt", "which no run has written"),
+        ("stages/plan.json/mine.txt", "which no run has written"),
+        ("settings.toml/mine.txt", "is a folder"),
+    ],
+)
+def test_run_folder_with_files_of_the_user_under_our_names_is_refused(tmp_path, name, said):
+    with folder_of(tmp_path / "out") as folder:
+        finish(folder)
+    place = tmp_path / "out" / name
+    if place.parent.is_file():
+        place.parent.unlink()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text("precious")
+    with (
+        pytest.raises(OutputError, match=said),
+        folder_of(tmp_path / "out", {"seed": 5}, overwrite=True),
+    ):
+        pass
+    assert place.read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["summary.json", "clusters/part-00000.parquet", "stages/layout"])
+def test_run_folder_with_a_link_under_our_names_is_refused(tmp_path, name):
+    with folder_of(tmp_path / "out") as folder:
+        finish(folder)
+    place = tmp_path / "out" / name
+    place.unlink(missing_ok=True)
+    place.parent.mkdir(exist_ok=True)
+    (tmp_path / "mine").write_text("precious")
+    place.symlink_to(tmp_path / "mine")
+    with (
+        pytest.raises(OutputError, match=r"is a link|which no run has written"),
+        folder_of(tmp_path / "out", {"seed": 5}, overwrite=True),
+    ):
+        pass
+    assert place.is_symlink() and (tmp_path / "mine").read_text() == "precious"
+
+
+def test_lock_that_is_a_link_or_the_users_own_file_is_refused(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "mine").write_text("precious")
+    (tmp_path / "out" / ".lock").symlink_to(tmp_path / "mine")
+    with pytest.raises(OutputError, match=r"\.lock: is a link"), folder_of(tmp_path / "out"):
+        pass
+    assert (tmp_path / "mine").read_text() == "precious"
+    (tmp_path / "out" / ".lock").unlink()
+    (tmp_path / "out" / ".lock").write_text("precious")
+    with pytest.raises(OutputError, match=r"\.lock: is no lock"), folder_of(tmp_path / "out"):
+        pass
+    assert (tmp_path / "out" / ".lock").read_text() == "precious"
+
+
+def test_run_folder_whose_working_files_lie_among_the_results_is_refused(tmp_path):
+    with (
+        pytest.raises(OutputError, match=r"lies in .*out/clusters, which the results replace"),
+        RunFolder(tmp_path / "out", {}, "input", work=str(tmp_path / "out" / "clusters")),
+    ):
+        pass
+    assert not (tmp_path / "out").exists()
+
+
+def test_publish_after_a_kill_leaves_no_part_of_a_larger_run_before(tmp_path):
+    """Killed when `results.json` told of the new result, and the old one was still in place."""
+    with folder_of(tmp_path / "out") as folder:
+        folder.begin()
+        stage, records = make(folder, "old", parts=3)
+        folder.publish(stage, "clusters", records)
+    old = shutil.copytree(tmp_path / "out" / "clusters", tmp_path / "old")
+    with folder_of(tmp_path / "out", {"seed": 7}) as folder:
+        folder.begin()
+        stage, records = make(folder, "new", parts=2)
+        kept = shutil.copytree(stage.folder, tmp_path / "kept")
+        folder.publish(stage, "clusters", records)
+    shutil.rmtree(tmp_path / "out" / "clusters")
+    shutil.copytree(old, tmp_path / "out" / "clusters")
+    shutil.rmtree(stage.folder)
+    shutil.copytree(kept, stage.folder)
+    with folder_of(tmp_path / "out", {"seed": 7}) as folder:
+        stage, records = make(folder, "new", parts=2)
+        folder.publish(stage, "clusters", records)
+    assert names(tmp_path / "out" / "clusters") == {"part-00000.parquet", "part-00001.parquet"}
+    assert mark_of(tmp_path / "out" / "clusters" / "part-00001.parquet") == "new"
+
+
+def test_is_finished_file_that_is_not_of_the_result_is_named(tmp_path):
+    with folder_of(tmp_path / "out") as folder:
+        finish(folder)
+    shutil.copy(*(tmp_path / "out" / "clusters" / f"part-0000{i}.parquet" for i in (0, 1)))
+    with (
+        pytest.raises(OutputError, match=r"part-00001\.parquet: is not of this result"),
+        folder_of(tmp_path / "out") as folder,
+    ):
+        folder.is_finished()
+
+
+@pytest.mark.parametrize("harm", [{"settings": 5}, {"source": {"path": 5}}, {"search": []}])
+def test_run_folder_whose_state_was_edited_is_refused(tmp_path, harm):
+    with folder_of(tmp_path / "out") as folder:
+        finish(folder)
+    state = read_json(tmp_path / "out" / "run.json")
+    (tmp_path / "out" / "run.json").write_text(json.dumps({**state, **harm}))
+    with (
+        pytest.raises(OutputError, match=r"run\.json: is damaged, or not of dask_dedup"),
+        folder_of(tmp_path / "out"),
+    ):
+        pass
 
 
 def open_of(path: Path, source: str, marks: list[str], **options) -> RunFolder:

@@ -253,6 +253,18 @@ def test_stage_task_whose_file_is_not_whole_runs_again(tmp_path, log, caplog, na
     assert len(read_frame(stage.folder / "clusters" / "5.parquet")) == 5
 
 
+def test_stage_result_with_a_flipped_page_is_made_again(tmp_path, log, caplog):
+    """No later stage reads it, so nobody else would notice."""
+    stage = Stage(tmp_path / "stage", {"a": 1})
+    first = write_parts(stage, log)
+    calls(log)
+    flip(stage.folder / "clusters" / "7.parquet", 40)
+    with caplog.at_level(logging.WARNING, "dask_dedup"):
+        assert write_parts(stage, log) == first
+    assert calls(log) == [7]
+    assert "clusters/7.parquet: is damaged" in caplog.text
+
+
 def test_stage_many_lost_files_are_one_line(tmp_path, log, caplog):
     stage = Stage(tmp_path / "stage", {"a": 1})
     write_parts(stage, log)
