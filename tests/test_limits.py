@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -105,7 +108,7 @@ def group() -> Iterator[Path]:
     """A control group of 500 MB, of either version."""
     tops = [Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")]
     top = next((top for top in tops if (top / "cgroup.procs").exists()), None)
-    made = None if top is None else top / f"dask-dedup-test-{os.getpid()}"
+    made = None if top is None else top / f"dask-dedup-test-{uuid.uuid4().hex}"
     try:
         if made is None:
             pytest.skip("no control groups here")
@@ -119,8 +122,12 @@ def group() -> Iterator[Path]:
     except OSError as error:
         pytest.skip(f"no control group of one's own: {error}")
     finally:
-        if made is not None and made.exists():
-            made.rmdir()
+        for _ in range(300):  # until the last process of it is gone
+            if made is None or not made.exists():
+                break
+            with suppress(OSError):
+                made.rmdir()
+            time.sleep(0.1)
 
 
 @pytest.mark.parametrize("option", [(), ("--workers", "1", "--memory", "2GB")])

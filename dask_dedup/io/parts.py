@@ -10,6 +10,7 @@ import io
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -32,7 +33,8 @@ __all__ = [
     "read_rows",
 ]
 
-_HEADER_BYTES = 1 << 14  # of a .npy file in a store: some 128 hold its header
+_HEADER_BYTES = 1 << 14  # of a .npy file: some 128 hold its header
+_PARSING = Lock()
 _GATHER_BYTES = 64 << 20  # pages mapped at a time: they count as a worker's own memory
 
 
@@ -82,7 +84,9 @@ def read_npy_header(path: str) -> EmbeddingFile:
         shorter than its header says. Object arrays are refused, never unpickled.
     """
     try:
-        with _open_header(path) as file:
+        # One at a time: Python's parser, which numpy reads headers with, raises SystemError now and
+        # then where two threads are in it.
+        with _open_header(path) as file, _PARSING:
             version = np.lib.format.read_magic(file)
             if version == (1, 0):
                 shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
@@ -128,7 +132,11 @@ def read_npy_header(path: str) -> EmbeddingFile:
 
 
 def _open_header(path: str) -> BinaryIO:
-    return io.BytesIO(read_range(path, 0, _HEADER_BYTES)) if is_remote(path) else open(path, "rb")
+    """Return the first bytes of a file, which hold its header."""
+    if is_remote(path):
+        return io.BytesIO(read_range(path, 0, _HEADER_BYTES))
+    with open(path, "rb") as file:
+        return io.BytesIO(file.read(_HEADER_BYTES))
 
 
 def read_rows(file: EmbeddingFile, start: int, stop: int) -> np.ndarray:
