@@ -115,7 +115,7 @@ def test_write_clusters_keeps_types_and_counts_representatives(tmp_path, data):
     ).schema
     assert schema.field("similarity_to_representative").type == pa.float32()
     assert schema.field("width").type == pa.int64()
-    source = pq.read_schema(data.parts[1].metadata_path)
+    source = pq.read_schema(data.parts[0].metadata_path)
     assert schema.field("caption").type == source.field(data.columns.sources[1][0]).type
 
 
