@@ -24,9 +24,9 @@ INSTALLING := $(VENV)/.installing
 
 # The lowest versions, in an environment of their own, and the tests that they have to pass.
 LOWEST := .venv-lowest
-LOWEST_TESTS := tests/io tests/graph tests/report tests/search tests/test_clusters.py \
-	tests/test_config.py tests/test_plan.py tests/test_pipeline.py tests/test_cli.py \
-	tests/test_object_store.py
+LOWEST_TESTS := tests/storage tests/data tests/graph tests/report tests/cells tests/vectors \
+	tests/ivf/test_adaptive_threshold.py tests/results tests/settings tests/planning \
+	tests/pipeline/test_run.py tests/cli/test_cli.py tests/test_object_store.py
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-slow test-slurm test-lowest check format bench big-index paper clean distclean

@@ -24,18 +24,18 @@ if (
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from dask_dedup.kernel_cache import choose_cache
+from dask_dedup.runtime.kernel_cache import choose_cache
 
 choose_cache()
 
 if TYPE_CHECKING:
-    from dask_dedup.clusters import join_clusters
-    from dask_dedup.compress.apply import compress_dataset
-    from dask_dedup.compress.base import Compressor, load_model, save_model
-    from dask_dedup.compress.fit import fit_pca
-    from dask_dedup.compress.fit_model import fit_compressor
-    from dask_dedup.compress.settings import NetworkSettings
-    from dask_dedup.config import Settings, load_settings
+    from dask_dedup.cells.build import build_cells
+    from dask_dedup.cells.join import join_cells
+    from dask_dedup.compressors.apply import compress_dataset
+    from dask_dedup.compressors.base import Compressor, load_model, save_model
+    from dask_dedup.compressors.fit import fit_compressor
+    from dask_dedup.compressors.network_settings import NetworkSettings
+    from dask_dedup.data.dataset import Dataset, read_dataset
     from dask_dedup.errors import (
         CapacityError,
         ClusterError,
@@ -48,42 +48,42 @@ if TYPE_CHECKING:
         StoreError,
     )
     from dask_dedup.graph.components import label_components, read_forest, spanning_forest
-    from dask_dedup.index.build import build_cells
-    from dask_dedup.io.dataset import Dataset, read_dataset
-    from dask_dedup.pipeline import run
-    from dask_dedup.search.join import join_cells
-    from dask_dedup.vector_index import build_index, open_index, search_index
+    from dask_dedup.ivf.vector_index import build_index, open_index, search_index
+    from dask_dedup.pipeline.run import run
+    from dask_dedup.results.clusters import join_clusters
+    from dask_dedup.settings.run_settings import Settings, load_settings
+    from dask_dedup.vectors.fit_pca import fit_pca
 
 _HOMES = {
     "CapacityError": "errors",
     "ClusterError": "errors",
     "ColumnError": "errors",
-    "Compressor": "compress.base",
+    "Compressor": "compressors.base",
     "DamagedError": "errors",
-    "Dataset": "io.dataset",
+    "Dataset": "data.dataset",
     "DedupError": "errors",
     "InputError": "errors",
-    "NetworkSettings": "compress.settings",
+    "NetworkSettings": "compressors.network_settings",
     "OutputError": "errors",
-    "Settings": "config",
+    "Settings": "settings.run_settings",
     "SettingsError": "errors",
     "StoreError": "errors",
-    "build_cells": "index.build",
-    "build_index": "vector_index",
-    "compress_dataset": "compress.apply",
-    "fit_compressor": "compress.fit_model",
-    "fit_pca": "compress.fit",
-    "join_cells": "search.join",
-    "join_clusters": "clusters",
+    "build_cells": "cells.build",
+    "build_index": "ivf.vector_index",
+    "compress_dataset": "compressors.apply",
+    "fit_compressor": "compressors.fit",
+    "fit_pca": "vectors.fit_pca",
+    "join_cells": "cells.join",
+    "join_clusters": "results.clusters",
     "label_components": "graph.components",
-    "load_model": "compress.base",
-    "load_settings": "config",
-    "open_index": "vector_index",
-    "read_dataset": "io.dataset",
+    "load_model": "compressors.base",
+    "load_settings": "settings.run_settings",
+    "open_index": "ivf.vector_index",
+    "read_dataset": "data.dataset",
     "read_forest": "graph.components",
-    "run": "pipeline",
-    "save_model": "compress.base",
-    "search_index": "vector_index",
+    "run": "pipeline.run",
+    "save_model": "compressors.base",
+    "search_index": "ivf.vector_index",
     "spanning_forest": "graph.components",
 }
 

@@ -4,9 +4,9 @@ import os
 import sys
 from contextlib import suppress
 
+from dask_dedup.cli.terminal import end_code, end_word, listen_to_signals, show_on_any_terminal
 from dask_dedup.errors import ClusterError
-from dask_dedup.prefork import start_server, stop_server
-from dask_dedup.terminal import end_code, end_word, listen_to_signals, show_on_any_terminal
+from dask_dedup.runtime.forkserver import start_server, stop_server
 
 
 def main() -> None:
@@ -14,11 +14,11 @@ def main() -> None:
     listen_to_signals()
     show_on_any_terminal()
     try:
-        os.environ["PYTHONSAFEPATH"] = "1"  # whatever else is started: see `prefork`
+        os.environ["PYTHONSAFEPATH"] = "1"  # whatever else is started: see `runtime.forkserver`
         if sys.argv[1:2] == ["run"] and not {"-h", "--help"} & set(sys.argv):
             with suppress(ClusterError):  # the command will say it
                 start_server()
-        from dask_dedup.cli import main as command
+        from dask_dedup.cli.commands import main as command
     except KeyboardInterrupt as stop:  # before anything has begun
         stop_server()
         print(f"dask-dedup: {end_word(stop)}", file=sys.stderr)

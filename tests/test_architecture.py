@@ -1,89 +1,59 @@
-"""Who may import whom, read from the source."""
+"""Who may import whom, read from the source; the table in CONTRIBUTING.md is made from it here.
+
+`python tests/test_architecture.py` writes that table anew.
+"""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "dask_dedup"
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "dask_dedup"
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
     for path in PACKAGE.rglob("*.py")
     if path != PACKAGE / "__init__.py"
 }
-LAYERS = [
-    ["errors", "kernel_cache", "limits", "places", "schema", "tasks", "memory", "terminal"],
-    ["config", "cluster_settings", "io"],
-    ["compress", "index", "search", "graph"],
-    ["clusters", "evaluate", "report"],
-    [
-        "stages",
-        "job",
-        "packing",
-        "bad_parts",
-        "adc_tasks",
-        "adc_finder",
-        "join_finder",
-        "vector_index",
-        "search_output",
-        "calibration",
-        "pipeline",
-        "workload",
-        "plan",
-        "plan_like",
-        "stage_plan",
-        "relabel",
-        "run_plan",
-        "status",
-        "calibrate",
-    ],
-    ["prefork", "preloaded", "security", "slurm", "deploy", "progress", "cli", "__main__"],
-]
-#: Inside a layer: who may use whom. Stages meet in tables, not in imports.
-WITHIN = {
-    "config": {"cluster_settings"},
-    "io": {"io"},
-    "limits": {"errors"},
-    "places": {"errors"},
-    "compress": {"compress"},
-    "index": {"index", "compress"},
-    "search": {"search", "index", "compress"},
-    "graph": {"graph"},
-    "evaluate": {"evaluate"},
-    "report": {"report"},
-    "join_finder": {"job", "stages", "status"},
-    "adc_finder": {"adc_tasks", "job"},
-    "search_output": {"vector_index"},
-    "calibration": {"adc_finder", "adc_tasks", "job"},
-    "packing": {"job"},
-    "pipeline": {
-        "adc_finder",
-        "bad_parts",
-        "job",
-        "join_finder",
-        "packing",
-        "relabel",
-        "stages",
-    },
-    "plan": {"stage_plan", "workload"},
-    "stage_plan": {"workload"},
-    "plan_like": {"plan", "workload"},
-    "relabel": {"job"},
-    "run_plan": {"plan", "workload"},
-    "calibrate": {"workload"},
-    "deploy": {"prefork", "security", "slurm"},
-    "slurm": {"prefork", "security"},
-    "__main__": {"cli", "prefork"},
-    "cli": {"cli", "deploy", "prefork", "progress", "slurm"},
+#: The one list: each folder, or module at the root, and what of the package it may import beside
+#: itself. It stands in the order of the layers: nothing imports from what stands below it here.
+MAY_IMPORT = {
+    "errors": "",
+    "schema": "",
+    "paths": "errors",
+    "settings": "errors paths",
+    "runtime": "errors settings",
+    "storage": "errors paths runtime",
+    "data": "errors paths runtime schema storage",
+    "report": "storage",
+    "vectors": "data errors runtime storage",
+    "graph": "errors paths runtime schema storage",
+    "compressors": "data errors paths runtime storage vectors",
+    "cells": "data errors graph paths runtime schema storage vectors",
+    "ivf": "compressors data errors graph paths runtime schema storage vectors",
+    "results": "data errors graph paths runtime schema settings storage vectors",
+    "planning": "cells data errors graph paths report runtime settings storage vectors",
+    "pipeline": (
+        "cells compressors data errors graph ivf paths planning report results runtime schema "
+        "settings storage vectors"
+    ),
+    "evaluate": "compressors data errors graph ivf paths runtime schema storage vectors",
+    "cli": (
+        "compressors data errors evaluate ivf paths pipeline planning report results runtime "
+        "settings storage"
+    ),
+    "__main__": "cli errors runtime",
 }
 #: Heavy packages, and the only modules that may import them.
 HEAVY = {
     "faiss": {
         "evaluate.indexes",
         "evaluate.pareto",
-        "index.cells",
-        "index.ivf_training",
-        "index.ivfpq",
+        "cells.kmeans",
+        "ivf.train_base",
+        "ivf.faiss_index",
     },
     "matplotlib": {
         "report.histogram",
@@ -91,30 +61,35 @@ HEAVY = {
         "report.pareto_plot",
         "report.tolerance_curve",
     },
-    "dask_jobqueue": {"slurm"},
-    "distributed": {"deploy", "preloaded", "security", "slurm"},
-    "scipy": {"evaluate.audit"},
+    "dask_jobqueue": {"runtime.slurm"},
+    "distributed": {
+        "runtime.deployment",
+        "pipeline.preloaded",
+        "runtime.security",
+        "runtime.slurm",
+    },
+    "scipy": {"pipeline.audit"},
 }
 KERNELS = [
-    "compress.axes",
-    "compress.losses",
-    "compress.network",
-    "compress.pca",
-    "compress.sample",
-    "compress.train",
-    "compress.vectors",
+    "compressors.pca_compressor",
+    "compressors.losses",
+    "compressors.network",
+    "vectors.pca",
+    "vectors.sample",
+    "compressors.train",
+    "vectors.unit",
     "graph.forest",
-    "index.assign",
-    "index.assign_device",
-    "index.assign_exact",
-    "index.cells",
-    "search.grid_filter",
-    "compress.verify",
-    "index.equals",
-    "index.ivf_training",
-    "index.ivfpq",
-    "search.adc",
-    "evaluate.calibrate",
+    "cells.assign",
+    "cells.assign_device",
+    "cells.assign_exact",
+    "cells.kmeans",
+    "vectors.int8_codes",
+    "vectors.cosines",
+    "vectors.equal_rows",
+    "ivf.train_base",
+    "ivf.faiss_index",
+    "ivf.adaptive_threshold",
+    "ivf.tolerance",
     "evaluate.components",
     "evaluate.exact",
     "evaluate.front",
@@ -136,31 +111,56 @@ def imports(name):
     return found
 
 
-def layer_of(top):
-    return next(i for i, names in enumerate(LAYERS) if top in names)
-
-
 def own_imports(name):
-    return {m.removeprefix("dask_dedup.") for m in imports(name) if m.startswith("dask_dedup.")}
+    """Folders, or modules at the root, that a module imports beside its own."""
+    own = {m.removeprefix("dask_dedup.") for m in imports(name) if m.startswith("dask_dedup.")}
+    return {imported.split(".")[0] for imported in own} - {name.split(".")[0]}
 
 
-def test_every_module_has_a_layer():
-    for name in MODULES:
-        layer_of(name.split(".")[0])
+def test_every_folder_has_its_line_and_its_place():
+    assert {name.split(".")[0] for name in MODULES} == set(MAY_IMPORT)
+    for i, (folder, allowed) in enumerate(MAY_IMPORT.items()):
+        assert set(allowed.split()) <= set(list(MAY_IMPORT)[:i]), folder
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))
-def test_imports_go_downwards(name):
-    top = name.split(".")[0]
-    for imported in own_imports(name):
-        target = imported.split(".")[0]
-        allowed = layer_of(target) < layer_of(top) or target in WITHIN.get(top, set())
-        assert allowed, f"{name} imports {imported}"
+def test_a_module_imports_what_its_folder_may(name):
+    assert own_imports(name) <= set(MAY_IMPORT[name.split(".")[0]].split())
 
 
-def test_deploy_knows_settings_and_tasks_only():
-    known = {"config", "errors", "limits", "prefork", "security", "slurm", "tasks"}
-    assert own_imports("deploy") <= known
+def test_the_finders_and_the_research_do_not_know_what_stands_beside_them():
+    for one, other in (("cells", "ivf"), ("pipeline", "evaluate")):
+        assert other not in MAY_IMPORT[one].split()
+        assert one not in MAY_IMPORT[other].split()
+
+
+def test_few_files_lie_at_the_root_and_no_folder_hides_a_function():
+    import dask_dedup
+
+    assert len([p for p in PACKAGE.iterdir() if p.is_file()]) <= 8
+    assert not {p.name for p in PACKAGE.iterdir() if p.is_dir()} & set(dask_dedup.__all__)
+
+
+def layer_table():
+    """The table of CONTRIBUTING: what each folder holds, and what it may import."""
+    lines = ["| folder | holds | may import |", "|---|---|---|"]
+    for name, allowed in reversed(MAY_IMPORT.items()):
+        path = MODULES[name]
+        holds = ast.get_docstring(ast.parse(path.read_text())).splitlines()[0]
+        kind = f"`{name}/`" if path.name == "__init__.py" else f"`{name}.py`"
+        lines.append(f"| {kind} | {holds} | {', '.join(allowed.split()) or 'nothing'} |")
+    return "\n".join(lines)
+
+
+def with_table(text):
+    table = re.compile(r"^\| folder \| holds .*?(?=\n\n)", re.MULTILINE | re.DOTALL)
+    assert table.search(text)
+    return table.sub(lambda found: layer_table(), text)
+
+
+def test_the_table_of_contributing_is_this_list():
+    text = CONTRIBUTING.read_text()
+    assert with_table(text) == text, f"write it anew: python {Path(__file__).relative_to(ROOT)}"
 
 
 @pytest.mark.parametrize("package", sorted(HEAVY))
@@ -176,10 +176,21 @@ def test_kernels_do_not_import_dask(name):
 
 def test_torch_stays_with_the_arithmetic():
     users = {name.split(".")[0] for name in MODULES if "torch" in imports(name)}
-    assert users == {"compress", "index", "search", "evaluate", "adc_tasks", "calibrate"}
+    assert users == {
+        "compress",
+        "index",
+        "search",
+        "evaluate",
+        "pipeline.adc_tasks",
+        "planning.core_rates",
+    }
 
 
 def test_no_module_is_a_rag_bag_or_too_long_to_know():
     for name, path in MODULES.items():
         assert not {"utils", "core", "common", "helpers"} & set(name.split("."))
         assert len(path.read_text().splitlines()) <= 400, name
+
+
+if __name__ == "__main__":
+    CONTRIBUTING.write_text(with_table(CONTRIBUTING.read_text()))

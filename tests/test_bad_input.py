@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 from dask_dedup import DedupError, run
-from dask_dedup.cli import main
+from dask_dedup.cli.commands import main
 
 
 def array(rows: int = 7, dim: int = 5, dtype: Any = np.float32) -> np.ndarray:

@@ -15,9 +15,9 @@ import pytest
 
 import dask_dedup
 from dask_dedup import OutputError, Settings
-from dask_dedup.io.store import read_json
-from dask_dedup.status import run_status
-from dask_dedup.tasks import NoProgress
+from dask_dedup.pipeline.status import run_status
+from dask_dedup.runtime.executor import NoProgress
+from dask_dedup.storage.files import read_json
 
 STAGES = ["layout", "join", "forest", "clusters"]
 

@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 
 from dask_dedup import Settings, load_settings, read_dataset
-from dask_dedup.config import memory_per_worker, threads_together, worker_count
-from dask_dedup.deploy import local_cluster
-from dask_dedup.io.run_folder import RunFolder
-from dask_dedup.io.stage import Stage
-from dask_dedup.job import Job
-from dask_dedup.pipeline import run_stages
-from dask_dedup.tasks import NoProgress, ignore_result
+from dask_dedup.pipeline.job import Job
+from dask_dedup.pipeline.run import run_stages
+from dask_dedup.runtime.deployment import local_cluster
+from dask_dedup.runtime.executor import NoProgress, ignore_result
+from dask_dedup.runtime.shares import memory_per_worker, threads_together, worker_count
+from dask_dedup.storage.run_folder import RunFolder
+from dask_dedup.storage.stage import Stage
 
 SLURM = {"cluster.kind": "slurm", "compute.workers": 4, "compute.memory": "4GB"}
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # a killed worker's sockets

@@ -13,8 +13,8 @@ import pandas as pd
 import psutil
 import pytest
 
-from dask_dedup.io.stage import MANIFEST, RECORD
-from dask_dedup.io.store import read_json
+from dask_dedup.storage.files import read_json
+from dask_dedup.storage.stage import MANIFEST, RECORD
 
 FOLDERS = {"fit": "layout", "layout": "layout", "join": "join", "forest": "forests"}
 FOLDERS["clusters"] = "clusters"

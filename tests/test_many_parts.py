@@ -22,13 +22,13 @@ from pathlib import Path
 data, out, most_open, options = sys.argv[1], sys.argv[2], int(sys.argv[3]), json.loads(sys.argv[4])
 resource.setrlimit(resource.RLIMIT_NOFILE, (most_open, most_open))
 import dask, dask_dedup
-from dask_dedup.index.cell_files import CellLayout
-from dask_dedup.search.groups import plan_groups
-from dask_dedup.search.join import join_group
+from dask_dedup.cells.layout_files import CellLayout
+from dask_dedup.cells.join_groups import plan_groups
+from dask_dedup.cells.join import join_group
 
 def execute(tasks, on_result):
     told["tasks"] += len({key for task in tasks for key in dict(task.dask)})
-    return dask_dedup.tasks.compute_tasks(tasks, on_result)
+    return dask_dedup.runtime.executor.compute_tasks(tasks, on_result)
 
 told = {"tasks": 0}
 settings = dask_dedup.Settings.model_validate(options)

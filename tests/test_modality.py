@@ -11,7 +11,7 @@ from scipy.spatial.distance import cdist
 
 import dask_dedup
 from dask_dedup import InputError, Settings, cli, read_dataset
-from dask_dedup.io.store import read_json
+from dask_dedup.storage.files import read_json
 
 TEXT = Settings.model_validate({"read": {"modality": "text"}, "audit": {"queries": 50}})
 

@@ -16,14 +16,14 @@ from s3fs import S3FileSystem
 
 from dask_dedup import Settings, cli, load_settings, read_dataset, run
 from dask_dedup.errors import InputError, OutputError, SettingsError
-from dask_dedup.io.checksums import noted_files
-from dask_dedup.io.folder_lock import FolderLock
-from dask_dedup.io.listing import glob_files
-from dask_dedup.io.objects import exists, local_copy, read_content, upload
-from dask_dedup.io.run_folder import RunFolder
-from dask_dedup.io.store import write_aside
-from dask_dedup.places import as_place
-from dask_dedup.tasks import NoProgress
+from dask_dedup.paths import as_place
+from dask_dedup.runtime.executor import NoProgress
+from dask_dedup.storage.checksums import noted_files
+from dask_dedup.storage.files import write_aside
+from dask_dedup.storage.folder_lock import FolderLock
+from dask_dedup.storage.listing import glob_files
+from dask_dedup.storage.objects import exists, local_copy, read_content, upload
+from dask_dedup.storage.run_folder import RunFolder
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 
@@ -232,9 +232,9 @@ def test_copies_of_a_file_are_made_once_and_anew_when_it_changes(bucket, tmp_pat
 
 COPY = """
 import os, signal, sys
-from dask_dedup.io.objects import local_copy
-from dask_dedup.io.store import write_aside
-from dask_dedup.places import as_place
+from dask_dedup.storage.objects import local_copy
+from dask_dedup.storage.files import write_aside
+from dask_dedup.paths import as_place
 copy = local_copy(sys.argv[1])
 assert copy.read_bytes() == b"one" and os.readlink(copy).startswith(os.environ["TMPDIR"])
 with write_aside(as_place(sys.argv[1] + "-other")) as temporary:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dask_dedup import load_settings, run
-from dask_dedup.io.store import read_json
+from dask_dedup.storage.files import read_json
 
 
 def array(rows: int = 7, dim: int = 5, dtype: Any = np.float32) -> np.ndarray:

@@ -13,9 +13,9 @@ from scipy.sparse.csgraph import connected_components
 
 import dask_dedup
 from dask_dedup import Settings, SettingsError
-from dask_dedup.io.forest_range import ForestRange, combined_range, range_of, with_range
+from dask_dedup.graph.forest_range import ForestRange, combined_range, range_of, with_range
+from dask_dedup.runtime.executor import NoProgress
 from dask_dedup.schema import EDGES
-from dask_dedup.tasks import NoProgress
 
 DIM = 48
 

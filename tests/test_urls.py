@@ -21,9 +21,9 @@ from botocore.session import Session
 from click.testing import CliRunner
 
 from dask_dedup import cli
-from dask_dedup.io.listing import glob_files
-from dask_dedup.io.objects import read_content, upload
-from dask_dedup.places import as_place
+from dask_dedup.paths import as_place
+from dask_dedup.storage.listing import glob_files
+from dask_dedup.storage.objects import read_content, upload
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 

@@ -1,17 +1,1 @@
 """The command `dask-dedup`: the only place that prints, exits and configures logging."""
-
-from dask_dedup.cli import (  # noqa: F401  each adds its commands
-    calibrate,
-    cluster_script,
-    compress,
-    evaluate_paper,
-    evaluate_pareto,
-    evaluate_space,
-    index,
-    plan,
-    run,
-    status,
-)
-from dask_dedup.cli.group import main
-
-__all__ = ["main"]

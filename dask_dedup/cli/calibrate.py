@@ -55,10 +55,10 @@ def calibrate(
     console = Console(stderr=True)
     configure_logging(console, verbose=False, quiet=False)
     settings = chosen_settings(options, config)
-    from dask_dedup.calibration import calibrate as measure
-    from dask_dedup.deploy import open_cluster
-    from dask_dedup.io.dataset import read_dataset
-    from dask_dedup.progress import choose_progress
+    from dask_dedup.cli.progress import choose_progress
+    from dask_dedup.data.dataset import read_dataset
+    from dask_dedup.pipeline.tolerance_table import calibrate as measure
+    from dask_dedup.runtime.deployment import open_cluster
 
     data = read_dataset(dataset, **settings.read.model_dump())
     progress = choose_progress(console)

@@ -23,7 +23,7 @@ from dask_dedup.cli.group import (
     training_device,
     worker_settings,
 )
-from dask_dedup.compress.settings import NetworkSettings, load_network_settings
+from dask_dedup.compressors.network_settings import NetworkSettings, load_network_settings
 
 __all__ = ["compress", "fit_compressor"]
 
@@ -99,12 +99,13 @@ def fit_compressor(
     console = Console(stderr=True, quiet=quiet)
     configure_logging(console, verbose, quiet)
     settings = load_network_settings(options)
-    from dask_dedup.io.dataset import read_dataset
+    from dask_dedup.data.dataset import read_dataset
 
     data = read_dataset(dataset, modality="text" if modality == "text" else "image")
 
-    from dask_dedup.compress import base, fit_model
-    from dask_dedup.progress import choose_progress
+    from dask_dedup.cli.progress import choose_progress
+    from dask_dedup.compressors import base
+    from dask_dedup.compressors import fit as fit_model
 
     base.check_model_path(model, overwrite)
     tell(console, f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts, dimension {data.dim}")
@@ -210,13 +211,13 @@ def _compress(
     settings: Any,
     console: Console,
 ) -> dict[str, Any]:
-    from dask_dedup.compress.apply import compress_dataset
-    from dask_dedup.compress.base import load_model
-    from dask_dedup.deploy import open_cluster
-    from dask_dedup.io.dataset import read_dataset
-    from dask_dedup.io.objects import scratch_beside
-    from dask_dedup.progress import choose_progress
-    from dask_dedup.tasks import OnResult
+    from dask_dedup.cli.progress import choose_progress
+    from dask_dedup.compressors.apply import compress_dataset
+    from dask_dedup.compressors.base import load_model
+    from dask_dedup.data.dataset import read_dataset
+    from dask_dedup.runtime.deployment import open_cluster
+    from dask_dedup.runtime.executor import OnResult
+    from dask_dedup.storage.objects import scratch_beside
 
     fitted = load_model(model)
     modality = modality or fitted.facts.modality

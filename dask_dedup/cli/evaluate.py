@@ -25,7 +25,7 @@ from dask_dedup.cli.group import (
     worker_settings,
 )
 from dask_dedup.errors import SettingsError
-from dask_dedup.evaluate.settings import ParetoSettings, SpaceSettings
+from dask_dedup.evaluate.evaluation_settings import ParetoSettings, SpaceSettings
 
 __all__ = ["evaluate"]
 
@@ -76,12 +76,12 @@ def interruptible(console: Console) -> Iterator[None]:
 @contextmanager
 def executor(settings: Any, products: float, out: Path) -> Iterator[Any]:
     """Give workers for much work, and this process for little: they take seconds to start."""
-    from dask_dedup.evaluate.folder import one_by_one
+    from dask_dedup.evaluate.evaluation_folder import one_by_one
 
     if products <= _SMALL_ROWS * 1000:
         yield one_by_one
         return
-    from dask_dedup.deploy import open_cluster
+    from dask_dedup.runtime.deployment import open_cluster
 
     with (
         TemporaryDirectory(prefix="dask-dedup-") as scratch,
@@ -142,9 +142,9 @@ def truth(
     if queries != "all" and not queries.isdigit():
         raise SettingsError(f"queries: expected a number of rows or all, got {queries!r}.")
     settings = chosen_settings(options, used=("compute", "cluster"))
+    from dask_dedup.cli.progress import choose_progress
+    from dask_dedup.data.dataset import read_dataset
     from dask_dedup.evaluate.truth import TruthSettings, find_truth
-    from dask_dedup.io.dataset import read_dataset
-    from dask_dedup.progress import choose_progress
 
     wanted = TruthSettings(None if queries == "all" else int(queries), k, threshold, modality, seed)
     data = read_dataset(dataset, modality=modality)

@@ -19,7 +19,7 @@ from dask_dedup.cli.group import (
     training_device,
     worker_settings,
 )
-from dask_dedup.evaluate.settings import read_toml
+from dask_dedup.evaluate.evaluation_settings import read_toml
 
 __all__ = ["paper"]
 
@@ -61,10 +61,10 @@ def paper(
     console = Console(stderr=True, quiet=quiet)
     configure_logging(console, verbose, quiet)
     common = chosen_settings(options, used=("compute", "cluster"))
+    from dask_dedup.cli.progress import choose_progress
+    from dask_dedup.data.dataset import read_dataset
     from dask_dedup.evaluate.paper import load_paper, measure_paper
     from dask_dedup.evaluate.pareto import points_frame
-    from dask_dedup.io.dataset import read_dataset
-    from dask_dedup.progress import choose_progress
     from dask_dedup.report.paper_page import write_page
     from dask_dedup.report.pareto_plot import plot_pareto
 

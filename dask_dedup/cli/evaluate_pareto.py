@@ -30,7 +30,7 @@ from dask_dedup.cli.group import (
     tell,
     training_device,
 )
-from dask_dedup.evaluate.settings import ParetoSettings, load_table, read_toml
+from dask_dedup.evaluate.evaluation_settings import ParetoSettings, load_table, read_toml
 
 __all__ = ["pareto"]
 
@@ -80,9 +80,9 @@ def pareto(
     settings = load_table(
         ParetoSettings, read_toml(config).get("pareto", {}), options, str(config or "settings")
     )
+    from dask_dedup.cli.progress import choose_progress
+    from dask_dedup.data.dataset import read_dataset
     from dask_dedup.evaluate.pareto import measure_pareto, points_frame
-    from dask_dedup.io.dataset import read_dataset
-    from dask_dedup.progress import choose_progress
     from dask_dedup.report.pareto_plot import plot_pareto
 
     data = read_dataset(dataset, modality=settings.modality)

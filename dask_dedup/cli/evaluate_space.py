@@ -16,7 +16,7 @@ from rich.table import Table
 from dask_dedup.cli.evaluate import common, evaluate, settings_of, show
 from dask_dedup.cli.group import LOCAL_PLACE, PLACE, configure_logging, training_device
 from dask_dedup.errors import OutputError, SettingsError
-from dask_dedup.evaluate.settings import SpaceSettings, load_table
+from dask_dedup.evaluate.evaluation_settings import SpaceSettings, load_table
 
 __all__ = ["retrieval", "zeroshot"]
 
@@ -90,9 +90,9 @@ def zeroshot(
     console = Console(stderr=True, quiet=quiet)
     configure_logging(console, verbose, quiet)
     settings = load_table(SpaceSettings, {}, options, "settings")
+    from dask_dedup.data.dataset import read_dataset
     from dask_dedup.evaluate.row_table import read_classes, read_row_labels
     from dask_dedup.evaluate.space import measure_zeroshot
-    from dask_dedup.io.dataset import read_dataset
 
     data, texts = read_dataset(dataset), read_classes(classes)
     rows = read_row_labels(
@@ -141,9 +141,9 @@ def retrieval(
     console = Console(stderr=True, quiet=quiet)
     configure_logging(console, verbose, quiet)
     settings = load_table(SpaceSettings, {}, options, "settings")
+    from dask_dedup.data.dataset import read_dataset
     from dask_dedup.evaluate.row_table import read_row_ids
     from dask_dedup.evaluate.space import choose_rows, measure_retrieval
-    from dask_dedup.io.dataset import read_dataset
 
     data = read_dataset(dataset)
     if table is not None:
@@ -185,7 +185,7 @@ def _give_table(
     if out is not None:
         import pandas as pd
 
-        from dask_dedup.io.store import write_aside, write_json
+        from dask_dedup.storage.files import write_aside, write_json
 
         with write_aside(out / f"{name}.csv") as temporary:
             pd.DataFrame(found).to_csv(temporary, index=False)

@@ -13,11 +13,11 @@ from typing import Any
 import click
 from rich.console import Console
 
-from dask_dedup.config import Settings, load_settings
+from dask_dedup.cli.terminal import Terminated, end_code, end_word
 from dask_dedup.errors import ClusterError, DedupError, SettingsError
-from dask_dedup.places import as_place, is_remote
-from dask_dedup.prefork import stop_server
-from dask_dedup.terminal import Terminated, end_code, end_word
+from dask_dedup.paths import as_place, is_remote
+from dask_dedup.runtime.forkserver import stop_server
+from dask_dedup.settings.run_settings import Settings, load_settings
 
 __all__ = [
     "LOCAL_PLACE",

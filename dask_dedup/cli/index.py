@@ -49,12 +49,12 @@ def build(
     Exit codes: 0 done, 2 wrong input or settings.
     """
     settings = chosen_settings(options, used=("seed", "read", "compute", "cluster"))
-    from dask_dedup.config import threads_together
-    from dask_dedup.deploy import open_cluster
-    from dask_dedup.index.shards import default_factory, open_model
-    from dask_dedup.io.dataset import read_dataset
-    from dask_dedup.progress import choose_progress
-    from dask_dedup.vector_index import build_index
+    from dask_dedup.cli.progress import choose_progress
+    from dask_dedup.data.dataset import read_dataset
+    from dask_dedup.ivf.shards import default_factory, open_model
+    from dask_dedup.ivf.vector_index import build_index
+    from dask_dedup.runtime.deployment import open_cluster
+    from dask_dedup.runtime.shares import threads_together
 
     console = Console(stderr=True)
     data = read_dataset(dataset, **settings.read.model_dump())
@@ -116,12 +116,12 @@ def search(
 
     Exit codes: 0 done, 2 wrong input or settings.
     """
-    from dask_dedup.io.dataset import read_dataset
-    from dask_dedup.io.listing import names_in
-    from dask_dedup.io.parts import read_npy_header
-    from dask_dedup.progress import choose_progress
-    from dask_dedup.search_output import write_neighbours
-    from dask_dedup.vector_index import open_index
+    from dask_dedup.cli.progress import choose_progress
+    from dask_dedup.data.dataset import read_dataset
+    from dask_dedup.data.parts import read_npy_header
+    from dask_dedup.ivf.neighbour_table import write_neighbours
+    from dask_dedup.ivf.vector_index import open_index
+    from dask_dedup.storage.listing import names_in
 
     console = Console(stderr=True)
     opened = open_index(index)

@@ -18,8 +18,9 @@ from dask_dedup.cli.group import (
     setting,
     tell,
 )
-from dask_dedup.config import Settings, memory_per_worker, worker_count
 from dask_dedup.errors import SettingsError
+from dask_dedup.runtime.shares import memory_per_worker, worker_count
+from dask_dedup.settings.run_settings import Settings
 
 __all__ = ["plan_run"]
 
@@ -77,11 +78,10 @@ def plan_run(dataset: Path | None, config: Path | None, **options: Any) -> None:
     if dataset is not None:
         options["compress__dim"] = own["dim"]
     settings = chosen_settings(options, config)
-    from dask_dedup.calibrate import measure_together
-    from dask_dedup.plan import describe, plan, refuse
-    from dask_dedup.plan_like import read_run, scale_plan, shares_of
-    from dask_dedup.report.plan_table import plan_tables
-    from dask_dedup.workload import (
+    from dask_dedup.planning.core_rates import measure_together
+    from dask_dedup.planning.cost_model import describe, plan, refuse
+    from dask_dedup.planning.scaled_plan import read_run, scale_plan, shares_of
+    from dask_dedup.planning.workload import (
         Machine,
         Rates,
         load_rates,
@@ -89,6 +89,7 @@ def plan_run(dataset: Path | None, config: Path | None, **options: Any) -> None:
         rates_path,
         save_rates,
     )
+    from dask_dedup.report.plan_table import plan_tables
 
     path = rates_path()
     if calibrate:
@@ -127,7 +128,7 @@ def plan_run(dataset: Path | None, config: Path | None, **options: Any) -> None:
 
 def _workload(dataset: Path | None, settings: Settings, own: dict[str, Any]) -> Any:
     """Return what is to be planned for: a data set's headers, or the numbers given."""
-    from dask_dedup.workload import numbers_workload
+    from dask_dedup.planning.workload import numbers_workload
 
     facts: dict[str, Any] = {
         "rows": own["rows"],
@@ -136,8 +137,8 @@ def _workload(dataset: Path | None, settings: Settings, own: dict[str, Any]) -> 
         "parts": own["parts"],
     }
     if dataset is not None:
-        from dask_dedup.io.dataset import read_dataset
-        from dask_dedup.run_plan import dataset_facts
+        from dask_dedup.data.dataset import read_dataset
+        from dask_dedup.planning.preflight import dataset_facts
 
         facts = dataset_facts(read_dataset(dataset, **settings.read.model_dump(), texts=False))
     shares = {key: own[key] for key in ("duplicates", "pairs_per_row")}

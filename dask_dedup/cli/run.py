@@ -24,11 +24,12 @@ from dask_dedup.cli.group import (
     switch,
     tell,
 )
-from dask_dedup.config import Settings, memory_per_worker
+from dask_dedup.cli.terminal import end_code, end_word
 from dask_dedup.errors import UnreadableError
-from dask_dedup.limits import check_floor, memory_limit
-from dask_dedup.prefork import start_server, stop_server
-from dask_dedup.terminal import end_code, end_word
+from dask_dedup.runtime.forkserver import start_server, stop_server
+from dask_dedup.runtime.limits import check_floor, memory_limit
+from dask_dedup.runtime.shares import memory_per_worker
+from dask_dedup.settings.run_settings import Settings
 
 __all__ = ["run"]
 
@@ -128,16 +129,16 @@ def _run(
 ) -> dict[str, Any]:
     if settings.cluster.kind == "local":
         start_server()  # unless it runs already; imports for seconds, beside what follows
-    from dask_dedup.bad_parts import open_dataset, result_settings
+    from dask_dedup.pipeline.unreadable_parts import open_dataset, result_settings
 
     data = open_dataset(dataset, out, settings)
 
     # These load for seconds: a fault in the input should not have to wait for them.
-    from dask_dedup.deploy import open_cluster
-    from dask_dedup.io.objects import scratch_beside
-    from dask_dedup.io.run_folder import RunFolder
-    from dask_dedup.progress import choose_progress
-    from dask_dedup.relabel import find_kept
+    from dask_dedup.cli.progress import choose_progress
+    from dask_dedup.pipeline.relabel import find_kept
+    from dask_dedup.runtime.deployment import open_cluster
+    from dask_dedup.storage.objects import scratch_beside
+    from dask_dedup.storage.run_folder import RunFolder
 
     tell(console, f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts, dimension {data.dim}")
     work = settings.compute.work
@@ -172,8 +173,8 @@ def _run(
             if planned is not None:
                 write_json(folder.stages / PLAN, planned)
 
-        from dask_dedup.io.store import write_json
-        from dask_dedup.status import PLAN
+        from dask_dedup.pipeline.status import PLAN
+        from dask_dedup.storage.files import write_json
 
         if not is_foreign:
             begin()
@@ -192,8 +193,8 @@ def _run(
             if is_foreign:
                 begin(workers, memory)
             importing.join()
-            from dask_dedup.job import Job
-            from dask_dedup.pipeline import run_stages
+            from dask_dedup.pipeline.job import Job
+            from dask_dedup.pipeline.run import run_stages
 
             def facts() -> dict[str, Any]:
                 known = {"workers": workers} if is_foreign else {}
@@ -217,9 +218,9 @@ def _plan(
     memory: int | None,
 ) -> dict[str, Any]:
     """Tell what the run will cost, and refuse what does not fit; return the plan as numbers."""
-    from dask_dedup.plan import describe
+    from dask_dedup.planning.cost_model import describe
+    from dask_dedup.planning.preflight import check_room, plan_run
     from dask_dedup.report.plan_table import plan_lines
-    from dask_dedup.run_plan import check_room, plan_run
 
     planned = plan_run(data, settings, workers)
     free = check_room(planned, data, settings, out, memory)
@@ -230,7 +231,7 @@ def _plan(
 
 
 def _import_pipeline(finder: str) -> None:
-    from dask_dedup.pipeline import choose_finder
+    from dask_dedup.pipeline.run import choose_finder
 
     choose_finder(finder)
 

@@ -29,9 +29,9 @@ def status(out: Path, as_json: bool, verify: bool) -> None:
 
     Exit codes: 0 told, 2 OUT holds no run, or a finished one whose results are missing or damaged.
     """
-    from dask_dedup.io.lock_holder import holder_text
+    from dask_dedup.pipeline.status import run_status
     from dask_dedup.report.plan_table import span_text
-    from dask_dedup.status import run_status
+    from dask_dedup.storage.lock_holder import holder_text
 
     told = run_status(out, verify)
     if as_json:

@@ -28,13 +28,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dask_dedup.data.parts import one_line
 from dask_dedup.errors import InputError, SettingsError
 from dask_dedup.graph.forest import forest_of_edges, label_forest
-from dask_dedup.io.listing import has_files, list_files, names_in
-from dask_dedup.io.objects import exists, open_parquet_source
-from dask_dedup.io.parts import one_line
-from dask_dedup.io.store import read_json
 from dask_dedup.schema import EDGES
+from dask_dedup.storage.files import read_json
+from dask_dedup.storage.listing import has_files, list_files, names_in
+from dask_dedup.storage.objects import exists, open_parquet_source
 
 __all__ = [
     "ComponentsResult",

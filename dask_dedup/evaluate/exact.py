@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dask_dedup.compress.vectors import prepare_block
-from dask_dedup.compress.verify import cosine_pairs, exact_rows
 from dask_dedup.errors import CapacityError
+from dask_dedup.vectors.cosines import cosine_pairs, exact_rows
+from dask_dedup.vectors.unit import prepare_block
 
 __all__ = ["BLOCK_ROWS", "ExactSearch"]
 

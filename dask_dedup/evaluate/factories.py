@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dask_dedup.index.ivf_training import make_base
+from dask_dedup.ivf.train_base import make_base
 
 __all__ = ["choose_centroids", "fill_factories"]
 

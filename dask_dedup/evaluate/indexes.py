@@ -6,7 +6,7 @@ import faiss
 import numpy as np
 
 from dask_dedup.errors import SettingsError
-from dask_dedup.index.ivfpq import reason, take_apart
+from dask_dedup.ivf.faiss_index import reason, take_apart
 
 __all__ = [
     "add_rows",

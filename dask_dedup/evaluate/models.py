@@ -17,15 +17,15 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from dask_dedup.compress.base import load_model, save_model
-from dask_dedup.compress.fit_model import fit_compressor
-from dask_dedup.compress.vectors import prepare_block
+from dask_dedup.compressors.base import load_model, save_model
+from dask_dedup.compressors.fit import fit_compressor
+from dask_dedup.data.dataset import Dataset
+from dask_dedup.data.parts import Part, read_rows
 from dask_dedup.errors import InputError, SettingsError
-from dask_dedup.io.dataset import Dataset
-from dask_dedup.io.listing import has_files
-from dask_dedup.io.parts import Part, read_rows
-from dask_dedup.io.store import read_json, write_aside
-from dask_dedup.places import as_place
+from dask_dedup.paths import as_place
+from dask_dedup.storage.files import read_json, write_aside
+from dask_dedup.storage.listing import has_files
+from dask_dedup.vectors.unit import prepare_block
 
 __all__ = [
     "Model",

@@ -14,19 +14,19 @@ from typing import Annotated, Any
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
+from dask_dedup.data.dataset import Dataset
 from dask_dedup.errors import SettingsError
 from dask_dedup.evaluate.components import compare_components, read_edges
-from dask_dedup.evaluate.folder import finish, is_finished, open_folder
+from dask_dedup.evaluate.evaluation_folder import finish, is_finished, open_folder
+from dask_dedup.evaluate.evaluation_settings import ParetoSettings, SpaceSettings, load_table
 from dask_dedup.evaluate.models import model_identity
 from dask_dedup.evaluate.pareto import measure_pareto
 from dask_dedup.evaluate.row_table import read_classes, read_row_ids, read_row_labels
-from dask_dedup.evaluate.settings import ParetoSettings, SpaceSettings, load_table
 from dask_dedup.evaluate.space import choose_rows, measure_retrieval, measure_zeroshot
 from dask_dedup.evaluate.truth import TruthSettings, find_truth
-from dask_dedup.io.dataset import Dataset
-from dask_dedup.io.store import read_json, write_aside, write_json
-from dask_dedup.places import as_place
-from dask_dedup.tasks import Execute, NoProgress, Progress, compute_tasks
+from dask_dedup.paths import as_place
+from dask_dedup.runtime.executor import Execute, NoProgress, Progress, compute_tasks
+from dask_dedup.storage.files import read_json, write_aside, write_json
 
 __all__ = [
     "ComponentSettings",

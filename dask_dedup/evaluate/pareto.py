@@ -26,11 +26,13 @@ import numpy as np
 import pandas as pd
 import psutil
 
-from dask_dedup.compress.sample import hash_rows
-from dask_dedup.compress.verify import cosine_pairs, exact_rows
+from dask_dedup.data.dataset import Dataset
+from dask_dedup.data.part_rows import gather_by_row
+from dask_dedup.data.parts import Part
 from dask_dedup.errors import CapacityError, InputError, SettingsError
+from dask_dedup.evaluate.evaluation_folder import finish, is_finished, one_by_one, open_folder
+from dask_dedup.evaluate.evaluation_settings import ParetoSettings
 from dask_dedup.evaluate.factories import choose_centroids, fill_factories
-from dask_dedup.evaluate.folder import finish, is_finished, one_by_one, open_folder
 from dask_dedup.evaluate.front import pareto_front, recall_with_ties
 from dask_dedup.evaluate.indexes import (
     add_rows,
@@ -39,16 +41,14 @@ from dask_dedup.evaluate.indexes import (
     search_settings,
 )
 from dask_dedup.evaluate.models import check_model_names, model_identity, open_model, write_rows
-from dask_dedup.evaluate.settings import ParetoSettings
 from dask_dedup.evaluate.truth import TruthSettings, find_truth, read_neighbours
-from dask_dedup.index.ivf_training import train_base
-from dask_dedup.io.dataset import Dataset
-from dask_dedup.io.part_rows import gather_by_row
-from dask_dedup.io.parts import Part
-from dask_dedup.io.stage import Stage
-from dask_dedup.io.store import read_json, write_aside, write_json
-from dask_dedup.limits import memory_limit
-from dask_dedup.tasks import Execute, NoProgress, Progress, compute_tasks
+from dask_dedup.ivf.train_base import train_base
+from dask_dedup.runtime.executor import Execute, NoProgress, Progress, compute_tasks
+from dask_dedup.runtime.limits import memory_limit
+from dask_dedup.storage.files import read_json, write_aside, write_json
+from dask_dedup.storage.stage import Stage
+from dask_dedup.vectors.cosines import cosine_pairs, exact_rows
+from dask_dedup.vectors.sample import hash_rows
 
 __all__ = ["measure_pareto", "points_frame"]
 

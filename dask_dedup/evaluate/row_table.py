@@ -11,9 +11,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dask_dedup.data.parts import one_line, read_npy_header, read_rows
 from dask_dedup.errors import InputError, SettingsError
-from dask_dedup.io.objects import open_parquet_source
-from dask_dedup.io.parts import one_line, read_npy_header, read_rows
+from dask_dedup.storage.objects import open_parquet_source
 
 __all__ = ["LabelledRows", "read_classes", "read_row_ids", "read_row_labels"]
 

@@ -16,19 +16,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dask_dedup.compress.sample import hash_rows, sample_row_ids
+from dask_dedup.data.dataset import Dataset
+from dask_dedup.data.part_rows import gather_by_row
 from dask_dedup.errors import InputError
+from dask_dedup.evaluate.evaluation_settings import SpaceSettings
 from dask_dedup.evaluate.factories import choose_centroids, fill_factories
 from dask_dedup.evaluate.indexes import code_bytes, decode_rows
 from dask_dedup.evaluate.models import check_model_names, open_model, transform_rows
 from dask_dedup.evaluate.retrieval import retrieval_recall
 from dask_dedup.evaluate.row_table import LabelledRows
-from dask_dedup.evaluate.settings import SpaceSettings
 from dask_dedup.evaluate.zeroshot import zeroshot_accuracy
-from dask_dedup.index.ivf_training import train_base
-from dask_dedup.io.dataset import Dataset
-from dask_dedup.io.part_rows import gather_by_row
-from dask_dedup.tasks import NoProgress, Progress
+from dask_dedup.ivf.train_base import train_base
+from dask_dedup.runtime.executor import NoProgress, Progress
+from dask_dedup.vectors.sample import hash_rows, sample_row_ids
 
 __all__ = ["choose_rows", "measure_retrieval", "measure_zeroshot"]
 

@@ -24,17 +24,17 @@ import pandas as pd
 import pyarrow.parquet as pq
 import torch
 
-from dask_dedup.compress.sample import sample_row_ids, split_rows
+from dask_dedup.data.dataset import Dataset
+from dask_dedup.data.part_rows import gather_by_row
+from dask_dedup.data.parts import Part, read_rows
+from dask_dedup.data.spans import cut_spans
 from dask_dedup.errors import InputError, SettingsError
+from dask_dedup.evaluate.evaluation_folder import is_finished, open_folder
 from dask_dedup.evaluate.exact import BLOCK_ROWS, ExactSearch
-from dask_dedup.evaluate.folder import is_finished, open_folder
-from dask_dedup.io.dataset import Dataset
-from dask_dedup.io.part_rows import gather_by_row
-from dask_dedup.io.parts import Part, read_rows
-from dask_dedup.io.spans import cut_spans
-from dask_dedup.io.stage import Stage
-from dask_dedup.io.store import read_json, write_frame, write_json
-from dask_dedup.tasks import Execute, NoProgress, Progress, compute_tasks, ignore_result
+from dask_dedup.runtime.executor import Execute, NoProgress, Progress, compute_tasks, ignore_result
+from dask_dedup.storage.files import read_json, write_frame, write_json
+from dask_dedup.storage.stage import Stage
+from dask_dedup.vectors.sample import sample_row_ids, split_rows
 
 __all__ = ["Neighbours", "TruthSettings", "find_truth", "read_neighbours"]
 
@@ -112,7 +112,7 @@ def find_truth(
     overwrite : bool
         Begin anew.
     execute, progress
-        See `dask_dedup.tasks`.
+        See `dask_dedup.runtime.executor`.
 
     Returns
     -------

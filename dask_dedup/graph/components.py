@@ -15,17 +15,17 @@ import pandas as pd
 from dask.delayed import Delayed, delayed
 
 from dask_dedup.graph.forest import forest_of_edges, label_forest, merge_forests
-from dask_dedup.io.forest_file import read_range
-from dask_dedup.io.forest_range import (
+from dask_dedup.graph.forest_file import read_range
+from dask_dedup.graph.forest_range import (
     SAME_SIMILARITY,
     ForestRange,
     looks_inside_groups,
     range_of,
     with_range,
 )
-from dask_dedup.io.store import read_frame
-from dask_dedup.places import as_place
+from dask_dedup.paths import as_place
 from dask_dedup.schema import FOREST, LABELS
+from dask_dedup.storage.files import read_frame
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -126,7 +126,7 @@ def label_components(
     Raises
     ------
     SettingsError
-        The forest does not answer this threshold: see `dask_dedup.io.forest_range`.
+        The forest does not answer this threshold: see `dask_dedup.graph.forest_range`.
     """
     import dask.dataframe as dd
 

@@ -13,7 +13,7 @@ import numba
 import numpy as np
 import pandas as pd
 
-from dask_dedup.io.forest_range import combined_range, range_of, with_range
+from dask_dedup.graph.forest_range import combined_range, range_of, with_range
 from dask_dedup.schema import EDGES, LABELS, check_frame
 
 __all__ = ["forest_of_edges", "label_forest", "merge_forests", "order_of_keys", "spanning_edges"]

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from dask_dedup.graph.forest import label_forest
+from dask_dedup.graph.forest_file import check_answers
 from dask_dedup.graph.stream import dense_parent, join_edges, read_edges
-from dask_dedup.io.forest_file import check_answers
-from dask_dedup.io.store import read_frame
 from dask_dedup.schema import LABELS, check_frame
+from dask_dedup.storage.files import read_frame
 
 __all__ = ["DenseLabels", "SparseLabels", "component_sizes", "label_densely", "label_sparsely"]
 

@@ -26,9 +26,9 @@ import pyarrow.parquet as pq
 from dask_dedup.errors import InputError
 from dask_dedup.graph.choice import BAND_EDGES, row_bytes
 from dask_dedup.graph.forest import _join_trees, order_of_keys
-from dask_dedup.io.checksums import damage
-from dask_dedup.io.objects import open_parquet_source
-from dask_dedup.io.store import write_aside
+from dask_dedup.storage.checksums import damage
+from dask_dedup.storage.files import write_aside
+from dask_dedup.storage.objects import open_parquet_source
 
 __all__ = [
     "dense_parent",
@@ -58,8 +58,8 @@ def stream_merge(
     Parameters
     ----------
     paths : sequence of Path
-        FOREST in parquet files, as `dask_dedup.io.store.write_frame` writes them. Their edges may
-        be in any order; in the forest's order, few row groups reach into a band.
+        FOREST in parquet files, as `dask_dedup.storage.files.write_frame` writes them. Their
+        edges may be in any order; in the forest's order, few row groups reach into a band.
     rows : int
         Rows of the data set: every id is below.
     out_path : Path

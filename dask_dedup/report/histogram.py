@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from dask_dedup.io.objects import read_content
-from dask_dedup.io.store import write_aside
+from dask_dedup.storage.files import write_aside
+from dask_dedup.storage.objects import read_content
 
 __all__ = [
     "bin_sizes",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from dask_dedup.io.store import write_aside
+from dask_dedup.storage.files import write_aside
 
 __all__ = ["write_page"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from dask_dedup.io.store import write_aside
+from dask_dedup.storage.files import write_aside
 
 __all__ = ["plot_pareto"]
 

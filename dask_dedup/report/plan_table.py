@@ -10,7 +10,7 @@ __all__ = ["plan_lines", "plan_tables", "size_text", "span_text"]
 
 
 def plan_tables(told: dict[str, Any]) -> tuple[Table, Table]:
-    """Return the facts of a plan, as `dask_dedup.plan.describe` tells them, and its stages."""
+    """Return the facts of a plan, as `planning.cost_model.describe` tells them, and its stages."""
     facts = Table(box=None, show_header=False, pad_edge=False)
     facts.add_column(style="bold")
     facts.add_column(justify="right")

@@ -50,7 +50,7 @@ def count_clusters(histogram: pd.DataFrame, rows: int, invalid_rows: int) -> dic
 def sum_linked_through_others(
     records: Sequence[Mapping[str, Any]], duplicates: int = 0
 ) -> dict[str, Any]:
-    """Sum what `dask_dedup.clusters.count_linked_through_others` has counted, part by part.
+    """Sum what `dask_dedup.results.clusters.count_linked_through_others` has counted, part by part.
 
     Returns
     -------

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from dask_dedup.io.store import write_aside
+from dask_dedup.storage.files import write_aside
 
 __all__ = ["plot_tolerance"]
 
@@ -21,7 +21,7 @@ def plot_tolerance(
     Parameters
     ----------
     curves : DataFrame
-        ``rule``, ``precision``, ``recall``; see `dask_dedup.calibration.calibrate`.
+        ``rule``, ``precision``, ``recall``; see `dask_dedup.pipeline.tolerance_table.calibrate`.
     chosen : dict
         Recall and precision of the chosen point of a rule.
     """

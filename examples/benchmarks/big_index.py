@@ -20,12 +20,13 @@ from pathlib import Path
 import numpy as np
 
 from dask_dedup import build_index, read_dataset
-from dask_dedup.compress.sample import sample_row_ids
-from dask_dedup.config import ComputeSettings, worker_count
-from dask_dedup.deploy import local_cluster
-from dask_dedup.io.part_rows import gather_by_row
-from dask_dedup.memory import TreeMemory
-from dask_dedup.vector_index import search_block
+from dask_dedup.data.part_rows import gather_by_row
+from dask_dedup.ivf.vector_index import search_block
+from dask_dedup.runtime.deployment import local_cluster
+from dask_dedup.runtime.peak_memory import TreeMemory
+from dask_dedup.runtime.shares import worker_count
+from dask_dedup.settings.run_settings import ComputeSettings
+from dask_dedup.vectors.sample import sample_row_ids
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ from rich.table import Table
 from dask_dedup.graph.forest import forest_of_edges, merge_forests
 from dask_dedup.graph.labels import label_densely
 from dask_dedup.graph.stream import dense_parent, join_edges, stream_merge
-from dask_dedup.io.store import write_frame
+from dask_dedup.storage.files import write_frame
 
 CHUNK_EDGES = 10**6
 HEADINGS = ("what", "rows", "edges", "seconds", "ns per edge", "peak memory", "bytes per row", "")

@@ -23,9 +23,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from dask_dedup import Dataset, NetworkSettings, fit_compressor, read_dataset
+from dask_dedup.data.part_rows import gather_by_row
 from dask_dedup.evaluate.retrieval import retrieval_recall
 from dask_dedup.evaluate.zeroshot import zeroshot_accuracy
-from dask_dedup.io.part_rows import gather_by_row
 
 METHODS = {
     "PCA (images' axes, uncentred)": ("pca", {}),

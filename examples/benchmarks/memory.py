@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.table import Table
 from synthetic import generate
 
-from dask_dedup.config import Settings, load_settings
-from dask_dedup.deploy import ClientExecutor, local_cluster
-from dask_dedup.pipeline import run
-from dask_dedup.tasks import NoProgress
+from dask_dedup.pipeline.run import run
+from dask_dedup.runtime.deployment import ClientExecutor, local_cluster
+from dask_dedup.runtime.executor import NoProgress
+from dask_dedup.settings.run_settings import Settings, load_settings
 
 STAGES = ["fit", "layout", "join", "forest", "clusters"]
 COLOURS = ["#1f6f8b", "#d1793f", "#4c9a5b", "#b23a48"]

@@ -19,9 +19,9 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from dask_dedup.config import Settings
-from dask_dedup.deploy import local_cluster
-from dask_dedup.pipeline import run
+from dask_dedup.pipeline.run import run
+from dask_dedup.runtime.deployment import local_cluster
+from dask_dedup.settings.run_settings import Settings
 
 #: The stage of a task, by the beginning of its name; what is missing here belongs to the fit.
 STAGES = {

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from dask_dedup import read_dataset
-from dask_dedup.io.part_rows import gather_by_row
+from dask_dedup.data.part_rows import gather_by_row
 
 THRESHOLD = 0.95
 BLOCK_ROWS = 512  # queries compared with all rows at a time

@@ -10,7 +10,7 @@ from dask_dedup.evaluate.indexes import (
     search_index,
     search_settings,
 )
-from dask_dedup.index.ivf_training import train_base
+from dask_dedup.ivf.train_base import train_base
 
 
 @pytest.fixture(scope="module")

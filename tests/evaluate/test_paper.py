@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from dask_dedup.cli import main
+from dask_dedup.cli.commands import main
 from dask_dedup.errors import SettingsError
+from dask_dedup.evaluate.evaluation_settings import read_toml
 from dask_dedup.evaluate.paper import load_paper
-from dask_dedup.evaluate.settings import read_toml
 
 SHIPPED = Path(__file__).parent.parent.parent / "examples" / "paper" / "paper.toml"
 

@@ -3,12 +3,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dask_dedup.data.dataset import read_dataset
 from dask_dedup.errors import CapacityError, InputError, OutputError, SettingsError
 from dask_dedup.evaluate import pareto
+from dask_dedup.evaluate.evaluation_settings import ParetoSettings
 from dask_dedup.evaluate.factories import choose_centroids, fill_factories
 from dask_dedup.evaluate.pareto import measure_pareto, points_frame
-from dask_dedup.evaluate.settings import ParetoSettings
-from dask_dedup.io.dataset import read_dataset
 
 
 @pytest.fixture

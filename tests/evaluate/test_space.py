@@ -2,15 +2,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dask_dedup.data.dataset import read_dataset
 from dask_dedup.errors import InputError, SettingsError
+from dask_dedup.evaluate.evaluation_settings import SpaceSettings
 from dask_dedup.evaluate.indexes import decode_rows
 from dask_dedup.evaluate.retrieval import retrieval_recall
 from dask_dedup.evaluate.row_table import LabelledRows, read_row_ids, read_row_labels
-from dask_dedup.evaluate.settings import SpaceSettings
 from dask_dedup.evaluate.space import choose_rows, measure_retrieval, measure_zeroshot
 from dask_dedup.evaluate.zeroshot import zeroshot_accuracy
-from dask_dedup.index.ivf_training import train_base
-from dask_dedup.io.dataset import read_dataset
+from dask_dedup.ivf.train_base import train_base
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dask_dedup.data.dataset import read_dataset
 from dask_dedup.errors import CapacityError, InputError, OutputError, SettingsError
 from dask_dedup.evaluate import exact, truth
 from dask_dedup.evaluate.truth import TruthSettings, find_truth, read_neighbours
-from dask_dedup.io.dataset import read_dataset
 
 
 def clumps(groups=37, copies=7, dim=19, seed=0):

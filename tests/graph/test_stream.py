@@ -19,8 +19,8 @@ from dask_dedup.graph.choice import choose_merge
 from dask_dedup.graph.forest import forest_of_edges, label_forest, merge_forests
 from dask_dedup.graph.labels import label_densely, label_sparsely
 from dask_dedup.graph.stream import stream_merge
-from dask_dedup.io.store import write_frame
 from dask_dedup.schema import EDGES, FOREST
+from dask_dedup.storage.files import write_frame
 
 SIMILARITIES = [-0.5, -0.0, 0.0, 0.25, 0.5, float(np.nextafter(np.float32(1), 0)), 1.0]
 FILES = st.lists(

@@ -18,8 +18,8 @@ import pandas as pd
 import pytest
 
 from dask_dedup import Settings, read_dataset
-from dask_dedup.io.run_folder import RunFolder
-from dask_dedup.tasks import NoProgress
+from dask_dedup.runtime.executor import NoProgress
+from dask_dedup.storage.run_folder import RunFolder
 
 pytestmark = [
     pytest.mark.slurm,
@@ -209,9 +209,9 @@ def test_jobs_cancelled_in_each_stage_are_replaced_and_the_clusters_are_the_same
     slurm, tmp_path, cluster, capsys, monkeypatch
 ):
     from dask_dedup import run as run_here
-    from dask_dedup.deploy import open_cluster
-    from dask_dedup.job import Job
-    from dask_dedup.pipeline import run_stages
+    from dask_dedup.pipeline.job import Job
+    from dask_dedup.pipeline.run import run_stages
+    from dask_dedup.runtime.deployment import open_cluster
 
     monkeypatch.syspath_prepend(ROOT / "examples" / "benchmarks")
     synthetic = importlib.import_module("synthetic")

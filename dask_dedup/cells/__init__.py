@@ -1,0 +1,1 @@
+"""The default finder's parts: cells, the layout sorted by them, the join inside them."""

@@ -1,0 +1,181 @@
+"""Dense groups: rows so near to a leader that comparing them with each other tells nothing new.
+
+A picture that is in a data set a hundred thousand times, each time a little different, makes 10^10
+pairs. In a cell of many records:
+
+1. Try rows, evenly spaced, as leaders: those that have many others within the filter's radius of
+   `SAME_SIMILARITY`.
+2. Verify those others. Rows at `SAME_SIMILARITY` or above are the leader's members, and each is
+   linked to it by an edge.
+3. Members of one leader are not compared with each other. At every threshold below
+   `SAME_SIMILARITY` they are one component, so no pair of theirs is missing from the forest there;
+   above it the forest may be cut finer than the data.
+4. For the same reason only the best pair of a row outside and a group counts. Where a row has many
+   candidates in a group, a product of full vectors in float32 finds them, and float64 decides
+   between those that float32 cannot tell apart.
+5. Of two groups, the pairs with one of the two leaders are compared.
+
+The largest groups are known before the layout, and visit their homes only: see `cells.leaders`.
+Ours.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import torch
+
+from dask_dedup.cells.candidates import Candidates
+from dask_dedup.cells.full_filter import add_tiles
+from dask_dedup.cells.layout_files import SAME_SIMILARITY
+from dask_dedup.vectors.int8_codes import GridRows, near_grid_rows
+
+__all__ = ["LEAST_RECORDS", "find_groups", "join_around"]
+
+LEAST_RECORDS = 4096  # of a cell, before dense groups are looked for
+_LEAST_MEMBERS = 1024
+_TRIES = 32  # rows tried as leaders: a group of a tenth of the cell escapes once in thirty cells
+_MANY_PAIRS = 256  # of a row and one block of a group's members
+_VERIFIED_AT_ONCE = 1 << 15  # pairs: as many full rows are in memory
+_TOLD_APART = 4e-6  # cosines in float32 that lie nearer to each other are decided in float64
+
+
+def find_groups(images: GridRows, records: np.ndarray, limit: int, batch: Candidates) -> np.ndarray:
+    """Find the dense groups among some records, and link members with leaders.
+
+    Parameters
+    ----------
+    images : GridRows
+        Of all records.
+    records : int64 array
+        Those to look at, in order.
+    limit : int
+        Squared distance in steps that members may have from their leader.
+    batch : Candidates
+        Takes the edges from leaders to members.
+
+    Returns
+    -------
+    int64 array, shape (len(records),)
+        Record of the leader of each record; -1 outside of all groups. A leader is its own.
+    """
+    leader = np.full(len(records), -1)
+    tried = np.arange(0, len(records), max(1, len(records) // _TRIES))
+    blocks = near_grid_rows(images.take(records[tried]), images.take(records), limit, False)
+    pairs = [*zip(*blocks, strict=True)]
+    if not pairs:
+        return leader
+    trial, around = (np.concatenate(side) for side in pairs)
+    for k in np.flatnonzero(np.bincount(trial) >= _LEAST_MEMBERS):
+        place, near = tried[k], around[trial == k]
+        near = near[leader[near] < 0]
+        is_left = leader[place] < 0 and (leader < 0).sum() >= LEAST_RECORDS
+        if not is_left or len(near) < _LEAST_MEMBERS:
+            continue
+        other = near[near != place]
+        similarity = _verify(batch, records[place], records[other])
+        member = similarity >= np.float32(SAME_SIMILARITY)
+        if member.sum() < _LEAST_MEMBERS:
+            continue
+        members = other[member]
+        rank = batch.rank[records[members]]
+        batch.keep(np.full(len(rank), batch.rank[records[place]]), rank, similarity[member])
+        leader[members] = leader[place] = records[place]
+    return leader
+
+
+def join_around(
+    images: GridRows,
+    limit: int,
+    records: np.ndarray,
+    leader: np.ndarray,
+    in_rows: np.ndarray,
+    same: bool,
+    batch: Candidates,
+) -> None:
+    """Join the records of one tile or two, except the members of a group with each other.
+
+    Parameters
+    ----------
+    images : GridRows
+        Of all records.
+    limit : int
+        Squared distance in steps that a pair may have.
+    records, leader : int64 arrays
+        As `find_groups` took and gave them.
+    in_rows : bool array
+        Which of the records are in the first of two tiles.
+    same : bool
+        There is but one tile.
+    """
+    outside = leader < 0
+    for one, other in [(outside, outside)] if same else [(outside & in_rows, outside & ~in_rows)]:
+        a, b = records[one], records[other]
+        add_tiles(images, limit, a, None if same else b, batch)
+    leaders = np.unique(leader[~outside])
+    sides = [np.ones(len(records), np.bool_)] if same else [in_rows, ~in_rows]
+    for group in leaders:
+        member = leader == group
+        for side, across in zip(sides, reversed(sides), strict=True):
+            _join_outside(images, limit, records[outside & side], records[member & across], batch)
+        others = leaders[leaders != group]
+        _join_outside(images, limit, others, records[member], batch)
+
+
+def _join_outside(
+    images: GridRows, limit: int, records: np.ndarray, members: np.ndarray, batch: Candidates
+) -> None:
+    """Join some records with the members of a group; where there are many pairs, keep the best."""
+    many = np.zeros(len(records), np.bool_)
+    for i, j in near_grid_rows(images.take(records), images.take(members), limit, False):
+        counts = np.bincount(i, minlength=len(records))
+        many |= counts > _MANY_PAIRS
+        few = ~many[i]
+        batch.add(records[i[few]], members[j[few]])
+    if many.any():
+        _best_pairs(records[many], members, batch)
+
+
+def _best_pairs(records: np.ndarray, members: np.ndarray, batch: Candidates) -> None:
+    """Keep the best pair, at the threshold or above, of each record and a group's members.
+
+    Cost: one product of full vectors in float32; memory: two blocks of them.
+    """
+    for some in np.array_split(records, -(-len(records) // 2048)):
+        outside = _units(batch, some)
+        for block in np.array_split(members, -(-len(members) // 8192)):
+            product = torch.mm(outside, _units(batch, block).T)
+            i, j = _near_best(product.numpy(), np.float32(batch.threshold - _TOLD_APART))
+            a, b = batch.rank[some[i]], batch.rank[block[j]]
+            similarity = batch.similarity(a, b)
+            passed = similarity >= batch.threshold
+            batch.keep(a[passed], b[passed], similarity[passed])
+
+
+def _verify(batch: Candidates, one: int, others: np.ndarray) -> np.ndarray:
+    pieces = []
+    for some in np.array_split(others, -(-len(others) // _VERIFIED_AT_ONCE)):
+        rank = batch.rank[some]
+        pieces.append(batch.similarity(np.full(len(rank), batch.rank[one]), rank))
+    return np.concatenate(pieces)
+
+
+def _units(batch: Candidates, records: np.ndarray) -> torch.Tensor:
+    """Return full rows at unit length: float32, shape (records, dim)."""
+    rows = torch.from_numpy(batch.full_rows(batch.rank[records])).double()
+    return (rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True)).float()
+
+
+@numba.njit(cache=True, nogil=True)
+def _near_best(product, least):
+    """Return where a row's values cannot be told from its best one, if that is at least so much."""
+    found_i, found_j = [], []
+    for i in range(product.shape[0]):
+        best = product[i].max()
+        if best < least:
+            continue
+        for j in range(product.shape[1]):
+            if product[i, j] >= best - np.float32(_TOLD_APART):
+                found_i.append(i)
+                found_j.append(j)
+    return np.array(found_i, np.int64), np.array(found_j, np.int64)

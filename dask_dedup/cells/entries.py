@@ -1,0 +1,243 @@
+"""Records of the cell layout: rows in cells, read by ranges of cells, merged where files are many.
+
+A record is a row in a cell that it visits: its position in the file's rows, a hash of its stored
+bytes, and its image in the compressed space, one byte a coordinate. A file of records is sorted by
+cell, a file of offsets beside it says where each cell begins.
+
+A join task reads its cells' range of every file. With a file for each span, their number and the
+tasks both grow with the rows, and the reads with their product: at 2 * 10^9 rows of 16 visits,
+2,000 spans and 120,000 tasks make 2.4 * 10^8 reads of some 130 records (10 kB). So where there are
+more than `MOST_FILES`, neighbouring ones are merged first, `MOST_FILES` of them into one at the
+most: then 7.7 * 10^6 reads of 4,000 records (300 kB). That costs one more sequential read and write
+of the records, 2.4 TB each way at that size, shared by 64 tasks; and once more past 4,096 spans. Up
+to `MOST_FILES` spans (some 10^7 rows in small parts, 64 * 10^6 in parts of a million), nothing is
+merged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from dask_dedup.cells.layout_files import CellLayout, RecordFile
+from dask_dedup.errors import CapacityError, DamagedError
+from dask_dedup.paths import as_place
+from dask_dedup.storage.sealed_file import read_sealed, write_sealed, writing_sealed
+
+__all__ = [
+    "HEAD_WORDS",
+    "MOST_FILES",
+    "Merges",
+    "Records",
+    "image_words",
+    "merge_records",
+    "plan_merges",
+    "read_cell_counts",
+    "read_records",
+]
+
+HEAD_WORDS = 2  # words of 32 bits before the image of a record: position and hash
+MOST_FILES = 64  # of records: what a join task reads, and a merge at a time
+_MERGE_BYTES = 64 << 20  # of records in memory at a time, twice
+_WORD, _OFFSET = np.dtype(np.uint32), np.dtype(np.int64)
+_MOST_ROWS = 1 << 32  # of a file: positions have 32 bits
+
+
+class Merges(NamedTuple):
+    """One level of merges.
+
+    ``tasks``: the files of each merge, and the one that it makes; ``files``: what is left then.
+    """
+
+    tasks: list[tuple[list[RecordFile], RecordFile]]
+    files: list[RecordFile]
+
+
+class Records(NamedTuple):
+    """Records of a range of cells: by cell, then in ``row_id`` order.
+
+    Attributes
+    ----------
+    row_ids : int64 array, shape (n,)
+    content : uint32 array, shape (n,)
+        Hash of the stored bytes.
+    steps : int8 array, shape (n, kept + 1, filled up with zeros to a multiple of 4)
+        Images on the grid of the PCA: see `PcaModel.to_grid`.
+    bounds : int64 array, shape (cells of the range + 1,)
+        The records of cell i of the range are ``bounds[i]`` to ``bounds[i + 1]``.
+    """
+
+    row_ids: np.ndarray
+    content: np.ndarray
+    steps: np.ndarray
+    bounds: np.ndarray
+
+
+def image_words(kept: int) -> int:
+    """Return the words of 32 bits that an image of one byte a coordinate takes."""
+    return -(-(kept + 1) // 4)
+
+
+def read_records(layout: CellLayout, cell_start: int, cell_stop: int) -> Records:
+    """Read the records of a range of cells from all files, one after another.
+
+    Raises
+    ------
+    DamagedError
+    """
+    files = layout.record_files
+    own_offsets = [_read_offsets(layout, file, cell_start, cell_stop) for file in files]
+    bounds, places = _places(own_offsets)
+    words = HEAD_WORDS + image_words(layout.kept)
+    row_ids, content = np.empty(bounds[-1], np.int64), np.empty(bounds[-1], np.uint32)
+    images = np.empty((bounds[-1], words - HEAD_WORDS), np.uint32)
+    for file, own, first in zip(files, own_offsets, places, strict=True):
+        piece = _read_piece(file, own, words)
+        _copy_cells(piece, own - own[0], file.row_start, first, row_ids, content, images)
+    return Records(row_ids, content, images.view(np.int8), bounds)
+
+
+def read_cell_counts(layout: CellLayout) -> np.ndarray:
+    """Return how many rows visit each cell: int64, shape (cells,).
+
+    Raises
+    ------
+    DamagedError
+    """
+    counts = np.zeros(layout.cells, np.int64)
+    for file in layout.record_files:
+        counts += np.diff(_read_offsets(layout, file, 0, layout.cells))
+    return counts
+
+
+def plan_merges(files: Sequence[RecordFile], folder: Path, most: int = MOST_FILES) -> Merges:
+    """Put neighbouring files together, as few as it takes: at most ``most`` in a group.
+
+    So many groups as are wanted in the end, of nearly equal numbers of files: all workers have some
+    to merge. Where that makes more than ``most``, they are merged again.
+
+    Parameters
+    ----------
+    files : sequence of RecordFile
+    folder : Path
+        Of what is made.
+    """
+    count = max(min(most, len(files)), -(-len(files) // most))
+    cuts = np.linspace(0, len(files), count + 1).round().astype(int)
+    merges = Merges([], [])
+    for number, (start, stop) in enumerate(pairwise(cuts.tolist())):
+        group = list(files[start:stop])
+        if len(group) > 1:
+            paths = [str(folder / f"{kind}-{number:05d}.bin") for kind in ("records", "offsets")]
+            records = sum(file.records for file in group)
+            one = RecordFile(paths[0], paths[1], group[0].row_start, group[-1].row_stop, records)
+            if one.row_stop - one.row_start > _MOST_ROWS:
+                raise CapacityError(
+                    f"{one.row_stop - one.row_start} rows in one file of records; positions reach "
+                    f"to {_MOST_ROWS}. A data set of so many rows is not supported."
+                )
+            merges.tasks.append((group, one))
+            group = [one]
+        merges.files.extend(group)
+    return merges
+
+
+def merge_records(
+    layout: CellLayout,
+    files: Sequence[RecordFile],
+    merged: RecordFile,
+    merge_bytes: int = _MERGE_BYTES,
+) -> None:
+    """Merge the records of neighbouring files, range of cells by range of cells.
+
+    Each range holds some ``merge_bytes`` of records, or one cell. One file is open for reading at a
+    time. Memory: the records of a range twice, and the offsets of one file.
+
+    Raises
+    ------
+    DamagedError
+    """
+    words = HEAD_WORDS + image_words(layout.kept)
+    counts = np.zeros(layout.cells, np.int64)
+    for file in files:
+        counts += np.diff(_read_offsets(layout, file, 0, layout.cells))
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    with writing_sealed(as_place(merged.path), _WORD, words) as out:
+        for start, stop in _ranges(offsets, max(1, merge_bytes // (4 * words))):
+            own_offsets = [_read_offsets(layout, file, start, stop) for file in files]
+            bounds, places = _places(own_offsets)
+            together = np.empty((bounds[-1], words), np.uint32)
+            for file, own, first in zip(files, own_offsets, places, strict=True):
+                piece = _read_piece(file, own, words)
+                shift = file.row_start - merged.row_start
+                _copy_records(piece, own - own[0], shift, first, together)
+            out.add(together)
+    write_sealed(as_place(merged.offsets_path), offsets)
+
+
+def _ranges(offsets: np.ndarray, most: int) -> list[tuple[int, int]]:
+    """Cut the cells into ranges of at most so many records, or of one cell."""
+    cuts = [0]
+    while cuts[-1] < len(offsets) - 1:
+        stop = int(np.searchsorted(offsets, offsets[cuts[-1]] + most, "right")) - 1
+        cuts.append(max(stop, cuts[-1] + 1))
+    return list(pairwise(cuts))
+
+
+def _places(own_offsets: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return where each cell begins, and where in it the records of each file do."""
+    place = np.zeros(len(own_offsets[0]) - 1, np.int64)
+    places = []
+    for own in own_offsets:
+        places.append(place.copy())
+        place += np.diff(own)
+    bounds = np.concatenate([[0], np.cumsum(place)])
+    for first in places:
+        first += bounds[:-1]
+    return bounds, places
+
+
+def _read_offsets(layout: CellLayout, file: RecordFile, start: int, stop: int) -> np.ndarray:
+    """Read where the cells from ``start`` to ``stop`` begin in a file, the last one's end too."""
+    path = as_place(file.offsets_path)
+    offsets = read_sealed(path, _OFFSET, 1, start, stop - start + 1, layout.cells + 1)[:, 0]
+    ends = (start > 0 or offsets[0] == 0) and (stop < layout.cells or offsets[-1] == file.records)
+    if not ends or offsets[0] < 0 or offsets[-1] > file.records or (np.diff(offsets) < 0).any():
+        raise DamagedError(f"{path}: does not fit the {file.records} records beside it.", str(path))
+    return offsets
+
+
+def _read_piece(file: RecordFile, own: np.ndarray, words: int) -> np.ndarray:
+    """Read the records of some cells, as they lie in a file."""
+    start, count = int(own[0]), int(own[-1] - own[0])
+    return read_sealed(as_place(file.path), _WORD, words, start, count, file.records)
+
+
+@numba.njit(cache=True, nogil=True)
+def _copy_cells(piece, offsets, row_start, place, row_ids, content, images):
+    """Copy the records of each cell of one file's piece to where they belong."""
+    for cell in range(len(place)):
+        target = place[cell]
+        for source in range(offsets[cell], offsets[cell + 1]):
+            row_ids[target] = row_start + np.int64(piece[source, 0])
+            content[target] = piece[source, 1]
+            for k in range(images.shape[1]):
+                images[target, k] = piece[source, 2 + k]
+            target += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _copy_records(piece, offsets, shift, place, merged):
+    """Copy whole records of each cell, their positions counted from another row."""
+    for cell in range(len(place)):
+        target = place[cell]
+        for source in range(offsets[cell], offsets[cell + 1]):
+            merged[target, 0] = np.uint32(np.int64(piece[source, 0]) + shift)
+            for k in range(1, merged.shape[1]):
+                merged[target, k] = piece[source, k]
+            target += 1

@@ -1,0 +1,148 @@
+"""Crowds: cells of which the PCA cannot tell the rows apart.
+
+In a crowd, rows lie close together along the axes of the PCA and differ along the others, so that
+the filter lets a large share of all pairs through. To look at these one by one takes longer than
+one more product, of the full rows at unit length on a grid of the cell's own. Like the grid of the
+images it loses no pair: to leave coordinates out, or to move them to the border of the grid, only
+shortens distances, and the limit makes up for rounding. As many coordinates are used as pay, those
+that vary most first. What passes is verified like any candidate. Ours.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import torch
+
+from dask_dedup.cells.candidates import Candidates
+from dask_dedup.vectors.int8_codes import GridRows, grid_rows, near_grid_rows, within_steps
+from dask_dedup.vectors.pca import GRID_STEPS, MOST_LIMIT
+
+__all__ = ["add_tiles", "full_grid"]
+
+_CROWDED = (
+    0.02  # of all pairs pass the filter, from where on a product of full rows takes less time
+)
+_TRIED = 32  # rows and columns of a tile whose pairs tell the share
+_CANDIDATE = 40_000  # coordinates of products that take as long as to look at one pair
+_MOST_WIDTH = 1024  # coordinates: sums of more would not be exact in float32
+_WIDTHS = 8  # shares of the coordinates that are tried
+_SAMPLE_ROWS = 128  # of a cell, to tell the middle, the spread, and how many coordinates pay
+_SPREAD = 3.0  # standard deviations of the widest coordinate up to the border of the grid
+_ROWS_AT_ONCE = 4096  # full rows in hand
+_LENGTH_ERROR = 1e-6  # of a squared distance: cosines are compared as float32
+_STEP_ERROR = 1e-2  # of a coordinate in steps, computed in float32
+
+_CPU = torch.device("cpu")
+
+
+def add_tiles(
+    images: GridRows,
+    limit: int,
+    rows: np.ndarray,
+    columns: np.ndarray | None,
+    batch: Candidates,
+    device: torch.device = _CPU,
+) -> None:
+    """Send the near pairs of two tiles to ``batch``.
+
+    Parameters
+    ----------
+    images : GridRows
+        Of all records.
+    limit : int
+        Squared distance in steps that a pair may have.
+    rows : int64 array
+        Records of the first tile.
+    columns : int64 array or None
+        Those of the second; None: it is the first, and pairs i < j are looked at.
+    batch : Candidates
+    device : torch.device
+        Where the products run.
+    """
+    others = rows if columns is None else columns
+    if not len(rows) or not len(others):
+        return
+    left = images.take(rows)
+    right = left if columns is None else images.take(columns)
+    if _passing(images.steps.numpy(), rows, others, limit) > _CROWDED:
+        both = rows if columns is None else np.concatenate([rows, columns])
+        full, limit = full_grid(batch, both)
+        left, right = full.head(len(rows)), full.tail(len(others))
+    for i, j in near_grid_rows(left, right, limit, columns is None, device):
+        batch.add(rows[i], others[j])
+
+
+def _passing(steps: np.ndarray, rows: np.ndarray, columns: np.ndarray, limit: int) -> float:
+    """Return about what share of the pairs of two tiles, or of one, the filter lets through."""
+    # Evenly spaced ones; no record with itself, if there are enough.
+    i = rows[np.linspace(0, len(rows) - 1, _TRIED, dtype=np.int64)]
+    j = columns[np.linspace(0, len(columns) - 1, 2 * _TRIED, dtype=np.int64)[1::2]]
+    i, j = np.repeat(i, _TRIED), np.tile(j, _TRIED)
+    return float((within_steps(steps, i, j, limit) & (i != j)).mean())
+
+
+def full_grid(batch: Candidates, records: np.ndarray) -> tuple[GridRows, int]:
+    """Return full rows on a grid, and the squared distance in steps that a pair may have.
+
+    Parameters
+    ----------
+    batch : Candidates
+    records : int64 array, shape (n,)
+    """
+    few = batch.full_rows(batch.rank[records[:: -(-len(records) // _SAMPLE_ROWS)]])
+    few = few / np.linalg.norm(few, axis=1, keepdims=True)
+    reach = max(0.0, 2.0 - 2.0 * float(batch.threshold)) + _LENGTH_ERROR
+    variance = few.var(axis=0)
+    chosen = np.argsort(-variance, kind="stable")
+    chosen = chosen[: _width_that_pays(few[:, chosen], reach)]
+    step = _SPREAD / GRID_STEPS * float(np.sqrt(variance.max())) or 1.0
+    steps = np.zeros((len(records), -(-len(chosen) // 4) * 4), np.int8)
+    middle = (few.mean(axis=0)[chosen] / step).astype(np.float32)
+    for start in range(0, len(records), _ROWS_AT_ONCE):
+        some = slice(start, start + _ROWS_AT_ONCE)
+        _to_grid(batch.full_rows(batch.rank[records[some]]), chosen, middle, step, steps[some])
+    # Rounding moves each of two rows by half the diagonal of a step.
+    radius = np.sqrt(reach) / step + (1.0 + 2.0 * _STEP_ERROR) * np.sqrt(len(chosen))
+    return grid_rows(steps), int(min(radius**2, MOST_LIMIT))
+
+
+def _width_that_pays(rows: np.ndarray, reach: float) -> int:
+    """Return how many of the coordinates to use, where more cost more and let fewer pairs through.
+
+    Parameters
+    ----------
+    rows : float array, shape (n, dim)
+        A sample at unit length, the coordinates in order.
+    reach : float
+        Squared distance that a pair may have.
+    """
+    dim = min(rows.shape[1], _MOST_WIDTH)
+    centred = torch.from_numpy(rows - rows.mean(axis=0)).float()
+    square, costs = torch.zeros(len(rows), len(rows)), {}
+    start = 0
+    for part in range(1, _WIDTHS + 1):
+        width = max(1, dim * part // _WIDTHS)
+        some = centred[:, start:width]
+        lengths = torch.linalg.vecdot(some, some)
+        square += lengths[:, None] + lengths - 2 * some @ some.T
+        share = float((square <= reach).float().mean())
+        costs[width] = width + _CANDIDATE * share
+        start = width
+    return min(costs, key=costs.__getitem__)
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _to_grid(rows, chosen, middle, step, steps):
+    """Write rows at unit length, some coordinates of them, as steps from the middle."""
+    some = np.empty(len(chosen), np.float32)
+    for i in range(len(rows)):
+        row, out, square = rows[i], steps[i], 0.0
+        for k in range(len(row)):
+            square += np.float64(row[k]) * np.float64(row[k])
+        scale = np.float32(1.0 / (np.sqrt(square) * step))
+        for k in range(len(chosen)):
+            some[k] = row[np.uint32(chosen[k])] * scale
+        for k in range(len(chosen)):
+            value = np.rint(some[k] - middle[k])
+            out[k] = np.int8(min(max(value, np.float32(-127)), np.float32(127)))

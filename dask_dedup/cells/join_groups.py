@@ -1,0 +1,75 @@
+"""Cutting the cells into join tasks: by their sizes alone, whatever the workers.
+
+A cell with more records than four tiles is cut into tiles, one task per pair of tiles.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations_with_replacement
+from typing import NamedTuple
+
+import numpy as np
+
+from dask_dedup.cells.entries import read_cell_counts
+from dask_dedup.cells.layout_files import CellLayout
+
+__all__ = ["MOST_VISITS", "TILE_ROWS", "CellGroup", "plan_groups"]
+
+TILE_ROWS = 32_768  # records of a tile of a large cell
+MOST_VISITS = 1 << 18  # of a task: the full rows of more would not be kept together
+
+
+class CellGroup(NamedTuple):
+    """The cells of one join task, or one pair of tiles of a cell that is too large for one.
+
+    ``cell_start`` to ``cell_stop``; ``left`` and ``right`` are ranges of the cell's records, None
+    for whole cells. ``cost`` is the number of products.
+    """
+
+    number: int
+    cell_start: int
+    cell_stop: int
+    left: tuple[int, int] | None
+    right: tuple[int, int] | None
+    cost: float
+
+
+def plan_groups(layout: CellLayout) -> list[CellGroup]:
+    """Cut the cells into tasks of similar size, the costliest first.
+
+    The cut depends on the data alone, never on the number of workers.
+    """
+    visits = read_cell_counts(layout)
+    products = (visits.astype(float) ** 2).tolist()
+    visits_per_group = int(np.clip(visits.sum() // 64, 16_384, MOST_VISITS))
+    cost_per_group = max(sum(products) / 64, float(TILE_ROWS) ** 2)
+    groups: list[CellGroup] = []
+    start, gathered, cost = 0, 0, 0.0
+    for cell in range(layout.cells):
+        large = visits[cell] > 4 * TILE_ROWS
+        full = gathered + visits[cell] > visits_per_group or cost + products[cell] > cost_per_group
+        if gathered and (large or full):
+            groups.append(CellGroup(len(groups), start, cell, None, None, cost))
+            start, gathered, cost = cell, 0, 0.0
+        if large:
+            tiles = [
+                (i, min(i + TILE_ROWS, int(visits[cell])))
+                for i in range(0, int(visits[cell]), TILE_ROWS)
+            ]
+            groups += [
+                CellGroup(number, cell, cell + 1, left, right, float(TILE_ROWS) ** 2)
+                for number, (left, right) in enumerate(
+                    combinations_with_replacement(tiles, 2), len(groups)
+                )
+            ]
+            start = cell + 1
+        else:
+            gathered += int(visits[cell])
+            cost += products[cell]
+    if gathered:
+        groups.append(CellGroup(len(groups), start, layout.cells, None, None, cost))
+    return sorted(groups, key=_falling_cost)
+
+
+def _falling_cost(group: CellGroup) -> tuple[float, int]:
+    return -group.cost, group.number

@@ -1,0 +1,234 @@
+"""The cell layout: what the join reads, written once per span, sorted by cell.
+
+For each span of parts, one file of records and one of offsets: see `dask_dedup.cells.entries`. The
+records of neighbouring cells are one contiguous range of each file, so that no global shuffle is
+needed.
+
+Full vectors are not copied: a row's is read by position from its source when the row has a
+candidate.
+
+Cost per row: its embedding read once; visits * (kept + 9) bytes, filled up to a multiple of 4,
+written once and read once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numba
+import numpy as np
+import pandas as pd
+import torch
+
+from dask_dedup.cells.assign import MOST_VISITS, assign_cells, sort_by_value
+from dask_dedup.cells.assign_device import DeviceCells
+from dask_dedup.cells.assign_exact import assign_exactly
+from dask_dedup.cells.entries import HEAD_WORDS, image_words
+from dask_dedup.cells.kmeans import CellModel, load_cells
+from dask_dedup.cells.layout_files import CellLayout
+from dask_dedup.cells.leaders import link_members, load_leaders
+from dask_dedup.data.part_rows import PartRows
+from dask_dedup.data.spans import Span, read_span
+from dask_dedup.schema import EDGES
+from dask_dedup.storage.files import open_once, write_frame
+from dask_dedup.storage.sealed_file import write_sealed
+from dask_dedup.vectors.device import choose_device
+from dask_dedup.vectors.equal_rows import as_words, hash_words
+from dask_dedup.vectors.pca import PcaModel, load_pca
+from dask_dedup.vectors.unit import UNREADABLE, VectorBlock, prepare_block
+
+__all__ = [
+    "Block",
+    "SpanLayout",
+    "layout_span",
+]
+
+# Rows read, projected and assigned at a time: 16 MB at 1,024 dimensions. Four times as many take 5
+# to 10 % longer where all cores are busy, as these share a cache and the memory.
+_BLOCK_ROWS = 4096
+
+
+class SpanLayout(NamedTuple):
+    """What `layout_span` did: row counts that must add up.
+
+    ``rows = invalid + identical + distinct``; ``visits`` is the number of records, ``linked`` that
+    of the edges to equal rows and to leaders.
+    """
+
+    rows: int
+    invalid: int
+    identical: int
+    distinct: int
+    visits: int
+    linked: int
+
+
+class Block(NamedTuple):
+    """A block of rows on its way through `layout_span`, for whoever watches.
+
+    ``row_start`` int; ``stored`` array (n, dim); ``vectors`` VectorBlock; ``steps`` int8 tensor
+    (n, width): the images on the grid.
+    """
+
+    row_start: int
+    stored: np.ndarray
+    vectors: VectorBlock
+    steps: torch.Tensor
+
+
+def layout_span(
+    layout: CellLayout,
+    span: Span,
+    threads: int = 1,
+    watch: Callable[[Block], None] | None = None,
+    device: str = "cpu",
+) -> SpanLayout:
+    """Write the layout of one span: read, project, assign, collapse, sort, in one pass.
+
+    Files written: ``records`` and ``offsets`` (see `cells.entries`), ``linked`` (EDGES: of
+    similarity 1 from the smallest row of each group of equal bytes to the others, which are left
+    out of the records; and from members of dense groups to their leaders) and ``invalid``
+    (``row_id``, ``reason`` code).
+
+    Parameters
+    ----------
+    layout : CellLayout
+    span : Span
+    threads : int
+        Threads of the matrix products.
+    watch : callable, optional
+        Called with each `Block` while it is in memory.
+    device : str
+        ``auto``, ``cpu`` or ``cuda``: where rows are projected and compared with the cells.
+    """
+    torch.set_num_threads(threads)
+    pca = open_once(load_pca, layout.pca_path)
+    cells = open_once(load_cells, layout.cells_path)
+    chosen = torch.device(choose_device(device))
+    moved = DeviceCells(cells, chosen) if chosen.type != "cpu" else None
+    leaders = open_once(load_leaders, layout.leaders_path)
+    rows, kept = span.rows, layout.kept
+    heads = np.empty((rows, HEAD_WORDS), np.uint32)
+    images = np.empty((rows, image_words(kept)), np.uint32)
+    steps = torch.from_numpy(images.view(np.int8))
+    visited = np.empty((rows, MOST_VISITS), np.int32)
+    content = np.empty(rows, np.uint64)
+    reason = np.empty(rows, np.uint8)
+    block_rows = min(_BLOCK_ROWS, rows)
+    buffer = torch.empty(block_rows, span.embeddings.dim)
+    image = torch.empty(block_rows, kept + 1)
+    links = []  # members of dense groups: row_id, that of the leader, similarity
+    for start in range(0, rows, _BLOCK_ROWS):
+        stop = min(start + _BLOCK_ROWS, rows)
+        stored = read_span(span, start, stop)
+        vectors = prepare_block(stored, buffer)
+        block_image = pca.transform(vectors, image[: stop - start], chosen)
+        visited[start:stop] = _assign(block_image, vectors, pca, cells, moved)
+        steps[start:stop] = pca.to_grid(block_image)
+        ids = span.row_start + np.arange(start, stop)
+        usable_here = vectors.reason == 0
+        members, *link = link_members(leaders, ids, stored, usable_here, block_image)
+        visited[start + members, 1:] = -1
+        links.append((ids[members], *link))
+        content[start:stop] = hash_words(as_words(stored))
+        reason[start:stop] = vectors.reason
+        if watch is not None:
+            watch(Block(span.row_start + start, stored, vectors, steps[start:stop]))
+
+    for part in span.parts:
+        if part.embeddings.problem is not None:
+            reason[part.row_start - span.row_start : part.row_stop - span.row_start] = UNREADABLE
+    usable = np.flatnonzero(reason == 0)
+    first = _first_of_equals(span.embeddings, span.row_start, usable, content)
+    distinct = usable[first == usable]
+    copies = usable[first != usable]
+    assert (visited[distinct, 0] >= 0).all(), "a row without a home would be compared with none"
+    order, offsets = sort_by_value(visited[distinct], layout.cells)
+    heads[:, 0] = np.arange(rows)
+    heads[:, 1] = content >> np.uint64(32)
+    records = np.empty((len(order), HEAD_WORDS + images.shape[1]), np.uint32)
+    _fill_records(records, distinct[order], heads, images)
+
+    write_sealed(layout.path("records", span), records)
+    links.append((span.row_start + copies, span.row_start + first[first != usable], 1.0))
+    _write_links(layout.path("linked", span), links)
+    invalid = np.flatnonzero(reason)
+    write_frame(
+        layout.path("invalid", span),
+        pd.DataFrame({"row_id": span.row_start + invalid, "reason": reason[invalid]}),
+    )
+    write_sealed(layout.path("offsets", span), offsets.astype(np.int64, copy=False))
+    assert len(invalid) + len(copies) + len(distinct) == rows
+    linked = sum(len(link[0]) for link in links)
+    return SpanLayout(rows, len(invalid), len(copies), len(distinct), len(records), linked)
+
+
+def _assign(
+    image: torch.Tensor,
+    vectors: VectorBlock,
+    pca: PcaModel,
+    cells: CellModel,
+    moved: DeviceCells | None,
+) -> np.ndarray:
+    """Assign a block, undecided rows again in float64: int32, shape (n, MOST_VISITS)."""
+    coordinates = image[:, : pca.kept]
+    found, unsure = moved.assign(coordinates) if moved else assign_cells(coordinates, cells)
+    again = np.flatnonzero(unsure)
+    if len(again):
+        exact = pca.transform_exactly(vectors.rows[torch.from_numpy(again)].numpy())
+        found[again] = assign_exactly(exact, cells)
+    return found
+
+
+def _first_of_equals(
+    rows: PartRows, row_start: int, positions: np.ndarray, content: np.ndarray
+) -> np.ndarray:
+    """Return for each position the first one whose stored bytes are equal: int64.
+
+    Positions are counted from ``row_start``, the first of the span's rows. Equal hashes are only a
+    hint: the bytes are read again and compared.
+    """
+    order = positions[np.argsort(content[positions], kind="stable")]
+    hashes = content[order]
+    starts = np.r_[True, hashes[1:] != hashes[:-1]] if len(order) else np.empty(0, np.bool_)
+    leader = order[np.maximum.accumulate(np.where(starts, np.arange(len(order)), 0))]
+    first = np.arange(len(content))
+    copies = np.flatnonzero(leader != order)
+    step = max(1, (64 << 20) // (rows.dim * rows.dtype.itemsize))
+    for begin in range(0, len(copies), step):
+        chunk = copies[begin : begin + step]
+        leaders, back = np.unique(leader[chunk], return_inverse=True)
+        members, member_back = np.unique(order[chunk], return_inverse=True)
+        # In one dtype, so that bytes can be compared.
+        ours = as_words(rows.gather(row_start + members).astype(rows.dtype, copy=False))
+        theirs = as_words(rows.gather(row_start + leaders).astype(rows.dtype, copy=False))
+        equal = (ours[member_back] == theirs[back]).all(axis=1)
+        first[order[chunk[equal]]] = leader[chunk[equal]]
+    return first[positions]
+
+
+def _write_links(
+    path: Path, links: list[tuple[np.ndarray, np.ndarray, np.ndarray | float]]
+) -> None:
+    """Write edges between rows and those that stand for them as EDGES."""
+    one = np.concatenate([link[0] for link in links])
+    other = np.concatenate([link[1] for link in links])
+    similarity = np.concatenate([np.broadcast_to(link[2], len(link[0])) for link in links])
+    frame = pd.DataFrame(
+        {"src": np.minimum(one, other), "dst": np.maximum(one, other), "similarity": similarity}
+    )
+    write_frame(path, frame.astype(EDGES.dtypes))
+
+
+@numba.njit(cache=True, nogil=True)
+def _fill_records(records, source, heads, images):
+    """Put heads and images of the source rows side by side."""
+    width = heads.shape[1]
+    for i in range(len(source)):
+        row = source[i]
+        for k in range(width):
+            records[i, k] = heads[row, k]
+        for k in range(images.shape[1]):
+            records[i, width + k] = images[row, k]

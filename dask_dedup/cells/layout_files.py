@@ -1,0 +1,150 @@
+"""Where the cell layout of a data set lies: a handle that tasks carry, without what they need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from dask_dedup.data.part_list import PartList, read_parts
+from dask_dedup.data.parts import Part
+from dask_dedup.data.spans import Span
+from dask_dedup.errors import DamagedError
+from dask_dedup.graph.forest_range import SAME_SIMILARITY, ForestRange, looks_inside_groups
+from dask_dedup.paths import as_place
+from dask_dedup.storage.files import open_once, read_arrays, read_json, write_json
+
+__all__ = ["SAME_SIMILARITY", "CellLayout", "RecordFile"]
+
+
+class RecordFile(NamedTuple):
+    """Records of some neighbouring rows, sorted by cell, in two files; see `cells.entries`.
+
+    ``path`` and ``offsets_path`` are text; ``records`` how many; ``row_start`` to ``row_stop`` the
+    rows that they are of, their positions counted from the first.
+    """
+
+    path: str
+    offsets_path: str
+    row_start: int
+    row_stop: int
+    records: int
+
+
+@dataclass(frozen=True)
+class CellLayout:
+    """Where the layout of a data set lies, and what it was made with.
+
+    Attributes
+    ----------
+    folder : str
+    kept : int
+        Axes of the PCA; a stored image has one coordinate more.
+    cells : int
+    dense_groups : bool
+        Whether members of a dense group are compared with its leader only: see
+        `dask_dedup.cells.leaders`.
+    """
+
+    folder: str
+    kept: int
+    cells: int
+    dense_groups: bool = True
+
+    def answers_from(self, threshold: float) -> ForestRange:
+        """Return the thresholds that a search from ``threshold`` up answers.
+
+        With dense groups, whose inner pairs are not compared, none at `SAME_SIMILARITY` or above.
+        """
+        has_groups = self.dense_groups and not looks_inside_groups(threshold)
+        return ForestRange(threshold, SAME_SIMILARITY if has_groups else None)
+
+    @property
+    def part_list(self) -> PartList:
+        """The filled parts of the data set: read from a file, which keeps tasks small."""
+        return open_once(read_parts, self.parts_path)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The filled parts of the data set."""
+        return self.part_list.parts
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """The filled parts as tasks read them."""
+        return self.part_list.spans
+
+    @property
+    def record_files(self) -> tuple[RecordFile, ...]:
+        """What the join reads."""
+        return open_once(_read_record_files, self._record_files_path)
+
+    def write_record_files(self, files: Sequence[RecordFile]) -> None:
+        """Tell the tasks of the join what to read."""
+        write_json(self._record_files_path, {"files": [list(file) for file in files]})
+
+    def record_file(self, span: Span, records: int) -> RecordFile:
+        """Return what `dask_dedup.cells.layout.layout_span` makes of a span."""
+        path, offsets = str(self.path("records", span)), str(self.path("offsets", span))
+        return RecordFile(path, offsets, span.row_start, span.row_stop, records)
+
+    def query_ids(self) -> np.ndarray:
+        """Return the rows that the audit has sampled."""
+        return read_arrays(self.queries_path)["row_ids"]
+
+    def path(self, kind: str, span: Span) -> Path:
+        """Return the path of one file of one span."""
+        suffix = "bin" if kind in ("records", "offsets") else "parquet"
+        return as_place(self.folder) / f"{kind}-{span.index:05d}.{suffix}"
+
+    def invalid_paths(self, span: Span) -> list[Path]:
+        """Return the files of a span's rows without a usable embedding."""
+        return [self.path("invalid", span)]
+
+    def audit_paths(self) -> list[Path]:
+        """Return the files of the audit's true pairs."""
+        return [self.path("audit", span) for span in self.spans]
+
+    @property
+    def _record_files_path(self) -> Path:
+        return as_place(self.folder) / "record-files.json"
+
+    @property
+    def parts_path(self) -> str:
+        """The file of the parts."""
+        return str(as_place(self.folder) / "parts.json")
+
+    @property
+    def queries_path(self) -> Path:
+        """The file of the rows that the audit has sampled."""
+        return as_place(self.folder) / "queries.safetensors"
+
+    @property
+    def model_paths(self) -> list[Path]:
+        """The files of PCA, cells and leaders."""
+        return [as_place(p) for p in (self.pca_path, self.cells_path, self.leaders_path)]
+
+    @property
+    def pca_path(self) -> str:
+        """The PCA's file."""
+        return str(as_place(self.folder) / "pca.safetensors")
+
+    @property
+    def leaders_path(self) -> str:
+        """The file of the dense groups' leaders."""
+        return str(as_place(self.folder) / "leaders.safetensors")
+
+    @property
+    def cells_path(self) -> str:
+        """The centroids' file."""
+        return str(as_place(self.folder) / "cells.safetensors")
+
+
+def _read_record_files(path: Path) -> tuple[RecordFile, ...]:
+    content = read_json(path)
+    if content is None:
+        raise DamagedError(f"{path}: is missing or damaged.", str(path))
+    return tuple(RecordFile(*fields) for fields in content["files"])

@@ -1,1 +1,0 @@
-"""Compression of embeddings: fit on a seeded sample, transform a block, save, load."""

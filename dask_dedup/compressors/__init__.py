@@ -1,0 +1,1 @@
+"""Compressors of embeddings, behind one interface: fit on a sample, transform, save, load."""

@@ -1,0 +1,57 @@
+"""Forest files: which thresholds they answer, and whether their similarities are cosines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from dask_dedup.errors import SettingsError
+from dask_dedup.graph.forest_range import ForestRange, range_of_notes
+from dask_dedup.storage.checksums import damage
+from dask_dedup.storage.objects import open_parquet_source
+
+__all__ = ["UNVERIFIED", "check_answers", "read_range"]
+
+#: Metadata of a forest file whose similarities are 1 - d/2 of quantized distances.
+UNVERIFIED = {"dask_dedup.similarity": "quantized"}
+
+
+def check_answers(path: Path, threshold: float) -> None:
+    """Refuse a threshold that a forest file does not answer; whatever labels one calls this first.
+
+    Parameters
+    ----------
+    path : Path
+        One file of ``OUT/forest``.
+    threshold : float
+        Cosine. -1 takes all edges, which quantized distances allow, too.
+
+    Raises
+    ------
+    SettingsError
+        The forest was searched from a higher threshold up, or with dense groups and below this one;
+        or it holds quantized distances: no cosine can be asked of it.
+    DamagedError
+        The file cannot be read.
+    """
+    if threshold > -1 and (known := read_range(path)) is not None:
+        known.check(threshold, str(path))
+
+
+def read_range(path: Path) -> ForestRange | None:
+    """Return the thresholds that a forest file answers; None where it is none of ours.
+
+    Raises
+    ------
+    SettingsError, DamagedError
+        As `check_answers`.
+    """
+    with damage(path):
+        notes = pq.read_schema(open_parquet_source(path)).metadata or {}
+    if all(notes.get(key.encode()) == value.encode() for key, value in UNVERIFIED.items()):
+        raise SettingsError(
+            f"{path}: holds quantized distances of a run with --no-verify, not cosines; it cannot "
+            f"be labelled at a threshold. Run again with --verify."
+        )
+    return range_of_notes(notes)

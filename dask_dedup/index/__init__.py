@@ -1,1 +1,0 @@
-"""Cells: trained on a seeded sample, rows assigned to them, files sorted by them."""

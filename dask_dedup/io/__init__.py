@@ -1,1 +1,0 @@
-"""Reading data sets and keeping the outputs of stages."""

@@ -1,0 +1,1 @@
+"""The whole chain: stages, finders, the run, the audit."""

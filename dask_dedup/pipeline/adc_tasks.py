@@ -1,0 +1,167 @@
+"""What the workers do for the search by quantized distances: one function per kind of task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from dask_dedup.cells.layout import Block as ImageBlock
+from dask_dedup.data.part_files import read_invalid, read_linked
+from dask_dedup.data.spans import Span, read_span
+from dask_dedup.graph.forest import spanning_edges
+from dask_dedup.ivf.adaptive_threshold import AdaptiveRule, AdcSearch, PairEdges
+from dask_dedup.ivf.faiss_index import search_shards, self_distances, use_threads
+from dask_dedup.ivf.shard_files import IndexLayout
+from dask_dedup.ivf.shards import Block, embed, fill_shard, open_base, open_shards
+from dask_dedup.ivf.tolerance import Judged, choose_tolerance, judge_results
+from dask_dedup.paths import as_place
+from dask_dedup.pipeline.audit import AuditCollector, AuditQueries, read_pairs
+from dask_dedup.storage.files import write_frame
+from dask_dedup.vectors.pca import load_pca
+from dask_dedup.vectors.unit import prepare_block
+
+__all__ = [
+    "AUDIT",
+    "TRUTH",
+    "AdcPlan",
+    "Sample",
+    "calibrate_sample",
+    "fill_and_audit",
+    "judge_sample",
+    "search_and_write",
+]
+
+AUDIT, TRUTH = "audit", "truth"  # samples of which all true pairs are found
+_BLOCK_ROWS = 16_384
+_CALIBRATION_K = 1024  # nearest rows of a sampled query whose truth is looked at
+
+
+class Sample(NamedTuple):
+    """A sample of rows whose true pairs are collected while the parts are read."""
+
+    name: str
+    queries: int
+
+    @property
+    def file(self) -> str:
+        """Name of the file that holds the rows, without its ending."""
+        return "queries" if self.name == AUDIT else f"{self.name}-queries"
+
+
+class AdcPlan(NamedTuple):
+    """How every span is searched; ``threshold`` None: pairs are not verified."""
+
+    layout: IndexLayout
+    rule: AdaptiveRule
+    k: int
+    nprobe: int
+    threshold: float | None
+    threads: int
+
+
+def fill_and_audit(
+    layout: IndexLayout,
+    name: str,
+    spans: tuple[Span, ...],
+    threads: int,
+    samples: tuple[Sample, ...],
+    threshold: float,
+    seed: int,
+) -> dict[str, Any]:
+    """Write one shard; collect the true pairs of the samples from its spans."""
+    if not samples:
+        return {**fill_shard(layout, name, spans, threads, True), "audit_seconds": 0.0}
+    pca = load_pca(as_place(layout.folder) / "pca.safetensors")
+    queries = {sample.name: _load_queries(layout, sample) for sample in samples}
+    collectors = {
+        (span.index, kind): AuditCollector(rows, pca, threshold, seed)
+        for span in spans
+        for kind, rows in queries.items()
+    }
+
+    def watch(span: Span, block: Block) -> None:
+        steps = pca.to_grid(pca.transform(block.vectors))
+        for kind in queries:
+            collectors[span.index, kind].add(
+                ImageBlock(block.row_start, block.stored, block.vectors, steps)
+            )
+
+    record = fill_shard(layout, name, spans, threads, True, watch)
+    for span in spans:
+        for kind in queries:
+            collectors[span.index, kind].write(layout.path(kind, span))
+    seconds = sum(collector.seconds for collector in collectors.values())
+    return {**record, "audit_seconds": seconds}
+
+
+def judge_sample(layout: IndexLayout, nprobe: int) -> Judged:
+    """Search the sample of known truth, and say which results are true."""
+    use_threads(1)
+    torch.set_num_threads(1)
+    queries = _load_queries(layout, Sample(TRUTH, 0))
+    truth = read_pairs([layout.path(TRUTH, span) for span in layout.spans])
+    # Rows that repeat an earlier one of their span are not indexed: nothing can find them.
+    copies = np.concatenate([read_linked(layout, span)["dst"].to_numpy() for span in layout.spans])
+    truth = truth[~truth["row_id"].isin(copies) & ~truth["query"].isin(copies)]
+    asks = ~np.isin(queries.row_ids, copies)
+    base, opened = open_base(layout), open_shards(layout)
+    images = embed(prepare_block(queries.rows[asks]), layout.model_path)
+    k = min(_CALIBRATION_K, sum(shard.rows for shard in layout.shards))
+    found = search_shards(base, opened, images, max(k, 1), nprobe)
+    return judge_results(
+        queries.row_ids[asks], truth, found.distances, found.row_ids, self_distances(base, images)
+    )
+
+
+def calibrate_sample(
+    layout: IndexLayout,
+    nprobe: int,
+    slack: tuple[float, float],
+    asked: dict[str, float],
+) -> dict[str, Any]:
+    """Choose the tolerance on the sample of known truth; ``slack`` is epsilon and rounding."""
+    judged = judge_sample(layout, nprobe)
+    return choose_tolerance(judged, *slack, **asked).to_dict()
+
+
+def search_and_write(plan: AdcPlan, span: Span, path: Path) -> dict[str, int]:
+    """Search the rows of one span in all shards; write the forest of what passes."""
+    torch.set_num_threads(plan.threads)
+    use_threads(plan.threads)
+    layout = plan.layout
+    left_out = np.concatenate(
+        [
+            read_invalid(layout, span)["row_id"].to_numpy(),
+            read_linked(layout, span)["dst"].to_numpy(),
+        ]
+    )
+    search = AdcSearch(open_base(layout), open_shards(layout), plan.rule, plan.k, plan.nprobe)
+    edges = PairEdges(layout.part_list.rows, plan.threshold, spanning_edges)
+    searched = 0
+    for start in range(0, span.rows, _BLOCK_ROWS):
+        stop = min(start + _BLOCK_ROWS, span.rows)
+        vectors = prepare_block(read_span(span, start, stop))
+        row_ids = span.row_start + np.arange(start, stop)[vectors.reason == 0]
+        asks = ~np.isin(row_ids, left_out)
+        images, row_ids = embed(vectors, layout.model_path)[asks], row_ids[asks]
+        searched += len(row_ids)
+        for passed in search.search(images, row_ids):
+            edges.add(row_ids[passed.query], passed.row_id, passed.distance)
+    forest = edges.finish()
+    write_frame(path, forest)
+    return {
+        "edges": len(forest),
+        "rows": span.rows,
+        "searched": searched,
+        "saturated": search.saturated,
+        "largest_k": search.largest_k,
+        "candidates": edges.candidates,
+        "pairs": edges.pairs,
+    }
+
+
+def _load_queries(layout: IndexLayout, sample: Sample) -> AuditQueries:
+    return AuditQueries.read(as_place(layout.folder) / f"{sample.file}.safetensors")

@@ -1,0 +1,236 @@
+"""The audit: how much of the truth a run found, measured on a seeded sample of its rows.
+
+1. Sample query rows by hash. 2. While the layout is written, compare each block with all queries:
+the lossless filter first, then every candidate at full dimension in float64. That sees every row of
+the input and needs no second pass over it; of the run it shares the PCA, but neither the cells, nor
+the layout, nor the join. 3. After labelling, look up which true pairs are in one cluster.
+
+Cost: queries * (kept + 1) multiplications of small integers a row.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dask_dedup.cells.layout import Block
+from dask_dedup.data.part_rows import PartRows
+from dask_dedup.schema import EDGES
+from dask_dedup.storage.files import read_arrays, read_frame, write_arrays, write_frame
+from dask_dedup.vectors.cosines import cosine_pairs, exact_rows
+from dask_dedup.vectors.int8_codes import grid_rows, near_grid_rows
+from dask_dedup.vectors.pca import PcaModel
+from dask_dedup.vectors.sample import hash_rows, sample_row_ids
+from dask_dedup.vectors.unit import prepare_block
+
+__all__ = ["AuditCollector", "AuditQueries", "AuditResult", "judge", "read_pairs", "sample_queries"]
+
+_PURPOSE = 3  # of the sample: see compress.sample
+_PAIRS_PER_QUERY = 10_000  # kept per query: one giant group must not fill the memory
+_READ_PAIRS = 1 << 20  # together, before those that are too many go
+_BOOTSTRAP = 1000
+_NO_PAIRS = EDGES.rename(columns={"src": "query", "dst": "row_id"})
+
+
+@dataclass(frozen=True)
+class AuditQueries:
+    """The sampled rows: ``row_ids`` int64 (n,), sorted; ``rows`` float (n, dim), as stored."""
+
+    row_ids: np.ndarray
+    rows: np.ndarray
+
+    def write(self, path: Path) -> None:
+        """Write them as arrays."""
+        write_arrays(path, row_ids=self.row_ids, rows=self.rows)
+
+    @staticmethod
+    def read(path: Path) -> AuditQueries:
+        """Read what `write` wrote."""
+        return AuditQueries(**read_arrays(path))
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """What the audit found.
+
+    Attributes
+    ----------
+    queries : int
+        Sampled rows with a usable embedding.
+    queries_with_pairs : int
+        Of these, rows with at least one true pair at or above the threshold.
+    all_united : int
+        Of these, rows that share a cluster with every one of their true pairs.
+    all_united_share, all_united_low, all_united_high : float or None
+        The share, and its Clopper-Pearson 95 % interval; None without queries with pairs.
+    true_pairs, united_pairs : int
+        Pairs of a query and any row; at most 10,000 per query are looked at, those of smallest
+        hash.
+    pair_recall, pair_recall_low, pair_recall_high : float or None
+        united_pairs / true_pairs, and a 95 % bootstrap interval over query rows.
+    """
+
+    queries: int
+    queries_with_pairs: int
+    all_united: int
+    all_united_share: float | None
+    all_united_low: float | None
+    all_united_high: float | None
+    true_pairs: int
+    united_pairs: int
+    pair_recall: float | None
+    pair_recall_low: float | None
+    pair_recall_high: float | None
+
+    def to_dict(self) -> dict[str, int | float | None]:
+        """Return the fields, for JSON."""
+        return asdict(self)
+
+
+def sample_queries(stored: PartRows, size: int, seed: int, purpose: int = _PURPOSE) -> AuditQueries:
+    """Read a seeded sample of rows; unusable ones among them are left out.
+
+    Parameters
+    ----------
+    stored : PartRows
+        Of the data set.
+    size : int
+        Rows to draw; at most ``size * dim`` values are held.
+    seed, purpose : int
+        See `dask_dedup.vectors.sample`: samples of different purpose are independent.
+    """
+    row_ids = sample_row_ids(int(stored.starts[-1]), size, seed, purpose)
+    rows = stored.gather(row_ids)
+    usable = prepare_block(rows).reason == 0
+    return AuditQueries(row_ids[usable], exact_rows(rows[usable]))
+
+
+def read_pairs(paths: Sequence[Path], seed: int = 0) -> pd.DataFrame:
+    """Return the true pairs that collectors have written; of each query as many as one keeps.
+
+    Those of smallest hash, as a collector takes them: which spans there are plays no part. In
+    memory are at most twice as many.
+    """
+    pairs, waiting = _NO_PAIRS, [_NO_PAIRS]
+    for path in paths:
+        waiting.append(read_frame(path))
+        if sum(map(len, waiting)) > _READ_PAIRS:
+            pairs = limit_pairs([pairs, *waiting], seed)
+            waiting = []
+    return limit_pairs([pairs, *waiting], seed)
+
+
+def limit_pairs(frames: Sequence[pd.DataFrame], seed: int) -> pd.DataFrame:
+    """Put pairs together; where a query has too many, keep those of smallest hash."""
+    pairs = pd.concat([frame for frame in frames if len(frame)] or [_NO_PAIRS], ignore_index=True)
+    if not len(pairs) or pairs["query"].value_counts().max() <= _PAIRS_PER_QUERY:
+        return pairs
+    pairs["key"] = hash_rows(pairs["row_id"].to_numpy(), seed, _PURPOSE)
+    kept = pairs.sort_values("key", kind="stable").groupby("query").head(_PAIRS_PER_QUERY)
+    return kept.sort_index().drop(columns="key").reset_index(drop=True)
+
+
+class AuditCollector:
+    """Collects the true pairs of the queries from the blocks of one span.
+
+    Parameters
+    ----------
+    queries : AuditQueries
+    pca : PcaModel
+    threshold : float
+        Cosine from which on a pair is true.
+    seed : int
+    """
+
+    def __init__(self, queries: AuditQueries, pca: PcaModel, threshold: float, seed: int) -> None:
+        self.queries = queries
+        self.threshold = np.float32(threshold)
+        self.seed = seed
+        image = pca.transform(prepare_block(queries.rows))
+        self._images = grid_rows(pca.to_grid(image).numpy())
+        self._limit_steps = pca.grid_limit(threshold)
+        self._found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self.seconds = 0.0
+
+    def add(self, block: Block) -> None:
+        """Compare one block with all queries."""
+        began = time.perf_counter()
+        self._compare(block)
+        self.seconds += time.perf_counter() - began
+
+    def write(self, path: Path) -> None:
+        """Write the pairs of the span: ``query``, ``row_id`` int64, ``similarity`` float32."""
+        frames = [
+            pd.DataFrame(dict(zip(_NO_PAIRS.columns, columns, strict=True)))
+            for columns in self._found
+        ]
+        write_frame(path, limit_pairs(frames, self.seed))
+
+    def _compare(self, block: Block) -> None:
+        images = grid_rows(block.steps.numpy(), block.vectors.reason == 0)
+        for i, j in near_grid_rows(images, self._images, self._limit_steps, upper=False):
+            touched, place = np.unique(i, return_inverse=True)
+            rows_there = exact_rows(np.ascontiguousarray(block.stored[touched]))
+            similarity = cosine_pairs(rows_there, self.queries.rows, place, j)
+            row_ids, query_ids = block.row_start + i, self.queries.row_ids[j]
+            true = (similarity >= self.threshold) & (row_ids != query_ids)
+            self._found.append((query_ids[true], row_ids[true], similarity[true]))
+
+
+def judge(
+    queries: np.ndarray,
+    pairs: pd.DataFrame,
+    cluster_of: Callable[[np.ndarray], np.ndarray],
+    seed: int,
+) -> AuditResult:
+    """Say how many of the true pairs are in one cluster.
+
+    Parameters
+    ----------
+    queries : int64 array
+        ``row_id`` of the queries.
+    pairs : DataFrame
+        ``query``, ``row_id``: true pairs.
+    cluster_of : callable
+        Returns the clusters (int64) of some ``row_id`` (int64).
+    seed : int
+        Of the bootstrap.
+    """
+    united = cluster_of(pairs["query"].to_numpy()) == cluster_of(pairs["row_id"].to_numpy())
+    per_query = pd.DataFrame({"query": pairs["query"], "united": united}).groupby("query")
+    counts = per_query["united"].agg(["size", "sum"]).to_numpy().astype(np.int64)
+    with_pairs, all_united = len(counts), int((counts[:, 0] == counts[:, 1]).sum())
+    true_pairs, united_pairs = (int(total) for total in counts.sum(axis=0))
+    if not with_pairs:
+        return AuditResult(len(queries), 0, 0, None, None, None, 0, 0, None, None, None)
+    low, high = _clopper_pearson(all_united, with_pairs)
+    draws = np.random.default_rng(seed).integers(0, with_pairs, (_BOOTSTRAP, with_pairs))
+    totals = counts[draws].sum(axis=1)
+    recall_low, recall_high = np.quantile(totals[:, 1] / totals[:, 0], [0.025, 0.975])
+    return AuditResult(
+        queries=len(queries),
+        queries_with_pairs=with_pairs,
+        all_united=all_united,
+        all_united_share=all_united / with_pairs,
+        all_united_low=low,
+        all_united_high=high,
+        true_pairs=true_pairs,
+        united_pairs=united_pairs,
+        pair_recall=united_pairs / true_pairs,
+        pair_recall_low=float(recall_low),
+        pair_recall_high=float(recall_high),
+    )
+
+
+def _clopper_pearson(successes: int, trials: int) -> tuple[float, float]:
+    """Return the exact 95 % interval of a share (Clopper and Pearson, 1934)."""
+    from scipy.special import betaincinv  # a fifth of a second that every worker would wait for
+
+    low = betaincinv(successes, trials - successes + 1, 0.025) if successes else 0.0
+    high = betaincinv(successes + 1, trials - successes, 0.975) if successes < trials else 1.0
+    return float(low), float(high)

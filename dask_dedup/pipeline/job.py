@@ -1,0 +1,126 @@
+"""What every stage of a run works with: data, folder, settings, workers, progress, the clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dask_dedup.data.dataset import Dataset
+from dask_dedup.data.part_files import PartFiles
+from dask_dedup.graph.forest_range import ForestRange
+from dask_dedup.report.summary import StageTime
+from dask_dedup.runtime.executor import Execute, OnResult, Progress
+from dask_dedup.runtime.shares import worker_count
+from dask_dedup.settings.run_settings import Settings
+from dask_dedup.storage.run_folder import RunFolder
+from dask_dedup.storage.stage import Stage
+
+__all__ = ["Found", "Job", "conserve"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run over one folder.
+
+    Attributes
+    ----------
+    data : Dataset
+    folder : RunFolder
+    settings : Settings
+    execute : callable
+        How tasks are computed.
+    progress : Progress
+    memory_bytes : int
+        What each worker may use.
+    check : callable
+        Called after each stage; raises where the input has changed.
+    times : list of StageTime
+        Of the stages that have ended.
+    facts : callable, optional
+        Tells about workers that are not this machine's, for the summary.
+    """
+
+    data: Dataset
+    folder: RunFolder
+    settings: Settings
+    execute: Execute
+    progress: Progress
+    memory_bytes: int
+    check: Callable[[], None] = lambda: None
+    times: list[StageTime] = field(default_factory=list)
+    facts: Callable[[], dict[str, Any]] | None = None
+
+    def facts_of_workers(self) -> dict[str, Any]:
+        """Return how many workers there are, and what each may use."""
+        own = {
+            "workers": worker_count(self.settings.compute),
+            "worker_memory_bytes": self.memory_bytes,
+        }
+        return own if self.facts is None else {**own, **self.facts()}
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Put one stage over all rows on the clock and into the progress display."""
+        self.progress.start(name, self.data.rows)
+        began = time.perf_counter()
+        yield
+        self.check()
+        seconds = time.perf_counter() - began
+        self.times.append(StageTime(name, seconds, self.data.rows))
+        self.progress.finish()
+
+    def run_stage(
+        self,
+        stage: Stage,
+        function: Any,
+        tasks: dict[str, tuple],
+        on_result: OnResult | None = None,
+    ) -> list[dict[str, Any]]:
+        """Run the tasks of a stage; by default the ``rows`` of their records are the progress."""
+        return stage.run(function, tasks, self.execute, on_result or self._advance)
+
+    def _advance(self, record: dict[str, Any]) -> None:
+        self.progress.advance(int(record.get("rows", 0)))
+
+
+class Found(NamedTuple):
+    """What a finder hands on.
+
+    Attributes
+    ----------
+    layout : PartFiles
+        Tells invalid rows, and the audit's true pairs.
+    paths : list of Path
+        Files of EDGES: what the tasks have found, contracted to forests, and links to equal rows.
+    edges : int
+        In all of them.
+    keys : dict
+        The settings that all this depends on.
+    counts : dict
+        For the summary.
+    audit_seconds : float
+    lowest : float
+        Similarity from which on an edge makes duplicates.
+    answers : ForestRange or None
+        The thresholds that the edges answer; None where similarities are quantized distances, and
+        not cosines at full dimension.
+    """
+
+    layout: PartFiles
+    paths: list[Path]
+    edges: int
+    keys: dict[str, Any]
+    counts: dict[str, Any]
+    audit_seconds: float
+    lowest: float
+    answers: ForestRange | None
+
+
+def conserve(stage: str, rows: int, expected: int) -> None:
+    """Stop where a stage has lost or gained rows: a fault of ours, not of the input."""
+    if rows != expected:
+        raise AssertionError(f"{stage}: {rows} rows came out of {expected}")

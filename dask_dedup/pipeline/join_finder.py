@@ -1,0 +1,223 @@
+"""The finder `join`: every pair of rows that meet in a cell.
+
+1. fit       sample → PCA, audit queries, coarse and fine cells
+2. layout    each span: read, project, assign, audit, sort by cell, write once
+3. merge     where spans are many: files of records to fewer ones, which the join reads
+4. join      each group of cells: candidates, verification, contraction to a forest
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dask.delayed import delayed
+
+from dask_dedup.cells.build import begin_layout, cells_task
+from dask_dedup.cells.entries import MOST_FILES, plan_merges
+from dask_dedup.cells.join_groups import CellGroup, plan_groups
+from dask_dedup.cells.layout_files import CellLayout, RecordFile
+from dask_dedup.graph.forest_range import looks_inside_groups
+from dask_dedup.pipeline.job import Found, Job, conserve
+from dask_dedup.pipeline.status import MERGE
+from dask_dedup.runtime.executor import OnWorker, ignore_result
+from dask_dedup.storage.objects import remove_tree
+from dask_dedup.storage.stage import TRAINED, files_of_note, read_note, write_note
+from dask_dedup.vectors.fit_pca import pca_task
+
+__all__ = ["JoinFinder"]
+
+_STAGES = "dask_dedup.pipeline.stage_tasks"
+
+logger = logging.getLogger(__name__)
+
+
+class JoinFinder:
+    """The stages of the finder, in one job."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        settings = job.settings
+        self.keys: dict[str, Any] = {
+            "seed": settings.seed,
+            "modality": settings.read.modality,
+            "compress": settings.compress.model_dump(),
+            "cells": settings.cells.model_dump(),
+            "audit": settings.audit.model_dump(),
+            "search_threshold": settings.search_threshold,
+            # Their inner pairs are not compared, so a threshold that high has none of them.
+            "dense_groups": not looks_inside_groups(settings.clusters.threshold),
+        }
+        self.layout_stage = job.folder.stage("layout", self.keys)
+        self.join_stage = job.folder.stage("join", self.keys)
+        self.layout_counts: dict[str, int] = {}
+        self.join_counts: dict[str, int] = {}
+        self.audit_seconds = 0.0
+
+    def find(self) -> Found:
+        """Find the edges."""
+        layout = self._fit()
+        layout.write_record_files(self._merge(layout, self._write_layout(layout)))
+        groups = self._join(layout)
+        paths = [self._group_path(group) for group in groups]
+        paths += [layout.path("linked", span) for span in layout.spans]
+        edges = self.join_counts["edges"] + self.layout_counts["linked"]
+        counts = {**self.layout_counts, **self.join_counts, "cells": layout.cells}
+        threshold = self.job.settings.clusters.threshold
+        return Found(
+            layout,
+            paths,
+            edges,
+            self.keys,
+            counts,
+            self.audit_seconds,
+            threshold,
+            layout.answers_from(self.job.settings.search_threshold),
+        )
+
+    def _fit(self) -> CellLayout:
+        """Fit the PCA, train the cells, draw the audit's queries."""
+        with self.job.timed("fit"):
+            self.layout_stage.prepare()
+            data, settings = self.job.data, self.job.settings
+            where = self.layout_stage.folder
+            kept = min(settings.compress.dim, data.dim)
+            dense_groups = self.keys["dense_groups"]
+            layout = begin_layout(data, where, kept, settings.cells.cells, dense_groups)
+            trained = read_note(where, TRAINED)
+            if trained is None:
+                before = files_of_note(where, TRAINED)
+                trained = {"cells": self._train(layout)}
+                write_note(where, TRAINED, trained, [*layout.model_paths, layout.queries_path])
+                if before not in (None, files_of_note(where, TRAINED)):
+                    # What was made with other models does not fit these.
+                    self.layout_stage.forget()
+                    self.join_stage.forget()
+                    for level in range(1, 4):
+                        remove_tree(self.job.folder.stages / _merge_name(level))
+            logger.debug("cells: %d for %d rows", trained["cells"], data.rows)
+            self.job.progress.advance(data.rows)
+            return replace(layout, cells=trained["cells"])
+
+    def _train(self, layout: CellLayout) -> int:
+        """Fit, train and draw, in one graph: where one waits, another goes on.
+
+        Returns the number of cells.
+        """
+        data, settings = self.job.data, self.job.settings
+        sample_rows, seed = settings.compress.sample_rows, settings.seed
+        pca = pca_task(data, layout.kept, sample_rows=sample_rows, seed=seed)
+        cells = cells_task(
+            data,
+            pca,
+            layout,
+            **settings.cells.model_dump(exclude={"cells"}),
+            seed=seed,
+        )
+        # The share, not the model: of these tasks, none may need another.
+        tasks = [pca.variance_share, cells]
+        if settings.audit.queries:
+            draw = delayed(OnWorker(_STAGES, "draw_queries"))
+            tasks.append(draw(layout, settings.audit.queries, seed))
+        variance_share, trained, *_ = self.job.execute(tasks, ignore_result)
+        logger.debug(
+            "PCA: %d of %d axes keep %.1f %% of the sample's variance",
+            layout.kept,
+            data.dim,
+            100 * variance_share,
+        )
+        return int(trained)
+
+    def _write_layout(self, layout: CellLayout) -> list[RecordFile]:
+        """Write the cell layout of every span, and the audit's true pairs; return the records."""
+        settings = self.job.settings
+        audited = settings.audit.queries > 0
+        tasks = {
+            span.name: (
+                layout,
+                span,
+                settings.compute.threads,
+                settings.compute.device,
+                settings.search_threshold if audited else None,
+                settings.seed,
+            )
+            for span in layout.spans
+        }
+        with self.job.timed("layout"):
+            records = self.job.run_stage(
+                self.layout_stage, OnWorker(_STAGES, "layout_and_audit"), tasks
+            )
+        self.layout_counts = {
+            key: sum(record[key] for record in records)
+            for key in ("invalid", "identical", "distinct", "visits", "linked")
+        }
+        self.audit_seconds = sum(record["audit_seconds"] for record in records)
+        conserve("layout", sum(record["rows"] for record in records), self.job.data.rows)
+        logger.debug(
+            "layout: %(distinct)d distinct rows make %(visits)d visits; %(identical)d repeat an "
+            "earlier row of their span, %(invalid)d are invalid",
+            self.layout_counts,
+        )
+        return [
+            layout.record_file(span, record["visits"])
+            for span, record in zip(layout.spans, records, strict=True)
+        ]
+
+    def _merge(self, layout: CellLayout, files: list[RecordFile]) -> list[RecordFile]:
+        """Merge files of records until there are few enough; a stage for each level of merges."""
+        level = 0
+        while len(files) > MOST_FILES:
+            level += 1
+            name = _merge_name(level)
+            stage = self.job.folder.stage(name, self.keys)
+            merged = plan_merges(files, stage.folder)
+            tasks = {f"merge-{i:05d}": (layout, *task) for i, task in enumerate(merged.tasks)}
+            with self.job.timed(name):
+                self.job.run_stage(stage, OnWorker(_STAGES, "merge_and_tell"), tasks)
+            files = merged.files
+        return files
+
+    def _join(self, layout: CellLayout) -> list[CellGroup]:
+        """Join inside the cells: one forest per task; return the tasks."""
+        groups = plan_groups(layout)
+        tasks = {
+            f"group-{group.number:05d}": (
+                layout,
+                group,
+                self.job.settings.search_threshold,
+                self.job.settings.compute.threads,
+                self.job.settings.compute.device,
+                self._group_path(group),
+            )
+            for group in groups
+        }
+        visits = self.layout_counts["visits"]
+        with self.job.timed("join"):
+            records = self.job.run_stage(
+                self.join_stage, OnWorker(_STAGES, "join_and_write"), tasks, self._advance
+            )
+        self.join_counts = {
+            key: sum(record[key] for record in records) for key in ("candidates", "pairs", "edges")
+        }
+        logger.debug(
+            "join: %d tasks; the filter let %d candidates through, %d were pairs",
+            len(tasks),
+            self.join_counts["candidates"],
+            self.join_counts["pairs"],
+        )
+        conserve("join", sum(record["visits"] for record in records), visits)
+        return groups
+
+    def _group_path(self, group: CellGroup) -> Path:
+        return self.join_stage.folder / f"group-{group.number:05d}.parquet"
+
+    def _advance(self, record: dict[str, Any]) -> None:
+        """Count a task's share of the visits as its share of the rows."""
+        share = record["visits"] / self.layout_counts["visits"]
+        self.job.progress.advance(round(share * self.job.data.rows))
+
+
+def _merge_name(level: int) -> str:
+    return MERGE if level == 1 else f"{MERGE}-{level}"

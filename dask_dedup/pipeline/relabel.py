@@ -1,0 +1,147 @@
+"""Another threshold from the forest of a finished run, without a new search.
+
+A forest made at a search threshold has the clusters of every threshold from there up; OUT keeps
+beside it what the stages after the search ask for: the invalid rows and the audit's true pairs.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dask_dedup.data.part_list import PartList, read_parts, write_parts
+from dask_dedup.data.parts import Part
+from dask_dedup.data.spans import Span
+from dask_dedup.graph.forest_range import ForestRange
+from dask_dedup.paths import as_place
+from dask_dedup.pipeline.job import Found, Job
+from dask_dedup.settings.run_settings import Settings
+from dask_dedup.storage.files import open_once, read_frame
+from dask_dedup.storage.run_folder import AUDIT_PAIRS, AUDIT_QUERIES, RunFolder
+
+__all__ = ["KeptFiles", "facts_of", "find_kept", "found_before"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class KeptFiles:
+    """What a finished run has published, as `dask_dedup.data.part_files.PartFiles`.
+
+    Attributes
+    ----------
+    folder : str
+        OUT.
+    parts_path : str
+        File of the filled parts.
+    """
+
+    folder: str
+    parts_path: str
+
+    @property
+    def part_list(self) -> PartList:
+        """The filled parts of the data set."""
+        return open_once(read_parts, self.parts_path)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The filled parts of the data set."""
+        return self.part_list.parts
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """The filled parts as tasks read them."""
+        return self.part_list.spans
+
+    def invalid_paths(self, span: Span) -> list[Path]:
+        """Return the files of a span's rows without a usable embedding: one a part."""
+        folder = as_place(self.folder) / "invalid"
+        return [folder / f"part-{part.index:05d}.parquet" for part in span.parts if part.rows]
+
+    def audit_paths(self) -> list[Path]:
+        """Return the file of the audit's true pairs."""
+        return [as_place(self.folder) / AUDIT_PAIRS]
+
+    def query_ids(self) -> np.ndarray:
+        """Return the rows that the audit has sampled."""
+        return read_frame(as_place(self.folder) / AUDIT_QUERIES)["row_id"].to_numpy()
+
+
+def facts_of(found: Found, settings: Settings) -> dict[str, Any]:
+    """Return what is to be known of a search for others to use its forest: JSON."""
+    return {
+        "settings": settings.for_result(),
+        "search_threshold": settings.search_threshold,
+        "answers": found.answers,
+        "edges": found.edges,
+        "counts": dict(found.counts),
+        "audit_seconds": found.audit_seconds,
+    }
+
+
+def find_kept(folder: RunFolder, settings: Settings) -> dict[str, Any] | None:
+    """Return the facts of the search whose forest is in OUT, if it answers these settings.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        Open, and not begun.
+    settings : Settings
+    """
+    facts = folder.kept_search()
+    if (
+        facts is None
+        or folder.overwrite
+        or facts["search_threshold"] > settings.search_threshold
+        or _searched(facts["settings"]) != _searched(settings.for_result())
+    ):
+        return None
+    if facts.get("answers") is None:
+        logger.info(
+            "a new search is needed: %s holds quantized distances of a run with --no-verify, not "
+            "cosines",
+            folder.path / "forest",
+        )
+        return None
+    known = ForestRange(*facts["answers"])
+    if not known.answers(settings.clusters.threshold):
+        logger.info(
+            "a new search is needed, and its forest takes the place of the one in %s, which %s",
+            folder.path / "forest",
+            known.told(),
+        )
+        return None
+    folder.refuse_damaged_search()
+    return facts
+
+
+def _searched(settings: Mapping[str, Any]) -> Any:
+    """Return the settings that the search depends on, but for its threshold, as JSON has them."""
+    tables = json.loads(json.dumps(settings))
+    del tables["clusters"], tables["join"]["search_threshold"]
+    for name in ("url_column", "caption_column", "columns", "drop_columns"):
+        tables["read"].pop(name, None)
+    return tables
+
+
+def found_before(job: Job, facts: Mapping[str, Any]) -> Found:
+    """Return a search of before as if it had been done now."""
+    parts_path = job.folder.stages / "kept" / "parts.json"
+    write_parts(job.data.filled_parts, parts_path)
+    return Found(
+        KeptFiles(str(job.folder.path), str(parts_path)),
+        [],
+        int(facts["edges"]),
+        {name: facts[name] for name in ("settings", "search_threshold")},
+        dict(facts["counts"]),
+        float(facts["audit_seconds"]),
+        job.settings.clusters.threshold,
+        ForestRange(*facts["answers"]),
+    )

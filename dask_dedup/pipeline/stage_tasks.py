@@ -1,0 +1,251 @@
+"""What the workers do in each stage of a run: one function per kind of task.
+
+Each writes its files and returns what `dask_dedup.storage.files.Stage` records of it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from dask_dedup.cells.entries import merge_records
+from dask_dedup.cells.join import join_group
+from dask_dedup.cells.join_groups import CellGroup
+from dask_dedup.cells.layout import layout_span
+from dask_dedup.cells.layout_files import CellLayout, RecordFile
+from dask_dedup.data.metadata import MetadataColumns, empty_table, read_metadata, take_rows
+from dask_dedup.data.part_files import PartFiles, read_invalid
+from dask_dedup.data.parts import Part, read_rows
+from dask_dedup.data.spans import Span
+from dask_dedup.graph.forest import forest_of_edges, spanning_edges
+from dask_dedup.graph.labels import DenseLabels, SparseLabels, label_densely, label_sparsely
+from dask_dedup.pipeline.audit import (
+    AuditCollector,
+    AuditQueries,
+    judge,
+    read_pairs,
+    sample_queries,
+)
+from dask_dedup.report.summary import sum_linked_through_others
+from dask_dedup.results.clusters import write_clusters
+from dask_dedup.schema import LABELS
+from dask_dedup.storage.files import read_frame, write_aside, write_frame
+from dask_dedup.vectors.pca import load_pca
+from dask_dedup.vectors.unit import INVALID_REASONS
+
+__all__ = [
+    "draw_queries",
+    "join_and_write",
+    "label_and_judge",
+    "labels_path",
+    "layout_and_audit",
+    "merge_and_tell",
+    "pack_span",
+    "read_forest",
+    "write_forest",
+    "write_span",
+]
+
+_PACK_BYTES = 32 << 20  # of rows in memory at a time
+
+
+def pack_span(span: Span, path: Path) -> dict[str, int]:
+    """Write the embeddings of a span behind each other: what `dask_dedup.pipeline.packing` says.
+
+    Each part keeps its dtype, in native byte order.
+    """
+    with write_aside(path) as temporary, open(temporary, "wb") as out:
+        for file in (part.embeddings for part in span.parts):
+            step = max(1, _PACK_BYTES // (file.dim * np.dtype(file.dtype).itemsize))
+            for start in range(0, file.rows, step):
+                out.write(read_rows(file, start, min(start + step, file.rows)).data)
+    return {"rows": span.rows}
+
+
+def draw_queries(layout: CellLayout, size: int, seed: int) -> None:
+    """Draw the rows that the audit compares with all others, and write them."""
+    sample_queries(layout.part_list.rows, size, seed).write(layout.queries_path)
+
+
+def layout_and_audit(
+    layout: CellLayout,
+    span: Span,
+    threads: int,
+    device: str,
+    threshold: float | None,
+    seed: int,
+) -> dict[str, Any]:
+    """Write the layout of one span; with a threshold, collect the audit's true pairs as well."""
+    if threshold is None:
+        return {**layout_span(layout, span, threads, device=device)._asdict(), "audit_seconds": 0.0}
+    queries = AuditQueries.read(layout.queries_path)
+    collector = AuditCollector(queries, load_pca(layout.pca_path), threshold, seed)
+    counts = layout_span(layout, span, threads, collector.add, device)
+    collector.write(layout.path("audit", span))
+    return {**counts._asdict(), "audit_seconds": collector.seconds}
+
+
+def merge_and_tell(
+    layout: CellLayout, files: list[RecordFile], merged: RecordFile
+) -> dict[str, int]:
+    """Merge the records of neighbouring files."""
+    merge_records(layout, files, merged)
+    return {"rows": merged.row_stop - merged.row_start, "records": merged.records}
+
+
+def join_and_write(
+    layout: CellLayout,
+    group: CellGroup,
+    threshold: float,
+    threads: int,
+    device: str,
+    path: Path,
+) -> dict[str, int]:
+    """Find the edges of one group of cells and write the forest that they contract to."""
+    result = join_group(layout, group, threshold, threads, spanning_edges, device)
+    write_frame(path, result.edges)
+    return {
+        "visits": result.visits,
+        "candidates": result.candidates,
+        "pairs": result.pairs,
+        "edges": len(result.edges),
+    }
+
+
+def read_forest(path: Path) -> pd.DataFrame:
+    """Read FOREST, or EDGES, from a file."""
+    return read_frame(path)
+
+
+def write_forest(
+    forest: pd.DataFrame, path: Path, notes: Mapping[str, str] | None = None
+) -> dict[str, int]:
+    """Write what a tree of merges has come to; alone in it, a file may have been no forest."""
+    forest = forest_of_edges(forest)
+    write_frame(path, forest, notes, durable=True)
+    return {"edges": len(forest)}
+
+
+def label_and_judge(
+    layout: PartFiles,
+    forest_path: Path,
+    rows: int,
+    merged: str,
+    lowest: float,
+    threshold: float,
+    seed: int,
+    queries: int,
+    folder: Path,
+) -> dict[str, Any]:
+    """Label the components, write the labels of each span, judge the audit.
+
+    ``lowest`` is the similarity from which on edges are followed, ``threshold`` the cosine of the
+    audit's true pairs: with quantized distances, two things. ``merged`` is what
+    `dask_dedup.graph.stream.choose_merge` chose: the labels are in memory in the same way.
+    """
+    labels: DenseLabels | SparseLabels
+    if merged == "stream":
+        labels = label_densely(forest_path, rows, lowest)
+    else:
+        labels = label_sparsely(forest_path, lowest)
+    for span in layout.spans:
+        own = labels.between(span.row_start, span.row_stop)
+        write_frame(labels_path(folder, span), own.reset_index())
+    row_ids = layout.query_ids() if queries else np.empty(0, np.int64)
+    pairs = read_pairs(layout.audit_paths() if queries else [], seed)
+    # Where it will be published, for other thresholds later.
+    audit_folder = folder / "audit"
+    write_frame(audit_folder / "queries.parquet", pd.DataFrame({"row_id": row_ids}), durable=True)
+    write_frame(audit_folder / "pairs.parquet", pairs, durable=True)
+    audit = _judge_audit(row_ids, pairs, labels, threshold, seed) if queries else None
+    return {"edges": labels.edges, "audit": audit}
+
+
+def labels_path(folder: Path, span: Span) -> Path:
+    """Return the path of a span's LABELS."""
+    return folder / f"labels-{span.index:05d}.parquet"
+
+
+def write_span(
+    layout: PartFiles,
+    span: Span,
+    columns: MetadataColumns,
+    labels_folder: Path,
+    clusters: Path,
+    invalid: Path,
+    threshold: float,
+) -> dict[str, Any]:
+    """Write the clusters of a span's parts and their invalid rows, a file each.
+
+    Returns
+    -------
+    dict
+        As `dask_dedup.results.clusters.write_clusters` tells it of one part, of all together.
+    """
+    records: list[dict[str, Any]] = []
+    left_out = _no_invalid()
+    labels = LABELS
+    if span.rows:
+        left_out = read_invalid(layout, span)
+        if "invalid_reason" in left_out:
+            left_out["reason"] = [
+                INVALID_REASONS.index(word) for word in left_out["invalid_reason"]
+            ]
+        labels = read_frame(labels_path(labels_folder, span)).set_index("row_id")
+    ids, reason = left_out["row_id"].to_numpy(), left_out["reason"].to_numpy()
+    for part in span.parts:
+        start, stop = np.searchsorted(ids, [part.row_start, part.row_stop])
+        name = f"part-{part.index:05d}.parquet"
+        _write_invalid(part, columns, ids[start:stop], reason[start:stop], invalid / name)
+        stored, own = layout.part_list.rows, ids[start:stop]
+        records.append(
+            write_clusters(part, columns, labels, own, stored, clusters / name, threshold)
+        )
+    sizes = Counter[str]()
+    for record in records:
+        sizes.update(record["sizes"])
+    return {
+        "rows": sum(record["rows"] for record in records),
+        "invalid_rows": len(ids),
+        "sizes": dict(sizes),
+        "linked_through_others": sum_linked_through_others(
+            [record["linked_through_others"] for record in records]
+        ),
+    }
+
+
+def _no_invalid() -> pd.DataFrame:
+    return pd.DataFrame({"row_id": [], "reason": []}, dtype=np.int64)
+
+
+def _write_invalid(
+    part: Part, columns: MetadataColumns, ids: np.ndarray, reason: np.ndarray, path: Path
+) -> None:
+    """Write the rows without a usable embedding, and why: every part, even if there are none."""
+    if len(ids):
+        metadata = take_rows(read_metadata(part, columns), pa.array(ids - part.row_start))
+    else:
+        metadata = empty_table(columns)
+    names = pa.array([INVALID_REASONS[code] for code in reason], pa.string())
+    table = metadata.add_column(0, "invalid_reason", names).add_column(0, "row_id", pa.array(ids))
+    write_frame(path, table, table.schema.metadata, durable=True)
+
+
+def _judge_audit(
+    row_ids: np.ndarray,
+    pairs: pd.DataFrame,
+    labels: DenseLabels | SparseLabels,
+    threshold: float,
+    seed: int,
+) -> dict[str, Any]:
+    began = time.perf_counter()
+    true = pairs[pairs["similarity"] >= np.float32(threshold)]
+    result = judge(row_ids, true, labels.of, seed).to_dict()
+    return {**result, "seconds": time.perf_counter() - began}

@@ -1,0 +1,140 @@
+"""What a run has done and what is left, from the files in its output folder alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dask_dedup.errors import OutputError
+from dask_dedup.paths import as_place
+from dask_dedup.storage.files import read_json
+from dask_dedup.storage.folder_lock import FolderLock
+from dask_dedup.storage.objects import exists
+from dask_dedup.storage.results_list import Results
+from dask_dedup.storage.run_folder import RunFolder
+from dask_dedup.storage.small_objects import written_at
+from dask_dedup.storage.stage import MANIFEST, RECORD, TRAINED
+
+__all__ = ["PLAN", "StageStatus", "run_status"]
+
+MERGE = "merge"  # a stage of large runs only
+_HOLDER = ("host", "pid", "since", "renewed", "renewed_seconds")
+_ALL_RESULTS = RunFolder.result_folders, True  # and the single files
+PLAN = "plan.json"  # among the working files: what the run was expected to cost
+#: Stages as a run shows them, and the folder of each under OUT/stages.
+FOLDERS = {
+    "join": {
+        "fit": "layout",
+        "layout": "layout",
+        "merge": MERGE,
+        "join": "join",
+        "forest": "forests",
+        "clusters": "clusters",
+    },
+    "adc": {"shards": "shards", "search": "search", "forest": "forests", "clusters": "clusters"},
+}
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """One stage: ``state`` is waiting, begun or finished; times in seconds.
+
+    ``tasks`` is None before the stage has begun; ``elapsed`` is from its begin to its last task,
+    ``left`` None where nothing tells.
+    """
+
+    name: str
+    state: str
+    done: int
+    tasks: int | None
+    elapsed: float
+    left: float | None
+
+
+def run_status(out: Path, verify: bool = False) -> dict[str, Any]:
+    """Tell how far a run is; changes nothing.
+
+    Parameters
+    ----------
+    out : path
+        The output folder of a run: finished, going on, or stopped.
+    verify : bool
+        Of a finished run, read every result file from end to end; otherwise sizes and footers tell.
+
+    Returns
+    -------
+    dict
+        ``state`` (finished, running, stopped), ``stages`` (as `StageStatus`), ``seconds_left``
+        (None where unknown), ``settings``; of a finished run ``wall_seconds`` and ``damage``, a
+        line for each result file that is not whole; of a running one ``holder``: ``host``,
+        ``pid``, ``since``, in a store also ``renewed``, as far as they are known.
+
+    Raises
+    ------
+    OutputError
+        There is no run.
+    """
+    state = read_json(out / "run.json", sealed=True)
+    if not isinstance(state, Mapping) or state.get("tool") != "dask_dedup":
+        raise OutputError(f"{out}: holds no run: there is no run.json of dask_dedup.")
+    told = {"out": str(out), "settings": state["settings"]}
+    summary = read_json(out / "summary.json")
+    if state.get("finished") and isinstance(summary, Mapping):
+        stages = [
+            StageStatus(stage["name"], "finished", 0, None, stage["seconds"], 0.0)
+            for stage in summary["stages"]
+        ]
+        return told | {
+            "state": "finished",
+            "stages": [asdict(stage) for stage in stages],
+            "wall_seconds": summary["wall_seconds"],
+            "damage": [str(error) for error in Results(out).find_damage(*_ALL_RESULTS, verify)],
+            "seconds_left": 0.0,
+        }
+    working = as_place(state.get("stages", out / "stages"))
+    planned = read_json(working / PLAN) or {}
+    expected = {stage["name"]: stage["seconds"] for stage in planned.get("stages", [])}
+    folders = FOLDERS[state["settings"].get("finder", "join")]
+    if state.get("search"):  # the forest of a run before is labelled anew
+        folders = {"clusters": folders["clusters"]}
+    stages = [
+        _stage_status(working / folder, name, expected.get(name))
+        for name, folder in folders.items()
+        if name != MERGE or name in expected or exists(working / folder)
+    ]
+    left = [stage.left for stage in stages]
+    holder = FolderLock(out).holder()
+    if holder is not None:
+        told["holder"] = {name: holder[name] for name in _HOLDER if name in holder}
+    return told | {
+        "state": "stopped" if holder is None else "running",
+        "stages": [asdict(stage) for stage in stages],
+        "seconds_left": None if None in left else sum(seconds or 0.0 for seconds in left),
+    }
+
+
+def _stage_status(folder: Path, name: str, expected: float | None) -> StageStatus:
+    """Read one stage's folder: its manifest and the records of its tasks."""
+    manifest = read_json(folder / MANIFEST)
+    if not isinstance(manifest, Mapping):
+        return StageStatus(name, "waiting", 0, None, 0.0, expected)
+    if name == "fit":  # it has no folder of its own, and leaves one file
+        is_trained = exists(folder / TRAINED)
+        state, left = ("finished", 0.0) if is_trained else ("begun", expected)
+        return StageStatus(name, state, 0, None, 0.0, left)
+    if manifest.get("tasks") is None:
+        return StageStatus(name, "waiting", 0, None, 0.0, expected)
+    records = sorted(written_at(folder, RECORD))
+    done, tasks = len(records), manifest["tasks"]
+    # The tasks of one start: a run that was stopped for a night has not worked through it.
+    (began,) = written_at(folder, MANIFEST)
+    if manifest["finished"]:
+        return StageStatus(name, "finished", done, tasks, 0.0, 0.0)
+    recent = [time for time in records if time >= began]
+    elapsed = recent[-1] - began if recent else 0.0
+    left = expected
+    if recent and elapsed > 0:
+        left = elapsed / len(recent) * (tasks - done)
+    return StageStatus(name, "begun", done, tasks, elapsed, left)

@@ -1,0 +1,81 @@
+"""Files that cannot be read: with ``--skip-bad-parts`` a run goes on without them, and says so.
+
+Rows of an embedding file that is set aside are kept, alone and invalid (``unreadable``); metadata
+that are set aside come out null. What is bad when a run begins is found by its header; what turns
+bad later stops the stage, and the run begins again without it: nothing is mixed.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from dask_dedup.data.dataset import Dataset, read_dataset
+from dask_dedup.errors import InputError, UnreadableError
+from dask_dedup.settings.run_settings import Settings
+from dask_dedup.storage.foreign_content import refuse_inputs_inside
+from dask_dedup.storage.run_folder import RunFolder
+
+__all__ = ["facts_of_bad", "go_on_without", "open_dataset", "result_settings"]
+
+logger = logging.getLogger(__name__)
+
+
+def open_dataset(dataset: str | Path, out: Path, settings: Settings) -> Dataset:
+    """Open the data set of a run.
+
+    A file that an earlier run into ``out`` has set aside stays so as long as it is unchanged.
+    """
+    # What is not compared is not looked at: that it is missing, or is being written, is no fault.
+    data = read_dataset(dataset, **settings.read.model_dump(), texts=False)
+    own = (*RunFolder.result_folders, *RunFolder.result_files, RunFolder.state_name, "stages")
+    refuse_inputs_inside(out, own, data.paths)
+    if not settings.read.skip_bad_parts:
+        return data
+    before = {bad["path"]: bad for bad in RunFolder.read_set_aside(out)}
+    again = data.set_aside({path: bad["problem"] for path, bad in before.items()})
+    unchanged = {
+        bad.path: bad.problem
+        for bad in again.bad_files
+        if bad.path in before and (bad.size, bad.version) == _version_of(before[bad.path])
+    }
+    data = data.set_aside(unchanged)
+    _warn(data)
+    return data
+
+
+def result_settings(data: Dataset, settings: Settings) -> dict[str, Any]:
+    """Return everything that the result depends on, but for the content of the input."""
+    bad = sorted(file.path for file in data.bad_files)
+    return {**settings.for_result(), **({"set_aside": bad} if bad else {})}
+
+
+def go_on_without(data: Dataset, error: InputError, settings: Settings) -> Dataset:
+    """Return the data set without what has turned bad; raise the error where that is nothing."""
+    if not settings.read.skip_bad_parts:
+        raise error
+    found = read_dataset(data.path, **settings.read.model_dump(), texts=False)
+    problems = {bad.path: bad.problem for bad in (*found.bad_files, *data.bad_files)}
+    if isinstance(error, UnreadableError):
+        problems.setdefault(error.path, str(error))
+    less = found.set_aside(problems)
+    if {bad.path for bad in less.bad_files} <= {bad.path for bad in data.bad_files}:
+        raise error
+    _warn(less)
+    logger.warning("the run begins again without them")
+    return less
+
+
+def facts_of_bad(data: Dataset) -> list[dict[str, Any]]:
+    """Return the files that are set aside, for ``summary.json``."""
+    return [bad._asdict() for bad in data.bad_files]
+
+
+def _warn(data: Dataset) -> None:
+    for bad in data.bad_files:
+        logger.warning("set aside, %s rows of its part: %s", f"{bad.rows:,}", bad.problem)
+
+
+def _version_of(bad: dict[str, Any]) -> tuple[int, str]:
+    return bad["size"], bad["version"]

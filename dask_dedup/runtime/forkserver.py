@@ -1,0 +1,139 @@
+"""Workers start as forks of one process that has imported what they need.
+
+Importing torch takes seconds of a core. A worker process that is started afresh spends them, and
+every worker that replaces a lost one again; a fork has everything at once. The process to fork from
+runs no threads of its own, which makes forking safe, and starts while the command still reads its
+input.
+
+It imports neither torch nor Dask itself, so that it can be called first of all.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import forkserver, resource_tracker
+
+from dask_dedup.errors import ClusterError
+from dask_dedup.runtime.limits import DRIVER_BYTES, WORKER_BYTES, memory_limit
+
+__all__ = [
+    "check_semaphores",
+    "start_method",
+    "start_server",
+    "stop_server",
+    "without_interrupts",
+    "worker_environment",
+]
+
+_PRELOADED = ["dask_dedup.pipeline.preloaded"]
+
+
+def start_method() -> str:
+    """Return how worker processes start: by forks on Linux; elsewhere libraries forbid them."""
+    return "forkserver" if sys.platform == "linux" else "spawn"
+
+
+def worker_environment(threads: int) -> dict[str, str]:
+    """Return the environment variables of workers whose kernels run on so many threads."""
+    return {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "OPENBLAS_NUM_THREADS": str(threads),
+        # Python would look for modules in the current folder first: a data set may hold a dask.py.
+        "PYTHONSAFEPATH": "1",
+        # Keep freed blocks of up to 32 MB instead of faulting their pages in again.
+        "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+        "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
+    }
+
+
+def start_server() -> None:
+    """Start the process that workers are forked from, unless it runs already; returns at once.
+
+    Ctrl-C does not reach it, nor the workers, nor those that replace a worker later: a terminal
+    interrupts all processes of the command, but workers are to end with the cluster, without a
+    traceback.
+
+    Its libraries are told of one thread; kernels ask for as many as they are to use.
+
+    Where its memory is more than there is, it is left alone: a run will be refused in words, but
+    the kernel might end the command before.
+
+    Raises
+    ------
+    ClusterError
+        There is no room for its socket.
+    """
+    if start_method() != "forkserver" or memory_limit() < WORKER_BYTES + DRIVER_BYTES // 2:
+        return
+    with _environment(worker_environment(1)), _temporary_files():
+        resource_tracker.ensure_running()  # would lift the block, were it started meanwhile
+        forkserver.set_forkserver_preload(_PRELOADED)
+        with without_interrupts():
+            forkserver.ensure_running()
+
+
+def stop_server() -> None:
+    """End that process, if it runs: until it has imported all, it would not see that we ended."""
+    pid = getattr(forkserver._forkserver, "_forkserver_pid", None)
+    if pid is not None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+
+
+def check_semaphores() -> None:
+    """Refuse a machine on which processes cannot share locks, which a worker's supervisor needs.
+
+    Raises
+    ------
+    ClusterError
+    """
+    try:
+        multiprocessing.Lock()
+    except (ImportError, OSError) as error:
+        raise ClusterError(
+            f"worker processes need locks of the system, which are files in /dev/shm, and cannot "
+            f"have them ({error}). Make /dev/shm a writable tmpfs (a container's --shm-size or "
+            f"--tmpfs /dev/shm), or use the workers of another machine with --cluster."
+        ) from error
+
+
+@contextmanager
+def _temporary_files() -> Iterator[None]:
+    """Say what is missing where no temporary folder takes a socket."""
+    try:
+        yield
+    except OSError as error:
+        raise ClusterError(
+            f"worker processes cannot be started for want of a temporary folder ({error}). Set "
+            f"TMPDIR to a folder with some room."
+        ) from error
+
+
+@contextmanager
+def without_interrupts() -> Iterator[None]:
+    """Block Ctrl-C in this thread, and in what it starts, until the block ends."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

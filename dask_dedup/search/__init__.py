@@ -1,1 +1,0 @@
-"""Finders of edges: the join inside cells."""

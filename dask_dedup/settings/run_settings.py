@@ -1,0 +1,326 @@
+"""Settings: one frozen object per stage; TOML, command line and Python share names and defaults."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from dask_dedup.errors import SettingsError
+from dask_dedup.paths import read_text, refuse_secrets, words_of
+from dask_dedup.settings.cluster_settings import ClusterJobSettings, parse_memory
+
+__all__ = [
+    "AdcSettings",
+    "AuditSettings",
+    "CellSettings",
+    "ClusterJobSettings",
+    "ClusterSettings",
+    "CompressSettings",
+    "ComputeSettings",
+    "JoinSettings",
+    "ReadSettings",
+    "Settings",
+    "load_settings",
+]
+
+
+def _without_credentials(place: str | None) -> str | None:
+    if place is not None:
+        refuse_secrets(place)
+    return place
+
+
+def _split_names(value: Any) -> Any:
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
+#: Names of columns; on the command line as text with commas, in TOML also as a list.
+Names = Annotated[list[str] | None, BeforeValidator(_split_names)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class ReadSettings(_Table):
+    """``[read]``: what is compared, and how metadata columns are found."""
+
+    modality: Literal["image", "text"] = "image"
+    """embeddings that are compared: image (img_emb) or text (text_emb)"""
+
+    url_column: str | None = None
+    """metadata column that holds the URL [default: url or URL]"""
+
+    caption_column: str | None = None
+    """metadata column that holds the caption [default: caption or TEXT]"""
+
+    columns: Names = None
+    """metadata columns that are carried beside URL and caption, as A,B [default: all]"""
+
+    drop_columns: Names = None
+    """metadata columns that are not carried, as A,B [default: none]"""
+
+    metadata: Annotated[str | None, AfterValidator(_without_credentials)] = None
+    """metadata files, as a pattern from the data set [default: metadata/*.parquet]"""
+
+    image_embeddings: Annotated[str | None, AfterValidator(_without_credentials)] = None
+    """files of image embeddings, as a pattern [default: img_emb/*.npy]"""
+
+    text_embeddings: Annotated[str | None, AfterValidator(_without_credentials)] = None
+    """files of text embeddings, as a pattern [default: text_emb/*.npy]"""
+
+    embedding_column: str | None = None
+    """list column of the metadata files with the embeddings, instead of files of their own"""
+
+    skip_bad_parts: bool = False
+    """go on without files that cannot be read, and say which: their rows are kept, alone"""
+
+
+class CompressSettings(_Table):
+    """``[compress]``: the PCA in whose space candidates are found."""
+
+    dim: Annotated[int, Field(ge=1, le=1024)] = 64
+    """dimensions kept by the PCA; never changes which pairs pass, only how fast"""
+
+    sample_rows: Annotated[int, Field(ge=2)] = 16_384
+    """rows of the seeded sample that the PCA is fitted on"""
+
+
+class CellSettings(_Table):
+    """``[cells]``: the Voronoi cells in which rows are compared."""
+
+    visits: Annotated[float, Field(ge=1, le=16)] | None = None
+    """cells in which a row is compared on average, its home included; more find more [default:
+    4.5, above a million rows more: 6.4 at ten million]"""
+
+    cells: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """number of cells; 0 chooses by the number of rows"""
+
+    probes: Annotated[float, Field(ge=1, le=32)] = 8.0
+    """coarse cells whose fine cells are considered for a row, on average"""
+
+    sample_per_cell: Annotated[int, Field(ge=1)] = 24
+    """rows of the k-means sample per cell"""
+
+
+class JoinSettings(_Table):
+    """``[join]``: which pairs become edges."""
+
+    search_threshold: Annotated[float, Field(gt=0, le=1)] | None = None
+    """lowest cosine that is searched for and kept in the forest [default: the threshold]"""
+
+
+class AdcSettings(_Table):
+    """``[adc]``: search by quantized distances (finder adc)."""
+
+    model: Annotated[str | None, AfterValidator(_without_credentials)] = None
+    """folder of a compressor; rows are indexed behind it [default: none]"""
+
+    factory: str | None = None
+    """index, as faiss's factory names it [default: by the number of rows]"""
+
+    sample_rows: Annotated[int, Field(ge=0)] = 0
+    """rows of the seeded sample that the index is trained on; 0 chooses by the factory"""
+
+    iterations: Annotated[int, Field(ge=0)] = 0
+    """of the k-means that makes the lists; 0 leaves it to faiss"""
+
+    k: Annotated[int, Field(ge=2)] = 16
+    """nearest rows searched for first; more where all of them pass"""
+
+    nprobe: Annotated[int, Field(ge=1)] = 8
+    """inverted lists that each row looks into"""
+
+    tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """T of the adaptive threshold [default: calibrated on a sample]"""
+
+    verify: bool = True
+    """whether pairs are verified at full dimension; if not, T alone decides"""
+
+    recall: Annotated[float, Field(gt=0, le=1)] = 0.99
+    """recall that T is calibrated to where pairs are verified"""
+
+    precision: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """precision that T is calibrated to where they are not"""
+
+    queries: Annotated[int, Field(ge=1)] = 1000
+    """rows with exact truth that T is calibrated on"""
+
+
+class ClusterSettings(_Table):
+    """``[clusters]``: which edges make clusters."""
+
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """cosine from which on two rows are duplicates"""
+
+
+class AuditSettings(_Table):
+    """``[audit]``: the run's own measurement of what it found."""
+
+    queries: Annotated[int, Field(ge=0)] = 1000
+    """rows whose pairs are found by brute force to measure recall; 0 switches the audit off"""
+
+
+class ComputeSettings(_Table):
+    """``[compute]``: what the run may use; none of it changes the result."""
+
+    workers: Annotated[int, Field(ge=1)] | None = None
+    """worker processes, one Dask thread each [default: one per core]"""
+
+    threads: Annotated[int, Field(ge=1)] = 1
+    """BLAS and OpenMP threads of each worker"""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """where the matrix products run: auto takes a GPU if there is one"""
+
+    work: Annotated[str | None, AfterValidator(_without_credentials)] = None
+    """folder or URL for the working files, shared by all workers [default: OUT/stages]"""
+
+    memory: Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(parse_memory)] = None
+    """memory of each worker, such as 8GB [default: three quarters of the machine's or
+    container's, shared]"""
+
+
+class Settings(_Table):
+    """All settings of a run, one table per stage."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """seed of every random choice"""
+
+    finder: Literal["join", "adc"] = "join"
+    """how duplicates are found: join (inside cells) or adc (by quantized distances)"""
+
+    read: ReadSettings = ReadSettings()
+    compress: CompressSettings = CompressSettings()
+    cells: CellSettings = CellSettings()
+    join: JoinSettings = JoinSettings()
+    adc: AdcSettings = AdcSettings()
+    clusters: ClusterSettings = ClusterSettings()
+    audit: AuditSettings = AuditSettings()
+    compute: ComputeSettings = ComputeSettings()
+    cluster: ClusterJobSettings = ClusterJobSettings()
+
+    @model_validator(mode="after")
+    def _thresholds_fit(self) -> Settings:
+        search = self.join.search_threshold
+        if search is not None and search > self.clusters.threshold:
+            raise ValueError(
+                f"join.search_threshold {search} is above clusters.threshold "
+                f"{self.clusters.threshold}: pairs between the two would not be found"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _workers_fit_their_jobs(self) -> Settings:
+        """For SLURM, what ``[compute]`` leaves open follows from ``[cluster]``."""
+        job, compute = self.cluster, self.compute
+        if job.kind != "slurm":
+            return self
+        cores = job.processes * compute.threads
+        if job.cores is not None and cores > job.cores:
+            raise ValueError(
+                f"cluster.processes {job.processes} times compute.threads {compute.threads} is "
+                f"more than cluster.cores {job.cores}"
+            )
+        if job.memory is None and compute.memory is None:
+            raise ValueError("SLURM needs the memory of a job: cluster.memory, such as 64GB")
+        memory = compute.memory or (job.memory or 0) // job.processes
+        if job.memory is not None and memory * job.processes > job.memory:
+            raise ValueError(
+                f"cluster.processes {job.processes} times compute.memory {memory:,} is more than "
+                f"cluster.memory {job.memory:,} bytes"
+            )
+        update = {"memory": memory, "workers": job.most_jobs * job.processes}
+        object.__setattr__(self, "compute", compute.model_copy(update=update))
+        return self
+
+    @property
+    def search_threshold(self) -> float:
+        """The lowest cosine that is searched for."""
+        given = self.join.search_threshold
+        return self.clusters.threshold if given is None else given
+
+    def for_result(self) -> dict[str, Any]:
+        """Return what the result depends on: not workers, nor what is done about bad files."""
+        return self.model_dump(
+            exclude={"compute": True, "cluster": True, "read": {"skip_bad_parts"}}
+        )
+
+    def to_toml(self) -> str:
+        """Return all settings as TOML; a setting without a value is left out."""
+        return tomli_w.dumps(self.model_dump(exclude_none=True))
+
+
+def load_settings(
+    config_path: str | os.PathLike | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Read settings: defaults, then a TOML file, then single values.
+
+    Parameters
+    ----------
+    config_path : path, optional
+        A TOML file, which may be a URL, with any of the tables of `Settings`.
+    overrides : mapping, optional
+        Dotted keys to values, such as ``{"clusters.threshold": 0.9}``; None values are passed
+        over.
+
+    Raises
+    ------
+    SettingsError
+        Naming each key that is unknown or has a value out of range, and where it came from.
+    """
+    content: dict[str, Any] = {}
+    origin = "settings"
+    if config_path is not None:
+        origin = str(config_path)
+        try:
+            content = tomllib.loads(read_text(config_path))
+        except OSError as error:
+            raise SettingsError(f"{config_path}: cannot be read ({words_of(error)}).") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise SettingsError(f"{config_path}: not a TOML file ({error}).") from error
+    for dotted, value in (overrides or {}).items():
+        if value is None:
+            continue
+        *tables, key = dotted.split(".")
+        table = content
+        for name in tables:
+            table = table.setdefault(name, {})
+            if not isinstance(table, dict):
+                raise SettingsError(f"{origin}: {name} is expected to be a table.")
+        table[key] = value
+    try:
+        return Settings.model_validate(content)
+    except ValidationError as error:
+        raise SettingsError(_describe(error, origin)) from error
+
+
+def _describe(error: ValidationError, origin: str) -> str:
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(step) for step in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            table = Settings.model_fields.get(str(problem["loc"][0]))
+            model = table.annotation if table is not None and len(problem["loc"]) > 1 else Settings
+            known = ", ".join(getattr(model, "model_fields", Settings.model_fields))
+            lines.append(f"{origin}: unknown setting {key}; known here: {known}.")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            if key:  # otherwise a contradiction between two settings, which tells their values
+                message = f"{key}: {message}, got {problem['input']!r}"
+            lines.append(f"{origin}: {message}.")
+    return "\n".join(lines)

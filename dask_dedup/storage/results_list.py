@@ -1,0 +1,114 @@
+"""What a run has published in OUT: ``results.json`` names every file, its size and its checksum.
+
+Each result folder belongs to one stage of one run, by its digest, whatever the names of the folders
+that it came from. An entry is written before its folder is put into place: a run that was killed
+between the two finds the folder still among the working files.
+
+Cost: 100 bytes a file; to look at the results, one small read a file (of a store, one listing).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dask_dedup.errors import DamagedError
+from dask_dedup.paths import is_remote
+from dask_dedup.storage.checksums import FileFacts, check_file, find_damage
+from dask_dedup.storage.files import read_json, sync, write_json
+from dask_dedup.storage.listing import names_in
+from dask_dedup.storage.objects import remove_file
+
+__all__ = ["RESULTS", "Results", "remove_others"]
+
+RESULTS = "results.json"
+
+
+class Results:
+    """The results in one output folder.
+
+    Parameters
+    ----------
+    path : Path
+        OUT.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        content = read_json(path / RESULTS, sealed=True)
+        content = content if isinstance(content, dict) else {}
+        self._folders: dict[str, Any] = dict(content.get("folders") or {})
+        self._files: dict[str, Any] = dict(content.get("files") or {})
+
+    def enter(self, name: str, digest: str, files: Mapping[str, FileFacts]) -> None:
+        """Note a folder that is about to be put into place: whose it is, and its files."""
+        self._folders[name] = {"digest": digest, "files": {k: list(v) for k, v in files.items()}}
+        self._write()
+
+    def enter_files(self, files: Mapping[str, FileFacts]) -> None:
+        """Note the single files of a finished run."""
+        self._files = {name: list(facts) for name, facts in files.items()}
+        self._write()
+
+    def holds(self, name: str, digest: str) -> bool:
+        """Return whether a folder is that of a stage with this digest."""
+        entry = self._folders.get(name)
+        return entry is not None and entry["digest"] == digest
+
+    def has_file(self, path: str, digest: str, facts: FileFacts) -> bool:
+        """Return whether ``folder/file`` is a result of a stage with this digest, and whole."""
+        name, _, file = path.partition("/")
+        if not self.holds(name, digest) or file not in self._folders[name]["files"]:
+            return False
+        try:
+            check_file(self.path / path, facts)
+        except DamagedError:
+            return False
+        return True
+
+    @property
+    def size_bytes(self) -> int:
+        """What all result folders take."""
+        return sum(
+            facts[0] for entry in self._folders.values() for facts in entry["files"].values()
+        )
+
+    def find_damage(
+        self, folders: Iterable[str], files: bool = False, pages: bool = False
+    ) -> list[DamagedError]:
+        """Return what is wrong with some result folders, and with the single ``files``.
+
+        ``pages``: read parquet files from end to end; otherwise sizes and tails tell.
+        """
+        wanted: dict[Path, list[int]] = {}
+        others: list[DamagedError] = []
+        for name in folders:
+            if name not in self._folders:
+                path = self.path / name
+                return [DamagedError(f"{path}: is not told of in {RESULTS}.", str(path))]
+            for file, facts in self._folders[name]["files"].items():
+                wanted[self.path / name / file] = facts
+            for other in self.others(name):
+                path = self.path / name / other
+                others.append(DamagedError(f"{path}: is not of this result.", str(path)))
+        if files:
+            wanted |= {self.path / name: facts for name, facts in self._files.items()}
+        return [*find_damage(wanted, wanted if pages else ()), *others]
+
+    def others(self, name: str) -> list[str]:
+        """Return what is in a result folder and not told of."""
+        there = names_in(self.path / name) or []
+        return [one for one in there if one not in self._folders.get(name, {}).get("files", {})]
+
+    def _write(self) -> None:
+        content = {"folders": self._folders, "files": self._files}
+        write_json(self.path / RESULTS, content, durable=True)
+        if not is_remote(self.path):
+            sync(self.path)
+
+
+def remove_others(folder: Path, files: Iterable[str]) -> None:
+    """Remove the files of a result folder that are not of a result."""
+    for name in set(names_in(folder) or ()) - set(files):
+        remove_file(folder / name)

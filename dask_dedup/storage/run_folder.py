@@ -1,0 +1,400 @@
+"""The output folder of a run: who may write into it, what is finished, what is published.
+
+``run.json`` says which settings and which input the folder belongs to, and whether the run is
+finished. Results are made under ``stages/`` and renamed into place at the end; ``results.json``
+names them, see `results_list`. They reach the disk before the run is called finished.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from dask_dedup.errors import OutputError
+from dask_dedup.paths import as_place, is_remote
+from dask_dedup.storage.checksums import FileFacts, facts_of_file, find_damage
+from dask_dedup.storage.files import digest_of, read_json, sync, write_json
+from dask_dedup.storage.folder_lock import FolderLock
+from dask_dedup.storage.foreign_content import (
+    WORKING,
+    changed_keys,
+    refuse_foreign_results,
+    refuse_foreign_stages,
+    refuse_other_content,
+    refuse_other_data,
+)
+from dask_dedup.storage.objects import (
+    check_writable,
+    exists,
+    make_folder,
+    move_folder,
+    remove_file,
+    remove_tree,
+    words_of,
+)
+from dask_dedup.storage.results_list import RESULTS, Results, remove_others
+from dask_dedup.storage.stage import FILES, Stage, forget_file
+
+__all__ = ["AUDIT_PAIRS", "AUDIT_QUERIES", "RunFolder", "work_folder"]
+
+logger = logging.getLogger(__name__)
+
+_TOOL = "dask_dedup"
+_READ_BYTES = 2 << 30  # results up to here are read from end to end when they are asked for again
+#: In OUT: the rows that the audit has sampled, and their true pairs.
+AUDIT_QUERIES, AUDIT_PAIRS = "audit/queries.parquet", "audit/pairs.parquet"
+
+
+class RunFolder:
+    """One output folder, locked while it is open.
+
+    Parameters
+    ----------
+    path : Path
+        Made if it is missing.
+    settings : mapping
+        All settings that the result depends on.
+    fingerprint : str
+        Of the input.
+    overwrite : bool
+        Begin anew, whatever an earlier run left.
+    work : str, optional
+        Folder or URL that the working files go under, in a folder of this run's own.
+    break_lock : bool
+        In a store: take over from a run on another machine that cannot be known to be dead.
+    source : tuple of (str, sequence of str)
+        Path and sketch of the data set: see `dask_dedup.data.sketch`.
+
+    Raises
+    ------
+    OutputError
+        On entry: the folder holds something else, results of another data set, links or files of
+        the user where results go; or another run is writing into it.
+
+    Attributes
+    ----------
+    state_name : str
+        File that tells whose the folder is; other commands' folders have another.
+    result_folders, result_files : tuple of str
+        What is there when a run has finished.
+    own_names : str
+        Regular expression of the names of files in the result folders.
+    """
+
+    state_name = "run.json"
+    result_folders: tuple[str, ...] = ("audit", "clusters", "forest", "invalid")
+    result_files: tuple[str, ...] = (
+        "histogram.csv",
+        "histogram.png",
+        "settings.toml",
+        "summary.json",
+        RESULTS,
+    )
+
+    own_names = r"part-\d{5,}\.parquet|(queries|pairs)\.parquet"
+
+    def __init__(
+        self,
+        path: Path,
+        settings: Mapping[str, Any],
+        fingerprint: str,
+        overwrite: bool = False,
+        work: str | None = None,
+        break_lock: bool = False,
+        source: tuple[str, Sequence[str]] = ("", ()),
+    ) -> None:
+        self.path = path
+        self.settings = settings
+        self.fingerprint = fingerprint
+        self.overwrite = overwrite
+        self.stages = work_folder(path, work)  # folder of the working files
+        #: Facts of the search whose forest is in OUT and is used; see `begin`.
+        self.search: Mapping[str, Any] | None = None
+        #: Files of the input that the run goes without, as `read_set_aside` gives them.
+        self.set_aside: list[dict[str, Any]] = []
+        self._source = source
+        self._lock = FolderLock(path, break_lock)
+        self._published: dict[str, str] = {}  # folders, and the digests of their stages
+        self._made: list[Path] = []  # folders that were not there
+
+    def __enter__(self) -> Self:
+        try:
+            self._check_content()
+            self._make()
+            self._lock.acquire()
+        except OSError as error:
+            self._remove_made()
+            raise OutputError(f"{self.path}: cannot be written ({words_of(error)}).") from error
+        if self.overwrite:
+            self._remove_own()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._lock.release()
+        self._remove_made()
+
+    @property
+    def digest(self) -> str:
+        """Digest of settings, input and this package's version."""
+        return digest_of({"settings": dict(self.settings), **self._origin})
+
+    @property
+    def _origin(self) -> dict[str, str]:
+        return {"input": self.fingerprint, "version": version("dask_dedup")}
+
+    def is_finished(self) -> bool:
+        """Return whether this very run has finished here before, and its results are whole.
+
+        Raises
+        ------
+        OutputError
+            It has, and a result is missing or damaged.
+        """
+        state = self._read_state()
+        if not state.get("finished") or state.get("digest") != self.digest:
+            return False
+        are_small = Results(self.path).size_bytes <= _READ_BYTES
+        self._refuse_damaged(self.result_folders, True, pages=are_small)
+        if not are_small:
+            logger.info("%s: by sizes and footers whole; status --verify reads it all", self.path)
+        return True
+
+    def kept_search(self) -> dict[str, Any] | None:
+        """Return the facts of the search that OUT/forest comes from: same input, same version."""
+        state = self._read_state()
+        is_same = all(state.get(name) == value for name, value in self._origin.items())
+        search = state.get("search")
+        return dict(search) if is_same and isinstance(search, Mapping) else None
+
+    def refuse_damaged_search(self) -> None:
+        """Raise OutputError where what another threshold is answered from is not whole."""
+        state = self._read_state()
+        if not state.get("finished") and state.get("digest") == self.digest:
+            return  # interrupted, perhaps while it replaced them; its stages look at what they need
+        self._refuse_damaged(("forest", "invalid", "audit"), pages=True)
+
+    def _refuse_damaged(
+        self, folders: Iterable[str], files: bool = False, pages: bool = False
+    ) -> None:
+        wrong = Results(self.path).find_damage(folders, files, pages)
+        if wrong:
+            more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+            raise OutputError(
+                f"{str(wrong[0]).rstrip('.')}{more}: the result of a finished run is not whole. "
+                f"Put the file back, or begin anew with --overwrite."
+            )
+
+    def begin(self, search: Mapping[str, Any] | None = None) -> None:
+        """Claim the folder; log what differs from an earlier run here.
+
+        ``search``: facts of the search whose forest is kept; without, it is made anew.
+        """
+        check_writable(self.stages)
+        self.search = search
+        state = self._read_state()
+        if state and state.get("digest") != self.digest:
+            changed = changed_keys(state.get("settings", {}), self.settings)
+            if state.get("input") != self.fingerprint:
+                changed.append("the input files")
+            if state.get("version") != version("dask_dedup"):
+                changed.append("the version of dask_dedup")
+            logger.warning("%s: changed since the last run: %s", self.path, ", ".join(changed))
+        remove_file(self.path / "summary.json")
+        self._write_state(finished=False)
+
+    def begin_again(
+        self, settings: Mapping[str, Any], fingerprint: str, set_aside: list[dict[str, Any]]
+    ) -> None:
+        """Go on with less input: no search of before answers it."""
+        self.settings, self.fingerprint = settings, fingerprint
+        self.search, self.set_aside = None, set_aside
+        self._write_state(finished=False)
+
+    @classmethod
+    def read_set_aside(cls, path: Path) -> list[dict[str, Any]]:
+        """Return the files that the last run into ``path`` went without."""
+        state = read_json(path / cls.state_name, sealed=True)
+        found = state.get("set_aside") if isinstance(state, dict) else None
+        return found if isinstance(found, list) else []
+
+    def stage(self, name: str, settings: Mapping[str, Any]) -> Stage:
+        """Return a stage under ``stages/`` that depends on ``settings``, input and version."""
+        assert name in WORKING, f"{name}: would be taken for a file of the user"
+        own = {**settings, **self._origin}
+        digest = digest_of(own)
+
+        def is_published(path: str, facts: FileFacts) -> bool:
+            return Results(self.path).has_file(path, digest, facts)
+
+        return Stage(self.stages / name, own, is_published)
+
+    def publish(self, stage: Stage, name: str, records: Iterable[Mapping[str, Any]]) -> None:
+        """Put a folder that a stage has made into place, and note whose it is.
+
+        Parameters
+        ----------
+        stage : Stage
+        name : str
+            Of the folder, in the stage's and in OUT.
+        records : iterable of mapping
+            Those of the stage's tasks: they tell which files there must be.
+
+        Raises
+        ------
+        DamagedError
+            A file is missing, or not what was written.
+        """
+        self._check_lock()
+        made, target = stage.folder / name, self.path / name
+        files = {
+            path.removeprefix(f"{name}/"): FileFacts(*facts)
+            for record in records
+            for path, facts in record[FILES].items()
+            if path.startswith(f"{name}/")
+        }
+        self._published[name] = stage.digest
+        if not exists(made):  # and the stage has looked at what is in its place
+            return
+        places = {made / file: (f"{name}/{file}", facts) for file, facts in files.items()}
+        damaged = [
+            error
+            for error in find_damage({place: facts for place, (_, facts) in places.items()})
+            if not stage.is_published(*places[as_place(error.path)])
+        ]
+        if damaged:
+            raise damaged[0]
+        results = Results(self.path)
+        is_ours = results.holds(name, stage.digest)  # some of it is in place already
+        results.enter(name, stage.digest, files)
+        move_folder(made, target, is_ours, self._check_after_pause)
+        remove_others(target, files)  # a run before, killed between the two, has left its own
+        if not is_remote(self.path):
+            sync(target)
+            sync(self.path)
+
+    def mend(self, path: str) -> bool:
+        """Have a damaged working file made again: see `forget_file`."""
+        return forget_file(self.stages, path)
+
+    def finish(
+        self,
+        summary: Mapping[str, Any],
+        keep_stages: bool,
+        search: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write the summary, declare the run finished, remove the working files.
+
+        ``search``: what is to be known of OUT/forest to use it again.
+        """
+        self._check_lock()
+        self.search = search
+        results = Results(self.path)
+        for name, digest in self._published.items():
+            assert results.holds(name, digest), f"{name} was published by another run"
+        write_json(self.path / "summary.json", dict(summary), sealed=False)
+        results.enter_files(self._facts_of_files())
+        self._write_state(finished=True)
+        if not keep_stages:
+            remove_tree(self.stages)
+
+    def read_summary(self) -> dict[str, Any]:
+        """Return the summary of the finished run."""
+        return dict(read_json(self.path / "summary.json") or {})
+
+    def _check_after_pause(self) -> None:
+        if self._lock.is_in_doubt():
+            self._check_lock()
+
+    def _check_lock(self) -> None:
+        if not self._lock.is_own():
+            raise OutputError(
+                f"{self.path}: another run has taken this folder, with --break-lock or because "
+                f"this one gave no sign of life for minutes; this one ends."
+            )
+
+    def _check_content(self) -> None:
+        if exists(self.path) and not self.path.is_dir():
+            raise OutputError(f"{self.path}: is a file; the output needs a folder.")
+        refuse_foreign_stages(self.stages, self.path, self.result_folders)
+        if not self.path.is_dir():
+            return
+        state = self._read_state()
+        if not state:
+            refuse_other_content(self.path, self.state_name)
+            return
+        refuse_foreign_results(self.path, self.result_folders, self.result_files, self.own_names)
+        if not self.overwrite and state.get("input") != self.fingerprint:
+            refuse_other_data(self.path, state.get("source"), *self._source)
+
+    def _make(self) -> None:
+        """Make the folder, and remember which of its parents were not there."""
+        if not is_remote(self.path):
+            above = [*self.path.absolute().parents][::-1]
+            self._made = [p for p in (*above, self.path) if not os.path.lexists(p)]
+        make_folder(self.path)
+
+    def _remove_made(self) -> None:
+        """Remove the folders that were made, if nothing was begun in them."""
+        with suppress(OSError):  # not empty
+            for folder in reversed(self._made):
+                folder.rmdir()
+
+    def _facts_of_files(self) -> dict[str, FileFacts]:
+        """Return the facts of the single result files, once they have reached the disk."""
+        files = {name: self.path / name for name in self.result_files if name != RESULTS}
+        for path in files.values() if not is_remote(self.path) else ():
+            sync(path)
+        return {name: facts_of_file(path) for name, path in files.items()}
+
+    def _remove_own(self) -> None:
+        remove_tree(self.stages)
+        remove_tree(self.path / "stages")  # of a run without --work
+        for name in (*self.result_folders, *self.result_files, self.state_name):
+            path = self.path / name
+            if path.is_dir():
+                remove_tree(path)
+            else:
+                remove_file(path)
+
+    def _read_state(self) -> dict[str, Any]:
+        """Return what our ``run.json`` says; empty where there is none, or another tool's."""
+        state = read_json(self.path / self.state_name, sealed=True)
+        if isinstance(state, dict) and state.get("tool") == _TOOL:
+            return state
+        return {}
+
+    def _write_state(self, finished: bool) -> None:
+        write_json(
+            self.path / self.state_name,
+            {
+                "tool": _TOOL,
+                "finished": finished,
+                "digest": self.digest,
+                **self._origin,
+                "stages": str(self.stages),
+                "search": self.search,
+                "set_aside": self.set_aside,
+                "source": {"path": self._source[0], "sketch": list(self._source[1])},
+                "settings": dict(self.settings),
+            },
+            durable=True,
+        )
+
+
+def work_folder(out: Path, work: str | None) -> Path:
+    """Return the folder of a run's working files: in OUT, or one of its own under ``work``."""
+    if work is None:
+        return out / "stages"
+    name = str(out) if is_remote(out) else str(out.absolute())
+    return as_place(work) / f"dask-dedup-{digest_of({'out': name})}"

@@ -1,0 +1,66 @@
+"""Small objects, as locks are made of: created by one alone; and when files were written."""
+
+from __future__ import annotations
+
+import time
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any
+
+from dask_dedup.paths import is_remote, store_errors
+from dask_dedup.storage.listing import list_files
+
+__all__ = ["create", "modified_at", "store_time", "write", "written_at"]
+
+# The place of an object is an `upath.UPath`, whose ``fs`` is fsspec's, and ``path`` the key.
+
+
+def create(place: Any, content: bytes) -> None:
+    """Put an object that is not there yet.
+
+    Raises
+    ------
+    FileExistsError
+    """
+    with store_errors(place):
+        place.fs.pipe_file(place.path, content, mode="create")
+
+
+def write(place: Any, content: bytes) -> None:
+    """Put an object of a few bytes, over what is there."""
+    with store_errors(place):
+        place.fs.pipe_file(place.path, content)
+
+
+def modified_at(place: Any) -> float:
+    """Return when an object was written, by its store's clock: seconds since 1970.
+
+    Raises
+    ------
+    FileNotFoundError
+    """
+    with store_errors(place):
+        return place.fs.modified(place.path).timestamp()
+
+
+def store_time(place: Any) -> float:
+    """Return the time by the clock of an object's store, as S3 tells it in its answers.
+
+    Of a store that does not, our own.
+    """
+    system = place.fs
+    if not hasattr(system, "call_s3"):
+        return time.time()
+    with store_errors(place):
+        bucket, key, _ = system.split_path(place.path)
+        answer = system.call_s3("head_object", Bucket=bucket, Key=key)
+        date = answer["ResponseMetadata"]["HTTPHeaders"]["date"]
+        return parsedate_to_datetime(date).timestamp()
+
+
+def written_at(folder: Path, suffix: str) -> list[float]:
+    """Return when the files of a folder whose names end so were written: seconds since 1970."""
+    if not is_remote(folder):
+        return [path.stat().st_mtime for path in folder.glob(f"*{suffix}")]
+    names = [name for name in list_files(folder) or [] if name.endswith(suffix)]
+    return [modified_at(folder / name) for name in names]

@@ -1,0 +1,154 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from dask_dedup import build_cells, fit_pca, read_dataset
+from dask_dedup.cells.entries import read_cell_counts, read_records
+from dask_dedup.cells.layout import layout_span
+from dask_dedup.cells.leaders import load_leaders
+from dask_dedup.data.part_files import read_invalid, read_linked
+
+
+def build(folder, path, **options):
+    data = read_dataset(path)
+    return build_cells(data, fit_pca(data, 6), folder, **options)
+
+
+def clustered(rows, dim=8, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(20, dim))[rng.integers(0, 20, rows)] + rng.normal(size=(rows, dim)) / 5
+
+
+def all_records(layout):
+    return read_records(layout, 0, layout.cells)
+
+
+def test_layout_every_usable_distinct_row_visits_at_least_one_cell(tmp_path, write_dataset):
+    rows = clustered(3000).astype("f4")
+    rows[5] = np.nan
+    rows[6] = 0
+    rows[2000] = rows[7] = rows[2]
+    layout = build(
+        tmp_path / "cells", write_dataset(tmp_path / "d", np.split(rows, 3)), cells=30, span_rows=1
+    )
+    records = all_records(layout)
+    usable = np.setdiff1d(np.arange(3000), [5, 6, 7])  # 2000 lies in another span than 2
+    np.testing.assert_array_equal(np.unique(records.row_ids), usable)
+    np.testing.assert_array_equal(np.diff(records.bounds), read_cell_counts(layout))
+    cell = np.repeat(np.arange(layout.cells), np.diff(records.bounds))
+    pairs = np.stack([cell, records.row_ids])
+    assert len(np.unique(pairs, axis=1).T) == len(cell)  # no row twice in a cell
+    assert (np.diff(cell * 10_000 + records.row_ids) > 0).all()  # by cell, then by row
+
+
+def crowd_and_strangers(rng, crowd=2000, dim=8):
+    centre = rng.normal(size=dim)
+    rows = [centre + rng.normal(size=(crowd, dim)) * 0.01, rng.normal(size=(4000, dim))]
+    return rng.permutation(np.concatenate(rows)).astype("f4")
+
+
+def test_layout_members_of_a_dense_group_visit_home_and_are_linked(tmp_path, write_dataset):
+    rows = crowd_and_strangers(np.random.default_rng(0))
+    path = write_dataset(tmp_path / "d", np.split(rows, 3))
+    layout = build(tmp_path / "cells", path, cells=30)
+    leaders = load_leaders(layout.leaders_path).row_ids
+    assert len(leaders) >= 1
+    links = pd.concat([read_linked(layout, span) for span in layout.spans])
+    wide = rows.astype("f8") / np.linalg.norm(rows, axis=1, keepdims=True)
+    exact = (wide[links["src"]] * wide[links["dst"]]).sum(axis=1)
+    np.testing.assert_allclose(links["similarity"], exact, atol=1e-7)
+    near = (wide @ wide[leaders].T).astype("f4") >= np.float32(0.999)
+    members = np.setdiff1d(np.flatnonzero(near.any(axis=1)), leaders)
+    linked = np.where(np.isin(links["src"], leaders), links["dst"], links["src"])
+    np.testing.assert_array_equal(np.sort(linked), members)
+    visits = np.bincount(all_records(layout).row_ids, minlength=len(rows))
+    assert (visits[members] == 1).all()
+    assert visits.min() == 1
+    assert visits[leaders].max() > 1
+    others = np.setdiff1d(np.arange(len(rows)), members)
+    assert visits[others].mean() == pytest.approx(4.5, rel=0.15)
+
+
+def test_layout_without_dense_groups_links_equal_rows_only(tmp_path, write_dataset):
+    rows = crowd_and_strangers(np.random.default_rng(0))
+    path = write_dataset(tmp_path / "d", [rows])
+    layout = build(tmp_path / "cells", path, cells=30, dense_groups=False)
+    assert len(load_leaders(layout.leaders_path).row_ids) == 0
+    assert read_linked(layout, layout.spans[0]).empty
+
+
+def test_layout_identical_and_invalid_rows_are_set_aside(tmp_path, write_dataset):
+    rows = clustered(100).astype("f2")
+    rows[[10, 30, 90]] = rows[3]
+    rows[50] = np.inf
+    path = write_dataset(tmp_path / "d", [rows[:60], rows[60:]])
+    layout = build(tmp_path / "cells", path, span_rows=1)
+    first, second = (read_linked(layout, span) for span in layout.spans)
+    assert first.to_numpy().tolist() == [[3, 10, 1], [3, 30, 1]]
+    assert second.empty
+    assert read_invalid(layout, layout.spans[0]).to_numpy().tolist() == [[50, 2]]
+
+
+def test_layout_counts_add_up(tmp_path, write_dataset):
+    rows = clustered(500).astype("f4")
+    rows[10] = rows[20]
+    rows[30] = 0
+    layout = build(tmp_path / "cells", write_dataset(tmp_path / "d", [rows]))
+    counts = layout_span(layout, layout.spans[0])
+    assert (counts.rows, counts.invalid, counts.identical, counts.distinct) == (500, 1, 1, 498)
+    assert counts.visits == len(all_records(layout).row_ids)
+
+
+@pytest.mark.parametrize("cuts", [[], [1], [1500, 1500], [700, 701, 2999]])
+def test_layout_does_not_depend_on_the_parts(tmp_path, write_dataset, cuts, monkeypatch):
+    rows = clustered(3000).astype("f4")
+    whole = build(tmp_path / "one", write_dataset(tmp_path / "a", [rows]), cells=30)
+    monkeypatch.setattr("dask_dedup.cells.layout._BLOCK_ROWS", 777)
+    cut = build(tmp_path / "two", write_dataset(tmp_path / "b", np.split(rows, cuts)), cells=30)
+    expected, records = all_records(whole), all_records(cut)
+    np.testing.assert_array_equal(records.bounds, expected.bounds)
+    np.testing.assert_array_equal(records.row_ids, expected.row_ids)
+    np.testing.assert_array_equal(records.content, expected.content)
+    np.testing.assert_allclose(records.steps, expected.steps, atol=1)  # rounded either way
+
+
+def test_read_records_range_equals_its_slice(tmp_path, write_dataset):
+    rows = clustered(2000).astype("f4")
+    layout = build(tmp_path / "cells", write_dataset(tmp_path / "d", np.split(rows, 4)), cells=20)
+    every, some = all_records(layout), read_records(layout, 5, 9)
+    inside = slice(*every.bounds[[5, 9]])
+    np.testing.assert_array_equal(some.row_ids, every.row_ids[inside])
+    np.testing.assert_array_equal(some.content, every.content[inside])
+    np.testing.assert_array_equal(some.steps, every.steps[inside])
+    np.testing.assert_array_equal(some.bounds, every.bounds[5:10] - every.bounds[5])
+
+
+def test_layout_equal_hashes_of_different_rows_are_not_taken_for_equal(
+    tmp_path, write_dataset, monkeypatch
+):
+    monkeypatch.setattr(
+        "dask_dedup.cells.layout.hash_words", lambda words: np.zeros(len(words), np.uint64)
+    )
+    rows = clustered(50).astype("f4")
+    rows[20] = rows[0]
+    layout = build(tmp_path / "cells", write_dataset(tmp_path / "d", [rows]))
+    assert read_linked(layout, layout.spans[0]).to_numpy().tolist() == [[0, 20, 1]]
+    assert len(np.unique(all_records(layout).row_ids)) == 49
+
+
+@pytest.mark.parametrize("equal", [100, 2000])
+def test_layout_of_nearly_equal_rows_gives_each_a_home(tmp_path, write_dataset, equal):
+    """K-means leaves coarse cells without a row; no row may end there."""
+    rows = np.ones((2000, 8), np.float32) + np.eye(8, dtype=np.float32)[0]
+    rows[equal:] += clustered(2000 - equal).astype("f4") * 1e-5
+    rows[: equal // 2] *= 1 + np.arange(equal // 2, dtype=np.float32)[:, None] * 1e-6
+    layout = build(tmp_path / "cells", write_dataset(tmp_path / "d", [rows]), cells=100)
+    distinct = len(np.unique(rows, axis=0))
+    assert len(np.unique(all_records(layout).row_ids)) == distinct
+
+
+def test_build_cells_with_hardly_a_usable_row(tmp_path, write_dataset):
+    rows = np.full((6000, 8), np.nan, np.float32)
+    rows[17] = 1
+    layout = build(tmp_path / "cells", write_dataset(tmp_path / "d", [rows]))
+    assert all_records(layout).row_ids.tolist() == [17]

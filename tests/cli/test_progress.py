@@ -1,0 +1,133 @@
+"""Progress: bars on a terminal, lines elsewhere; both tell rate and remaining time."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from dask_dedup.cli import progress as progress_module
+from dask_dedup.cli.progress import BarProgress, LineProgress, choose_progress
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(progress_module, "time", clock)
+    return clock
+
+
+def console(terminal: bool = False, width: int = 200) -> Console:
+    return Console(file=io.StringIO(), force_terminal=terminal, width=width, legacy_windows=False)
+
+
+def lines(shown: Console) -> list[str]:
+    assert isinstance(shown.file, io.StringIO)
+    return shown.file.getvalue().splitlines()
+
+
+def test_choose_progress_bars_for_a_terminal_and_lines_elsewhere():
+    assert isinstance(choose_progress(console(terminal=True)), BarProgress)
+    assert isinstance(choose_progress(console()), LineProgress)
+
+
+def test_line_progress_tells_rate_and_remaining_time_every_five_seconds(clock):
+    shown = console()
+    progress = LineProgress(shown)
+    progress.start("layout", 1000)
+    for _ in range(8):  # 16 s
+        clock.now += 2
+        progress.advance(100)
+    clock.now += 4
+    progress.advance(200)
+    progress.finish()
+    progress.close()
+    assert lines(shown) == [
+        "layout    300 of 1,000 rows, 50 rows/s, 14 s to go",
+        "layout    600 of 1,000 rows, 50 rows/s, 8 s to go",
+        "layout    done in 20.0 s, 50 rows/s",
+    ]
+
+
+def test_line_progress_each_stage_begins_at_zero(clock):
+    shown = console()
+    progress = LineProgress(shown)
+    for name, rows in (("fit", 10), ("join", 70)):
+        progress.start(name, rows)
+        clock.now += 7
+        progress.advance(rows)
+        progress.finish()
+    assert lines(shown) == [
+        "fit       done in 7.0 s, 1 rows/s",
+        "join      done in 7.0 s, 10 rows/s",
+    ]
+
+
+def test_line_progress_a_stage_of_no_time_and_no_rows_is_no_error(clock):
+    shown = console()
+    progress = LineProgress(shown)
+    progress.start("join", 0)
+    progress.advance(0)
+    clock.now += 6
+    progress.advance(0)
+    progress.finish()
+    assert lines(shown) == ["join      done in 6.0 s, 0 rows/s"]
+
+
+def test_line_progress_is_one_line_on_a_narrow_screen(clock):
+    shown = console(width=20)
+    progress = LineProgress(shown)
+    progress.start("layout", 10**9)
+    clock.now += 10
+    progress.advance(10**8)
+    assert lines(shown) == [
+        "layout    100,000,000 of 1,000,000,000 rows, 10,000,000 rows/s, 90 s to go"
+    ]
+
+
+def test_bar_progress_shows_stage_share_rate_and_times():
+    shown = console(terminal=True)
+    progress = BarProgress(shown)
+    progress.start("layout", 1000)
+    progress.advance(370)
+    progress._progress.refresh()
+    progress.close()
+    text = next(line for line in reversed(lines(shown)) if "layout" in line)
+    assert "37 %" in text
+    assert "rows/s" in text
+    assert "0:00:00" in text
+
+
+def test_bar_progress_finish_fills_the_bar_and_stages_stay_visible():
+    shown = console(terminal=True)
+    progress = BarProgress(shown)
+    for name in ("fit", "layout"):
+        progress.start(name, 1000)
+        progress.advance(10)
+        progress.finish()
+    progress.close()
+    assert [(task.description, task.completed) for task in progress._progress.tasks] == [
+        ("fit", 1000),
+        ("layout", 1000),
+    ]
+    assert any("100 %" in line for line in lines(shown))
+
+
+def test_bar_progress_no_rows_is_no_error():
+    progress = BarProgress(console(terminal=True))
+    progress.advance(1)
+    progress.start("join", 0)
+    progress.finish()
+    progress.close()
+    assert progress._progress.finished

@@ -1,0 +1,107 @@
+"""What `status` tells of runs that go on, were stopped, or are finished."""
+
+import json
+import os
+import socket
+
+import pytest
+from click.testing import CliRunner
+
+import dask_dedup
+from dask_dedup import Settings, cli
+from dask_dedup.errors import OutputError
+from dask_dedup.pipeline.status import run_status
+from dask_dedup.runtime.executor import compute_tasks
+from dask_dedup.storage.folder_lock import FolderLock
+
+
+class StoppedError(Exception):
+    """Stands for whatever ends a run."""
+
+
+def stop_after(tasks):
+    """Return an executor that stops the run when so many tasks of stages have left their record."""
+    done = 0
+
+    def execute(some, on_result):
+        def count(record):
+            nonlocal done
+            on_result(record)
+            if isinstance(record, dict):
+                done += 1
+                if done == tasks:
+                    raise StoppedError
+
+        return [compute_tasks([one], count)[0] for one in some]
+
+    return execute
+
+
+def stages_of(told):
+    return {
+        stage["name"]: (stage["state"], stage["done"], stage["tasks"]) for stage in told["stages"]
+    }
+
+
+@pytest.fixture(scope="module")
+def settings():
+    return Settings.model_validate({"cells": {"cells": 40}})
+
+
+def test_status_of_a_stopped_run_counts_the_tasks_and_goes_on_from_there(
+    clipart, settings, tmp_path
+):
+    out = tmp_path / "out"
+    with pytest.raises(StoppedError):
+        dask_dedup.run(clipart, out, settings, execute=stop_after(3))
+    told = run_status(out)
+    assert told["state"] == "stopped"
+    assert stages_of(told) == {
+        "fit": ("finished", 0, None),
+        "layout": ("begun", 3, 5),
+        "join": ("waiting", 0, None),
+        "forest": ("waiting", 0, None),
+        "clusters": ("waiting", 0, None),
+    }
+    with pytest.raises(StoppedError):
+        dask_dedup.run(clipart, out, settings, execute=stop_after(2 + 1))
+    told = run_status(out)
+    assert stages_of(told)["layout"] == ("finished", 5, 5)
+    assert stages_of(told)["join"][:2] == ("begun", 1)
+    lock = FolderLock(out)
+    lock.acquire()
+    told = run_status(out)
+    assert told["state"] == "running"
+    assert (told["holder"]["host"], told["holder"]["pid"]) == (socket.gethostname(), os.getpid())
+    shown = CliRunner().invoke(cli.main, ["status", str(out)]).stdout
+    assert f"process {os.getpid()} on {socket.gethostname()}, since 20" in shown
+    lock.release()
+    assert run_status(out)["state"] == "stopped"
+    dask_dedup.run(clipart, out, settings)
+    told = run_status(out)
+    assert told["state"] == "finished"
+    assert {state for state, _, _ in stages_of(told).values()} == {"finished"}
+    assert told["seconds_left"] == 0
+
+
+def test_status_command_prints_a_table_or_json_and_changes_nothing(clipart, settings, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(StoppedError):
+        dask_dedup.run(clipart, out, settings, execute=stop_after(7))
+    before = sorted((path, path.stat().st_mtime_ns) for path in out.rglob("*"))
+    result = CliRunner().invoke(cli.main, ["status", str(out)], catch_exceptions=False)
+    assert "2 of" in result.stdout
+    assert "the same command continues" in result.stdout.replace("\n", " ")
+    result = CliRunner().invoke(cli.main, ["status", str(out), "--json"])
+    assert json.loads(result.stdout) == run_status(out)
+    assert before == sorted((path, path.stat().st_mtime_ns) for path in out.rglob("*"))
+
+
+@pytest.mark.parametrize("content", [None, "{", '"x"', '{"tool": "another"}'])
+def test_status_of_a_folder_without_a_run(tmp_path, content):
+    if content is not None:
+        (tmp_path / "run.json").write_text(content)
+    with pytest.raises(OutputError, match="no run"):
+        run_status(tmp_path)
+    result = CliRunner().invoke(cli.main, ["status", str(tmp_path)])
+    assert result.exit_code == 2

@@ -1,0 +1,205 @@
+"""`--skip-bad-parts`: what a run does without files that are bad, or turn bad while it reads."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from scipy.sparse.csgraph import connected_components
+
+import dask_dedup
+from dask_dedup import InputError, Settings, cli, read_dataset
+from dask_dedup.data.parts import read_rows
+from dask_dedup.errors import UnreadableError
+from dask_dedup.runtime.executor import NoProgress
+from dask_dedup.storage.run_folder import RunFolder
+
+CUTS = [150, 300, 301, 450]
+ROWS = 600
+
+
+def settings(finder="join", skip=True):
+    adc = {"factory": "IVF8,PQ4x6", "nprobe": 8, "k": 4, "tolerance": 3.0}
+    return Settings.model_validate(
+        {
+            "finder": finder,
+            "adc": adc,
+            "read": {"skip_bad_parts": skip},
+            "audit": {"queries": 100},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Pairs of near-copies, most of them in two parts."""
+    rng = np.random.default_rng(5)
+    groups = rng.standard_normal((ROWS // 2, 24))
+    values = np.tile(groups, (2, 1))[rng.permutation(ROWS)]
+    return (values + 0.05 * rng.standard_normal(values.shape)).astype("f4")
+
+
+@pytest.fixture
+def data(tmp_path, write_dataset, rows):
+    return write_dataset(tmp_path / "data", np.split(rows, CUTS))
+
+
+def expected(rows, without):
+    """Return scipy's clusters of the rows that can be read."""
+    unit = rows.astype("f8") / np.linalg.norm(rows.astype("f8"), axis=1, keepdims=True)
+    near = unit @ unit.T >= 0.95
+    near[without] = near[:, without] = False
+    labels = connected_components(near, directed=False)[1]
+    return pd.Series(np.arange(len(rows))).groupby(labels).transform("min").to_numpy()
+
+
+def truncate(path: Path):
+    os.truncate(path, path.stat().st_size - 100)
+
+
+def damage_in_the_middle(path: Path):
+    """Overwrite the data pages; the footer, the size and the time stay."""
+    before = path.stat()
+    with open(path, "r+b") as file:
+        file.seek(4)
+        file.write(b"\xff" * 300)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def embeddings(data, part):
+    return sorted(data.glob("img_emb/*"))[part]
+
+
+def metadata(data, part):
+    return sorted(data.glob("metadata/*"))[part]
+
+
+class When(NoProgress):
+    """Does something to a file when a stage begins for the first time."""
+
+    def __init__(self, stage, do, path):
+        self.stage, self.do, self.path = stage, do, path
+
+    def start(self, stage, rows):
+        if stage == self.stage and self.do is not None:
+            self.do(self.path)
+            self.do = None
+
+
+@pytest.mark.parametrize("finder", ["join", "adc"])
+def test_bad_files_are_set_aside_counted_and_told(data, rows, tmp_path, caplog, finder):
+    truncate(embeddings(data, 1))
+    embeddings(data, 3).write_bytes(b"no array")
+    metadata(data, 4).write_bytes(b"no parquet")
+    with pytest.raises(InputError, match=r"truncated|cannot be read"):
+        dask_dedup.run(data, tmp_path / "out", settings(finder, skip=False))
+
+    summary = dask_dedup.run(data, tmp_path / "out", settings(finder))
+    lost = np.r_[150:300, 301:450]
+    clusters = pd.read_parquet(tmp_path / "out" / "clusters")
+    np.testing.assert_array_equal(clusters["cluster_id"], expected(rows, lost))
+    np.testing.assert_array_equal(np.flatnonzero(~clusters["is_valid"]), lost)
+    invalid = pd.read_parquet(tmp_path / "out" / "invalid")
+    np.testing.assert_array_equal(invalid["row_id"], lost)
+    assert set(invalid["invalid_reason"]) == {"unreadable"}
+    assert clusters["url"].isna().to_numpy().nonzero()[0].tolist() == list(range(450, ROWS))
+    told = {(Path(bad["path"]).name, bad["rows"]) for bad in summary["bad_files"]}
+    assert told == {
+        (embeddings(data, 1).name, 150),
+        (embeddings(data, 3).name, 149),
+        (metadata(data, 4).name, 150),
+    }
+    assert "set aside, 150 rows of its part" in caplog.text
+    assert summary["audit"]["pair_recall"] == 1.0
+
+
+def test_bad_part_of_which_nothing_can_be_read_has_no_rows(data, tmp_path):
+    embeddings(data, 1).write_bytes(b"")
+    metadata(data, 1).unlink()
+    metadata(data, 0).with_name("metadata_0001.parquet").write_bytes(b"")
+    names = [path.name for path in sorted(data.glob("metadata/*"))]
+    assert len(names) == 5
+    dataset = read_dataset(data, skip_bad_parts=True)
+    assert [part.rows for part in dataset.parts] == [150, 0, 1, 149, 150]
+    assert len(dataset.bad_files) == 2
+    summary = dask_dedup.run(data, tmp_path / "out", settings())
+    assert summary["rows"] == ROWS - 150
+
+
+def test_parts_that_do_not_fit_each_other_are_set_aside(data, rows):
+    np.save(embeddings(data, 0), rows[:7])
+    np.save(embeddings(data, 3), rows[:149, :3])
+    dataset = read_dataset(data, skip_bad_parts=True)
+    assert [(bad.rows, bad.problem.split(": ")[1].split(",")[0]) for bad in dataset.bad_files] == [
+        (150, "7 embeddings"),
+        (149, "embeddings have dimension 3"),
+    ]
+    assert np.isnan(read_rows(dataset.parts[0].embeddings, 3, 9)).all()
+
+
+def test_data_set_of_bad_files_only_is_refused(data):
+    for path in data.glob("img_emb/*"):
+        path.write_bytes(b"")
+    with pytest.raises(InputError, match=r"\.npy: expected a \.npy file"):
+        read_dataset(data, skip_bad_parts=True)
+
+
+@pytest.mark.parametrize("stage", ["fit", "layout", "join"])
+def test_part_truncated_while_the_run_reads_stops_it_or_is_set_aside(data, rows, tmp_path, stage):
+    victim = embeddings(data, 1)
+    whole = victim.read_bytes()
+    with pytest.raises(InputError, match=f"{victim.name}.*(changed while|truncated)"):
+        dask_dedup.run(
+            data, tmp_path / "stopped", settings(skip=False), progress=When(stage, truncate, victim)
+        )
+    assert not (tmp_path / "stopped" / "clusters").exists()
+
+    victim.write_bytes(whole)
+    summary = dask_dedup.run(
+        data, tmp_path / "out", settings(), progress=When(stage, truncate, victim)
+    )
+    clusters = pd.read_parquet(tmp_path / "out" / "clusters")
+    np.testing.assert_array_equal(clusters["cluster_id"], expected(rows, np.r_[150:300]))
+    assert (summary["rows"], summary["invalid_rows"]) == (ROWS, 150)
+    assert [Path(bad["path"]) for bad in summary["bad_files"]] == [victim]
+    again = dask_dedup.run(data, tmp_path / "out", settings())
+    assert again == summary
+
+
+def test_metadata_that_turn_bad_behind_a_whole_footer_are_null(data, rows, tmp_path):
+    victim = metadata(data, 1)
+    progress = When("clusters", damage_in_the_middle, metadata(data, 3))
+    with pytest.raises(UnreadableError, match=f"{metadata(data, 3).name}: cannot be read"):
+        dask_dedup.run(data, tmp_path / "stopped", settings(skip=False), progress=progress)
+
+    out = tmp_path / "out"
+    progress = When("clusters", damage_in_the_middle, victim)
+    summary = dask_dedup.run(data, out, settings(), progress=progress)
+    bad = {Path(bad["path"]).name for bad in summary["bad_files"]}
+    assert bad == {victim.name, metadata(data, 3).name}
+    clusters = pd.read_parquet(out / "clusters")
+    np.testing.assert_array_equal(clusters["cluster_id"], expected(rows, []))
+    assert clusters["url"].isna().to_numpy().nonzero()[0].tolist() == [
+        *range(150, 300),
+        *range(301, 450),
+    ]
+    assert [stage["name"] for stage in summary["stages"]].count("fit") == 1
+    assert len(RunFolder.read_set_aside(out)) == 2
+    assert dask_dedup.run(data, out, settings()) == summary  # nothing to do
+    with pytest.raises(UnreadableError):
+        dask_dedup.run(data, out, settings(skip=False))
+
+
+def test_command_tells_what_it_goes_without(data, tmp_path):
+    truncate(embeddings(data, 1))
+    arguments = ["run", str(data), str(tmp_path / "out"), "--workers", "1"]
+    refused = CliRunner().invoke(cli.main, arguments)
+    assert refused.exit_code == 2
+    assert "--skip-bad-parts" in refused.output
+    result = CliRunner().invoke(cli.main, [*arguments, "--skip-bad-parts"])
+    assert result.exit_code == 0, result.output
+    text = " ".join(result.output.split())
+    assert "set aside, 150 rows of its part" in text
+    assert "set aside 150 rows of 1 bad files" in text

@@ -1,0 +1,265 @@
+"""Workers of a scheduler that runs already: real ones, of `dask scheduler` and `dask worker`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from distributed import Security
+
+from dask_dedup.errors import ClusterError
+from dask_dedup.runtime.deployment import open_cluster
+from dask_dedup.runtime.executor import NoProgress
+from dask_dedup.settings.run_settings import load_settings
+
+ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        return int(one.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def start() -> Iterator[Callable[..., None]]:
+    """Return a function that starts `dask scheduler` or `dask worker`."""
+    running: list[subprocess.Popen] = []
+
+    def start_one(*arguments: object) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        running.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "dask", *map(str, arguments)], env=environment, cwd=ROOT,
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )
+        )  # fmt: skip
+
+    yield start_one
+    for process in reversed(running):
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def empty(start) -> str:
+    """Address of a scheduler without a worker."""
+    port = free_port()
+    start("scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard")
+    for _ in range(600):
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            break
+        time.sleep(0.1)
+    return f"tcp://127.0.0.1:{port}"
+
+
+def dedup(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "dask_dedup", *map(str, arguments)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_open_cluster_without_scheduler_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("dask_dedup.runtime.deployment._CONNECT_SECONDS", 1)
+    address = f"tcp://127.0.0.1:{free_port()}"
+    settings = load_settings(None, {"cluster.kind": address})
+    refused = pytest.raises(ClusterError, match=re.escape(f"{address}: no Dask scheduler answers"))
+    with refused, open_cluster(settings, tmp_path):
+        pass
+
+
+def test_open_cluster_where_something_else_listens_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("dask_dedup.runtime.deployment._CONNECT_SECONDS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = f"tcp://127.0.0.1:{mute.getsockname()[1]}"
+        settings = load_settings(None, {"cluster.kind": address})
+        refused = pytest.raises(ClusterError, match="no Dask scheduler answers")
+        with refused, open_cluster(settings, tmp_path):
+            pass
+
+
+def test_open_cluster_without_worker_ends_with_the_scheduler_named(empty, tmp_path):
+    settings = load_settings(None, {"cluster": {"kind": empty, "wait_minutes": 0.01}})
+    refused = pytest.raises(
+        ClusterError, match=rf"no worker came within 0\.01 minutes: the scheduler at {empty}"
+    )
+    with refused, open_cluster(settings, tmp_path):
+        pass
+
+
+def test_run_on_a_running_scheduler_gives_the_clusters_of_a_local_run(
+    start, empty, clipart, tmp_path
+):
+    from dask_dedup import run as run_here
+
+    for _ in range(2):
+        start(
+            "worker", empty, "--nthreads", 1, "--no-dashboard", "--memory-limit", "3GB",
+            "--local-directory", tmp_path,
+        )  # fmt: skip
+    ran = dedup("run", clipart, tmp_path / "there", "--cluster", empty)
+    assert ran.returncode == 0, ran.stderr
+    run_here(clipart, tmp_path / "here")
+    there, here = (
+        pd.read_parquet(tmp_path / name / "clusters", columns=["row_id", "cluster_id"])
+        for name in ("there", "here")
+    )
+    pd.testing.assert_frame_equal(there, here)
+    left = [path.name for path in tmp_path.rglob(".dask-dedup-*")]
+    assert left == []  # of the check that the workers see the folder
+
+
+def test_run_whose_workers_are_too_small_is_refused_with_their_figures(start, clipart, tmp_path):
+    port = free_port()
+    address = f"tcp://127.0.0.1:{port}"
+    start("scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard")
+    start(
+        "worker", address, "--nthreads", 1, "--no-dashboard", "--memory-limit", "400MB",
+        "--local-directory", tmp_path / "dask",
+    )  # fmt: skip
+    ran = dedup("run", clipart, tmp_path / "out", "--cluster", address, "--memory", "8GB")
+    assert ran.returncode == 2, ran.stderr
+    # planning.cost_model: 300 MB of libraries, and six blocks of 32 MiB of rows that are compared.
+    assert "a task needs 50" in ran.stderr
+    assert "a worker has 400.0 MB" in ran.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_run_on_a_scheduler_with_keys_of_the_user(start, clipart, tmp_path, monkeypatch):
+    made = Security.temporary()
+    (tmp_path / "cert.pem").write_text(made.tls_client_cert)
+    (tmp_path / "key.pem").write_text(made.tls_client_key)
+    monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TLS__CA_FILE", str(tmp_path / "cert.pem"))
+    for role in ("CLIENT", "SCHEDULER", "WORKER"):
+        for name in ("cert", "key"):
+            variable = f"DASK_DISTRIBUTED__COMM__TLS__{role}__{name.upper()}"
+            monkeypatch.setenv(variable, str(tmp_path / f"{name}.pem"))
+    port = free_port()
+    address = f"tls://127.0.0.1:{port}"
+    scheduler = ["--host", "127.0.0.1", "--port", port, "--protocol", "tls", "--no-dashboard"]
+    start("scheduler", *scheduler)
+    for number in range(2):
+        start(
+            "worker", address, "--nthreads", 1, "--no-dashboard", "--memory-limit",
+            f"{3 + number}GB", "--local-directory", tmp_path / "dask",
+        )  # fmt: skip
+    ran = dedup("run", clipart, tmp_path / "out", "--cluster", address, "--workers", 7)
+    assert ran.returncode == 0, ran.stderr
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["worker_memory_bytes"] == 3_000_000_000  # of the smaller one
+    assert summary["workers"] in (1, 2)  # one may have come later
+    assert 0.2e9 < summary["worker_peak_bytes"] < 3e9
+    assert "this machine's processes; the largest worker" in ran.stdout
+    plain = dedup("run", clipart, tmp_path / "no", "--cluster", f"tcp://127.0.0.1:{port}")
+    assert plain.returncode == 2, plain.stderr
+
+
+class Wire(threading.Thread):
+    """Carries connections to a port until it is cut: real sockets, as through a switch."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(daemon=True)
+        self.target = port
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.ends: list[socket.socket] = []
+
+    def run(self) -> None:
+        with suppress(OSError):  # the listener is closed
+            while True:
+                near = self.listener.accept()[0]
+                ends = near, socket.create_connection(("127.0.0.1", self.target))
+                self.ends += ends
+                for one, other in (ends, ends[::-1]):
+                    threading.Thread(target=self.carry, args=(one, other), daemon=True).start()
+
+    @staticmethod
+    def carry(one: socket.socket, other: socket.socket) -> None:
+        with suppress(OSError):
+            while data := one.recv(1 << 16):
+                other.sendall(data)
+
+    def cut(self, for_good: bool) -> None:
+        if for_good:
+            self.listener.shutdown(socket.SHUT_RDWR)
+            self.listener.close()
+        for end in self.ends:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+
+class CutIn(NoProgress):
+    """Cuts the wire once the first task of a stage is done."""
+
+    def __init__(self, stage: str, wire: Wire, for_good: bool) -> None:
+        self.stage, self.wire, self.for_good = stage, wire, for_good
+        self.now, self.cuts = "", 0
+
+    def start(self, stage: str, rows: int) -> None:
+        self.now = stage
+
+    def advance(self, rows: int) -> None:
+        if self.now == self.stage and not self.cuts:
+            self.cuts += 1
+            self.wire.cut(self.for_good)
+
+
+@pytest.mark.parametrize("for_good", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_run_whose_connection_to_the_scheduler_is_lost(
+    start, empty, clipart, tmp_path, monkeypatch, caplog, for_good
+):
+    from dask_dedup import Settings, run
+
+    monkeypatch.setattr("dask_dedup.runtime.deployment._CONNECT_SECONDS", 3)
+    start("worker", empty, "--nthreads", 1, "--no-dashboard", "--local-directory", tmp_path)
+    wire = Wire(int(empty.rpartition(":")[2]))
+    wire.start()
+    small = Settings.model_validate({"cells": {"visits": 4.0, "cells": 40}})
+    there = load_settings(None, {"cluster.kind": f"tcp://127.0.0.1:{wire.port}"})
+    out, progress = tmp_path / "there", CutIn("layout", wire, for_good)
+
+    def run_there() -> None:
+        with open_cluster(there, tmp_path, out) as execute:
+            run(clipart, out, small, execute=execute, progress=progress)
+
+    if for_good:
+        with pytest.raises(ClusterError, match=r"lost and did not come back within 3 s"):
+            run_there()
+        assert not (out / "clusters").exists()
+        run(clipart, out, small)  # goes on by itself, here
+    else:
+        run_there()
+        assert "is back: 4 tasks are given to it again" in caplog.text
+        wire.cut(for_good=True)
+    assert progress.cuts == 1
+    run(clipart, tmp_path / "here", small)
+    found, expected = (pd.read_parquet(folder / "clusters") for folder in (out, tmp_path / "here"))
+    pd.testing.assert_frame_equal(found, expected)
+
+
+def test_check_sees_a_folder_that_workers_do_not_see_is_named(tmp_path):
+    from dask_dedup.runtime.deployment import _check_sees
+
+    class Elsewhere:
+        """A client whose workers look at another machine's disk."""
+
+        def run(self, function, path, on_error):
+            return {"tcp://node7:1": FileNotFoundError(2, "No such file or directory", path)}
+
+    with pytest.raises(ClusterError, match=r"tcp://node7:1 does not see the folder"):
+        _check_sees(Elsewhere(), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,342 @@
+"""The lock of a folder: on a disk, and in a bucket of a real S3 server."""
+
+import fcntl
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from urllib.request import Request, urlopen
+
+import pytest
+from botocore.session import Session
+from click.testing import CliRunner
+
+from dask_dedup import cli
+from dask_dedup.errors import OutputError
+from dask_dedup.paths import as_place
+from dask_dedup.storage import lock_holder
+from dask_dedup.storage.folder_lock import LOCK, FolderLock
+from dask_dedup.storage.listing import glob_files, names_in
+from dask_dedup.storage.objects import exists, move_folder
+from dask_dedup.storage.run_folder import RunFolder
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+
+QUICK = {"renew_seconds": 0.3, "dead_seconds": 3.0}  # a store's clock counts whole seconds
+
+
+@pytest.fixture(scope="module")
+def bucket(endpoint):
+    Session().create_client("s3").create_bucket(Bucket="locks")
+    return "s3://locks"
+
+
+def start(code, *arguments):
+    """Start Python on some code, and wait for its first line."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    line = process.stdout.readline()
+    assert line == "ready\n", process.communicate()
+    return process
+
+
+ASK = """
+import sys
+from pathlib import Path
+from dask_dedup.storage.folder_lock import FolderLock
+print("ready", flush=True)
+while True:
+    FolderLock(Path(sys.argv[1])).holder()
+"""
+
+
+def test_acquire_is_never_refused_because_somebody_asks(tmp_path):
+    asking = start(ASK, tmp_path)
+    try:
+        for _ in range(200):
+            lock = FolderLock(tmp_path)
+            lock.acquire()
+            lock.release()
+            (tmp_path / LOCK).touch()  # as a killed run leaves it: there is something to ask
+    finally:
+        asking.kill()
+        asking.communicate()
+
+
+TURNS = """
+import os, sys, time
+from pathlib import Path
+from dask_dedup.errors import OutputError
+from dask_dedup.storage.folder_lock import FolderLock
+folder, turns, until = Path(sys.argv[1]), 0, time.monotonic() + 3
+print("ready", flush=True)
+while time.monotonic() < until:
+    lock = FolderLock(folder)
+    try:
+        lock.acquire()
+    except OutputError:
+        continue
+    os.close(os.open(folder / "inside", os.O_CREAT | os.O_EXCL))  # fails beside another
+    os.unlink(folder / "inside")
+    turns += 1
+    lock.release()
+print(turns)
+"""
+
+
+def test_processes_that_take_turns_are_never_inside_together(tmp_path):
+    processes = [start(TURNS, tmp_path) for _ in range(3)]
+    told = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], told
+    assert sum(int(turns) for turns, _ in told) > 100
+    assert os.listdir(tmp_path) == []
+
+
+def test_acquire_waits_for_a_slow_asker_but_not_for_a_run(tmp_path):
+    asker = os.open(tmp_path / LOCK, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(asker, fcntl.LOCK_SH)  # as `holder` does, for a moment
+    assert FolderLock(tmp_path).holder() is None  # nor does one asker hide it from another
+    with ThreadPoolExecutor(1) as pool:
+        lock = FolderLock(tmp_path)
+        waiting = pool.submit(lock.acquire)
+        time.sleep(0.5)
+        os.close(asker)
+        waiting.result(5)
+    with pytest.raises(OutputError, match="another run is writing"):
+        FolderLock(tmp_path).acquire()
+    lock.release()
+    assert os.listdir(tmp_path) == []
+
+
+def test_holder_of_a_lock_on_a_disk_is_told_until_it_is_killed(tmp_path):
+    assert FolderLock(tmp_path).holder() is None
+    process = start(HOLD, tmp_path, "")
+    told = FolderLock(tmp_path).holder()
+    assert (told["pid"], told["host"]) == (process.pid, socket.gethostname())
+    with pytest.raises(OutputError, match=rf"process {process.pid} on {socket.gethostname()}, sin"):
+        FolderLock(tmp_path).acquire()
+    process.kill()
+    process.communicate()
+    assert (tmp_path / LOCK).exists()
+    assert FolderLock(tmp_path).holder() is None
+    lock = FolderLock(tmp_path)
+    lock.acquire()
+    lock.release()
+
+
+#: Holds a lock, as a process of this machine or of another; tells at each line whether it has it.
+HOLD = """
+import logging, sys
+from dask_dedup.storage import lock_holder
+from dask_dedup.storage.folder_lock import FolderLock
+from dask_dedup.paths import as_place
+logging.basicConfig()
+if sys.argv[2]:
+    lock_holder._machine = lambda: sys.argv[2]
+periods = map(float, sys.argv[3:])
+lock = FolderLock(as_place(sys.argv[1]), False, *periods)
+lock.acquire()
+print("ready", flush=True)
+for line in sys.stdin:
+    print(lock.is_own(), flush=True)
+lock.release()
+"""
+
+
+def test_lock_in_a_bucket_is_for_one(bucket):
+    folder = as_place(f"{bucket}/locked")
+    first, second = FolderLock(folder), FolderLock(folder)
+    first.acquire()
+    assert second.is_held()
+    with pytest.raises(
+        OutputError, match=r"another run is writing .*process \d+ on .*--break-lock"
+    ):
+        second.acquire()
+    first.release()
+    assert not second.is_held()
+    second.acquire()
+    second.release()
+    assert not glob_files(folder, "**")
+
+
+def test_lock_of_a_killed_process_of_this_machine_is_taken_over_by_one(bucket):
+    folder = as_place(f"{bucket}/killed")
+    process = start(HOLD, folder, "")
+    process.kill()
+    process.communicate()
+    assert exists(folder / LOCK)
+    assert not FolderLock(folder).is_held()
+    locks = [FolderLock(folder) for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        taken = [
+            task for task in [pool.submit(lock.acquire) for lock in locks] if not task.exception()
+        ]
+    assert len(taken) == 1
+    assert [lock.is_own() for lock in locks].count(True) == 1
+    for lock in locks:
+        lock.release()
+    assert not exists(folder / LOCK)
+
+
+def test_lock_of_another_machine_is_kept_until_it_is_broken(bucket, monkeypatch):
+    folder = as_place(f"{bucket}/broken")
+    first = FolderLock(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(lock_holder, "_machine", lambda: "elsewhere")
+        first.acquire()
+    assert FolderLock(folder).is_held()
+    with pytest.raises(OutputError, match="another run is writing"):
+        FolderLock(folder).acquire()
+    second = FolderLock(folder, break_lock=True)
+    second.acquire()
+    assert second.is_own()
+    assert not first.is_own()
+    first.release()  # which is not its own any more
+    assert FolderLock(folder).is_held()
+    second.release()
+    assert not FolderLock(folder).is_held()
+    assert not glob_files(folder, "**")
+
+
+def test_lock_in_a_bucket_is_renewed_however_busy_its_process_is(bucket):
+    folder = as_place(f"{bucket}/busy")
+    lock = FolderLock(folder, **QUICK)
+    lock.acquire()
+    until = time.monotonic() + 2 * QUICK["dead_seconds"]
+    while time.monotonic() < until:
+        sum(range(10_000))
+    told = FolderLock(folder, **QUICK).holder()
+    assert (told["pid"], told["host"]) == (os.getpid(), socket.gethostname())
+    assert told["renewed_seconds"] <= 2.0
+    assert lock.is_own()
+    lock.release()
+    assert not glob_files(folder, "**")
+
+
+def test_lock_of_a_run_killed_elsewhere_is_free_after_the_time_said_and_for_one(bucket):
+    folder = as_place(f"{bucket}/silent")
+    process = start(HOLD, folder, "elsewhere", *QUICK.values())
+    time.sleep(1)
+    process.kill()
+    killed = time.monotonic()
+    process.communicate()
+    assert FolderLock(folder, **QUICK).is_held()
+    with pytest.raises(OutputError, match=r"is free 3 seconds after its last sign of life"):
+        FolderLock(folder, **QUICK).acquire()
+    locks = [FolderLock(folder, **QUICK) for _ in range(4)]
+    taken = []
+    with ThreadPoolExecutor(4) as pool:
+        while not taken:
+            assert time.monotonic() - killed < 20
+            tasks = [pool.submit(lock.acquire) for lock in locks]
+            taken = [lock for lock, task in zip(locks, tasks, strict=True) if not task.exception()]
+    assert time.monotonic() - killed > QUICK["dead_seconds"] - 1  # of the last second's object
+    assert len(taken) == 1
+    assert [lock.is_own() for lock in locks] == [lock is taken[0] for lock in locks]
+    taken[0].release()
+    assert not glob_files(folder, "**")
+
+
+def test_run_that_was_stopped_for_long_notices_when_it_wakes_up(bucket):
+    folder = as_place(f"{bucket}/stopped")
+    process = start(HOLD, folder, "", *QUICK.values())
+    os.kill(process.pid, signal.SIGSTOP)
+    second = FolderLock(folder, **QUICK)
+    assert second.is_held()  # it is there, and only stopped
+    time.sleep(QUICK["dead_seconds"] + 2)
+    assert not second.is_held()
+    second.acquire()
+    os.kill(process.pid, signal.SIGCONT)
+    process.stdin.write("still mine?\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "False\n"
+    assert second.is_own()
+    time.sleep(1)  # it looks by itself, too
+    second.release()
+    err = process.communicate()[1]
+    assert process.returncode == 0, err
+    assert "another run has taken this folder" in err
+    assert names_in(folder) is None
+
+
+def test_run_that_wakes_up_after_its_successor_has_ended_notices_too(bucket):
+    folder = as_place(f"{bucket}/overslept")
+    process = start(HOLD, folder, "", *QUICK.values())
+    os.kill(process.pid, signal.SIGSTOP)
+    time.sleep(QUICK["dead_seconds"] + 2)
+    second = FolderLock(folder, **QUICK)
+    second.acquire()
+    second.release()
+    os.kill(process.pid, signal.SIGCONT)
+    out, err = process.communicate("still mine?\n")
+    assert (process.returncode, out) == (0, "False\n"), err
+    assert names_in(folder) is None
+
+
+def let_in(requests):
+    """Let the server answer so many requests more without asking for valid credentials."""
+    address = f"{os.environ['AWS_ENDPOINT_URL']}/moto-api/reset-auth"
+    urlopen(Request(address, str(requests).encode(), {"Content-Type": "text/plain"})).close()
+
+
+def test_run_that_was_stopped_while_it_publishes_moves_nothing_more(bucket, tmp_path):
+    """Its pause begins at the second of three files; meanwhile another takes the folder."""
+    place = as_place(f"{bucket}/publishing")
+    (tmp_path / "made").mkdir()
+    for name in "abc":
+        (tmp_path / "made" / name).write_text(name)
+    run = RunFolder(place, {}, "input")
+    run._lock = FolderLock(place, renew_seconds=1000.0, dead_seconds=2.0)
+    moved = []
+
+    def check():
+        moved.append(len(moved))
+        if len(moved) == 2:
+            assert not run._lock.is_in_doubt()
+            time.sleep(4)
+            FolderLock(place, dead_seconds=2.0).acquire()
+        run._check_after_pause()
+
+    with run:
+        run.begin()
+        with pytest.raises(OutputError, match="another run has taken this folder"):
+            move_folder(tmp_path / "made", place / "made", check=check)
+    assert names_in(place / "made") == ["a"]
+
+
+def test_lock_that_cannot_be_renewed_says_so(bucket, caplog):
+    folder = as_place(f"{bucket}/unwritable")
+    lock = FolderLock(folder, **QUICK)
+    lock.acquire()
+    try:
+        let_in(0)
+        time.sleep(4 * QUICK["renew_seconds"])
+    finally:
+        let_in("inf")
+    time.sleep(4 * QUICK["renew_seconds"])
+    lock.release()
+    told = [record.getMessage() for record in caplog.records if "lock" in record.getMessage()]
+    assert len(told) == 2
+    assert re.search(
+        r"/unwritable: the lock cannot be renewed \(.*(Forbidden|Access Key).*\); after 3 seconds",
+        told[0],
+    )
+    assert told[1].endswith("/unwritable: the lock is renewed again")
+
+
+def test_status_tells_who_has_a_bucket_and_when_it_gave_a_sign_of_life(bucket):
+    folder = as_place(f"{bucket}/told")
+    with RunFolder(folder, {"finder": "join"}, "input") as run:
+        run.begin()
+        shown = CliRunner().invoke(cli.main, ["status", str(folder)], catch_exceptions=False)
+        assert f"{folder}: running" in shown.stdout
+        assert f"process {os.getpid()} on {socket.gethostname()}, since 20" in shown.stdout
+        assert "its last sign of life is 0 s old" in shown.stdout.replace("is 1 s", "is 0 s")
+    shown = CliRunner().invoke(cli.main, ["status", str(folder)], catch_exceptions=False)
+    assert f"{folder}: stopped" in shown.stdout

@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+
+from dask_dedup.data.parts import Part, read_npy_header
+from dask_dedup.data.spans import Span
+from dask_dedup.vectors import equal_rows as equals
+
+
+def first_of_equals(path, values, block, usable=None):
+    np.save(path, values)
+    usable = np.ones(len(values), np.bool_) if usable is None else usable
+    part = Part(0, 0, "a.parquet", read_npy_header(str(path)))
+    rows = equals.EqualRows(Span(0, (part,)))
+    return np.concatenate(
+        [
+            rows.look(start, values[start : start + block], usable[start : start + block])
+            for start in range(0, len(values), block)
+        ]
+    )
+
+
+@pytest.mark.parametrize("block", [1, 7, 64, 1000])
+@pytest.mark.parametrize(("dtype", "dim"), [("f2", 3), ("f4", 5), ("f8", 2)])
+def test_look_names_the_first_row_of_equal_bytes_for_any_blocks(tmp_path, block, dtype, dim):
+    values = np.random.default_rng(1).integers(0, 3, (200, dim)).astype(dtype)
+    first = {}
+    expected = [first.setdefault(row.tobytes(), i) for i, row in enumerate(values)]
+    assert first_of_equals(tmp_path / "a.npy", values, block).tolist() == expected
+
+
+def test_look_equal_hashes_alone_do_not_make_rows_equal(tmp_path, monkeypatch):
+    monkeypatch.setattr(equals, "hash_words", lambda words: np.zeros(len(words), np.uint64))
+    values = np.array([[1, 2], [3, 4], [1, 2]], "f4")
+    assert first_of_equals(tmp_path / "a.npy", values, 3).tolist() == [0, 1, 0]
+
+
+def test_look_unusable_rows_equal_nothing(tmp_path):
+    values = np.zeros((3, 2), "f4")
+    usable = np.array([True, False, True])
+    assert first_of_equals(tmp_path / "a.npy", values, 2, usable).tolist() == [0, 1, 0]
