@@ -89,28 +89,30 @@ def write_forest(
     Notes
     -----
     At 2 * 10^9 rows, ``stream`` takes one task of 8 GB and a band of 1.6 GB, and 20 bytes of disk
-    per edge of the partitions, before compression; ``tree`` 120 bytes per forest row.
+    per edge of the partitions, before compression; ``tree`` 120 bytes per forest row. Nothing is
+    resumed: an interrupted call begins anew, search included. `dask_dedup.run` resumes.
     """
     folder = _new_folder(out)
     pieces = folder / "partitions"
     paths = [pieces / f"forest-{i:05d}.parquet" for i in range(edges.npartitions)]
-    write = delayed(_write_piece)
-    tasks = [write(one, path) for one, path in zip(edges.to_delayed(), paths, strict=True)]
-    counts = execute(tasks, ignore_result)
-    origin, known = origin_of(edges._meta), range_of(edges._meta)
-    rows = origin.rows if origin else max((rows for _, rows in counts), default=0)
-    notes = {**(known.notes() if known else {}), **(origin.notes() if origin else {})}
-    if how == "auto":
-        total = sum(number for number, _ in counts)
-        how = _choose(total, rows, memory_bytes)
-    target = forest_path(folder)
-    if how == "stream":
-        merge: Delayed = delayed(stream_merge)(paths, rows, target, notes)
-    else:
-        read = delayed(read_frame)
-        merge = delayed(_write_merged)(merge_tree([read(path) for path in paths]), target, notes)
-    execute([merge], ignore_result)
-    remove_tree(pieces)
+    try:
+        write = delayed(_write_piece)
+        tasks = [write(one, path) for one, path in zip(edges.to_delayed(), paths, strict=True)]
+        counts = execute(tasks, ignore_result)
+        origin, known = origin_of(edges._meta), range_of(edges._meta)
+        rows = origin.rows if origin else max((rows for _, rows in counts), default=0)
+        notes = {**(known.notes() if known else {}), **(origin.notes() if origin else {})}
+        if how == "auto":
+            how = _choose(sum(number for number, _ in counts), rows, memory_bytes)
+        target = forest_path(folder)
+        if how == "stream":
+            merge: Delayed = delayed(stream_merge)(paths, rows, target, notes)
+        else:
+            tree = merge_tree([delayed(read_frame)(path) for path in paths])
+            merge = delayed(_write_merged)(tree, target, notes)
+        execute([merge], ignore_result)
+    finally:
+        remove_tree(pieces)
     return read_forest(folder)
 
 
