@@ -28,7 +28,11 @@ def test_errors_have_one_base_that_is_no_builtin(name):
 
 
 def test_errors_export_the_whole_tree():
-    kinds = {name for name, value in vars(errors).items() if isinstance(value, type)}
+    kinds = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and not name.startswith("_")
+    }
     assert kinds == set(errors.__all__)
 
 
@@ -36,6 +40,13 @@ def test_errors_export_the_whole_tree():
 def test_errors_come_back_from_workers_with_their_text(name):
     error = pickle.loads(pickle.dumps(getattr(errors, name)("a.npy: truncated")))
     assert type(error).__name__ == name
+    assert str(error) == "a.npy: truncated"
+
+
+@pytest.mark.parametrize("name", ["DamagedError", "UnreadableError"])
+def test_errors_of_one_file_come_back_from_workers_with_its_path(name):
+    error = pickle.loads(pickle.dumps(getattr(errors, name)("a.npy: truncated", "folder/a.npy")))
+    assert error.path == "folder/a.npy"
     assert str(error) == "a.npy: truncated"
 
 
