@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import pickle
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -75,10 +77,13 @@ def test_package_every_public_name_is_there_and_in_dir():
     for name in dask_dedup.__all__:
         assert callable(getattr(dask_dedup, name)), name
     assert dir(dask_dedup) == sorted(dask_dedup.__all__)
+    stub = ast.parse(Path(dask_dedup.__file__).with_suffix(".pyi").read_text())
+    (listed,) = (node.value for node in stub.body if isinstance(node, ast.Assign))
+    assert sorted(ast.literal_eval(listed)) == sorted(dask_dedup.__all__)
 
 
 def test_package_unknown_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="module 'dask_dedup' has no attribute 'deduplicate'"):
+    with pytest.raises(AttributeError, match="No dask_dedup attribute deduplicate"):
         _ = dask_dedup.deduplicate
 
 

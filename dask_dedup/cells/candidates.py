@@ -10,13 +10,12 @@ import pandas as pd
 
 from dask_dedup.cells.assign import sort_by_value
 from dask_dedup.cells.layout_files import CellLayout
+from dask_dedup.cells.sizes import BATCH_PAIRS, READ_BYTES
 from dask_dedup.vectors.cosines import cosine_pairs, exact_rows, may_reach, short_rows
 
-__all__ = ["BATCH_PAIRS", "Candidates", "Contract"]
+__all__ = ["Candidates", "Contract"]
 
-BATCH_PAIRS = 1 << 20  # candidates verified at a time
 _MANY_PAIRS = 1 << 14  # of one product: most rows are in many of them
-_READ_BYTES = 256 << 20  # full rows kept in memory
 _SCREENED = 3  # candidates a pair, from where on most are ruled out by short rows first
 
 #: Positions to keep of edges (src, dst, similarity) with src < dst, without loss of components.
@@ -69,7 +68,7 @@ class Candidates:
         self._stored = layout.part_list.rows
         self._wide = np.result_type(np.float32, self._stored.dtype)
         self._dim = self._stored.dim
-        self._most = _READ_BYTES // (self._wide.itemsize * self._dim)
+        self._most = READ_BYTES // (self._wide.itemsize * self._dim)
         self._rows = np.empty((0, self._dim), self._wide)
 
     def enter(self, cell: int) -> None:

@@ -22,13 +22,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dask_dedup.cells.assign import MOST_VISITS, assign_cells, sort_by_value
+from dask_dedup.cells.assign import assign_cells, sort_by_value
 from dask_dedup.cells.assign_device import DeviceCells
 from dask_dedup.cells.assign_exact import assign_exactly
 from dask_dedup.cells.entries import HEAD_WORDS, image_words
 from dask_dedup.cells.kmeans import CellModel, load_cells
 from dask_dedup.cells.layout_files import CellLayout
 from dask_dedup.cells.leaders import link_members, load_leaders
+from dask_dedup.cells.sizes import BLOCK_ROWS, MOST_VISITS
 from dask_dedup.data.part_rows import PartRows
 from dask_dedup.data.spans import Span, read_span
 from dask_dedup.schema import EDGES
@@ -37,17 +38,9 @@ from dask_dedup.storage.sealed_file import write_sealed
 from dask_dedup.vectors.device import choose_device
 from dask_dedup.vectors.equal_rows import as_words, hash_words
 from dask_dedup.vectors.pca import PcaModel, load_pca
-from dask_dedup.vectors.unit import UNREADABLE, VectorBlock, prepare_block
+from dask_dedup.vectors.unit import UNREADABLE, Block, VectorBlock, prepare_block
 
-__all__ = [
-    "Block",
-    "SpanLayout",
-    "layout_span",
-]
-
-# Rows read, projected and assigned at a time: 16 MB at 1,024 dimensions. Four times as many take 5
-# to 10 % longer where all cores are busy, as these share a cache and the memory.
-_BLOCK_ROWS = 4096
+__all__ = ["SpanLayout", "layout_span"]
 
 
 class SpanLayout(NamedTuple):
@@ -65,24 +58,11 @@ class SpanLayout(NamedTuple):
     linked: int
 
 
-class Block(NamedTuple):
-    """A block of rows on its way through `layout_span`, for whoever watches.
-
-    ``row_start`` int; ``stored`` array (n, dim); ``vectors`` VectorBlock; ``steps`` int8 tensor
-    (n, width): the images on the grid.
-    """
-
-    row_start: int
-    stored: np.ndarray
-    vectors: VectorBlock
-    steps: torch.Tensor
-
-
 def layout_span(
     layout: CellLayout,
     span: Span,
     threads: int = 1,
-    watch: Callable[[Block], None] | None = None,
+    watch: Callable[[Block, torch.Tensor], None] | None = None,
     device: str = "cpu",
 ) -> SpanLayout:
     """Write the layout of one span: read, project, assign, collapse, sort, in one pass.
@@ -99,7 +79,8 @@ def layout_span(
     threads : int
         Threads of the matrix products.
     watch : callable, optional
-        Called with each `Block` while it is in memory.
+        Called with each `Block` while it is in memory, and its rows on the grid: int8 tensor,
+        shape (n, width).
     device : str
         ``auto``, ``cpu`` or ``cuda``: where rows are projected and compared with the cells.
     """
@@ -116,12 +97,12 @@ def layout_span(
     visited = np.empty((rows, MOST_VISITS), np.int32)
     content = np.empty(rows, np.uint64)
     reason = np.empty(rows, np.uint8)
-    block_rows = min(_BLOCK_ROWS, rows)
+    block_rows = min(BLOCK_ROWS, rows)
     buffer = torch.empty(block_rows, span.embeddings.dim)
     image = torch.empty(block_rows, kept + 1)
     links = []  # members of dense groups: row_id, that of the leader, similarity
-    for start in range(0, rows, _BLOCK_ROWS):
-        stop = min(start + _BLOCK_ROWS, rows)
+    for start in range(0, rows, BLOCK_ROWS):
+        stop = min(start + BLOCK_ROWS, rows)
         stored = read_span(span, start, stop)
         vectors = prepare_block(stored, buffer)
         block_image = pca.transform(vectors, image[: stop - start], chosen)
@@ -135,7 +116,7 @@ def layout_span(
         content[start:stop] = hash_words(as_words(stored))
         reason[start:stop] = vectors.reason
         if watch is not None:
-            watch(Block(span.row_start + start, stored, vectors, steps[start:stop]))
+            watch(Block(span.row_start + start, stored, vectors), steps[start:stop])
 
     for part in span.parts:
         if part.embeddings.problem is not None:
