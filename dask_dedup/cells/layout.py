@@ -30,13 +30,12 @@ from dask_dedup.cells.kmeans import CellModel, load_cells
 from dask_dedup.cells.layout_files import CellLayout
 from dask_dedup.cells.leaders import link_members, load_leaders
 from dask_dedup.cells.sizes import BLOCK_ROWS, MOST_VISITS
-from dask_dedup.data.part_rows import PartRows
 from dask_dedup.data.spans import Span, read_span
 from dask_dedup.schema import EDGES
 from dask_dedup.storage.files import open_once, write_frame
 from dask_dedup.storage.sealed_file import write_sealed
 from dask_dedup.vectors.device import choose_device
-from dask_dedup.vectors.equal_rows import as_words, hash_words
+from dask_dedup.vectors.equal_rows import EqualRows
 from dask_dedup.vectors.pca import PcaModel, load_pca
 from dask_dedup.vectors.unit import UNREADABLE, Block, VectorBlock, prepare_block
 
@@ -95,7 +94,7 @@ def layout_span(
     images = np.empty((rows, image_words(kept)), np.uint32)
     steps = torch.from_numpy(images.view(np.int8))
     visited = np.empty((rows, MOST_VISITS), np.int32)
-    content = np.empty(rows, np.uint64)
+    equals, first = EqualRows(span), np.empty(rows, np.int64)
     reason = np.empty(rows, np.uint8)
     block_rows = min(BLOCK_ROWS, rows)
     buffer = torch.empty(block_rows, span.embeddings.dim)
@@ -113,7 +112,7 @@ def layout_span(
         members, *link = link_members(leaders, ids, stored, usable_here, block_image)
         visited[start + members, 1:] = -1
         links.append((ids[members], *link))
-        content[start:stop] = hash_words(as_words(stored))
+        first[start:stop] = equals.look(start, stored, usable_here)
         reason[start:stop] = vectors.reason
         if watch is not None:
             watch(Block(span.row_start + start, stored, vectors), steps[start:stop])
@@ -121,10 +120,11 @@ def layout_span(
     for part in span.parts:
         if part.embeddings.problem is not None:
             reason[part.row_start - span.row_start : part.row_stop - span.row_start] = UNREADABLE
+    content = equals.hashes
+    del equals  # its table would lie beside what is sorted next
     usable = np.flatnonzero(reason == 0)
-    first = _first_of_equals(span.embeddings, span.row_start, usable, content)
-    distinct = usable[first == usable]
-    copies = usable[first != usable]
+    is_copy = first[usable] != usable
+    distinct, copies = usable[~is_copy], usable[is_copy]
     assert (visited[distinct, 0] >= 0).all(), "a row without a home would be compared with none"
     order, offsets = sort_by_value(visited[distinct], layout.cells)
     heads[:, 0] = np.arange(rows)
@@ -133,7 +133,7 @@ def layout_span(
     _fill_records(records, distinct[order], heads, images)
 
     write_sealed(layout.path("records", span), records)
-    links.append((span.row_start + copies, span.row_start + first[first != usable], 1.0))
+    links.append((span.row_start + copies, span.row_start + first[copies], 1.0))
     _write_links(layout.path("linked", span), links)
     invalid = np.flatnonzero(reason)
     write_frame(
@@ -161,33 +161,6 @@ def _assign(
         exact = pca.transform_exactly(vectors.rows[torch.from_numpy(again)].numpy())
         found[again] = assign_exactly(exact, cells)
     return found
-
-
-def _first_of_equals(
-    rows: PartRows, row_start: int, positions: np.ndarray, content: np.ndarray
-) -> np.ndarray:
-    """Return for each position the first one whose stored bytes are equal: int64.
-
-    Positions are counted from ``row_start``, the first of the span's rows. Equal hashes are only a
-    hint: the bytes are read again and compared.
-    """
-    order = positions[np.argsort(content[positions], kind="stable")]
-    hashes = content[order]
-    starts = np.r_[True, hashes[1:] != hashes[:-1]] if len(order) else np.empty(0, np.bool_)
-    leader = order[np.maximum.accumulate(np.where(starts, np.arange(len(order)), 0))]
-    first = np.arange(len(content))
-    copies = np.flatnonzero(leader != order)
-    step = max(1, (64 << 20) // (rows.dim * rows.dtype.itemsize))
-    for begin in range(0, len(copies), step):
-        chunk = copies[begin : begin + step]
-        leaders, back = np.unique(leader[chunk], return_inverse=True)
-        members, member_back = np.unique(order[chunk], return_inverse=True)
-        # In one dtype, so that bytes can be compared.
-        ours = as_words(rows.gather(row_start + members).astype(rows.dtype, copy=False))
-        theirs = as_words(rows.gather(row_start + leaders).astype(rows.dtype, copy=False))
-        equal = (ours[member_back] == theirs[back]).all(axis=1)
-        first[order[chunk[equal]]] = leader[chunk[equal]]
-    return first[positions]
 
 
 def _write_links(

@@ -127,7 +127,7 @@ def test_layout_equal_hashes_of_different_rows_are_not_taken_for_equal(
     tmp_path, write_dataset, monkeypatch
 ):
     monkeypatch.setattr(
-        "dask_dedup.cells.layout.hash_words", lambda words: np.zeros(len(words), np.uint64)
+        "dask_dedup.vectors.equal_rows.hash_words", lambda words: np.zeros(len(words), np.uint64)
     )
     rows = clustered(50).astype("f4")
     rows[20] = rows[0]
