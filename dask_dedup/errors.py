@@ -34,11 +34,19 @@ class DedupError(Exception):
     """Base of all errors that dask_dedup raises on purpose."""
 
 
+class _FileError(DedupError):
+    """An error that one file is to blame for: its ``path``, besides the message."""
+
+    def __init__(self, message: str, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+
+
 class InputError(DedupError):
     """The data set is not what was expected; the message names the file."""
 
 
-class UnreadableError(InputError):
+class UnreadableError(_FileError, InputError):
     """A file of the data set cannot be read, or does not fit the others.
 
     Attributes
@@ -46,10 +54,6 @@ class UnreadableError(InputError):
     path : str
         Of the file.
     """
-
-    def __init__(self, message: str, path: str = "") -> None:
-        super().__init__(message)
-        self.path = path
 
 
 class ColumnError(InputError):
@@ -67,7 +71,7 @@ class OutputError(DedupError):
     """The output folder cannot be used."""
 
 
-class DamagedError(DedupError):
+class DamagedError(_FileError, DedupError):
     """A file that dask_dedup wrote and reads back is missing, or not what was written.
 
     Attributes
@@ -75,10 +79,6 @@ class DamagedError(DedupError):
     path : str
         Of the file.
     """
-
-    def __init__(self, message: str, path: str = "") -> None:
-        super().__init__(message)
-        self.path = path
 
 
 class CapacityError(DedupError):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import pickle
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -28,7 +30,11 @@ def test_errors_have_one_base_that_is_no_builtin(name):
 
 
 def test_errors_export_the_whole_tree():
-    kinds = {name for name, value in vars(errors).items() if isinstance(value, type)}
+    kinds = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and not name.startswith("_")
+    }
     assert kinds == set(errors.__all__)
 
 
@@ -36,6 +42,13 @@ def test_errors_export_the_whole_tree():
 def test_errors_come_back_from_workers_with_their_text(name):
     error = pickle.loads(pickle.dumps(getattr(errors, name)("a.npy: truncated")))
     assert type(error).__name__ == name
+    assert str(error) == "a.npy: truncated"
+
+
+@pytest.mark.parametrize("name", ["DamagedError", "UnreadableError"])
+def test_errors_of_one_file_come_back_from_workers_with_its_path(name):
+    error = pickle.loads(pickle.dumps(getattr(errors, name)("a.npy: truncated", "folder/a.npy")))
+    assert error.path == "folder/a.npy"
     assert str(error) == "a.npy: truncated"
 
 
@@ -64,10 +77,13 @@ def test_package_every_public_name_is_there_and_in_dir():
     for name in dask_dedup.__all__:
         assert callable(getattr(dask_dedup, name)), name
     assert dir(dask_dedup) == sorted(dask_dedup.__all__)
+    stub = ast.parse(Path(dask_dedup.__file__).with_suffix(".pyi").read_text())
+    (listed,) = (node.value for node in stub.body if isinstance(node, ast.Assign))
+    assert sorted(ast.literal_eval(listed)) == sorted(dask_dedup.__all__)
 
 
 def test_package_unknown_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="module 'dask_dedup' has no attribute 'deduplicate'"):
+    with pytest.raises(AttributeError, match="No dask_dedup attribute deduplicate"):
         _ = dask_dedup.deduplicate
 
 

@@ -39,10 +39,10 @@ import numpy as np
 import torch
 
 from dask_dedup.cells.kmeans import CellModel, nearness
+from dask_dedup.cells.sizes import MOST_VISITS
 
 __all__ = [
     "MOST_PROBES",
-    "MOST_VISITS",
     "SCORE_ERROR",
     "assign_cells",
     "coarse_limits",
@@ -53,7 +53,6 @@ __all__ = [
 ]
 
 MOST_PROBES = 32  # coarse cells probed for a row, at most
-MOST_VISITS = 16  # cells visited by a row, at most
 _REACH_SHARE = 0.998  # of the cells inside the margin are in reach; for all, twice as many scores
 # would have to be looked at
 #: Decisions between scores nearer than this are made again in float64: a gap of two scores errs by

@@ -11,13 +11,13 @@ import torch
 
 from dask_dedup.cells.assign import (
     MOST_PROBES,
-    MOST_VISITS,
     SCORE_ERROR,
     coarse_limits,
     cut_to_margin,
     pick_within,
 )
 from dask_dedup.cells.kmeans import CellModel
+from dask_dedup.cells.sizes import MOST_VISITS
 
 __all__ = ["DeviceCells"]
 

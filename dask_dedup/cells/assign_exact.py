@@ -5,8 +5,9 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from dask_dedup.cells.assign import MOST_PROBES, MOST_VISITS
+from dask_dedup.cells.assign import MOST_PROBES
 from dask_dedup.cells.kmeans import CellModel
+from dask_dedup.cells.sizes import MOST_VISITS
 
 __all__ = ["assign_exactly"]
 

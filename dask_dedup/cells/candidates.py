@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numba
 import numpy as np
 import pandas as pd
 
 from dask_dedup.cells.assign import sort_by_value
 from dask_dedup.cells.layout_files import CellLayout
+from dask_dedup.cells.sizes import BATCH_PAIRS, READ_BYTES
+from dask_dedup.graph.edge_buffer import Contract, EdgeBuffer
 from dask_dedup.vectors.cosines import cosine_pairs, exact_rows, may_reach, short_rows
 
-__all__ = ["BATCH_PAIRS", "Candidates", "Contract"]
+__all__ = ["Candidates"]
 
-BATCH_PAIRS = 1 << 20  # candidates verified at a time
 _MANY_PAIRS = 1 << 14  # of one product: most rows are in many of them
-_READ_BYTES = 256 << 20  # full rows kept in memory
 _SCREENED = 3  # candidates a pair, from where on most are ruled out by short rows first
-
-#: Positions to keep of edges (src, dst, similarity) with src < dst, without loss of components.
-Contract = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 class Candidates:
@@ -56,20 +51,17 @@ class Candidates:
         self._met = np.zeros(len(self.ids), np.uint64)  # see `_meet_first`
         self._visited = cells[by_rank]  # by rank, then by cell
         self.threshold = np.float32(threshold)
-        self.contract = contract
         self.candidates = 0
-        self.pairs = 0
         self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
         self._waiting_pairs = 0
-        self._edges: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        self._edge_rows = 0
+        self._edges = EdgeBuffer(contract, 2 * BATCH_PAIRS)
         # Full rows that have been read: where each rank's is, and how many there are.
         self._place = np.full(len(self.ids), -1)
         self._filled = 0
         self._stored = layout.part_list.rows
         self._wide = np.result_type(np.float32, self._stored.dtype)
         self._dim = self._stored.dim
-        self._most = _READ_BYTES // (self._wide.itemsize * self._dim)
+        self._most = READ_BYTES // (self._wide.itemsize * self._dim)
         self._rows = np.empty((0, self._dim), self._wide)
 
     def enter(self, cell: int) -> None:
@@ -91,10 +83,15 @@ class Candidates:
         if self._waiting_pairs >= BATCH_PAIRS:
             self._verify_waiting()
 
+    @property
+    def pairs(self) -> int:
+        """Verified pairs."""
+        return self._edges.pairs
+
     def finish(self) -> pd.DataFrame:
         """Return the edges of all candidates."""
         self._verify_waiting()
-        src, dst, similarity = self._contracted()
+        src, dst, similarity = self._edges.edges()
         return pd.DataFrame({"src": self.ids[src], "dst": self.ids[dst], "similarity": similarity})
 
     def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -144,21 +141,7 @@ class Candidates:
 
     def keep(self, a: np.ndarray, b: np.ndarray, similarity: np.ndarray) -> None:
         """Keep verified pairs of ranks as edges."""
-        self._edges.append((np.minimum(a, b), np.maximum(a, b), similarity))
-        self.pairs += len(a)
-        self._edge_rows += len(a)
-        if self.contract is not None and self._edge_rows >= 2 * BATCH_PAIRS:
-            self._edges = [self._contracted()]
-            self._edge_rows = len(self._edges[0][0])
-
-    def _contracted(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        if not self._edges:
-            return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
-        src, dst, similarity = (np.concatenate(side) for side in zip(*self._edges, strict=True))
-        if self.contract is not None:
-            kept = self.contract(src, dst, similarity)
-            src, dst, similarity = src[kept], dst[kept], similarity[kept]
-        return src, dst, similarity
+        self._edges.add(a, b, similarity)
 
     def _verify_waiting(self) -> None:
         if not self._waiting:

@@ -31,6 +31,7 @@ from dask_dedup.storage.sealed_file import read_sealed, write_sealed, writing_se
 
 __all__ = [
     "HEAD_WORDS",
+    "MERGE_BYTES",
     "MOST_FILES",
     "Merges",
     "Records",
@@ -43,7 +44,7 @@ __all__ = [
 
 HEAD_WORDS = 2  # words of 32 bits before the image of a record: position and hash
 MOST_FILES = 64  # of records: what a join task reads, and a merge at a time
-_MERGE_BYTES = 64 << 20  # of records in memory at a time, twice
+MERGE_BYTES = 64 << 20  # of records in memory at a time, twice
 _WORD, _OFFSET = np.dtype(np.uint32), np.dtype(np.int64)
 _MOST_ROWS = 1 << 32  # of a file: positions have 32 bits
 
@@ -151,7 +152,7 @@ def merge_records(
     layout: CellLayout,
     files: Sequence[RecordFile],
     merged: RecordFile,
-    merge_bytes: int = _MERGE_BYTES,
+    merge_bytes: int = MERGE_BYTES,
 ) -> None:
     """Merge the records of neighbouring files, range of cells by range of cells.
 

@@ -24,12 +24,11 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-import numba
 import numpy as np
 import pandas as pd
 import torch
 
-from dask_dedup.cells.candidates import Candidates, Contract
+from dask_dedup.cells.candidates import Candidates
 from dask_dedup.cells.dense_groups import LEAST_RECORDS, find_groups, join_around
 from dask_dedup.cells.entries import Records, read_records
 from dask_dedup.cells.full_filter import add_tiles
@@ -37,12 +36,14 @@ from dask_dedup.cells.join_groups import CellGroup, plan_groups
 from dask_dedup.cells.layout_files import SAME_SIMILARITY, CellLayout
 from dask_dedup.data.part_files import read_linked
 from dask_dedup.data.spans import Span
+from dask_dedup.graph.edge_buffer import Contract
 from dask_dedup.graph.forest import forest_of_edges, spanning_edges
 from dask_dedup.graph.forest_range import with_range
 from dask_dedup.graph.origin import with_origin
 from dask_dedup.schema import EDGES
 from dask_dedup.storage.files import open_once
 from dask_dedup.vectors.device import choose_device
+from dask_dedup.vectors.equal_rows import first_in_groups
 from dask_dedup.vectors.int8_codes import grid_rows
 from dask_dedup.vectors.pca import load_pca
 
@@ -214,7 +215,7 @@ def _collapse(records: Records, batch: Candidates) -> np.ndarray:
 
     The others become edges of similarity 1 from the smallest row.
     """
-    first = _first_of_content(records.content, records.bounds)
+    first = first_in_groups(records.content, records.bounds)
     alive = np.ones(len(first), np.bool_)
     j = np.flatnonzero(first != np.arange(len(first)))
     if not len(j):
@@ -228,30 +229,3 @@ def _collapse(records: Records, batch: Candidates) -> np.ndarray:
     batch.keep(a[equal], b[equal], similarity[equal])
     alive[j[equal[back]]] = False
     return alive
-
-
-@numba.njit(cache=True, nogil=True)
-def _first_of_content(content, bounds):
-    """Return the first record of the same content in its cell, for each record: int64."""
-    first = np.arange(len(content))
-    most = 1
-    for cell in range(len(bounds) - 1):
-        most = max(most, bounds[cell + 1] - bounds[cell])
-    slots = 1
-    while slots < 2 * most:
-        slots *= 2
-    record = np.empty(slots, np.int64)  # in each slot of a hash table
-    for cell in range(len(bounds) - 1):
-        mask = 1
-        while mask < 2 * (bounds[cell + 1] - bounds[cell]):
-            mask *= 2
-        mask -= 1
-        record[: mask + 1] = -1
-        for i in range(bounds[cell], bounds[cell + 1]):
-            slot = np.int64(content[i]) & mask
-            while record[slot] >= 0 and content[record[slot]] != content[i]:
-                slot = (slot + 1) & mask
-            if record[slot] < 0:
-                record[slot] = i
-            first[i] = record[slot]
-    return first

@@ -13,9 +13,18 @@ import numpy as np
 from dask_dedup.cells.entries import read_cell_counts
 from dask_dedup.cells.layout_files import CellLayout
 
-__all__ = ["MOST_VISITS", "TILE_ROWS", "CellGroup", "plan_groups"]
+__all__ = [
+    "LEAST_TASKS",
+    "LEAST_VISITS",
+    "MOST_VISITS",
+    "TILE_ROWS",
+    "CellGroup",
+    "plan_groups",
+]
 
 TILE_ROWS = 32_768  # records of a tile of a large cell
+LEAST_TASKS = 64  # where there are enough records for as many
+LEAST_VISITS = 16_384  # of a task
 MOST_VISITS = 1 << 18  # of a task: the full rows of more would not be kept together
 
 
@@ -41,8 +50,8 @@ def plan_groups(layout: CellLayout) -> list[CellGroup]:
     """
     visits = read_cell_counts(layout)
     products = (visits.astype(float) ** 2).tolist()
-    visits_per_group = int(np.clip(visits.sum() // 64, 16_384, MOST_VISITS))
-    cost_per_group = max(sum(products) / 64, float(TILE_ROWS) ** 2)
+    visits_per_group = int(np.clip(visits.sum() // LEAST_TASKS, LEAST_VISITS, MOST_VISITS))
+    cost_per_group = max(sum(products) / LEAST_TASKS, float(TILE_ROWS) ** 2)
     groups: list[CellGroup] = []
     start, gathered, cost = 0, 0, 0.0
     for cell in range(layout.cells):

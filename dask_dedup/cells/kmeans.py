@@ -16,6 +16,7 @@ import numba
 import numpy as np
 import torch
 
+from dask_dedup.cells.sizes import COARSE_SAMPLE, ITERATIONS
 from dask_dedup.storage.files import read_arrays, write_arrays
 
 __all__ = [
@@ -33,8 +34,6 @@ _CORE_RADIUS = 0.35  # 0.94
 _CORE_SHARE = 0.25  # of the points within the one, those within the other: in a group of copies
 _CROWD = 24  # points close by: a cell's share of the sample
 _THIN_ROWS = 256  # rows compared with all before them at a time
-_ITERATIONS = 10
-_COARSE_SAMPLE = 256  # sample rows per coarse centroid
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def train_coarse(sample: np.ndarray, cells: int, seed: int) -> tuple[np.ndarray,
         Coarse cell of each sample row.
     """
     wanted = max(1, min(round(cells**0.5), len(sample)))
-    chosen = np.random.default_rng(seed).permutation(len(sample))[: _COARSE_SAMPLE * wanted]
+    chosen = np.random.default_rng(seed).permutation(len(sample))[: COARSE_SAMPLE * wanted]
     coarse = _kmeans(sample[np.sort(chosen)], wanted, seed)
     nearest = np.concatenate(
         [
@@ -208,7 +207,7 @@ def _kmeans(points: np.ndarray, cells: int, seed: int) -> np.ndarray:
     kmeans = faiss.Kmeans(
         points.shape[1],
         cells,
-        niter=_ITERATIONS,
+        niter=ITERATIONS,
         seed=seed % 2**31,
         min_points_per_centroid=1,
         max_points_per_centroid=len(points),

@@ -22,32 +22,24 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dask_dedup.cells.assign import MOST_VISITS, assign_cells, sort_by_value
+from dask_dedup.cells.assign import assign_cells, sort_by_value
 from dask_dedup.cells.assign_device import DeviceCells
 from dask_dedup.cells.assign_exact import assign_exactly
 from dask_dedup.cells.entries import HEAD_WORDS, image_words
 from dask_dedup.cells.kmeans import CellModel, load_cells
 from dask_dedup.cells.layout_files import CellLayout
 from dask_dedup.cells.leaders import link_members, load_leaders
-from dask_dedup.data.part_rows import PartRows
+from dask_dedup.cells.sizes import BLOCK_ROWS, MOST_VISITS
 from dask_dedup.data.spans import Span, read_span
 from dask_dedup.schema import EDGES
 from dask_dedup.storage.files import open_once, write_frame
 from dask_dedup.storage.sealed_file import write_sealed
 from dask_dedup.vectors.device import choose_device
-from dask_dedup.vectors.equal_rows import as_words, hash_words
+from dask_dedup.vectors.equal_rows import EqualRows
 from dask_dedup.vectors.pca import PcaModel, load_pca
-from dask_dedup.vectors.unit import UNREADABLE, VectorBlock, prepare_block
+from dask_dedup.vectors.unit import UNREADABLE, Block, VectorBlock, prepare_block
 
-__all__ = [
-    "Block",
-    "SpanLayout",
-    "layout_span",
-]
-
-# Rows read, projected and assigned at a time: 16 MB at 1,024 dimensions. Four times as many take 5
-# to 10 % longer where all cores are busy, as these share a cache and the memory.
-_BLOCK_ROWS = 4096
+__all__ = ["SpanLayout", "layout_span"]
 
 
 class SpanLayout(NamedTuple):
@@ -65,24 +57,11 @@ class SpanLayout(NamedTuple):
     linked: int
 
 
-class Block(NamedTuple):
-    """A block of rows on its way through `layout_span`, for whoever watches.
-
-    ``row_start`` int; ``stored`` array (n, dim); ``vectors`` VectorBlock; ``steps`` int8 tensor
-    (n, width): the images on the grid.
-    """
-
-    row_start: int
-    stored: np.ndarray
-    vectors: VectorBlock
-    steps: torch.Tensor
-
-
 def layout_span(
     layout: CellLayout,
     span: Span,
     threads: int = 1,
-    watch: Callable[[Block], None] | None = None,
+    watch: Callable[[Block, torch.Tensor], None] | None = None,
     device: str = "cpu",
 ) -> SpanLayout:
     """Write the layout of one span: read, project, assign, collapse, sort, in one pass.
@@ -99,7 +78,8 @@ def layout_span(
     threads : int
         Threads of the matrix products.
     watch : callable, optional
-        Called with each `Block` while it is in memory.
+        Called with each `Block` while it is in memory, and its rows on the grid: int8 tensor,
+        shape (n, width).
     device : str
         ``auto``, ``cpu`` or ``cuda``: where rows are projected and compared with the cells.
     """
@@ -114,14 +94,14 @@ def layout_span(
     images = np.empty((rows, image_words(kept)), np.uint32)
     steps = torch.from_numpy(images.view(np.int8))
     visited = np.empty((rows, MOST_VISITS), np.int32)
-    content = np.empty(rows, np.uint64)
+    equals, first = EqualRows(span), np.empty(rows, np.int64)
     reason = np.empty(rows, np.uint8)
-    block_rows = min(_BLOCK_ROWS, rows)
+    block_rows = min(BLOCK_ROWS, rows)
     buffer = torch.empty(block_rows, span.embeddings.dim)
     image = torch.empty(block_rows, kept + 1)
     links = []  # members of dense groups: row_id, that of the leader, similarity
-    for start in range(0, rows, _BLOCK_ROWS):
-        stop = min(start + _BLOCK_ROWS, rows)
+    for start in range(0, rows, BLOCK_ROWS):
+        stop = min(start + BLOCK_ROWS, rows)
         stored = read_span(span, start, stop)
         vectors = prepare_block(stored, buffer)
         block_image = pca.transform(vectors, image[: stop - start], chosen)
@@ -132,18 +112,19 @@ def layout_span(
         members, *link = link_members(leaders, ids, stored, usable_here, block_image)
         visited[start + members, 1:] = -1
         links.append((ids[members], *link))
-        content[start:stop] = hash_words(as_words(stored))
+        first[start:stop] = equals.look(start, stored, usable_here)
         reason[start:stop] = vectors.reason
         if watch is not None:
-            watch(Block(span.row_start + start, stored, vectors, steps[start:stop]))
+            watch(Block(span.row_start + start, stored, vectors), steps[start:stop])
 
     for part in span.parts:
         if part.embeddings.problem is not None:
             reason[part.row_start - span.row_start : part.row_stop - span.row_start] = UNREADABLE
+    content = equals.hashes
+    del equals  # its table would lie beside what is sorted next
     usable = np.flatnonzero(reason == 0)
-    first = _first_of_equals(span.embeddings, span.row_start, usable, content)
-    distinct = usable[first == usable]
-    copies = usable[first != usable]
+    is_copy = first[usable] != usable
+    distinct, copies = usable[~is_copy], usable[is_copy]
     assert (visited[distinct, 0] >= 0).all(), "a row without a home would be compared with none"
     order, offsets = sort_by_value(visited[distinct], layout.cells)
     heads[:, 0] = np.arange(rows)
@@ -152,7 +133,7 @@ def layout_span(
     _fill_records(records, distinct[order], heads, images)
 
     write_sealed(layout.path("records", span), records)
-    links.append((span.row_start + copies, span.row_start + first[first != usable], 1.0))
+    links.append((span.row_start + copies, span.row_start + first[copies], 1.0))
     _write_links(layout.path("linked", span), links)
     invalid = np.flatnonzero(reason)
     write_frame(
@@ -180,33 +161,6 @@ def _assign(
         exact = pca.transform_exactly(vectors.rows[torch.from_numpy(again)].numpy())
         found[again] = assign_exactly(exact, cells)
     return found
-
-
-def _first_of_equals(
-    rows: PartRows, row_start: int, positions: np.ndarray, content: np.ndarray
-) -> np.ndarray:
-    """Return for each position the first one whose stored bytes are equal: int64.
-
-    Positions are counted from ``row_start``, the first of the span's rows. Equal hashes are only a
-    hint: the bytes are read again and compared.
-    """
-    order = positions[np.argsort(content[positions], kind="stable")]
-    hashes = content[order]
-    starts = np.r_[True, hashes[1:] != hashes[:-1]] if len(order) else np.empty(0, np.bool_)
-    leader = order[np.maximum.accumulate(np.where(starts, np.arange(len(order)), 0))]
-    first = np.arange(len(content))
-    copies = np.flatnonzero(leader != order)
-    step = max(1, (64 << 20) // (rows.dim * rows.dtype.itemsize))
-    for begin in range(0, len(copies), step):
-        chunk = copies[begin : begin + step]
-        leaders, back = np.unique(leader[chunk], return_inverse=True)
-        members, member_back = np.unique(order[chunk], return_inverse=True)
-        # In one dtype, so that bytes can be compared.
-        ours = as_words(rows.gather(row_start + members).astype(rows.dtype, copy=False))
-        theirs = as_words(rows.gather(row_start + leaders).astype(rows.dtype, copy=False))
-        equal = (ours[member_back] == theirs[back]).all(axis=1)
-        first[order[chunk[equal]]] = leader[chunk[equal]]
-    return first[positions]
 
 
 def _write_links(

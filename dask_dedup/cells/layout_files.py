@@ -7,10 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from dask_dedup.data.part_list import PartList, read_parts
-from dask_dedup.data.parts import Part
+from dask_dedup.data.part_files import SpanFiles
 from dask_dedup.data.spans import Span
 from dask_dedup.errors import DamagedError, SettingsError
 from dask_dedup.graph.forest_range import SAME_SIMILARITY, ForestRange, looks_inside_groups
@@ -36,7 +33,7 @@ class RecordFile(NamedTuple):
 
 
 @dataclass(frozen=True)
-class CellLayout:
+class CellLayout(SpanFiles):
     """Where the layout of a data set lies, and what it was made with.
 
     Attributes
@@ -84,21 +81,6 @@ class CellLayout:
         return Origin(self.parts[-1].row_stop, asdict(self))
 
     @property
-    def part_list(self) -> PartList:
-        """The filled parts of the data set: read from a file, which keeps tasks small."""
-        return open_once(read_parts, self.parts_path)
-
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        """The filled parts of the data set."""
-        return self.part_list.parts
-
-    @property
-    def spans(self) -> tuple[Span, ...]:
-        """The filled parts as tasks read them."""
-        return self.part_list.spans
-
-    @property
     def record_files(self) -> tuple[RecordFile, ...]:
         """What the join reads."""
         return open_once(_read_record_files, self._record_files_path)
@@ -112,36 +94,14 @@ class CellLayout:
         path, offsets = str(self.path("records", span)), str(self.path("offsets", span))
         return RecordFile(path, offsets, span.row_start, span.row_stop, records)
 
-    def query_ids(self) -> np.ndarray:
-        """Return the rows that the audit has sampled."""
-        return read_arrays(self.queries_path)["row_ids"]
-
     def path(self, kind: str, span: Span) -> Path:
         """Return the path of one file of one span."""
-        suffix = "bin" if kind in ("records", "offsets") else "parquet"
-        return as_place(self.folder) / f"{kind}-{span.index:05d}.{suffix}"
-
-    def invalid_paths(self, span: Span) -> list[Path]:
-        """Return the files of a span's rows without a usable embedding."""
-        return [self.path("invalid", span)]
-
-    def audit_paths(self) -> list[Path]:
-        """Return the files of the audit's true pairs."""
-        return [self.path("audit", span) for span in self.spans]
+        path = super().path(kind, span)
+        return path.with_suffix(".bin") if kind in ("records", "offsets") else path
 
     @property
     def _record_files_path(self) -> Path:
         return as_place(self.folder) / "record-files.json"
-
-    @property
-    def parts_path(self) -> str:
-        """The file of the parts."""
-        return str(as_place(self.folder) / "parts.json")
-
-    @property
-    def queries_path(self) -> Path:
-        """The file of the rows that the audit has sampled."""
-        return as_place(self.folder) / "queries.safetensors"
 
     @property
     def model_paths(self) -> list[Path]:

@@ -1,11 +1,33 @@
-"""How many cells, visits of a row, rows and tasks of the training, where no setting says."""
+"""How many cells, visits and tasks, and how much a task takes at a time: what costs follow from.
+
+Apart from the code that goes by them, which loads for seconds, so that a plan need not load it.
+"""
 
 from __future__ import annotations
 
-__all__ = ["FINE_TASKS", "LEADER_SAMPLE", "default_cells", "default_visits"]
+__all__ = [
+    "BATCH_PAIRS",
+    "BLOCK_ROWS",
+    "COARSE_SAMPLE",
+    "FINE_TASKS",
+    "ITERATIONS",
+    "LEADER_SAMPLE",
+    "MOST_VISITS",
+    "READ_BYTES",
+    "default_cells",
+    "default_visits",
+]
 
+ITERATIONS = 10  # of k-means
+COARSE_SAMPLE = 256  # sample rows per coarse centroid
 FINE_TASKS = 16  # the coarse cells are divided in so many tasks
 LEADER_SAMPLE = 4096  # rows that leaders of dense groups are chosen from
+#: Rows read, projected and assigned at a time: 16 MB at 1,024 dimensions. Four times as many take 5
+#: to 10 % longer where all cores are busy, as these share a cache and the memory.
+BLOCK_ROWS = 4096
+MOST_VISITS = 16  # cells visited by a row, at most
+BATCH_PAIRS = 1 << 20  # candidates verified at a time
+READ_BYTES = 256 << 20  # full rows that a task of the join keeps in memory
 
 
 def default_cells(rows: int) -> int:
@@ -24,4 +46,4 @@ def default_visits(rows: int) -> float:
 
     Where there are more cells, a boundary is more often between the rows of a pair.
     """
-    return min(16.0, 4.5 * max(1.0, rows / 1e6) ** 0.15)
+    return min(float(MOST_VISITS), 4.5 * max(1.0, rows / 1e6) ** 0.15)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,7 +16,7 @@ from rich.table import Table
 
 from dask_dedup.cli.evaluate import common, evaluate, settings_of, show
 from dask_dedup.cli.group import LOCAL_PLACE, PLACE, configure_logging, training_device
-from dask_dedup.errors import OutputError, SettingsError
+from dask_dedup.errors import SettingsError
 from dask_dedup.evaluate.evaluation_settings import SpaceSettings, load_table
 
 __all__ = ["retrieval", "zeroshot"]
@@ -101,8 +102,9 @@ def zeroshot(
     )  # fmt: skip
     with _models_folder(out, "zeroshot") as folder:
         found = measure_zeroshot(data, texts, rows, settings, folder, device=device)
-    shown = ("group", "rows", "classes", "top1", "top5", "mean_top1", "mean_top5", "split1", "tied")
-    _give_table(found, shown, out, "zeroshot", as_json)
+        tops = ("top1", "top5", "mean_top1", "mean_top5")
+        shown = ("group", "rows", "classes", *tops, "split1", "tied")
+        _give_table(found, shown, out, "zeroshot", as_json)
 
 
 @evaluate.command(short_help="retrieval between images and texts, before and after compression")
@@ -154,28 +156,24 @@ def retrieval(
         rows = choose_rows(data, settings)
     with _models_folder(out, "retrieval") as folder:
         found = measure_retrieval(data, rows, settings, folder, device=device)
-    recalls = ("recall@1", "recall@5", "recall@10")
-    shown = ("direction", "pairs", *recalls, "median_rank", "split@1", "tied")
-    _give_table(found, shown, out, "retrieval", as_json)
+        recalls = ("recall@1", "recall@5", "recall@10")
+        shown = ("direction", "pairs", *recalls, "median_rank", "split@1", "tied")
+        _give_table(found, shown, out, "retrieval", as_json)
 
 
 @contextmanager
 def _models_folder(out: Path | None, name: str) -> Iterator[Path]:
-    """Give the folder for models that are fitted: in OUT, or for the time being."""
+    """Claim OUT; give the folder for models that are fitted: in it, or for the time being."""
     if out is None:
         with TemporaryDirectory(prefix="dask-dedup-") as made:
             yield Path(made)
         return
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"{out}: is a file; the output needs a folder.")
-    foreign = [p.name for p in out.iterdir()] if out.is_dir() else []
-    foreign = [n for n in foreign if n not in (f"{name}.csv", f"{name}.json", "models")]
-    if foreign:
-        raise OutputError(
-            f"{out}: holds files of something else ({', '.join(sorted(foreign)[:3])}). Choose an "
-            f"empty folder or a new one."
-        )
-    yield out / "models"
+    from dask_dedup.storage.claim import Claim
+    from dask_dedup.storage.foreign_content import refuse_other_content
+
+    own = (f"{name}.csv", f"{name}.json", "models")
+    with Claim(out, partial(refuse_other_content, out, own)):
+        yield out / "models"
 
 
 def _give_table(

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 from dask.delayed import delayed
 
-from dask_dedup.data.content_mark import content_mark
-from dask_dedup.data.each_file import ask_each_file
+from dask_dedup.data.file_versions import FileVersions, paths_of, version_or_none
 from dask_dedup.data.metadata import (
     MetadataColumns,
     empty_table,
@@ -27,11 +23,9 @@ from dask_dedup.data.metadata import (
 )
 from dask_dedup.data.parts import EmbeddingFile, Part, read_rows
 from dask_dedup.data.scan import add_texts, find_usual, scan_parts
-from dask_dedup.data.sketch import sketch_of
 from dask_dedup.errors import InputError
 from dask_dedup.paths import as_place, is_remote
 from dask_dedup.storage.listing import has_files
-from dask_dedup.storage.objects import version_of
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -82,7 +76,7 @@ class Dataset:
     @property
     def paths(self) -> list[str]:
         """All files, each once."""
-        return list(dict.fromkeys(path for part in self.parts for path in _paths_of(part)))
+        return list(dict.fromkeys(path for part in self.parts for path in paths_of(part)))
 
     @property
     def divisions(self) -> tuple[int, ...]:
@@ -160,28 +154,24 @@ class Dataset:
         ]
         return da.concatenate(blocks)
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Hex digest of the files' names, sizes, times (of a store: ETags), row counts and content.
 
         Of the content of local files some blocks, see `content_mark`; 20,000 small parts took 4 s.
         """
-        facts: list = [(Path(path).name, *others) for path, *others in self._facts]
-        facts += self._marks
-        facts += [part.index for part in self.parts if part.embeddings.problem is not None]
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+        return self._versions.fingerprint
 
-    @cached_property
+    @property
     def sketch(self) -> list[str]:
         """What tells a grown or changed version of this data set: see `dask_dedup.data.sketch`."""
-        files = zip(self._facts, self._marks, strict=True)
-        return sketch_of((size, mark or version) for (_, _, size, version), mark in files)
+        return self._versions.sketch
 
     @property
     def bad_files(self) -> list[BadFile]:
         """The files that are set aside, and why."""
         return [
-            BadFile(path, part.rows, problem, *_version_or_none(path))
+            BadFile(path, part.rows, problem, *version_or_none(path))
             for part in self.parts
             for path, problem in (
                 (part.metadata_path, part.metadata_problem),
@@ -197,40 +187,16 @@ class Dataset:
         """
         return replace(self, parts=tuple(_set_aside(part, problems) for part in self.parts))
 
-    @cached_property
-    def _facts(self) -> list[tuple[str, int, int, str]]:
-        return self._read_facts()
-
-    def _read_facts(self) -> list[tuple[str, int, int, str]]:
-        """Return path, rows of the part, size and version of each file as it is now."""
-        files = [(path, part.rows) for part in self.parts for path in _paths_of(part)]
-        versions = ask_each_file(_version_or_none, [path for path, _ in files])
-        return [(*file, *version) for file, version in zip(files, versions, strict=True)]
-
-    @cached_property
-    def _marks(self) -> list[str]:
-        return self._read_marks()
-
-    def _read_marks(self) -> list[str]:
-        """Return marks of the content of each file, as in `_facts`."""
-        return ask_each_file(content_mark, [path for path, *_ in self._facts])
-
     def check_unchanged(self, content: bool = False) -> None:
         """Raise InputError where a file has been written anew, or is gone, since `fingerprint`.
 
         With ``content`` also where size and time are the same, but not what `content_mark` reads.
         """
-        before, after = self._facts, self._read_facts()
-        changed = [old[0] for old, new in zip(before, after, strict=True) if old != new]
-        if content and not changed:
-            marks = zip(before, self._marks, self._read_marks(), strict=True)
-            changed = [path for (path, *_), old, new in marks if old != new]
-        if changed:
-            more = f" and {len(changed) - 1} more files" if len(changed) > 1 else ""
-            raise InputError(
-                f"{changed[0]}{more}: changed while the run was reading the data set; nothing of "
-                f"it is published. The same command begins anew with the files as they are now."
-            )
+        self._versions.check_unchanged(content)
+
+    @cached_property
+    def _versions(self) -> FileVersions:
+        return FileVersions(self.parts)
 
 
 class BadFile(NamedTuple):
@@ -374,17 +340,3 @@ def _set_aside(part: Part, problems: Mapping[str, str]) -> Part:
     if part.metadata_path in problems and part.metadata_problem is None:
         part = replace(part, metadata_problem=problems[part.metadata_path])
     return part
-
-
-def _version_or_none(path: str) -> tuple[int, str]:
-    try:
-        return version_of(path)
-    except FileNotFoundError:
-        return -1, ""
-
-
-def _paths_of(part: Part) -> list[str]:
-    paths = [part.metadata_path, part.embeddings.path]
-    if part.text_embeddings is not None:
-        paths.append(part.text_embeddings.path)
-    return list(dict.fromkeys(paths))

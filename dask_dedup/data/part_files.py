@@ -2,58 +2,93 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
-from dask_dedup.data.part_list import PartList
+from dask_dedup.data.part_list import PartList, read_parts
 from dask_dedup.data.parts import Part
 from dask_dedup.data.spans import Span
-from dask_dedup.storage.files import read_frame
+from dask_dedup.paths import as_place
+from dask_dedup.storage.files import open_once, read_arrays, read_frame
 
 __all__ = ["PartFiles", "SpanFiles", "read_invalid", "read_linked"]
 
 
-class PartFiles(Protocol):
-    """Where the files of a data set lie, by kind."""
+class PartFiles(ABC):
+    """Where the files of a data set lie, by kind: a handle that tasks carry.
+
+    Attributes
+    ----------
+    folder : str
+        Where they all lie.
+    """
+
+    folder: str
 
     @property
-    def folder(self) -> str:
-        """Where they all lie."""
+    def parts_path(self) -> str:
+        """The file of the filled parts: see `dask_dedup.data.part_list.write_parts`."""
+        return str(as_place(self.folder) / "parts.json")
 
     @property
     def part_list(self) -> PartList:
-        """The filled parts."""
+        """The filled parts of the data set: read from a file, which keeps tasks small."""
+        return open_once(read_parts, self.parts_path)
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """Filled parts only."""
+        """The filled parts of the data set."""
+        return self.part_list.parts
 
     @property
     def spans(self) -> tuple[Span, ...]:
         """The filled parts as tasks read them."""
+        return self.part_list.spans
 
+    @abstractmethod
     def query_ids(self) -> np.ndarray:
         """Return the rows that the audit has sampled: int64, sorted."""
 
+    @abstractmethod
     def invalid_paths(self, span: Span) -> Sequence[Path]:
         """Return the files of a span's rows without a usable embedding."""
 
+    @abstractmethod
     def audit_paths(self) -> Sequence[Path]:
         """Return the files of the true pairs of the audit's queries."""
 
 
-class SpanFiles(Protocol):
-    """Where the working files of each span lie, by kind.
+class SpanFiles(PartFiles):
+    """Where the working files of a search lie: those of each span by kind, all in one folder.
 
-    ``linked``: EDGES known before the search.
+    ``invalid``: rows without a usable embedding; ``linked``: EDGES known before the search;
+    ``audit``: the true pairs of the audit's queries.
     """
+
+    @property
+    def queries_path(self) -> Path:
+        """The file of the rows that the audit has sampled."""
+        return as_place(self.folder) / "queries.safetensors"
 
     def path(self, kind: str, span: Span) -> Path:
         """Return the path of one file of one span."""
+        return as_place(self.folder) / f"{kind}-{span.index:05d}.parquet"
+
+    def query_ids(self) -> np.ndarray:
+        """Return the rows that the audit has sampled."""
+        return read_arrays(self.queries_path)["row_ids"]
+
+    def invalid_paths(self, span: Span) -> list[Path]:
+        """Return the files of a span's rows without a usable embedding."""
+        return [self.path("invalid", span)]
+
+    def audit_paths(self) -> list[Path]:
+        """Return the files of the audit's true pairs."""
+        return [self.path("audit", span) for span in self.spans]
 
 
 def read_linked(files: SpanFiles, span: Span) -> pd.DataFrame:

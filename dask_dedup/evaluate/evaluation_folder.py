@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,23 @@ from dask.delayed import Delayed
 from dask_dedup.errors import OutputError
 from dask_dedup.paths import is_remote
 from dask_dedup.runtime.executor import ignore_result
+from dask_dedup.storage.claim import Claim, remove_names
 from dask_dedup.storage.files import read_json
-from dask_dedup.storage.folder_lock import LOCK, FolderLock
-from dask_dedup.storage.stage import MANIFEST, Stage
+from dask_dedup.storage.foreign_content import refuse_other_content
+from dask_dedup.storage.stage import MANIFEST, RECORD, Stage
 
-__all__ = ["finish", "is_finished", "one_by_one", "open_folder"]
+__all__ = ["RESULTS", "finish", "is_finished", "one_by_one", "open_folder"]
+
+#: What each kind of evaluation writes beside its manifest and the records of its tasks, whoever of
+#: the command and the library does it: all that --overwrite removes.
+RESULTS = {
+    "truth": ("neighbours", "pairs", "scan", "summary.json"),
+    "pareto": ("models", "stages", "truth", "pareto.csv", "pareto.json", "pareto.png"),
+    "paper": (
+        *("models", "pairs", "pareto", "retrieval", "zeroshot"),
+        *("components.json", "index.md"),
+    ),
+}
 
 
 @contextmanager
@@ -38,7 +50,8 @@ def open_folder(
     settings : mapping
         Everything the content depends on, the input's fingerprint included; JSON.
     overwrite : bool
-        Begin anew where an earlier evaluation of this kind had other settings, or finished.
+        Begin anew where an earlier evaluation of this kind had other settings, or finished: its
+        `RESULTS` are removed, what else lies there stays.
 
     Raises
     ------
@@ -49,26 +62,13 @@ def open_folder(
     stage = Stage(path, {"kind": kind, **settings, "version": version("dask_dedup")})
     if is_remote(path):
         raise OutputError(f"{path}: evaluations write to disks only; give a local folder.")
-    if path.exists() and not path.is_dir():
-        raise OutputError(f"{path}: is a file; the output needs a folder.")
-    lock = FolderLock(path)
-    try:
-        made = not path.is_dir()
-        _check_content(stage, kind, overwrite)
-        path.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error}).") from error
-    try:
+    with Claim(path, partial(_check_content, stage, kind, overwrite)):
         if overwrite:
-            _empty(path)
+            remove_names(path, (*RESULTS[kind], MANIFEST))
+            remove_names(path, [p.name for p in path.glob(f"*{RECORD}")])
+        if not (path / MANIFEST).exists():
+            stage.declare()  # else `Stage.prepare` would make room: for nobody else's files
         yield stage
-    except BaseException:
-        if made and not (path / MANIFEST).exists():
-            shutil.rmtree(path, ignore_errors=True)  # nothing was begun: leave nothing
-        raise
-    finally:
-        lock.release()
 
 
 def is_finished(stage: Stage) -> bool:
@@ -94,17 +94,10 @@ def one_by_one(tasks: Sequence[Delayed], on_result: Callable[[Any], None]) -> li
 def _check_content(stage: Stage, kind: str, overwrite: bool) -> None:
     """Raise OutputError unless the folder is missing, empty, or of this stage."""
     path = stage.folder
-    if not path.is_dir():
-        return
     manifest = read_json(path / MANIFEST)
     settings = manifest.get("settings") if isinstance(manifest, dict) else None
     if not isinstance(settings, dict) or settings.get("kind") != kind:
-        foreign = sorted(p.name for p in path.iterdir() if p.name != LOCK)
-        if foreign:
-            raise OutputError(
-                f"{path}: holds files of something else ({', '.join(foreign[:3])}"
-                f"{', …' if len(foreign) > 3 else ''}). Choose an empty folder or a new one."
-            )
+        refuse_other_content(path)
         return
     if overwrite or (isinstance(manifest, dict) and manifest.get("digest") == stage.digest):
         return
@@ -117,13 +110,3 @@ def _check_content(stage: Stage, kind: str, overwrite: bool) -> None:
         f"{path}: holds the {kind} of another input or other settings: {', '.join(changed)}. "
         f"Choose another folder, or begin anew with --overwrite."
     )
-
-
-def _empty(path: Path) -> None:
-    for entry in path.iterdir():
-        if entry.name == LOCK:
-            continue
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()

@@ -36,7 +36,7 @@ from dask_dedup.storage.files import read_json, write_frame, write_json
 from dask_dedup.storage.stage import Stage
 from dask_dedup.vectors.sample import sample_row_ids, split_rows
 
-__all__ = ["Neighbours", "TruthSettings", "find_truth", "read_neighbours"]
+__all__ = ["TrueNeighbours", "TruthSettings", "find_truth", "read_neighbours"]
 
 _PURPOSE = 7  # of the sample: see compress.sample
 _GROUP_QUERIES = 4096
@@ -79,7 +79,7 @@ class TruthSettings:
             raise SettingsError(f"seed: expected 0 or more, got {self.seed}.")
 
 
-class Neighbours(NamedTuple):
+class TrueNeighbours(NamedTuple):
     """True neighbours: ``queries`` (n,), ``row_ids`` int64 and ``similarity`` float32 (n, k)."""
 
     queries: np.ndarray
@@ -192,7 +192,7 @@ def find_truth(
         return summary
 
 
-def read_neighbours(out: Path) -> Neighbours:
+def read_neighbours(out: Path) -> TrueNeighbours:
     """Read the neighbours that `find_truth` wrote; queries with fewer than k are left out.
 
     Raises
@@ -211,7 +211,7 @@ def read_neighbours(out: Path) -> Neighbours:
     )
     full = frame.groupby("query")["row_id"].transform("size").to_numpy() == k
     frame = frame[full].sort_values(["query", "rank"])
-    return Neighbours(
+    return TrueNeighbours(
         frame["query"].to_numpy()[:: max(k, 1)],
         frame["row_id"].to_numpy().reshape(-1, k),
         frame["similarity"].to_numpy().reshape(-1, k),

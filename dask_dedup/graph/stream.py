@@ -25,7 +25,8 @@ import pyarrow.parquet as pq
 
 from dask_dedup.errors import InputError
 from dask_dedup.graph.choice import BAND_EDGES, row_bytes
-from dask_dedup.graph.forest import _join_trees, order_of_keys
+from dask_dedup.graph.edge_order import edge_order, falling_key, similarity_of
+from dask_dedup.graph.forest import _join_trees
 from dask_dedup.storage.checksums import damage
 from dask_dedup.storage.files import write_aside
 from dask_dedup.storage.objects import open_parquet_source
@@ -91,10 +92,10 @@ def stream_merge(
     ):
         for band in _bands(groups, whole, band_edges):
             key, src, dst = _read_band(groups, band, parent.dtype)
-            order = _forest_order(key, src, dst)
+            order = edge_order(key, src, dst)
             kept = order[join_edges(parent, src, dst, order)]
             for some in np.split(kept, range(_GROUP_EDGES, len(kept), _GROUP_EDGES)):
-                columns = src[some], dst[some], _similarity_of(key[some])
+                columns = src[some], dst[some], similarity_of(key[some])
                 arrays = [pa.array(*pair) for pair in zip(columns, _SCHEMA.types, strict=True)]
                 writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
             counts["edges"] += len(kept)
@@ -124,7 +125,7 @@ def read_edges(path: Path, rows: int, threshold: float) -> Iterator[tuple[np.nda
         Cosine; compared as float32, "at least".
     """
     lowest = np.float32(threshold)
-    last = _falling_key(np.array([lowest if lowest else np.float32(-0.0)]))[0]  # -0 is at least 0
+    last = falling_key(np.array([lowest if lowest else np.float32(-0.0)]))[0]  # -0 is at least 0
     for _, src, dst in _survey([path], rows).read((), 0, int(last), columns=3):
         yield src, dst
 
@@ -233,7 +234,7 @@ def _group_limits(path: Path, file: Any, number: int, rows: int) -> list[tuple[i
     if all(one is not None and one.has_min_max for one in statistics):
         similarity, src, dst = statistics
         ends = np.array([similarity.max, similarity.min], np.float32)
-        return [tuple(_falling_key(ends).tolist()), (src.min, src.max), (dst.min, dst.max)]
+        return [tuple(falling_key(ends).tolist()), (src.min, src.max), (dst.min, dst.max)]
     values = _coordinates(path, file.read_row_group(number, list(_ORDER)), rows)
     return [(int(some.min()), int(some.max())) for some in values]
 
@@ -253,7 +254,7 @@ def _coordinates(path: Path, batch: Any, rows: int) -> list[np.ndarray]:
                 f"{path}: expected edges with 0 <= src < dst < {rows:,}, found src from "
                 f"{src.min():,} and dst up to {dst.max():,}. The forest is of other rows."
             )
-    return [_falling_key(similarity), *ends]
+    return [falling_key(similarity), *ends]
 
 
 def _bands(groups: _Groups, whole: _Band, band_edges: int) -> Iterator[_Band]:
@@ -299,28 +300,6 @@ def _read_band(
         filled = stop
     assert filled == band.edges, f"{band} became {filled} edges when it was read"
     return arrays
-
-
-def _forest_order(key: np.ndarray, src: np.ndarray, dst: np.ndarray) -> np.ndarray:
-    """Return the positions of edges in the forest's order."""
-    if src.itemsize == 4:
-        return order_of_keys((key.astype(np.uint64) << np.uint64(32)) | src, dst)
-    return np.lexsort((dst, src, key))
-
-
-def _falling_key(similarity: np.ndarray) -> np.ndarray:
-    """Return uint32 numbers that rise as the similarities (float32) fall, -0 below 0."""
-    return _mirrored(similarity.view(np.uint32))
-
-
-def _similarity_of(key: np.ndarray) -> np.ndarray:
-    """Return the similarities of falling keys."""
-    return _mirrored(key).view(np.float32)
-
-
-def _mirrored(bits: np.ndarray) -> np.ndarray:
-    """Turn the order of the numbers below 2**31 round: the bits of floats that are not negative."""
-    return np.where(bits >> 31, bits, bits ^ np.uint32(0x7FFFFFFF))
 
 
 @numba.njit(cache=True, nogil=True)

@@ -21,7 +21,7 @@ what two rows at the threshold are apart, 2 - 2c, since d(q, x̂) is on average
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ import numpy as np
 import pandas as pd
 
 from dask_dedup.data.part_rows import PartRows
+from dask_dedup.graph.edge_buffer import Contract, EdgeBuffer
 from dask_dedup.ivf.faiss_index import search_shards, self_distances
 from dask_dedup.vectors.cosines import cosine_pairs, exact_rows
 
@@ -36,9 +37,6 @@ __all__ = ["AdaptiveRule", "AdcSearch", "PairEdges", "Passed"]
 
 _RESULTS = 1 << 22  # results of one search: 12 bytes each, a few times over
 _READ_BYTES = 256 << 20  # full rows of one batch of pairs, at 8 bytes a value
-_KEPT_EDGES = 1 << 21  # edges kept before they are contracted
-
-Contract = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -141,21 +139,18 @@ class PairEdges:
 
     Attributes
     ----------
-    candidates, pairs : int
-        Distinct pairs of a batch that were looked at, and of these that became edges.
+    candidates : int
+        Distinct pairs of a batch that were looked at.
     """
 
     def __init__(self, stored: PartRows, threshold: float | None, contract: Contract) -> None:
         self.stored = stored
         self.threshold = None if threshold is None else np.float32(threshold)
-        self.contract = contract
         self.candidates = 0
-        self.pairs = 0
         self._batch = max(1, _READ_BYTES // (8 * 2 * stored.dim))
         self._waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self._waiting_pairs = 0
-        self._edges: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        self._edge_rows = 0
+        self._edges = EdgeBuffer(contract)
 
     def add(self, one: np.ndarray, other: np.ndarray, distance: np.ndarray) -> None:
         """Take pairs of row ids, int64, with their squared distances, float32."""
@@ -164,10 +159,15 @@ class PairEdges:
         if self._waiting_pairs >= self._batch:
             self._settle()
 
+    @property
+    def pairs(self) -> int:
+        """Pairs that became edges."""
+        return self._edges.pairs
+
     def finish(self) -> pd.DataFrame:
         """Return the edges of all pairs, contracted: EDGES."""
         self._settle()
-        src, dst, similarity = self._contracted()
+        src, dst, similarity = self._edges.edges()
         return pd.DataFrame({"src": src, "dst": dst, "similarity": similarity})
 
     def _settle(self) -> None:
@@ -185,28 +185,13 @@ class PairEdges:
             some = slice(begin, begin + self._batch)
             if self.threshold is None:
                 similarity = np.clip(1.0 - distance[some] / 2.0, -1.0, 1.0).astype(np.float32)
-                self._keep(src[some], dst[some], similarity)
+                self._edges.add(src[some], dst[some], similarity)
                 continue
             similarity = self._verify(src[some], dst[some])
             passed = similarity >= self.threshold
-            self._keep(src[some][passed], dst[some][passed], similarity[passed])
+            self._edges.add(src[some][passed], dst[some][passed], similarity[passed])
 
     def _verify(self, src: np.ndarray, dst: np.ndarray) -> np.ndarray:
         ids, place = np.unique(np.concatenate([src, dst]), return_inverse=True)
         rows = exact_rows(self.stored.gather(ids))
         return cosine_pairs(rows, rows, place[: len(src)], place[len(src) :])
-
-    def _keep(self, src: np.ndarray, dst: np.ndarray, similarity: np.ndarray) -> None:
-        self.pairs += len(src)
-        self._edges.append((src, dst, similarity))
-        self._edge_rows += len(src)
-        if self._edge_rows >= _KEPT_EDGES:
-            self._edges = [self._contracted()]
-            self._edge_rows = len(self._edges[0][0])
-
-    def _contracted(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        if not self._edges:
-            return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
-        src, dst, similarity = (np.concatenate(side) for side in zip(*self._edges, strict=True))
-        kept = self.contract(src, dst, similarity)
-        return src[kept], dst[kept], similarity[kept]

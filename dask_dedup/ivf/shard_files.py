@@ -5,14 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from dask_dedup.data.part_list import PartList, read_parts
-from dask_dedup.data.parts import Part
-from dask_dedup.data.spans import Span
+from dask_dedup.data.part_files import SpanFiles
 from dask_dedup.errors import InputError
 from dask_dedup.paths import as_place
-from dask_dedup.storage.files import open_once, read_arrays, read_json
+from dask_dedup.storage.files import open_once, read_json
 
 __all__ = ["IndexLayout", "Shard"]
 
@@ -27,7 +23,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class IndexLayout:
+class IndexLayout(SpanFiles):
     """Where the index of a data set lies, and what its shards are made from.
 
     Attributes
@@ -45,40 +41,9 @@ class IndexLayout:
     model_path: str | None = None
 
     @property
-    def part_list(self) -> PartList:
-        """The filled parts of the data set: read from a file, which keeps tasks small."""
-        return open_once(read_parts, as_place(self.folder) / "parts.json")
-
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        """The filled parts of the data set."""
-        return self.part_list.parts
-
-    @property
-    def spans(self) -> tuple[Span, ...]:
-        """The filled parts as tasks read them."""
-        return self.part_list.spans
-
-    @property
     def shards(self) -> tuple[Shard, ...]:
         """The finished shards; from a file as well, see `write_shards`."""
         return open_once(_read_shards, as_place(self.folder) / "shards.json")
-
-    def query_ids(self) -> np.ndarray:
-        """Return the rows that the audit has sampled."""
-        return read_arrays(as_place(self.folder) / "queries.safetensors")["row_ids"]
-
-    def path(self, kind: str, span: Span) -> Path:
-        """Return the path of one file of one span."""
-        return as_place(self.folder) / f"{kind}-{span.index:05d}.parquet"
-
-    def invalid_paths(self, span: Span) -> list[Path]:
-        """Return the files of a span's rows without a usable embedding."""
-        return [self.path("invalid", span)]
-
-    def audit_paths(self) -> list[Path]:
-        """Return the files of the audit's true pairs."""
-        return [self.path("audit", span) for span in self.spans]
 
     def shard_path(self, name: str) -> Path:
         """Return the path of one shard."""

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -52,10 +52,9 @@ from dask_dedup.storage.files import (
 from dask_dedup.storage.objects import size_of
 from dask_dedup.vectors.equal_rows import EqualRows
 from dask_dedup.vectors.sample import sample_row_ids, split_rows
-from dask_dedup.vectors.unit import UNREADABLE, VectorBlock, prepare_block
+from dask_dedup.vectors.unit import UNREADABLE, Block, VectorBlock, prepare_block
 
 __all__ = [
-    "Block",
     "default_factory",
     "embed",
     "fill_shard",
@@ -77,17 +76,6 @@ _LEAST_SAMPLE = 65_536
 _MOST_SAMPLE_BYTES = 2 << 30  # of float32 rows, in the one task that trains
 _BLOCK_ROWS = 16_384
 _PURPOSE = 8  # of the sample: see compress.sample
-
-
-class Block(NamedTuple):
-    """A block of rows on its way into a shard, for whoever watches.
-
-    ``row_start`` int; ``stored`` array (n, dim); ``vectors`` VectorBlock.
-    """
-
-    row_start: int
-    stored: np.ndarray
-    vectors: VectorBlock
 
 
 def default_factory(rows: int, dim: int) -> str:

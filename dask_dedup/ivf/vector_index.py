@@ -7,9 +7,9 @@ global row ids, ``index.json`` describes them and is written last.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from dask.delayed import Delayed, delayed
 from dask_dedup.compressors.base import model_digest
 from dask_dedup.data.dataset import Dataset
 from dask_dedup.data.part_list import write_parts
-from dask_dedup.errors import InputError, OutputError
+from dask_dedup.errors import InputError
 from dask_dedup.ivf.faiss_index import Neighbours, search_shards, use_threads
 from dask_dedup.ivf.shard_files import IndexLayout, Shard
 from dask_dedup.ivf.shards import (
@@ -31,12 +31,12 @@ from dask_dedup.ivf.shards import (
     train_index,
     write_shards,
 )
-from dask_dedup.paths import absolute_name, as_place, words_of
+from dask_dedup.paths import absolute_name, as_place
 from dask_dedup.runtime.executor import Execute, NoProgress, Progress, compute_tasks
+from dask_dedup.storage.claim import Claim
 from dask_dedup.storage.files import read_json, write_json
-from dask_dedup.storage.folder_lock import LOCK, FolderLock
-from dask_dedup.storage.listing import names_in
-from dask_dedup.storage.objects import exists, make_folder, remove_file
+from dask_dedup.storage.foreign_content import refuse_other_content
+from dask_dedup.storage.objects import remove_file
 from dask_dedup.storage.stage import TRAINED, Stage, read_note, write_note
 from dask_dedup.vectors.unit import prepare_block
 
@@ -162,7 +162,8 @@ def build_index(
         "seed": seed,
         "input": dataset.fingerprint,
     }
-    with _claimed(folder):
+    check = partial(refuse_other_content, folder, ("train", "shards", _MANIFEST))
+    with Claim(folder, check):
         train, fill = Stage(folder / "train", keys), Stage(folder / "shards", keys)
         old = read_json(folder / _MANIFEST)
         if old is not None and old.get("keys") == keys:
@@ -313,34 +314,6 @@ def search_index(
     else:
         blocks = [queries]
     return [delayed(search_block)(index, block, k, nprobe) for block in blocks]
-
-
-@contextmanager
-def _claimed(folder: Path) -> Iterator[None]:
-    """Lock the folder against another writer; refuse it if it holds something else."""
-    lock = FolderLock(folder)
-    try:
-        names = names_in(folder)
-        if names is None and exists(folder):
-            raise OutputError(f"{folder}: is a file; an index needs a folder.")
-        foreign = [
-            name
-            for name in names or ()
-            if name not in ("train", "shards", _MANIFEST) and not name.startswith(LOCK)
-        ]
-        if foreign:
-            raise OutputError(
-                f"{folder}: holds files of something else ({', '.join(foreign[:3])}). "
-                f"Choose an empty folder or a new one."
-            )
-        make_folder(folder)
-        lock.acquire()
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written ({words_of(error)}).") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _layout(folder: Path, model: str | None) -> IndexLayout:

@@ -8,20 +8,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from dask_dedup.cells.layout import Block as ImageBlock
 from dask_dedup.data.part_files import read_invalid, read_linked
 from dask_dedup.data.spans import Span, read_span
 from dask_dedup.graph.forest import spanning_edges
 from dask_dedup.ivf.adaptive_threshold import AdaptiveRule, AdcSearch, PairEdges
 from dask_dedup.ivf.faiss_index import search_shards, self_distances, use_threads
 from dask_dedup.ivf.shard_files import IndexLayout
-from dask_dedup.ivf.shards import Block, embed, fill_shard, open_base, open_shards
+from dask_dedup.ivf.shards import embed, fill_shard, open_base, open_shards
 from dask_dedup.ivf.tolerance import Judged, choose_tolerance, judge_results
 from dask_dedup.paths import as_place
 from dask_dedup.pipeline.audit import AuditCollector, AuditQueries, read_pairs
 from dask_dedup.storage.files import write_frame
 from dask_dedup.vectors.pca import load_pca
-from dask_dedup.vectors.unit import prepare_block
+from dask_dedup.vectors.unit import Block, prepare_block
 
 __all__ = [
     "AUDIT",
@@ -85,9 +84,7 @@ def fill_and_audit(
     def watch(span: Span, block: Block) -> None:
         steps = pca.to_grid(pca.transform(block.vectors))
         for kind in queries:
-            collectors[span.index, kind].add(
-                ImageBlock(block.row_start, block.stored, block.vectors, steps)
-            )
+            collectors[span.index, kind].add(block, steps)
 
     record = fill_shard(layout, name, spans, threads, True, watch)
     for span in spans:

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
-from dask_dedup.cells.layout import Block
 from dask_dedup.data.part_rows import PartRows
 from dask_dedup.schema import EDGES
 from dask_dedup.storage.files import read_arrays, read_frame, write_arrays, write_frame
@@ -26,7 +26,7 @@ from dask_dedup.vectors.cosines import cosine_pairs, exact_rows
 from dask_dedup.vectors.int8_codes import grid_rows, near_grid_rows
 from dask_dedup.vectors.pca import PcaModel
 from dask_dedup.vectors.sample import hash_rows, sample_row_ids
-from dask_dedup.vectors.unit import prepare_block
+from dask_dedup.vectors.unit import Block, prepare_block
 
 __all__ = ["AuditCollector", "AuditQueries", "AuditResult", "judge", "read_pairs", "sample_queries"]
 
@@ -157,10 +157,10 @@ class AuditCollector:
         self._found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self.seconds = 0.0
 
-    def add(self, block: Block) -> None:
-        """Compare one block with all queries."""
+    def add(self, block: Block, steps: torch.Tensor) -> None:
+        """Compare one block, and its rows on the grid, with all queries."""
         began = time.perf_counter()
-        self._compare(block)
+        self._compare(block, steps)
         self.seconds += time.perf_counter() - began
 
     def write(self, path: Path) -> None:
@@ -171,8 +171,8 @@ class AuditCollector:
         ]
         write_frame(path, limit_pairs(frames, self.seed))
 
-    def _compare(self, block: Block) -> None:
-        images = grid_rows(block.steps.numpy(), block.vectors.reason == 0)
+    def _compare(self, block: Block, steps: torch.Tensor) -> None:
+        images = grid_rows(steps.numpy(), block.vectors.reason == 0)
         for i, j in near_grid_rows(images, self._images, self._limit_steps, upper=False):
             touched, place = np.unique(i, return_inverse=True)
             rows_there = exact_rows(np.ascontiguousarray(block.stored[touched]))

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from dask_dedup.data.part_list import PartList, read_parts, write_parts
-from dask_dedup.data.parts import Part
+from dask_dedup.data.part_files import PartFiles
+from dask_dedup.data.part_list import write_parts
 from dask_dedup.data.spans import Span
 from dask_dedup.graph.forest_range import ForestRange
 from dask_dedup.paths import as_place
 from dask_dedup.pipeline.job import Found, Job
 from dask_dedup.settings.run_settings import Settings
-from dask_dedup.storage.files import open_once, read_frame
+from dask_dedup.storage.files import read_frame
 from dask_dedup.storage.run_folder import AUDIT_PAIRS, AUDIT_QUERIES, RunFolder
 
 __all__ = ["KeptFiles", "facts_of", "find_kept", "found_before"]
@@ -31,34 +31,24 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class KeptFiles:
-    """What a finished run has published, as `dask_dedup.data.part_files.PartFiles`.
+class KeptFiles(PartFiles):
+    """What a finished run has published.
 
     Attributes
     ----------
     folder : str
         OUT.
-    parts_path : str
-        File of the filled parts.
+    parts_folder : str
+        Of the file of the filled parts, which is no result.
     """
 
     folder: str
-    parts_path: str
+    parts_folder: str
 
     @property
-    def part_list(self) -> PartList:
-        """The filled parts of the data set."""
-        return open_once(read_parts, self.parts_path)
-
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        """The filled parts of the data set."""
-        return self.part_list.parts
-
-    @property
-    def spans(self) -> tuple[Span, ...]:
-        """The filled parts as tasks read them."""
-        return self.part_list.spans
+    def parts_path(self) -> str:
+        """The file of the filled parts."""
+        return str(as_place(self.parts_folder) / "parts.json")
 
     def invalid_paths(self, span: Span) -> list[Path]:
         """Return the files of a span's rows without a usable embedding: one a part."""
@@ -133,10 +123,10 @@ def _searched(settings: Mapping[str, Any]) -> Any:
 
 def found_before(job: Job, facts: Mapping[str, Any]) -> Found:
     """Return a search of before as if it had been done now."""
-    parts_path = job.folder.stages / "kept" / "parts.json"
-    write_parts(job.data.filled_parts, parts_path)
+    files = KeptFiles(str(job.folder.path), str(job.folder.stages / "kept"))
+    write_parts(job.data.filled_parts, as_place(files.parts_path))
     return Found(
-        KeptFiles(str(job.folder.path), str(parts_path)),
+        files,
         [],
         int(facts["edges"]),
         {name: facts[name] for name in ("settings", "search_threshold")},

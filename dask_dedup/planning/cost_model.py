@@ -1,7 +1,7 @@
 """What a run will cost, before it runs: a model of every stage, in pure functions on numbers.
 
-Counts follow from the code, times from `Rates`. Below: N rows of ``dim`` values, v visits, C cells
-in sqrt(C) coarse ones, k = ``kept`` axes, P parts in S spans.
+The stages' own costs are in `stage_plans`; here they are put together, and a run that cannot fit is
+refused.
 
 Where a run breaks first as N grows, by memory of one task: the labels, 8 bytes a row (17 GB at
 2.1 * 10^9 rows), then the training of the cells: 15 GB at C = 820,000 with k = 64, since their
@@ -12,52 +12,28 @@ core, whatever the cluster.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from math import ceil
 from typing import Any
 
-from dask_dedup.cells import join_groups as join_groups
-from dask_dedup.cells.sizes import FINE_TASKS, LEADER_SAMPLE
 from dask_dedup.errors import CapacityError
-from dask_dedup.graph.choice import BAND_BYTES, BAND_EDGES, row_bytes
-from dask_dedup.planning.stage_cost import StagePlan, at_least_disk, single_bytes, waves
+from dask_dedup.planning.stage_cost import StagePlan
+from dask_dedup.planning.stage_plans import (
+    plan_clusters,
+    plan_fit,
+    plan_forest,
+    plan_join,
+    plan_layout,
+    plan_merge,
+)
 from dask_dedup.planning.workload import Machine, Rates, Workload
 from dask_dedup.report.plan_table import size_text
-from dask_dedup.runtime.limits import WORKER_BYTES
 
 __all__ = [
     "Plan",
     "StagePlan",
-    "count_groups",
     "describe",
     "plan",
     "refuse",
 ]
-
-#: Copies of constants of modules that load for seconds; tests compare them with what they copy.
-BLOCK_ROWS = 4096  # index.layout
-MOST_VISITS = 16  # index.assign
-READ_BYTES = 256 << 20  # search.candidates
-COMPARED_BYTES = 6 * (32 << 20)  # clusters: rows and representatives, stored and as float32
-BATCH_PAIRS = 1 << 20  # search.candidates
-ITERATIONS = 10  # index.cells
-COARSE_SAMPLE = 256  # index.cells
-MOST_FILES = 64  # index.records
-MERGE_BYTES = 64 << 20  # index.records
-
-#: Measured on 10^6 synthetic rows: cells differ in size, their squared coefficient of variation.
-CELL_SPREAD = 0.28
-#: Distinct rows among a task's records (3 * 10^5 synthetic rows, 105 tasks): a row's cells are
-#: neighbours, but mostly not in one task.
-ROWS_PER_RECORD = 0.75
-#: Of a task's rows those with a candidate, of which the full vector is read.
-LOOKED_UP = 1 / 3
-#: Task forests hold so many edges per duplicate: some pairs are found by two tasks.
-EDGES_PER_DUPLICATE = 1.5
-EDGE_BYTES = 20  # src, dst, similarity
-LABEL_BYTES = 10  # of a labelled row in its parquet file
-ARRAY_SECONDS = 4e-9  # to fill and follow an array over all rows, a row (10^9 rows)
-PROCESS_BYTES = WORKER_BYTES  # of a worker, before it does anything
-HEAP_SHARE = 1.45  # resident bytes by those in use, task after task (10^7 rows, 2 GB a worker)
 
 
 @dataclass(frozen=True)
@@ -132,261 +108,6 @@ def refuse(planned: Plan, memory_bytes: float) -> None:
             f"{worst.name}: a task needs {size_text(worst.memory_bytes)}, a worker has "
             f"{size_text(memory_bytes)}. {worst.advice}"
         )
-
-
-def plan_fit(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
-    """Plan the PCA and the training of the cells.
-
-    With s = the PCA's sample, n = 24 C rows (at least 4,096, at most N), m = n / sqrt(C):
-
-    - singly read rows: s + n + queries + 4,096 for leaders; hashes: 4 N on one core
-    - PCA, one task, float64 (half the rate): 2 s dim^2 + 10 dim^3
-    - images of the sample, a task a span: 2 n dim k
-    - coarse, one task: 10 iterations of 2 k sqrt(C) min(256 sqrt(C), n), then 2 k n sqrt(C)
-    - 16 tasks: thinning n m (k + 2); fine k-means 10 * 2 k n sqrt(C)
-    - memory: the sample three times, 3 * 4 k n, or the PCA's at 28 bytes a value
-    """
-    n, s, k, coarse = work.sample, min(work.rows, work.sample_rows), work.kept, work.coarse
-    singles = s + n + min(work.rows, work.queries) + min(work.rows, LEADER_SAMPLE)
-    pca_flops = 2.0 * s * work.dim**2 + 10.0 * work.dim**3
-    image_flops = 2.0 * n * work.dim * k
-    coarse_flops = 2.0 * k * coarse * (ITERATIONS * min(COARSE_SAMPLE * coarse, n) + n)
-    thin_flops = n * (n / coarse) * (k + 2.0)
-    fine_flops = 2.0 * k * n * coarse * ITERATIONS
-    shared = min(FINE_TASKS, machine.workers, max(1, round(coarse)))
-    tasks = 3 * work.spans + 4 + 3 * FINE_TASKS
-    alone = (
-        4 * work.rows / rates.hashed_rows
-        + 2 * pca_flops / rates.projection_flops
-        + coarse_flops / rates.kmeans_flops
-        + tasks * rates.task_seconds
-    )
-    divided = thin_flops / rates.projection_flops + fine_flops / rates.kmeans_flops
-    reading = (
-        singles / rates.single_reads
-        + image_flops / rates.projection_flops
-        + (s + n) * work.dim / rates.prepared_values
-    ) / min(machine.workers, work.spans)
-    memory = max(3 * 4.0 * k * n, 28.0 * s * work.dim) + PROCESS_BYTES
-    models = 4.0 * k * (work.cells + coarse) + 8.0 * work.dim * (k + 1)
-    return StagePlan(
-        "fit",
-        tasks,
-        pca_flops + image_flops + coarse_flops + thin_flops + fine_flops,
-        single_bytes(work, singles),
-        models + 4.0 * work.dim * min(work.rows, work.queries),
-        at_least_disk(
-            alone + divided / shared + reading, single_bytes(work, singles), models, machine
-        ),
-        memory,
-        "The sample of the cells is held in one task: give each worker more with --memory and "
-        "fewer --workers, or set fewer --cells or a smaller cells.sample_per_cell.",
-    )
-
-
-def plan_layout(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
-    """Plan the layout: a task a span.
-
-    - flops per row: projection 2 dim k, coarse scores 2 k sqrt(C), fine scores 2 k probes sqrt(C),
-      audit 2 (k + 4) queries, of integers
-    - bytes read: N rows once; written: v records a row (k + 12 bytes for k = 64) and 8 (C + 1) of
-      offsets a span
-    - memory for n = N / S rows: arrays over rows 149 + image, entries sorted by cell and records
-      v * (36 + record), a block of rows with its scores, the centroids (4 k + 8) C, offsets
-    """
-    k, coarse, per_row = work.kept, work.coarse, work.scored
-    projection = 2.0 * work.dim * k
-    scores = 2.0 * k * (coarse + per_row)
-    audit = 2.0 * (k + 4) * work.queries
-    offsets = work.spans * 8.0 * (work.cells + 1)
-    read, written = float(work.rows * work.row_bytes), work.records * work.record_bytes + offsets
-    flop_seconds = (projection + scores) / rates.projection_flops + audit / rates.filter_ops
-    row_seconds = (
-        flop_seconds / machine.threads
-        + work.dim / rates.prepared_values
-        + (coarse + per_row) / rates.scores
-        + work.queries / rates.scanned
-        + (1 + work.seen_visits) / rates.sorted_keys
-    )
-    core_seconds = (
-        work.rows * row_seconds
-        + read / rates.read_bytes
-        + written / rates.write_bytes
-        + work.spans * rates.task_seconds
-        + work.parts * rates.open_seconds
-    )
-    rows = work.rows / work.spans
-    block = min(BLOCK_ROWS, rows)
-    memory = PROCESS_BYTES + HEAP_SHARE * (
-        rows * (17 + 8 * MOST_VISITS + work.record_bytes)
-        + rows * work.seen_visits * (36 + work.record_bytes)
-        + block * (work.dim * (work.item_bytes + 4) + 4 * coarse + 12 * k)
-        + (4 * k + 8 + 16) * work.cells
-    )
-    return StagePlan(
-        "layout",
-        work.spans,
-        work.rows * (projection + scores + audit),
-        read,
-        written,
-        at_least_disk(waves(core_seconds, work.spans, machine), read, written, machine),
-        memory,
-        "It grows with the rows of a part: cut the data set into smaller files, or give each "
-        "worker more with --memory and fewer --workers.",
-    )
-
-
-def plan_merge(work: Workload, machine: Machine, rates: Rates) -> StagePlan | None:
-    """Plan the merge of record files; None where there are few enough.
-
-    - bytes: records and offsets of what is merged, read once and written once a level
-    - memory: the records of some cells twice, five arrays over the cells
-    """
-    files, moved, tasks = work.spans, 0.0, 0
-    while files > MOST_FILES:
-        groups = max(MOST_FILES, ceil(files / MOST_FILES))
-        moved += min(1.0, 2 * (files - groups) / files)
-        tasks += min(groups, files - groups)
-        files = groups
-    if not tasks:
-        return None
-    size = moved * (work.records * work.record_bytes + work.spans * 8.0 * (work.cells + 1))
-    core_seconds = (
-        size * (1 / rates.read_bytes + 1 / rates.write_bytes) + tasks * rates.task_seconds
-    )
-    return StagePlan(
-        "merge",
-        tasks,
-        0.0,
-        size,
-        size,
-        at_least_disk(waves(core_seconds, tasks, machine), size, size, machine),
-        2 * MERGE_BYTES + 40.0 * work.cells + PROCESS_BYTES,
-        "Give each worker more with --memory and fewer --workers.",
-    )
-
-
-def count_groups(work: Workload) -> int:
-    """Return the number of join tasks, as `dask_dedup.cells.join.plan_groups` cuts them.
-
-    A task takes N v / 64 records, at least 16,384 and at most 2^18, and 1/64 of all products, at
-    least 32,768^2; at most as many tasks as cells.
-    """
-    per_group = min(max(work.records // 64, 16_384), join_groups.MOST_VISITS)
-    products = work.records * work.records / work.cells * (1 + CELL_SPREAD)
-    cost_per_group = max(products / 64, float(join_groups.TILE_ROWS) ** 2)
-    groups = ceil(max(work.records / per_group, products / cost_per_group))
-    return max(1, min(groups, work.cells))
-
-
-def plan_join(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
-    """Plan the join.
-
-    - products: N v * (N v / C) * (1 + 0.28) / 2 pairs of 2 (k + 4) operations, each looked at
-    - bytes read: every record and offset once, and the full vectors of a third of each task's rows
-      singly; written: the task forests
-    - pairs verified: ``pairs_per_row`` a row, dim values each
-    - before it, on one core: the offsets of all files are read to cut the tasks
-    - memory for r records a task: r * (record + 16 + ranks and keys 80), the full rows read and
-      their copy, a batch of pairs
-    """
-    k, tasks, records = work.kept, count_groups(work), work.records
-    pairs = records * (records / work.cells) * (1 + CELL_SPREAD) / 2
-    flops = pairs * 2.0 * (k + 4)
-    singles = records * ROWS_PER_RECORD * LOOKED_UP
-    files = min(work.spans, MOST_FILES)
-    offsets = files * 8.0 * (work.cells + 1)
-    read = records * work.record_bytes + 2 * offsets + single_bytes(work, singles)
-    found = work.edges * EDGES_PER_DUPLICATE
-    written = found * EDGE_BYTES
-    verified = work.rows * work.pairs_per_row
-    core_seconds = (
-        flops / rates.filter_ops / machine.threads
-        + pairs / rates.scanned
-        + (records * work.record_bytes + offsets) / rates.read_bytes
-        + 2 * records / rates.sorted_keys
-        + singles / rates.single_reads
-        + verified * work.dim / rates.verified_values
-        + verified / rates.merged_edges / 8  # most fall within a tree at once, unsorted
-        + written / rates.write_bytes
-        + tasks * (rates.task_seconds + files * rates.open_seconds)
-    )
-    seconds = waves(core_seconds, tasks, machine)
-    seconds += offsets / rates.read_bytes + files * rates.open_seconds
-    width = work.record_bytes + 16 + 80
-    looked_up = min(READ_BYTES, singles / tasks * work.dim * 6)
-    memory = HEAP_SHARE * (records / tasks * width + 4 / 3 * looked_up + 100 * BATCH_PAIRS)
-    return StagePlan(
-        "join",
-        tasks,
-        flops,
-        read,
-        written,
-        at_least_disk(seconds, read, written, machine),
-        memory + PROCESS_BYTES,
-        "Give each worker more with --memory and fewer --workers, or compare less with --visits.",
-    )
-
-
-def plan_forest(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
-    """Plan the merge: one task that streams all task forests through an array over the rows.
-
-    Each edge is read, sorted in its band and joined once; where there are several bands, its
-    similarity is read once more before. Memory: `row_bytes` a row and one band.
-    """
-    edges = work.edges * EDGES_PER_DUPLICATE
-    bands = max(1, ceil(edges / BAND_EDGES))
-    read, written = edges * EDGE_BYTES, work.edges * EDGE_BYTES
-    seconds = (
-        (count_groups(work) + work.spans) * rates.open_seconds
-        + edges / rates.streamed_edges * (1.3 if bands > 1 else 1.0)
-        + work.rows * ARRAY_SECONDS
-        + rates.task_seconds
-    )
-    id_bytes = row_bytes(work.rows)
-    memory = id_bytes * work.rows + BAND_BYTES[id_bytes] * min(edges, BAND_EDGES)
-    return StagePlan(
-        "forest",
-        1,
-        0.0,
-        read,
-        written,
-        at_least_disk(seconds, read, written, machine),
-        memory + PROCESS_BYTES,
-        "One task holds an array over all rows: give each worker more with --memory and fewer "
-        "--workers.",
-    )
-
-
-def plan_clusters(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
-    """Plan the labels, one task over the forest, and the metadata, read and written by parts.
-
-    Duplicates and their representatives (1.5 rows a duplicate) are read singly and compared.
-    Memory: labels and sizes of all rows in the first; a part's metadata four times, 50 bytes of
-    ours a row, 64 a labelled row of the span and what is compared at a time in the others.
-    """
-    labels = 1.5 * work.edges
-    read = work.rows * work.metadata_bytes + work.edges * EDGE_BYTES + labels * LABEL_BYTES
-    written = work.rows * (work.metadata_bytes + 8) + labels * LABEL_BYTES
-    core_seconds = (read + written) / rates.table_bytes + work.parts * rates.task_seconds
-    core_seconds += labels / rates.single_reads + work.edges * work.dim / rates.verified_values
-    read += single_bytes(work, labels)
-    seconds = waves(core_seconds, work.spans, machine)
-    seconds += work.rows * ARRAY_SECONDS + work.edges / rates.merged_edges
-    seconds += labels * LABEL_BYTES / rates.table_bytes + work.spans * rates.open_seconds
-    rows = work.rows / work.parts
-    part = rows * (4 * work.metadata_bytes + 50) + 64 * labels / work.spans
-    return StagePlan(
-        "clusters",
-        work.spans + 1,
-        0.0,
-        read,
-        written,
-        at_least_disk(seconds, read, written, machine),
-        max(2.0 * row_bytes(work.rows) * work.rows, part + COMPARED_BYTES) + PROCESS_BYTES,
-        "One task holds two arrays over all rows: give each worker more with --memory and fewer "
-        "--workers.",
-    )
 
 
 def _memory_of(stage: StagePlan) -> float:

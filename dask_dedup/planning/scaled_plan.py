@@ -88,5 +88,5 @@ def scale_plan(planned: Plan, run: MeasuredRun, rates: Rates) -> Plan:
 def shares_of(run: MeasuredRun | None) -> dict[str, Any]:
     """Return the share of duplicates and the pairs verified a row: the run's, or the defaults."""
     if run is None:
-        return {"duplicates": 0.3, "pairs_per_row": 12.0}
+        return {"duplicates": Workload.duplicates, "pairs_per_row": Workload.pairs_per_row}
     return {"duplicates": run.workload.duplicates, "pairs_per_row": run.workload.pairs_per_row}

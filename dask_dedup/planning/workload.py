@@ -11,6 +11,7 @@ from typing import Any
 
 from dask.utils import parse_bytes
 
+from dask_dedup.cells.entries import HEAD_WORDS, image_words
 from dask_dedup.cells.sizes import default_cells, default_visits
 from dask_dedup.data.spans import count_spans
 from dask_dedup.errors import SettingsError
@@ -147,7 +148,7 @@ class Workload:
     @property
     def record_bytes(self) -> int:
         """Position and hash, then one byte a coordinate, filled up to a multiple of 4."""
-        return 8 + 4 * math.ceil((self.kept + 1) / 4)
+        return 4 * (HEAD_WORDS + image_words(self.kept))
 
     @property
     def row_bytes(self) -> int:

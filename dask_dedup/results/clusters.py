@@ -21,6 +21,7 @@ from dask_dedup.errors import InputError
 from dask_dedup.graph.origin import origin_of
 from dask_dedup.paths import as_place
 from dask_dedup.results.invalid_rows import find_layout, invalid_rows
+from dask_dedup.results.sizes import COMPARED_BYTES
 from dask_dedup.schema import CLUSTERS
 from dask_dedup.storage.files import write_frame
 from dask_dedup.vectors.cosines import cosine_pairs, exact_rows
@@ -36,7 +37,6 @@ __all__ = [
     "write_clusters",
 ]
 
-_READ_BYTES = 8 << 20  # of rows compared with their representatives at a time
 _OWN_COLUMNS = CLUSTERS.columns.get_loc("url")  # they stand before the user's
 
 
@@ -231,7 +231,7 @@ def _to_representatives(part: Part, stored: PartRows, cluster_ids: np.ndarray) -
     similarity = np.ones(part.rows, np.float32)
     members = np.flatnonzero(cluster_ids != row_ids)
     row_bytes = part.embeddings.dim * np.dtype(part.embeddings.dtype).itemsize
-    step = max(1, _READ_BYTES // row_bytes)
+    step = max(1, COMPARED_BYTES // row_bytes)
     for start in range(0, len(members), step):
         own = members[start : start + step]
         wanted, back = np.unique(cluster_ids[own], return_inverse=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dask_dedup.errors import InputError, OutputError
 from dask_dedup.paths import is_remote
 from dask_dedup.storage.folder_lock import LOCK
+from dask_dedup.storage.listing import names_in
 from dask_dedup.storage.objects import exists
 
 __all__ = [
@@ -31,9 +32,21 @@ WORKING = {
 }
 
 
-def refuse_other_content(path: Path, state_name: str) -> None:
-    """Raise OutputError where a folder that is no run's is not empty."""
-    foreign = sorted(p.name for p in path.iterdir() if not p.name.startswith(LOCK))
+def refuse_other_content(
+    path: Path, own_names: Collection[str] = (), *, state_name: str | None = None
+) -> None:
+    """Raise OutputError where a folder is not empty, and is not ours as far as we know.
+
+    Parameters
+    ----------
+    path : Path
+    own_names : collection of str
+        What may be there all the same.
+    state_name : str, optional
+        The file that would tell whose the folder is, and does not.
+    """
+    names = names_in(path) or ()
+    foreign = [name for name in names if name not in own_names and not name.startswith(LOCK)]
     if not foreign:
         return
     if state_name in foreign:

@@ -8,9 +8,7 @@ names them, see `results_list`. They reach the disk before the run is called fin
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +17,7 @@ from typing import Any, Self
 from dask_dedup.errors import OutputError
 from dask_dedup.paths import as_place, is_remote
 from dask_dedup.storage.checksums import FileFacts, facts_of_file, find_damage
+from dask_dedup.storage.claim import Claim, remove_names
 from dask_dedup.storage.files import digest_of, read_json, sync, write_json
 from dask_dedup.storage.folder_lock import FolderLock
 from dask_dedup.storage.foreign_content import (
@@ -32,11 +31,9 @@ from dask_dedup.storage.foreign_content import (
 from dask_dedup.storage.objects import (
     check_writable,
     exists,
-    make_folder,
     move_folder,
     remove_file,
     remove_tree,
-    words_of,
 )
 from dask_dedup.storage.results_list import RESULTS, Results, remove_others
 from dask_dedup.storage.stage import FILES, Stage, forget_file
@@ -119,18 +116,11 @@ class RunFolder:
         #: Files of the input that the run goes without, as `read_set_aside` gives them.
         self.set_aside: list[dict[str, Any]] = []
         self._source = source
-        self._lock = FolderLock(path, break_lock)
+        self._claim = Claim(path, self._check_content, FolderLock(path, break_lock))
         self._published: dict[str, str] = {}  # folders, and the digests of their stages
-        self._made: list[Path] = []  # folders that were not there
 
     def __enter__(self) -> Self:
-        try:
-            self._check_content()
-            self._make()
-            self._lock.acquire()
-        except OSError as error:
-            self._remove_made()
-            raise OutputError(f"{self.path}: cannot be written ({words_of(error)}).") from error
+        self._claim.__enter__()
         if self.overwrite:
             self._remove_own()
         return self
@@ -141,8 +131,7 @@ class RunFolder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._lock.release()
-        self._remove_made()
+        self._claim.__exit__(kind, error, traceback)
 
     @property
     def digest(self) -> str:
@@ -255,7 +244,7 @@ class RunFolder:
         DamagedError
             A file is missing, or not what was written.
         """
-        self._check_lock()
+        self._claim.check_own()
         made, target = stage.folder / name, self.path / name
         files = {
             path.removeprefix(f"{name}/"): FileFacts(*facts)
@@ -277,7 +266,7 @@ class RunFolder:
         results = Results(self.path)
         is_ours = results.holds(name, stage.digest)  # some of it is in place already
         results.enter(name, stage.digest, files)
-        move_folder(made, target, is_ours, self._check_after_pause)
+        move_folder(made, target, is_ours, self._claim.check_after_pause)
         remove_others(target, files)  # a run before, killed between the two, has left its own
         if not is_remote(self.path):
             sync(target)
@@ -297,7 +286,7 @@ class RunFolder:
 
         ``search``: what is to be known of OUT/forest to use it again.
         """
-        self._check_lock()
+        self._claim.check_own()
         self.search = search
         results = Results(self.path)
         for name, digest in self._published.items():
@@ -312,43 +301,17 @@ class RunFolder:
         """Return the summary of the finished run."""
         return dict(read_json(self.path / "summary.json") or {})
 
-    def _check_after_pause(self) -> None:
-        if self._lock.is_in_doubt():
-            self._check_lock()
-
-    def _check_lock(self) -> None:
-        if not self._lock.is_own():
-            raise OutputError(
-                f"{self.path}: another run has taken this folder, with --break-lock or because "
-                f"this one gave no sign of life for minutes; this one ends."
-            )
-
     def _check_content(self) -> None:
-        if exists(self.path) and not self.path.is_dir():
-            raise OutputError(f"{self.path}: is a file; the output needs a folder.")
         refuse_foreign_stages(self.stages, self.path, self.result_folders)
         if not self.path.is_dir():
             return
         state = self._read_state()
         if not state:
-            refuse_other_content(self.path, self.state_name)
+            refuse_other_content(self.path, state_name=self.state_name)
             return
         refuse_foreign_results(self.path, self.result_folders, self.result_files, self.own_names)
         if not self.overwrite and state.get("input") != self.fingerprint:
             refuse_other_data(self.path, state.get("source"), *self._source)
-
-    def _make(self) -> None:
-        """Make the folder, and remember which of its parents were not there."""
-        if not is_remote(self.path):
-            above = [*self.path.absolute().parents][::-1]
-            self._made = [p for p in (*above, self.path) if not os.path.lexists(p)]
-        make_folder(self.path)
-
-    def _remove_made(self) -> None:
-        """Remove the folders that were made, if nothing was begun in them."""
-        with suppress(OSError):  # not empty
-            for folder in reversed(self._made):
-                folder.rmdir()
 
     def _facts_of_files(self) -> dict[str, FileFacts]:
         """Return the facts of the single result files, once they have reached the disk."""
@@ -360,12 +323,8 @@ class RunFolder:
     def _remove_own(self) -> None:
         remove_tree(self.stages)
         remove_tree(self.path / "stages")  # of a run without --work
-        for name in (*self.result_folders, *self.result_files, self.state_name):
-            path = self.path / name
-            if path.is_dir():
-                remove_tree(path)
-            else:
-                remove_file(path)
+        own = (*self.result_folders, *self.result_files, self.state_name)
+        remove_names(self.path, own)
 
     def _read_state(self) -> dict[str, Any]:
         """Return what our ``run.json`` says; empty where there is none, or another tool's."""

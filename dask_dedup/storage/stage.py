@@ -131,6 +131,11 @@ class Stage:
         if manifest is None or manifest.get("digest") != self.digest:
             self._write_manifest(finished=False)
 
+    def declare(self) -> None:
+        """Note that the folder is of these settings, and unfinished; what is in it stays."""
+        make_folder(self.folder)
+        self._write_manifest(finished=False)
+
     @property
     def digest(self) -> str:
         """Digest of the settings."""

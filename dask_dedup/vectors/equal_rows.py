@@ -1,4 +1,4 @@
-"""Rows of a span whose stored bytes an earlier row has, found while the span streams by."""
+"""Equal rows: those whose hash an earlier one has, and of a span those that are its very bytes."""
 
 from __future__ import annotations
 
@@ -7,25 +7,29 @@ import numpy as np
 
 from dask_dedup.data.spans import Span
 
-__all__ = ["EqualRows", "as_words", "hash_words"]
+__all__ = ["EqualRows", "first_in_groups", "hash_words"]
 
 _GATHER_BYTES = 64 << 20  # rows compared at a time
 
 
 class EqualRows:
-    """Remembers the rows of one span; 32 bytes a row.
+    """Remembers the rows of one span while it streams by; 24 to 40 bytes a row.
 
     Parameters
     ----------
     span : Span
         Of which blocks will come, each once, in order.
+
+    Attributes
+    ----------
+    hashes : uint64 array, shape (span.rows,)
+        Of the stored bytes, as far as the blocks have come.
     """
 
     def __init__(self, span: Span) -> None:
         self._span = span
-        slots = 1 << max(4, (2 * span.rows - 1).bit_length())
-        self._hashes = np.zeros(slots, np.uint64)
-        self._first = np.full(slots, -1, np.int64)
+        self.hashes = np.empty(span.rows, np.uint64)
+        self._slots = np.full(1 << max(4, (2 * span.rows - 1).bit_length()), -1)
 
     def look(self, start: int, stored: np.ndarray, usable: np.ndarray) -> np.ndarray:
         """Return the position of the first row with the same bytes, for each row of a block.
@@ -42,21 +46,24 @@ class EqualRows:
         -------
         int64 array, shape (n,)
         """
-        words = as_words(stored)
-        first = _meet(hash_words(words), usable, start, self._hashes, self._first)
+        words = _as_words(stored)
+        stop = start + len(words)
+        self.hashes[start:stop] = hash_words(words)
+        first = np.empty(len(words), np.int64)
+        _meet(self.hashes, start, stop, usable, self._slots, first)
         copies = np.flatnonzero(first != start + np.arange(len(first)))
         step = max(1, _GATHER_BYTES // stored[:1].nbytes) if len(stored) else 1
         for begin in range(0, len(copies), step):
             some = copies[begin : begin + step]
             leaders, back = np.unique(first[some], return_inverse=True)
             rows = self._span.embeddings.gather(self._span.row_start + leaders)
-            theirs = as_words(rows.astype(stored.dtype, copy=False))[back]
+            theirs = _as_words(rows.astype(stored.dtype, copy=False))[back]
             unequal = (words[some] != theirs).any(axis=1)  # equal hashes are only a hint
             first[some[unequal]] = start + some[unequal]
         return first
 
 
-def as_words(stored: np.ndarray) -> np.ndarray:
+def _as_words(stored: np.ndarray) -> np.ndarray:
     """View rows as the widest unsigned integers that divide a row."""
     row_bytes = stored.shape[1] * stored.itemsize
     width = next(width for width in (8, 4, 2) if row_bytes % width == 0)
@@ -92,18 +99,45 @@ def _mix(value, word):
 
 
 @numba.njit(cache=True, nogil=True)
-def _meet(hashes, usable, start, table, first):
-    """Return for each row the first one of the same hash, itself included; fill the table."""
-    found = np.empty(len(hashes), np.int64)
-    mask = np.uint64(len(table) - 1)
-    for i in range(len(hashes)):
-        found[i] = start + i
-        if not usable[i]:
-            continue
-        slot = hashes[i] & mask
-        while first[slot] >= 0 and table[slot] != hashes[i]:
-            slot = (slot + np.uint64(1)) & mask
-        if first[slot] < 0:
-            table[slot], first[slot] = hashes[i], start + i
-        found[i] = first[slot]
-    return found
+def first_in_groups(hashes, bounds):
+    """Return for each row the first one of the same hash in its group: int64.
+
+    The rows of group g are ``bounds[g]`` to ``bounds[g + 1]``.
+    """
+    first = np.empty(len(hashes), np.int64)
+    most = 1
+    for group in range(len(bounds) - 1):
+        most = max(most, bounds[group + 1] - bounds[group])
+    size = 1
+    while size < 2 * most:
+        size *= 2
+    slots = np.empty(size, np.int64)
+    for group in range(len(bounds) - 1):
+        start, stop = bounds[group], bounds[group + 1]
+        size = 1
+        while size < 2 * (stop - start):
+            size *= 2
+        slots[:size] = -1
+        _meet(hashes, start, stop, None, slots[:size], first[start:stop])
+    return first
+
+
+@numba.njit(cache=True, nogil=True)
+def _meet(hashes, start, stop, usable, slots, first):
+    """Find the first row of the same hash for the rows from ``start`` to ``stop``, themselves too.
+
+    ``slots`` is a hash table of rows, -1 where there is none, and is filled; ``first`` and
+    ``usable`` begin with the row ``start``. A row that is not usable is equal to none.
+    """
+    mask = len(slots) - 1
+    for i in range(start, stop):
+        first[i - start] = i
+        if usable is not None:  # noqa: SIM102 - in one condition, numba would look into None
+            if not usable[i - start]:
+                continue
+        slot = np.int64(hashes[i]) & mask
+        while slots[slot] >= 0 and hashes[slots[slot]] != hashes[i]:
+            slot = (slot + 1) & mask
+        if slots[slot] < 0:
+            slots[slot] = i
+        first[i - start] = slots[slot]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-__all__ = ["INVALID_REASONS", "UNREADABLE", "VectorBlock", "prepare_block", "unit_rows"]
+__all__ = ["INVALID_REASONS", "UNREADABLE", "Block", "VectorBlock", "prepare_block", "unit_rows"]
 
 #: What the codes of `VectorBlock.reason` mean; 0 is a usable row.
 INVALID_REASONS = ("", "nan", "infinite", "zero", "unreadable")
@@ -38,6 +38,17 @@ class VectorBlock(NamedTuple):
         """Return the usable rows at unit length: float32, shape (usable, dim)."""
         usable = torch.from_numpy(self.reason == 0)
         return self.rows[usable] / self.lengths[usable, None]
+
+
+class Block(NamedTuple):
+    """A block of a data set's rows on its way through a stage, for whoever watches.
+
+    ``row_start`` int; ``stored`` array (n, dim); ``vectors`` VectorBlock.
+    """
+
+    row_start: int
+    stored: np.ndarray
+    vectors: VectorBlock
 
 
 def prepare_block(block: np.ndarray, buffer: torch.Tensor | None = None) -> VectorBlock:

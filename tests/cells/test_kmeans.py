@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from dask_dedup.cells.assign import MOST_VISITS, assign_cells, set_margins
+from dask_dedup.cells.assign import assign_cells, set_margins
 from dask_dedup.cells.assign_device import DeviceCells
 from dask_dedup.cells.assign_exact import assign_exactly
 from dask_dedup.cells.kmeans import (
@@ -14,6 +14,7 @@ from dask_dedup.cells.kmeans import (
     train_coarse,
     train_fine,
 )
+from dask_dedup.cells.sizes import MOST_VISITS
 
 
 def model_of(points, cells, seed=0, probes=4.0, visits=3.0):

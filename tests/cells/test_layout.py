@@ -103,7 +103,7 @@ def test_layout_counts_add_up(tmp_path, write_dataset):
 def test_layout_does_not_depend_on_the_parts(tmp_path, write_dataset, cuts, monkeypatch):
     rows = clustered(3000).astype("f4")
     whole = build(tmp_path / "one", write_dataset(tmp_path / "a", [rows]), cells=30)
-    monkeypatch.setattr("dask_dedup.cells.layout._BLOCK_ROWS", 777)
+    monkeypatch.setattr("dask_dedup.cells.layout.BLOCK_ROWS", 777)
     cut = build(tmp_path / "two", write_dataset(tmp_path / "b", np.split(rows, cuts)), cells=30)
     expected, records = all_records(whole), all_records(cut)
     np.testing.assert_array_equal(records.bounds, expected.bounds)
@@ -127,7 +127,7 @@ def test_layout_equal_hashes_of_different_rows_are_not_taken_for_equal(
     tmp_path, write_dataset, monkeypatch
 ):
     monkeypatch.setattr(
-        "dask_dedup.cells.layout.hash_words", lambda words: np.zeros(len(words), np.uint64)
+        "dask_dedup.vectors.equal_rows.hash_words", lambda words: np.zeros(len(words), np.uint64)
     )
     rows = clustered(50).astype("f4")
     rows[20] = rows[0]

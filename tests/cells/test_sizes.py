@@ -1,7 +1,6 @@
 import pytest
 
-from dask_dedup.cells.assign import MOST_VISITS
-from dask_dedup.cells.sizes import default_cells, default_visits
+from dask_dedup.cells.sizes import MOST_VISITS, default_cells, default_visits
 
 
 def test_default_cells_grows_slower_than_the_rows():

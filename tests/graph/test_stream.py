@@ -270,19 +270,6 @@ def test_rows_up_to_2_to_the_32_take_4_bytes():
     assert [choice.row_bytes(2**32 + more) for more in (-1, 0, 1)] == [4, 4, 8]
 
 
-def test_forest_order_of_ids_past_32_bits():
-    key = np.array([7, 7, 7, 6], np.uint32)
-    src, dst = np.array([2**33, 3, 3, 2**34]), np.array([2**33 + 1, 2**35, 2**32, 2**34 + 1])
-    assert stream._forest_order(key, src, dst).tolist() == [3, 2, 1, 0]
-
-
-def test_falling_key_falls_and_comes_back():
-    values = np.array([1, 0.95, 1e-40, 0, -0.0, -1e-40, -0.5, -1], np.float32)
-    key = stream._falling_key(values)
-    assert (np.diff(key.astype(np.int64)) > 0).all()
-    assert stream._similarity_of(key).tobytes() == values.tobytes()
-
-
 def test_stream_merge_without_statistics_in_the_headers_reads_them(tmp_path):
     forest = forest_of_edges(random_edges(300, 400, 7))
     path = tmp_path / "plain.parquet"

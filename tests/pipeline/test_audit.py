@@ -4,12 +4,11 @@ import pytest
 import torch
 from scipy.stats import beta
 
-from dask_dedup.cells.layout import Block
 from dask_dedup.data.dataset import read_dataset
 from dask_dedup.data.part_rows import PartRows
 from dask_dedup.pipeline.audit import AuditCollector, AuditQueries, judge, sample_queries
 from dask_dedup.vectors.pca import fit_axes
-from dask_dedup.vectors.unit import prepare_block
+from dask_dedup.vectors.unit import Block, prepare_block
 
 
 def labels(clusters):
@@ -57,7 +56,7 @@ def collect(rows, query_ids, threshold, block_rows=100):
     for start in range(0, len(rows), block_rows):
         block = stored[start : start + block_rows]
         vectors = prepare_block(block)
-        collector.add(Block(start, block, vectors, pca.to_grid(pca.transform(vectors))))
+        collector.add(Block(start, block, vectors), pca.to_grid(pca.transform(vectors)))
     return collector
 
 

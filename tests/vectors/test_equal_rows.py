@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -38,3 +40,17 @@ def test_look_unusable_rows_equal_nothing(tmp_path):
     values = np.zeros((3, 2), "f4")
     usable = np.array([True, False, True])
     assert first_of_equals(tmp_path / "a.npy", values, 2, usable).tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize("dtype", ["u4", "u8"])
+def test_first_in_groups_is_the_first_of_the_hash_between_two_bounds(dtype):
+    rng = np.random.default_rng(3)
+    top = np.iinfo(dtype).max
+    hashes = rng.choice(np.array([0, 1, 7, top // 2 + 1, top - 1, top], dtype), 300)
+    bounds = np.array([0, 0, 1, 90, 90, 217, 300, 300])
+    expected = []
+    for start, stop in pairwise(bounds.tolist()):
+        first = {}
+        expected += [first.setdefault(int(hashes[i]), i) for i in range(start, stop)]
+    assert equals.first_in_groups(hashes, bounds).tolist() == expected
+    assert equals.first_in_groups(hashes[:0], np.array([0, 0])).tolist() == []

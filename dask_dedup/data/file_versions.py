@@ -1,0 +1,95 @@
+"""Which version of each of its files a data set was read from, and whether it is still that one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from dask_dedup.data.content_mark import content_mark
+from dask_dedup.data.each_file import ask_each_file
+from dask_dedup.data.parts import Part
+from dask_dedup.data.sketch import sketch_of
+from dask_dedup.errors import InputError
+from dask_dedup.storage.objects import version_of
+
+__all__ = ["FileVersions", "paths_of", "version_or_none"]
+
+
+class FileVersions:
+    """The files of some parts, as they were when they were first asked for.
+
+    Parameters
+    ----------
+    parts : sequence of Part
+    """
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self.parts = parts
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex digest of names, sizes, times (of a store: ETags), row counts and content marks."""
+        facts: list = [(Path(path).name, *others) for path, *others in self._facts]
+        facts += self._marks
+        facts += [part.index for part in self.parts if part.embeddings.problem is not None]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+    @cached_property
+    def sketch(self) -> list[str]:
+        """What tells a grown or changed version of the files: see `dask_dedup.data.sketch`."""
+        files = zip(self._facts, self._marks, strict=True)
+        return sketch_of((size, mark or version) for (_, _, size, version), mark in files)
+
+    def check_unchanged(self, content: bool) -> None:
+        """Raise InputError where a file has been written anew, or is gone, since `fingerprint`.
+
+        With ``content`` also where size and time are the same, but not what `content_mark` reads.
+        """
+        before, after = self._facts, self._read_facts()
+        changed = [old[0] for old, new in zip(before, after, strict=True) if old != new]
+        if content and not changed:
+            marks = zip(before, self._marks, self._read_marks(), strict=True)
+            changed = [path for (path, *_), old, new in marks if old != new]
+        if changed:
+            more = f" and {len(changed) - 1} more files" if len(changed) > 1 else ""
+            raise InputError(
+                f"{changed[0]}{more}: changed while the run was reading the data set; nothing of "
+                f"it is published. The same command begins anew with the files as they are now."
+            )
+
+    @cached_property
+    def _facts(self) -> list[tuple[str, int, int, str]]:
+        return self._read_facts()
+
+    def _read_facts(self) -> list[tuple[str, int, int, str]]:
+        """Return path, rows of the part, size and version of each file as it is now."""
+        files = [(path, part.rows) for part in self.parts for path in paths_of(part)]
+        versions = ask_each_file(version_or_none, [path for path, _ in files])
+        return [(*file, *version) for file, version in zip(files, versions, strict=True)]
+
+    @cached_property
+    def _marks(self) -> list[str]:
+        return self._read_marks()
+
+    def _read_marks(self) -> list[str]:
+        """Return marks of the content of each file, as in `_facts`."""
+        return ask_each_file(content_mark, [path for path, *_ in self._facts])
+
+
+def version_or_none(path: str) -> tuple[int, str]:
+    """Return a file's size and version; -1 and nothing where it is gone."""
+    try:
+        return version_of(path)
+    except FileNotFoundError:
+        return -1, ""
+
+
+def paths_of(part: Part) -> list[str]:
+    """Return the files of a part, each once."""
+    paths = [part.metadata_path, part.embeddings.path]
+    if part.text_embeddings is not None:
+        paths.append(part.text_embeddings.path)
+    return list(dict.fromkeys(paths))
