@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numba
 import numpy as np
@@ -12,15 +13,48 @@ from dask_dedup.cells.assign import sort_by_value
 from dask_dedup.cells.layout_files import CellLayout
 from dask_dedup.vectors.cosines import cosine_pairs, exact_rows, may_reach, short_rows
 
-__all__ = ["BATCH_PAIRS", "Candidates", "Contract"]
+__all__ = ["DEFAULT_LIMITS", "Candidates", "Contract", "JoinLimits"]
 
-BATCH_PAIRS = 1 << 20  # candidates verified at a time
 _MANY_PAIRS = 1 << 14  # of one product: most rows are in many of them
 _READ_BYTES = 256 << 20  # full rows kept in memory
 _SCREENED = 3  # candidates a pair, from where on most are ruled out by short rows first
 
 #: Positions to keep of edges (src, dst, similarity) with src < dst, without loss of components.
 Contract = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class JoinLimits:
+    """How much a join task takes at a time, and from where on it goes another way.
+
+    Attributes
+    ----------
+    batch_pairs : int
+        Candidates verified at a time.
+    group_entries : int
+        Of a cell, and outside of the groups found there, before dense groups are looked for.
+    group_members : int
+        Rows that a dense group has at least.
+    many_pairs : int
+        Of a row and one block of a group's members: above it only the best ones are kept.
+    full_share : float
+        Of the pairs that pass the filter by the PCA: above it full rows are multiplied.
+    full_rows : int
+        Rows in hand while they are put on a grid.
+    full_spread : float
+        Standard deviations of the widest coordinate up to the border of that grid.
+    """
+
+    batch_pairs: int = 1 << 20
+    group_entries: int = 4096
+    group_members: int = 1024
+    many_pairs: int = 256
+    full_share: float = 0.02  # from where on a product of full rows takes less time
+    full_rows: int = 4096
+    full_spread: float = 3.0
+
+
+DEFAULT_LIMITS = JoinLimits()
 
 
 class Candidates:
@@ -35,6 +69,7 @@ class Candidates:
         Cosine from which on a pair is an edge.
     contract : callable, optional
         Drops edges without changing the components at any threshold.
+    limits : JoinLimits
 
     Rows are numbered by their rank among the task's rows, so that a row that is met in several
     cells has one number, and the edges of a task have small ones.
@@ -47,6 +82,7 @@ class Candidates:
         cells: np.ndarray,
         threshold: float,
         contract: Contract | None,
+        limits: JoinLimits = DEFAULT_LIMITS,
     ) -> None:
         self.layout = layout
         self.ids, self.rank = np.unique(row_ids, return_inverse=True)
@@ -57,6 +93,7 @@ class Candidates:
         self._visited = cells[by_rank]  # by rank, then by cell
         self.threshold = np.float32(threshold)
         self.contract = contract
+        self.limits = limits
         self.candidates = 0
         self.pairs = 0
         self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
@@ -88,7 +125,7 @@ class Candidates:
         )
         self._waiting.append((a, b))
         self._waiting_pairs += len(a)
-        if self._waiting_pairs >= BATCH_PAIRS:
+        if self._waiting_pairs >= self.limits.batch_pairs:
             self._verify_waiting()
 
     def finish(self) -> pd.DataFrame:
@@ -147,7 +184,7 @@ class Candidates:
         self._edges.append((np.minimum(a, b), np.maximum(a, b), similarity))
         self.pairs += len(a)
         self._edge_rows += len(a)
-        if self.contract is not None and self._edge_rows >= 2 * BATCH_PAIRS:
+        if self.contract is not None and self._edge_rows >= 2 * self.limits.batch_pairs:
             self._edges = [self._contracted()]
             self._edge_rows = len(self._edges[0][0])
 
@@ -165,8 +202,9 @@ class Candidates:
             return
         all_a, all_b = (np.concatenate(side) for side in zip(*self._waiting, strict=True))
         self._waiting, self._waiting_pairs = [], 0
-        for start in range(0, len(all_a), BATCH_PAIRS):
-            a, b = all_a[start : start + BATCH_PAIRS], all_b[start : start + BATCH_PAIRS]
+        at_once = self.limits.batch_pairs
+        for start in range(0, len(all_a), at_once):
+            a, b = all_a[start : start + at_once], all_b[start : start + at_once]
             most_fail = self.candidates > _SCREENED * (self.pairs + 1)
             self.candidates += len(a)
             if most_fail:

@@ -168,7 +168,9 @@ def _clusters_frame(
     return _to_frame(clusters_of_part(part, columns, labels, invalid, layout.part_list.rows))
 
 
-def _to_representatives(part: Part, stored: PartRows, cluster_ids: np.ndarray) -> np.ndarray:
+def _to_representatives(
+    part: Part, stored: PartRows, cluster_ids: np.ndarray, read_bytes: int = _READ_BYTES
+) -> np.ndarray:
     """Return the cosine of each row and the representative of its cluster: float32.
 
     Both are read again, singly: as many rows as there are duplicates, and their representatives.
@@ -177,7 +179,7 @@ def _to_representatives(part: Part, stored: PartRows, cluster_ids: np.ndarray) -
     similarity = np.ones(part.rows, np.float32)
     members = np.flatnonzero(cluster_ids != row_ids)
     row_bytes = part.embeddings.dim * np.dtype(part.embeddings.dtype).itemsize
-    step = max(1, _READ_BYTES // row_bytes)
+    step = max(1, read_bytes // row_bytes)
     for start in range(0, len(members), step):
         own = members[start : start + step]
         wanted, back = np.unique(cluster_ids[own], return_inverse=True)

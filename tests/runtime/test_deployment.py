@@ -24,7 +24,7 @@ from dask_dedup.runtime.deployment import open_cluster
 from dask_dedup.runtime.executor import NoProgress
 from dask_dedup.settings.run_settings import load_settings
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 
@@ -72,22 +72,20 @@ def dedup(*arguments: object) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_open_cluster_without_scheduler_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr("dask_dedup.runtime.deployment._CONNECT_SECONDS", 1)
+def test_open_cluster_without_scheduler_says_so(tmp_path):
     address = f"tcp://127.0.0.1:{free_port()}"
     settings = load_settings(None, {"cluster.kind": address})
     refused = pytest.raises(ClusterError, match=re.escape(f"{address}: no Dask scheduler answers"))
-    with refused, open_cluster(settings, tmp_path):
+    with refused, open_cluster(settings, tmp_path, connect_seconds=1):
         pass
 
 
-def test_open_cluster_where_something_else_listens_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr("dask_dedup.runtime.deployment._CONNECT_SECONDS", 1)
+def test_open_cluster_where_something_else_listens_says_so(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as mute:
         address = f"tcp://127.0.0.1:{mute.getsockname()[1]}"
         settings = load_settings(None, {"cluster.kind": address})
         refused = pytest.raises(ClusterError, match="no Dask scheduler answers")
-        with refused, open_cluster(settings, tmp_path):
+        with refused, open_cluster(settings, tmp_path, connect_seconds=1):
             pass
 
 
@@ -220,11 +218,10 @@ class CutIn(NoProgress):
 
 @pytest.mark.parametrize("for_good", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_run_whose_connection_to_the_scheduler_is_lost(
-    start, empty, clipart, tmp_path, monkeypatch, caplog, for_good
+    start, empty, clipart, tmp_path, caplog, for_good
 ):
     from dask_dedup import Settings, run
 
-    monkeypatch.setattr("dask_dedup.runtime.deployment._CONNECT_SECONDS", 3)
     start("worker", empty, "--nthreads", 1, "--no-dashboard", "--local-directory", tmp_path)
     wire = Wire(int(empty.rpartition(":")[2]))
     wire.start()
@@ -233,7 +230,7 @@ def test_run_whose_connection_to_the_scheduler_is_lost(
     out, progress = tmp_path / "there", CutIn("layout", wire, for_good)
 
     def run_there() -> None:
-        with open_cluster(there, tmp_path, out) as execute:
+        with open_cluster(there, tmp_path, out, connect_seconds=3) as execute:
             run(clipart, out, small, execute=execute, progress=progress)
 
     if for_good:
