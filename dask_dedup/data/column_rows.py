@@ -84,7 +84,9 @@ def read_column_header(path: str, column: str, files: int = 1) -> ColumnHeader:
         raise InputError(f"{path}: cannot be read ({one_line(error)}).") from error
 
 
-def _count_lengths(file: pq.ParquetFile, column: str, most_bytes: int) -> tuple[Counter[int], bool]:
+def _count_lengths(
+    file: pq.ParquetFile, column: str, most_bytes: int, at_once: int = _COUNT_ROWS
+) -> tuple[Counter[int], bool]:
     """Return how many lists there are of each length, and whether that is judged by a sample."""
     groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
     size_bytes = sum(
@@ -102,7 +104,7 @@ def _count_lengths(file: pq.ParquetFile, column: str, most_bytes: int) -> tuple[
     for group in chosen:
         own: Counter[int] = Counter()
         looked_at = done = 0
-        for batch in file.iter_batches(_COUNT_ROWS, [group], columns=[column], use_threads=False):
+        for batch in file.iter_batches(at_once, [group], columns=[column], use_threads=False):
             array = batch.column(0)
             values, counts = np.unique(list_lengths(array), return_counts=True)
             own.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
