@@ -153,7 +153,9 @@ def settle_dimension(headers: Sequence[ColumnHeader]) -> list[EmbeddingFile]:
     return [replace(header.file, dim=dim) for header in headers]
 
 
-def take_column_rows(file: EmbeddingFile, positions: np.ndarray) -> np.ndarray:
+def take_column_rows(
+    file: EmbeddingFile, positions: np.ndarray, chunk_bytes: int = _CHUNK_BYTES
+) -> np.ndarray:
     """Read some rows of a list column.
 
     Reading on from where this thread has read before goes on in the open file.
@@ -161,6 +163,8 @@ def take_column_rows(file: EmbeddingFile, positions: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     positions : int64 array, sorted
+    chunk_bytes : int
+        Of rows decoded at a time.
 
     Returns
     -------
@@ -168,7 +172,7 @@ def take_column_rows(file: EmbeddingFile, positions: np.ndarray) -> np.ndarray:
     """
     rows = np.empty((len(positions), file.dim), file.dtype)
     try:
-        reader = _reader_of(file)
+        reader = _reader_of(file, chunk_bytes)
         done = 0
         while done < len(positions):
             reader.move_to(int(positions[done]))
@@ -184,8 +188,9 @@ def take_column_rows(file: EmbeddingFile, positions: np.ndarray) -> np.ndarray:
 class _Reader:
     """One open file, and the chunk of rows ``start`` to ``stop`` that was decoded last."""
 
-    def __init__(self, file: EmbeddingFile) -> None:
+    def __init__(self, file: EmbeddingFile, chunk_bytes: int) -> None:
         self.file = file
+        self._chunk_rows = max(1, chunk_bytes // (8 * file.dim))
         self.start = self.stop = 0
         self._parquet = _open(file.path)
         groups = range(self._parquet.metadata.num_row_groups)
@@ -206,10 +211,9 @@ class _Reader:
         group = int(np.searchsorted(self._group_stops, position, "right"))
         group_start = int(self._group_stops[group - 1]) if group else 0
         if position < self.stop or group_start > self.stop or self._array is None:
-            rows = max(1, _CHUNK_BYTES // (8 * self.file.dim))
             groups = list(range(group, len(self._group_stops)))
             self._batches = self._parquet.iter_batches(
-                rows, groups, columns=[self.file.column], use_threads=False
+                self._chunk_rows, groups, columns=[self.file.column], use_threads=False
             )
             self.stop = group_start
         while position >= self.stop:
@@ -226,10 +230,10 @@ class _Reader:
 _OPEN = local()  # each thread has one file open
 
 
-def _reader_of(file: EmbeddingFile) -> _Reader:
-    key = file, version_of(file.path)
+def _reader_of(file: EmbeddingFile, chunk_bytes: int) -> _Reader:
+    key = file, version_of(file.path), chunk_bytes
     if getattr(_OPEN, "key", None) != key:
-        _OPEN.reader, _OPEN.key = _Reader(file), key
+        _OPEN.reader, _OPEN.key = _Reader(file, chunk_bytes), key
     return _OPEN.reader
 
 
