@@ -572,6 +572,7 @@ def test_lock_leaving_never_removes_the_lock_of_the_next_owner(tmp_path, monkeyp
         release()
         second.__enter__()
 
+    # Between two statements of `__exit__`: no other process can be made to come just there.
     monkeypatch.setattr(first._lock, "release", release_and_let_the_next_in)
     first.__exit__(None, None, None)
     try:
