@@ -13,8 +13,9 @@ from dask_dedup.cells.assign import sort_by_value
 from dask_dedup.cells.layout_files import CellLayout
 from dask_dedup.vectors.cosines import cosine_pairs, exact_rows, may_reach, short_rows
 
-__all__ = ["DEFAULT_LIMITS", "Candidates", "Contract", "JoinLimits"]
+__all__ = ["BATCH_PAIRS", "DEFAULT_LIMITS", "Candidates", "Contract", "JoinLimits"]
 
+BATCH_PAIRS = 1 << 20  # candidates verified at a time
 _MANY_PAIRS = 1 << 14  # of one product: most rows are in many of them
 _READ_BYTES = 256 << 20  # full rows kept in memory
 _SCREENED = 3  # candidates a pair, from where on most are ruled out by short rows first
@@ -45,7 +46,7 @@ class JoinLimits:
         Standard deviations of the widest coordinate up to the border of that grid.
     """
 
-    batch_pairs: int = 1 << 20
+    batch_pairs: int = BATCH_PAIRS
     group_entries: int = 4096
     group_members: int = 1024
     many_pairs: int = 256
