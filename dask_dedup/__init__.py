@@ -5,6 +5,10 @@ The chain, each function on what the one before returned::
     read_dataset → fit_pca → build_cells → join_cells → spanning_forest → label_components
     → join_clusters
 
+where the forest, or the labels, of many edges do not fit into a worker, by way of files::
+
+    join_cells → write_forest → write_labels → join_clusters
+
 or all of it, with resume, audit and report, by `run`. Beside it, embeddings are made smaller::
 
     read_dataset → fit_compressor → save_model, compress_dataset
@@ -48,6 +52,7 @@ if TYPE_CHECKING:
         StoreError,
     )
     from dask_dedup.graph.components import label_components, read_forest, spanning_forest
+    from dask_dedup.graph.on_disk import write_forest, write_labels
     from dask_dedup.ivf.vector_index import build_index, open_index, search_index
     from dask_dedup.pipeline.run import run
     from dask_dedup.results.clusters import join_clusters
@@ -85,6 +90,8 @@ _HOMES = {
     "save_model": "compressors.base",
     "search_index": "ivf.vector_index",
     "spanning_forest": "graph.components",
+    "write_forest": "graph.on_disk",
+    "write_labels": "graph.on_disk",
 }
 
 __all__ = [
@@ -118,6 +125,8 @@ __all__ = [
     "save_model",
     "search_index",
     "spanning_forest",
+    "write_forest",
+    "write_labels",
 ]
 
 

@@ -128,19 +128,19 @@ def test_label_components_asks_the_forest(rows, data, tmp_path, dense_groups):
         )
         lazy = dask_dedup.spanning_forest(dask_dedup.join_cells(layout, threshold=0.9))
         for forest in (lazy, lazy.persist()):
-            labels = dask_dedup.label_components(forest, 0.95, dataset.divisions).compute()
+            labels = dask_dedup.label_components(forest, 0.95).compute()
             got = np.arange(len(rows))
             got[labels.index] = labels["cluster_id"]
             assert (got == truth(rows, 0.95)).all()
             with pytest.raises(SettingsError, match=r"from 0\.9 to .* got 0\.85"):
-                dask_dedup.label_components(forest, 0.85, dataset.divisions)
+                dask_dedup.label_components(forest, 0.85)
             if dense_groups:
                 with pytest.raises(
                     SettingsError, match=r"to below 0\.999 .*dense groups.* 0\.9995"
                 ):
-                    dask_dedup.label_components(forest, 0.9995, dataset.divisions)
+                    dask_dedup.label_components(forest, 0.9995)
                 continue
-            labels = dask_dedup.label_components(forest, 0.9995, dataset.divisions).compute()
+            labels = dask_dedup.label_components(forest, 0.9995).compute()
             got = np.arange(len(rows))
             got[labels.index] = labels["cluster_id"]
             assert (got == truth(rows, 0.9995)).all()
@@ -149,13 +149,12 @@ def test_label_components_asks_the_forest(rows, data, tmp_path, dense_groups):
 def test_read_forest_of_a_run_asks_too(rows, data, tmp_path):
     dask_dedup.run(data, tmp_path / "out", settings(0.95, search=0.9))
     forest = dask_dedup.read_forest(tmp_path / "out")
-    divisions = dask_dedup.read_dataset(data).divisions
-    labels = dask_dedup.label_components(forest, 0.95, divisions).compute(scheduler="sync")
+    labels = dask_dedup.label_components(forest, 0.95).compute(scheduler="sync")
     got = np.arange(len(rows))
     got[labels.index] = labels["cluster_id"]
     assert (got == truth(rows, 0.95)).all()
     with pytest.raises(SettingsError, match=r"to below 0\.999"):
-        dask_dedup.label_components(forest, 0.9995, divisions)
+        dask_dedup.label_components(forest, 0.9995)
     read = pd.read_parquet(tmp_path / "out" / "forest" / "part-00000.parquet")
     assert range_of(read) == ForestRange(0.9, 0.999)
 

@@ -72,6 +72,13 @@ def build_cells(
     Returns
     -------
     CellLayout
+        A handle: where the layout lies, and what it was made with.
+
+    Notes
+    -----
+    At 2 * 10^9 rows of 768 values, `dask-dedup plan` reckons with 7.9 GB for the task that trains
+    the cells, 3.1 GB for one that writes the layout of a part of a million rows, and 2.3 TB of
+    files.
     """
     layout = begin_layout(dataset, folder, pca.kept, cells, dense_groups, span_rows)
     task = cells_task(dataset, pca, layout, visits=visits, probes=probes, seed=seed)

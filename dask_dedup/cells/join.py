@@ -35,11 +35,11 @@ from dask_dedup.cells.entries import Records, read_records
 from dask_dedup.cells.full_filter import add_tiles
 from dask_dedup.cells.join_groups import CellGroup, plan_groups
 from dask_dedup.cells.layout_files import SAME_SIMILARITY, CellLayout
-from dask_dedup.cells.leaders import load_leaders
 from dask_dedup.data.part_files import read_linked
 from dask_dedup.data.spans import Span
-from dask_dedup.errors import SettingsError
-from dask_dedup.graph.forest_range import looks_inside_groups, with_range
+from dask_dedup.graph.forest import forest_of_edges, spanning_edges
+from dask_dedup.graph.forest_range import with_range
+from dask_dedup.graph.origin import with_origin
 from dask_dedup.schema import EDGES
 from dask_dedup.storage.files import open_once
 from dask_dedup.vectors.device import choose_device
@@ -130,54 +130,84 @@ def _alive_records(
     return records[alive[records]]
 
 
-def join_cells(layout: CellLayout, threshold: float, threads: int = 1) -> dd.DataFrame:
-    """Find all edges.
+def join_cells(
+    layout: CellLayout,
+    threshold: float,
+    *,
+    contract: bool = True,
+    threads: int = 1,
+    device: str = "cpu",
+) -> dd.DataFrame:
+    """Find the edges: pairs of rows whose cosine is at or above a threshold.
 
     Parameters
     ----------
     layout : CellLayout
         From `dask_dedup.build_cells`.
     threshold : float
-        Cosine from which on a pair is an edge.
+        Cosine from which on a pair is an edge, above 0 and at most 1; compared as float32. The
+        forest of these edges answers it and higher ones.
+    contract : bool
+        Contract what each task finds to its maximum spanning forest: the same components at every
+        threshold, and at most one edge per row of a partition. Without it every pair that was
+        found comes back, and a partition grows with their number: 10^4 near-copies have 5 * 10^7.
+    threads : int
+        Of the matrix products of a task. Dask computes as many tasks at once as it has threads:
+        give a task more than one only where these are fewer than the cores.
+    device : str
+        ``cpu``, ``cuda``, or ``auto``: where the filter's products run. Experimental but for
+        ``cpu``; the edges are the same.
 
     Returns
     -------
     dask DataFrame
-        EDGES: lazy; one partition per task, where a pair may stand in two of them, and one per
-        span with the edges of rows that are equal inside it, or members of a dense group.
+        EDGES (with ``contract`` each partition is a FOREST): lazy. One partition per task, where a
+        pair may stand in two of them, and one per span of parts with the edges of rows that are
+        equal inside it, or members of a dense group. They carry the thresholds that they answer,
+        and which data set they are of.
 
     Raises
     ------
     SettingsError
-        The layout has dense groups, and the threshold would look inside them.
+        The threshold is out of range, or it asks for pairs inside the layout's dense groups, at
+        0.999 or above; and, when it is computed, torch sees no such device.
+
+    Notes
+    -----
+    A task holds its records (at most 2^18, or those of one larger cell), 256 MB of full vectors, a
+    million candidates and, contracted, some 2 * 10^6 edges, whatever the number of rows and pairs:
+    `dask-dedup plan` reckons with 1.0 GB, the process included, at 2 * 10^9 rows.
     """
     import dask.dataframe as dd
 
-    if looks_inside_groups(threshold) and len(load_leaders(layout.leaders_path).row_ids):
-        raise SettingsError(
-            f"{layout.folder}: rows of cosine {SAME_SIMILARITY:g} or above to the leader of a "
-            f"dense group were not compared with each other, so a threshold of {threshold:g} has "
-            f"no answer here. Make another layout with build_cells(dense_groups=False)."
-        )
-
+    layout.check_threshold(threshold)
     return dd.from_map(
         _join_edges,
         [*plan_groups(layout), *layout.spans],
         layout=layout,
         threshold=threshold,
+        contract=contract,
         threads=threads,
-        meta=with_range(EDGES, layout.answers_from(threshold)),
+        device=device,
+        meta=with_origin(with_range(EDGES, layout.answers_from(threshold)), layout.origin),
         label="join-cells",
     )
 
 
 def _join_edges(
-    source: CellGroup | Span, layout: CellLayout, threshold: float, threads: int
+    source: CellGroup | Span,
+    layout: CellLayout,
+    threshold: float,
+    contract: bool,
+    threads: int,
+    device: str,
 ) -> pd.DataFrame:
     if isinstance(source, Span):
         edges = read_linked(layout, source)
+        edges = forest_of_edges(edges) if contract else edges
     else:
-        edges = join_group(layout, source, threshold, threads).edges
+        rule = spanning_edges if contract else None
+        edges = join_group(layout, source, threshold, threads, rule, device).edges
     return with_range(edges, layout.answers_from(threshold))
 
 

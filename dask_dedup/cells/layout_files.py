@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,8 +12,9 @@ import numpy as np
 from dask_dedup.data.part_list import PartList, read_parts
 from dask_dedup.data.parts import Part
 from dask_dedup.data.spans import Span
-from dask_dedup.errors import DamagedError
+from dask_dedup.errors import DamagedError, SettingsError
 from dask_dedup.graph.forest_range import SAME_SIMILARITY, ForestRange, looks_inside_groups
+from dask_dedup.graph.origin import Origin
 from dask_dedup.paths import as_place
 from dask_dedup.storage.files import open_once, read_arrays, read_json, write_json
 
@@ -61,6 +62,26 @@ class CellLayout:
         """
         has_groups = self.dense_groups and not looks_inside_groups(threshold)
         return ForestRange(threshold, SAME_SIMILARITY if has_groups else None)
+
+    def check_threshold(self, threshold: float) -> None:
+        """Raise SettingsError where pairs that a threshold asks for are not compared."""
+        if not 0 < threshold <= 1:
+            raise SettingsError(
+                f"threshold: expected a cosine above 0 and at most 1, got {threshold:g}."
+            )
+        if not looks_inside_groups(threshold) or not self.dense_groups:
+            return
+        if len(read_arrays(self.leaders_path)["row_ids"]):
+            raise SettingsError(
+                f"{self.folder}: rows of cosine {SAME_SIMILARITY:g} or above to the leader of a "
+                f"dense group were not compared with each other, so a threshold of {threshold:g} "
+                f"has no answer here. Make another layout with build_cells(dense_groups=False)."
+            )
+
+    @property
+    def origin(self) -> Origin:
+        """What the edges that are found here say of the data set."""
+        return Origin(self.parts[-1].row_stop, asdict(self))
 
     @property
     def part_list(self) -> PartList:

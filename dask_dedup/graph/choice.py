@@ -57,8 +57,8 @@ def choose_merge(forest_edges: int, rows: int, memory_bytes: int) -> str:
             _log.debug("forests merge in a %s, %s (%s)", choice, reason, figures)
             return choice
     raise CapacityError(
-        f"{figures}. Give each worker at least {min(2 * tree, stream) / 1e9:.2f} GB with --memory, "
-        f"or use fewer workers."
+        f"{figures}. Give each worker at least {min(2 * tree, stream) / 1e9:.2f} GB with --memory "
+        f"(in Python: memory_bytes), or use fewer workers."
     )
 
 

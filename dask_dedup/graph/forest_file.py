@@ -1,20 +1,28 @@
-"""Forest files: which thresholds they answer, and whether their similarities are cosines."""
+"""Forest files: where they lie, which thresholds they answer, and whether they hold cosines."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from dask_dedup.errors import SettingsError
 from dask_dedup.graph.forest_range import ForestRange, range_of_notes
+from dask_dedup.graph.origin import Origin, origin_of_notes
+from dask_dedup.paths import as_place
 from dask_dedup.storage.checksums import damage
 from dask_dedup.storage.objects import open_parquet_source
 
-__all__ = ["UNVERIFIED", "check_answers", "read_range"]
+__all__ = ["UNVERIFIED", "check_answers", "forest_path", "read_origin", "read_range"]
 
 #: Metadata of a forest file whose similarities are 1 - d/2 of quantized distances.
 UNVERIFIED = {"dask_dedup.similarity": "quantized"}
+
+
+def forest_path(out: str | os.PathLike) -> Path:
+    """Return the one file of a forest, below OUT of a run or the folder of `write_forest`."""
+    return as_place(out) / "forest" / "part-00000.parquet"
 
 
 def check_answers(path: Path, threshold: float) -> None:
@@ -47,11 +55,20 @@ def read_range(path: Path) -> ForestRange | None:
     SettingsError, DamagedError
         As `check_answers`.
     """
-    with damage(path):
-        notes = pq.read_schema(open_parquet_source(path)).metadata or {}
+    notes = _read_notes(path)
     if all(notes.get(key.encode()) == value.encode() for key, value in UNVERIFIED.items()):
         raise SettingsError(
             f"{path}: holds quantized distances of a run with --no-verify, not cosines; it cannot "
             f"be labelled at a threshold. Run again with --verify."
         )
     return range_of_notes(notes)
+
+
+def read_origin(path: Path) -> Origin | None:
+    """Return which data set a forest file is of; None where it does not say."""
+    return origin_of_notes(_read_notes(path))
+
+
+def _read_notes(path: Path) -> dict[bytes, bytes]:
+    with damage(path):
+        return pq.read_schema(open_parquet_source(path)).metadata or {}

@@ -31,6 +31,7 @@ from dask_dedup.storage.files import write_aside
 from dask_dedup.storage.objects import open_parquet_source
 
 __all__ = [
+    "count_edges",
     "dense_parent",
     "join_edges",
     "read_edges",
@@ -101,6 +102,15 @@ def stream_merge(
             counts["edges"] += len(kept)
             counts["bands"] += 1
     return counts
+
+
+def count_edges(path: Path) -> tuple[int, int]:
+    """Return how many edges a forest file has, and the rows that it reaches into, by its headers.
+
+    The latter is the highest row with an edge, and one; 0 without edges.
+    """
+    groups = _survey([path], np.iinfo(np.int64).max)
+    return int(groups.edges.sum()), int(groups.high[:, 2].max(initial=-1)) + 1
 
 
 def read_edges(path: Path, rows: int, threshold: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -13,16 +13,21 @@ import pyarrow as pa
 
 from dask_dedup.data.dataset import Dataset
 from dask_dedup.data.metadata import MetadataColumns, empty_table, read_metadata, to_pandas
-from dask_dedup.data.part_files import PartFiles, read_invalid
+from dask_dedup.data.part_files import PartFiles
+from dask_dedup.data.part_list import PartList
 from dask_dedup.data.part_rows import PartRows
 from dask_dedup.data.parts import Part, gather_rows
+from dask_dedup.errors import InputError
+from dask_dedup.graph.origin import origin_of
 from dask_dedup.paths import as_place
+from dask_dedup.results.invalid_rows import find_layout, invalid_rows
 from dask_dedup.schema import CLUSTERS
 from dask_dedup.storage.files import write_frame
 from dask_dedup.vectors.cosines import cosine_pairs, exact_rows
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
+    from dask.delayed import Delayed
 
 __all__ = [
     "clusters_of_part",
@@ -35,31 +40,58 @@ _READ_BYTES = 8 << 20  # of rows compared with their representatives at a time
 _OWN_COLUMNS = CLUSTERS.columns.get_loc("url")  # they stand before the user's
 
 
-def join_clusters(dataset: Dataset, labels: dd.DataFrame, layout: PartFiles) -> dd.DataFrame:
+def join_clusters(dataset: Dataset, labels: dd.DataFrame) -> dd.DataFrame:
     """Join the clusters to the metadata of every row.
 
     Parameters
     ----------
     dataset : Dataset
+        The one that was searched.
     labels : dask DataFrame
-        LABELS from `dask_dedup.label_components`, cut at ``dataset.divisions``.
-    layout : PartFiles
-        Tells which rows are invalid.
+        LABELS from `dask_dedup.label_components` or `dask_dedup.write_labels`, or your own: sorted
+        by ``row_id``, in one partition, or in several of known divisions.
 
     Returns
     -------
     dask DataFrame
-        CLUSTERS and the user's columns: lazy, one partition per filled part, in ``row_id`` order.
+        CLUSTERS and the user's columns, every row once, in ``row_id`` order: lazy, one partition
+        per part that has rows. Rows without a usable embedding are a cluster of their own each,
+        with ``is_valid`` false.
+
+    Raises
+    ------
+    InputError
+        The labels are of a data set with another number of rows.
+    ValueError
+        The labels have several partitions of unknown divisions.
+
+    Notes
+    -----
+    Which rows are invalid is read from the layout that the labels come from. Where they do not say
+    which, or it is gone, each part's embeddings are read once more to tell.
+
+    A task holds the metadata of its part, the labels of its rows (24 bytes each), and 0.2 GB of
+    vectors at most. Of these it reads the rows that are duplicates, and their representatives,
+    singly.
     """
     import dask.dataframe as dd
     from dask.delayed import delayed
 
+    origin = origin_of(labels._meta)
+    if origin is not None and origin.rows != dataset.rows:
+        raise InputError(
+            f"{dataset.path}: has {dataset.rows:,} rows, and the labels are of a data set with "
+            f"{origin.rows:,}. Join them to the one that was searched."
+        )
+    layout = find_layout(dataset, origin)
+    pieces = _pieces_of_parts(dataset, labels)
     none = np.empty(0, np.int64)
     empty = empty_table(dataset.columns)
+    stored = delayed(PartList(dataset.filled_parts), traverse=False)  # one, for all tasks
     return dd.from_delayed(
         [
-            delayed(_clusters_frame)(part, dataset.columns, own, layout)
-            for part, own in zip(dataset.filled_parts, labels.to_delayed(), strict=True)
+            delayed(_clusters_frame)(part, dataset.columns, own, layout, stored)
+            for part, own in zip(dataset.filled_parts, pieces, strict=True)
         ],
         meta=_to_frame(
             _assemble(empty, none, none, none, np.empty(0, np.bool_), np.empty(0, np.float32))
@@ -67,6 +99,25 @@ def join_clusters(dataset: Dataset, labels: dd.DataFrame, layout: PartFiles) -> 
         prefix="join-clusters",
         verify_meta=False,
     )
+
+
+def _pieces_of_parts(dataset: Dataset, labels: dd.DataFrame) -> list[list[Delayed]]:
+    """Return which partitions of the labels reach into each filled part."""
+    delayed_labels = labels.to_delayed()
+    if len(delayed_labels) == 1:
+        return [[*delayed_labels] for _ in dataset.filled_parts]
+    if not labels.known_divisions:
+        raise ValueError(
+            f"the labels: expected one partition, or known divisions, got {labels.npartitions} "
+            f"partitions of unknown divisions. Sort them: labels.reset_index().set_index('row_id')."
+        )
+    starts = labels.divisions[:-1]
+    pieces = []
+    for part in dataset.filled_parts:
+        first = max(bisect_right(starts, part.row_start) - 1, 0)
+        last = bisect_right(starts, part.row_stop - 1)
+        pieces.append([*delayed_labels[first : max(last, first + 1)]])
+    return pieces
 
 
 def clusters_of_part(
@@ -159,13 +210,16 @@ def count_linked_through_others(similarity: np.ndarray, threshold: float) -> dic
 
 
 def _clusters_frame(
-    part: Part, columns: MetadataColumns, labels: pd.DataFrame, layout: PartFiles
+    part: Part,
+    columns: MetadataColumns,
+    pieces: list[pd.DataFrame],
+    layout: PartFiles | None,
+    stored: PartList,
 ) -> pd.DataFrame:
-    starts = [span.row_start for span in layout.spans]
-    span = layout.spans[bisect_right(starts, part.row_start) - 1]
-    ids = read_invalid(layout, span)["row_id"].to_numpy()
-    invalid = ids[(ids >= part.row_start) & (ids < part.row_stop)]
-    return _to_frame(clusters_of_part(part, columns, labels, invalid, layout.part_list.rows))
+    labels = pieces[0] if len(pieces) == 1 else pd.concat(pieces)
+    return _to_frame(
+        clusters_of_part(part, columns, labels, invalid_rows(part, layout), stored.rows)
+    )
 
 
 def _to_representatives(

@@ -41,7 +41,7 @@ def test_join_cells_in_one_cell_finds_what_brute_force_finds(
 ):
     rows = near_copies(dtype=dtype)
     layout = build(tmp_path, write_dataset, np.split(rows, [200, 210]), cells=1, visits=1.0)
-    edges = found(join_cells(layout, threshold).compute(scheduler="synchronous"))
+    edges = found(join_cells(layout, threshold, contract=False).compute(scheduler="synchronous"))
     expected = brute_force(rows, threshold)
     # Equal rows stand for each other: the groups must agree, and every edge must be a true one.
     border = 1e-7 if threshold < 1 else 1e-12
@@ -76,7 +76,7 @@ def components(pairs, rows):
 def test_join_group_tiles_find_what_the_whole_cell_finds(tmp_path, write_dataset):
     rows = near_copies()
     layout = build(tmp_path, write_dataset, [rows], cells=1, visits=1.0)
-    whole = found(join_cells(layout, 0.9).compute(scheduler="synchronous"))
+    whole = found(join_cells(layout, 0.9, contract=False).compute(scheduler="synchronous"))
     groups = plan_groups(layout, tile_rows=64)
     assert len(groups) > 20
     tiled = {}
@@ -93,7 +93,7 @@ def test_join_cells_in_many_cells_has_true_edges_and_finds_nearly_all(
 ):
     rows = near_copies(2000)
     layout = build(tmp_path, write_dataset, np.split(rows, 4), cells=cells)
-    edges = found(join_cells(layout, 0.95).compute(scheduler="synchronous"))
+    edges = found(join_cells(layout, 0.95, contract=False).compute(scheduler="synchronous"))
     expected = brute_force(rows, 0.95)
     assert set(edges) <= set(expected)
     assert np.mean(np.equal(components(edges, 2000), components(set(expected), 2000))) > 0.995
@@ -116,7 +116,7 @@ def test_join_group_contraction_keeps_the_components(tmp_path, write_dataset):
 def test_join_cells_mixed_dtypes_are_compared_as_stored(tmp_path, write_dataset):
     rows = near_copies(200, dtype="f2")
     layout = build(tmp_path, write_dataset, [rows[:100], rows[100:].astype("f8")], cells=1)
-    edges = found(join_cells(layout, 0.9).compute(scheduler="synchronous"))
+    edges = found(join_cells(layout, 0.9, contract=False).compute(scheduler="synchronous"))
     expected = brute_force(rows, 0.9)
     assert set(edges) <= set(expected)
     assert components(edges, 200) == components(set(expected), 200)

@@ -6,7 +6,9 @@ import pandas as pd
 import pytest
 
 from dask_dedup import label_components, spanning_forest
+from dask_dedup.graph import origin
 from dask_dedup.graph.forest import forest_of_edges, label_forest
+from dask_dedup.graph.origin import Origin, with_origin
 from dask_dedup.schema import EDGES
 
 
@@ -36,19 +38,41 @@ def test_spanning_forest_equals_its_eager_twin(edges, partitions):
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
-@pytest.mark.parametrize("divisions", [(0, 1999), (0, 1, 700, 701, 1999)])
-def test_label_components_equals_its_eager_twin_and_knows_its_divisions(
-    edges, partitions, divisions
+def test_label_components_of_own_edges_equals_its_eager_twin(edges, partitions):
+    labels = label_components(spanning_forest(partitioned(edges, partitions)), 0.5)
+    assert (labels.npartitions, labels.known_divisions) == (1, False)
+    pd.testing.assert_frame_equal(labels.compute(), label_forest(forest_of_edges(edges), 0.5))
+
+
+@pytest.mark.parametrize(
+    ("rows", "divisions"),
+    [
+        (2000, (0, 700, 1400, 1999)),
+        (2100, (0, 700, 1400, 2099)),
+        (2101, (0, 700, 1400, 2100, 2100)),
+    ],
+)
+def test_label_components_that_know_their_rows_are_cut_and_know_their_divisions(
+    edges, monkeypatch, rows, divisions
 ):
-    labels = label_components(spanning_forest(partitioned(edges, partitions)), 0.5, divisions)
+    monkeypatch.setattr(origin, "_CUT_ROWS", 700)
+    known = dd.from_map(
+        pick, [0, 1], pieces=[edges[:700], edges[700:]], meta=with_origin(EDGES, Origin(rows, {}))
+    )
+    labels = label_components(spanning_forest(known), 0.5)
     assert labels.divisions == divisions
     pd.testing.assert_frame_equal(labels.compute(), label_forest(forest_of_edges(edges), 0.5))
-    for i in range(labels.npartitions):
+    for i, first in enumerate(divisions[:-1]):
         part = labels.get_partition(i).compute()
-        assert ((part.index >= divisions[i]) & (part.index <= divisions[i + 1])).all()
+        assert ((part.index >= first) & (part.index < first + 700)).all()
+
+
+def test_label_components_of_edges_in_several_partitions_is_refused(edges):
+    with pytest.raises(ValueError, match=r"expected one partition, got 2.*spanning_forest"):
+        label_components(partitioned(edges, 2), 0.5)
 
 
 def test_spanning_forest_and_label_components_are_lazy(edges, no_compute):
     with no_compute():
         forest = spanning_forest(partitioned(edges, 2))
-        label_components(forest, 0.5, (0, 1000, 1999))
+        label_components(forest, 0.5)

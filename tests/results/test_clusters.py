@@ -50,8 +50,8 @@ def data(tmp_path, write_dataset):
 def chain(data, folder):
     layout = build_cells(data, fit_pca(data, 4), folder)
     forest = spanning_forest(join_cells(layout, 0.99))
-    labels = label_components(forest, 0.99, data.divisions)
-    return join_clusters(data, labels, layout), labels
+    labels = label_components(forest, 0.99)
+    return join_clusters(data, labels), labels
 
 
 def test_join_clusters_equals_a_pandas_join(tmp_path, data):
@@ -84,8 +84,8 @@ def test_join_clusters_is_lazy(tmp_path, data, no_compute):
     data, _ = data
     layout = build_cells(data, fit_pca(data, 4), tmp_path / "cells")
     with no_compute():
-        labels = label_components(spanning_forest(join_cells(layout, 0.9)), 0.9, data.divisions)
-        join_clusters(data, labels, layout)
+        labels = label_components(spanning_forest(join_cells(layout, 0.9)), 0.9)
+        join_clusters(data, labels)
 
 
 def test_write_clusters_keeps_types_and_counts_representatives(tmp_path, data):
