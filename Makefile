@@ -26,7 +26,7 @@ INSTALLING := $(VENV)/.installing
 LOWEST := .venv-lowest
 LOWEST_TESTS := tests/storage tests/data tests/graph tests/report tests/cells tests/vectors \
 	tests/ivf/test_adaptive_threshold.py tests/results tests/settings tests/planning \
-	tests/pipeline/test_run.py tests/cli/test_cli.py tests/test_object_store.py
+	tests/pipeline/test_run.py tests/cli/test_run.py tests/test_object_store.py
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-slow test-slurm test-lowest check format bench big-index paper clean distclean

@@ -19,6 +19,7 @@ from hypothesis import settings
 from s3fs import S3FileSystem
 
 import dask_dedup
+from dask_dedup.vectors.equal_rows import hash_words
 
 settings.register_profile("dask_dedup", deadline=None)  # a busy machine is no error
 settings.load_profile("dask_dedup")
@@ -77,6 +78,43 @@ def write_dataset() -> Callable[..., Path]:
         return folder
 
     return write
+
+
+@pytest.fixture(scope="session")
+def same_hash() -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function that makes a row whose `hash_words` is that of another: 8 float32."""
+
+    def solve(row: np.ndarray) -> np.ndarray:
+        """Choose three words of four, and undo the hash's last two steps for the fourth."""
+        rng = np.random.default_rng(0)
+        starts = [
+            0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x27D4EB2F165667C5,
+        ]  # fmt: skip
+
+        def ends(words: Sequence[int]) -> tuple[int, int]:
+            a, b, c, d = map(_mix, starts, words)
+            return _mix(_mix(a, b), c), d
+
+        first, last = ends(row.view("u8").tolist())
+        while True:
+            other = np.append(rng.normal(size=6).astype("f4"), np.zeros(2, "f4"))
+            begun, _ = ends(other.view("u8").tolist())
+            other.view("u8")[3] = _unmixed(first ^ last ^ begun) ^ starts[3]
+            if (np.abs(other) < 100).all():  # nor NaN
+                assert len(set(hash_words(np.stack([row, other]).view("u8")))) == 1
+                return other
+
+    return solve
+
+
+def _mix(value: int, word: int) -> int:
+    value = (value ^ word) * 0xFF51AFD7ED558CCD % 2**64
+    return value ^ value >> 29
+
+
+def _unmixed(mixed: int) -> int:
+    value = mixed ^ mixed >> 29 ^ mixed >> 58
+    return value * pow(0xFF51AFD7ED558CCD, -1, 2**64) % 2**64
 
 
 @pytest.fixture(scope="session")

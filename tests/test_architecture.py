@@ -12,6 +12,17 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "dask_dedup"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+#: Documents that name tests.
+DOCUMENTS = [
+    "CONTRIBUTING.md",
+    "README.md",
+    "Makefile",
+    "tests/FAULTS.md",
+    "tests/hostile/INPUTS.md",
+]
+#: Folders of tests of the whole.
+OF_THE_WHOLE = {"hostile", "slurm"}
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
     for path in PACKAGE.rglob("*.py")
@@ -183,6 +194,54 @@ def test_no_module_is_a_rag_bag_or_too_long_to_know():
     for name, path in MODULES.items():
         assert not {"utils", "core", "common", "helpers"} & set(name.split("."))
         assert len(path.read_text().splitlines()) <= 400, name
+
+
+def patched_strings(source):
+    """The lines on which something is patched that is named by a dotted string."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    return [
+        call.lineno
+        for call in calls
+        if getattr(call.func, "attr", getattr(call.func, "id", ""))
+        in ("setattr", "delattr", "patch", "dict", "multiple")
+        and call.args
+        and isinstance(call.args[0], ast.Constant)
+        and re.fullmatch(r"\w+(\.\w+)+", str(call.args[0].value))
+    ]
+
+
+def test_patches_by_a_dotted_string_are_seen():
+    source = 'm.setattr("dask_dedup.cells.join.x", 1)\npatch("os.link")\nm.setattr(os, "link", 1)'
+    assert patched_strings(source) == [1, 2]
+
+
+def test_no_test_patches_by_a_dotted_string():
+    found = {str(path): patched_strings(path.read_text()) for path in TESTS}
+    assert {path: lines for path, lines in found.items() if lines} == {}
+
+
+def test_the_tests_mirror_the_package():
+    """A test in a folder begins with its module's name; what is of several stands at the root."""
+    for path in TESTS:
+        folder, name = path.parent.relative_to(ROOT / "tests").as_posix(), path.stem
+        if folder == "." or name == "conftest" or folder in OF_THE_WHOLE:
+            continue
+        own = f"{folder}.{name.removeprefix('test_')}"
+        named = [m for m in MODULES if own == m or own.startswith(f"{m}_")]
+        assert named, f"{path}: no module {own}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_documents_name_tests_that_there_are(document):
+    path = ROOT / document
+    named = set(re.findall(r"[\w/.]*\b(?:test_\w+|conftest|corpus)\.py", path.read_text()))
+    missing = [
+        name
+        for name in named
+        if not any((folder / name).is_file() for folder in (path.parent, ROOT, ROOT / "tests"))
+    ]
+    assert missing == []
+    assert named or document == "README.md"
 
 
 if __name__ == "__main__":

@@ -17,13 +17,14 @@ from dask_dedup.runtime.shares import memory_per_worker, threads_together, worke
 from dask_dedup.storage.run_folder import RunFolder
 from dask_dedup.storage.stage import Stage
 
+CELLS = {"cells": {"visits": 4.0, "cells": 40}}  # as for `clipart_clusters`
 SLURM = {"cluster.kind": "slurm", "compute.workers": 4, "compute.memory": "4GB"}
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # a killed worker's sockets
 
 
 def run(clipart, out, execute, progress=None, threads=1):
     data = read_dataset(clipart)
-    settings = Settings.model_validate({"compute": {"threads": threads}})
+    settings = Settings.model_validate({**CELLS, "compute": {"threads": threads}})
     with RunFolder(out, settings.for_result(), data.fingerprint) as folder:
         folder.begin()
         job = Job(data, folder, settings, execute, progress or NoProgress(), 1 << 30)
@@ -32,12 +33,8 @@ def run(clipart, out, execute, progress=None, threads=1):
 
 
 @pytest.fixture(scope="module")
-def expected(clipart, tmp_path_factory):
-    from dask_dedup import run as run_here
-
-    out = tmp_path_factory.mktemp("expected") / "out"
-    run_here(clipart, out)
-    return pd.read_parquet(out / "clusters", columns=["row_id", "cluster_id"])
+def expected(clipart_clusters):
+    return clipart_clusters[["row_id", "cluster_id"]]
 
 
 @pytest.mark.parametrize(("workers", "threads"), [(1, 2), (3, 1)])

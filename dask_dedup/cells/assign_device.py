@@ -31,11 +31,16 @@ class DeviceCells:
     ----------
     model : CellModel
     device : torch.device
+    score_bytes : int
+        Of the scores held at a time.
     """
 
-    def __init__(self, model: CellModel, device: torch.device) -> None:
+    def __init__(
+        self, model: CellModel, device: torch.device, score_bytes: int = _SCORE_BYTES
+    ) -> None:
         self.model = model
         self.device = device
+        self.score_bytes = score_bytes
         self._limits = coarse_limits(
             model.coarse, model.weights, model.margins[0], model.reaches[0]
         )
@@ -46,7 +51,7 @@ class DeviceCells:
 
     def assign(self, image: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Do `dask_dedup.cells.assign.assign_cells`: 5 bytes a row and cell on the device."""
-        rows = max(1, _SCORE_BYTES // (5 * self.model.cells))
+        rows = max(1, self.score_bytes // (5 * self.model.cells))
         cells, unsure = zip(*(self._assign(some) for some in image.split(rows)), strict=True)
         return np.concatenate(cells), np.concatenate(unsure)
 

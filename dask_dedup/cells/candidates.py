@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numba
 import numpy as np
 import pandas as pd
@@ -12,10 +14,44 @@ from dask_dedup.cells.sizes import BATCH_PAIRS, READ_BYTES
 from dask_dedup.graph.edge_buffer import Contract, EdgeBuffer
 from dask_dedup.vectors.cosines import cosine_pairs, exact_rows, may_reach, short_rows
 
-__all__ = ["Candidates"]
+__all__ = ["DEFAULT_LIMITS", "Candidates", "JoinLimits"]
 
 _MANY_PAIRS = 1 << 14  # of one product: most rows are in many of them
 _SCREENED = 3  # candidates a pair, from where on most are ruled out by short rows first
+
+
+@dataclass(frozen=True)
+class JoinLimits:
+    """How much a join task takes at a time, and from where on it goes another way.
+
+    Attributes
+    ----------
+    batch_pairs : int
+        Candidates verified at a time.
+    group_entries : int
+        Of a cell, and outside of the groups found there, before dense groups are looked for.
+    group_members : int
+        Rows that a dense group has at least.
+    many_pairs : int
+        Of a row and one block of a group's members: above it only the best ones are kept.
+    full_share : float
+        Of the pairs that pass the filter by the PCA: above it full rows are multiplied.
+    full_rows : int
+        Rows in hand while they are put on a grid.
+    full_spread : float
+        Standard deviations of the widest coordinate up to the border of that grid.
+    """
+
+    batch_pairs: int = BATCH_PAIRS
+    group_entries: int = 4096
+    group_members: int = 1024
+    many_pairs: int = 256
+    full_share: float = 0.02  # from where on a product of full rows takes less time
+    full_rows: int = 4096
+    full_spread: float = 3.0
+
+
+DEFAULT_LIMITS = JoinLimits()
 
 
 class Candidates:
@@ -30,6 +66,7 @@ class Candidates:
         Cosine from which on a pair is an edge.
     contract : callable, optional
         Drops edges without changing the components at any threshold.
+    limits : JoinLimits
 
     Rows are numbered by their rank among the task's rows, so that a row that is met in several
     cells has one number, and the edges of a task have small ones.
@@ -42,6 +79,7 @@ class Candidates:
         cells: np.ndarray,
         threshold: float,
         contract: Contract | None,
+        limits: JoinLimits = DEFAULT_LIMITS,
     ) -> None:
         self.layout = layout
         self.ids, self.rank = np.unique(row_ids, return_inverse=True)
@@ -51,10 +89,11 @@ class Candidates:
         self._met = np.zeros(len(self.ids), np.uint64)  # see `_meet_first`
         self._visited = cells[by_rank]  # by rank, then by cell
         self.threshold = np.float32(threshold)
+        self.limits = limits
         self.candidates = 0
         self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
         self._waiting_pairs = 0
-        self._edges = EdgeBuffer(contract, 2 * BATCH_PAIRS)
+        self._edges = EdgeBuffer(contract, 2 * limits.batch_pairs)
         # Full rows that have been read: where each rank's is, and how many there are.
         self._place = np.full(len(self.ids), -1)
         self._filled = 0
@@ -80,7 +119,7 @@ class Candidates:
         )
         self._waiting.append((a, b))
         self._waiting_pairs += len(a)
-        if self._waiting_pairs >= BATCH_PAIRS:
+        if self._waiting_pairs >= self.limits.batch_pairs:
             self._verify_waiting()
 
     @property
@@ -148,8 +187,9 @@ class Candidates:
             return
         all_a, all_b = (np.concatenate(side) for side in zip(*self._waiting, strict=True))
         self._waiting, self._waiting_pairs = [], 0
-        for start in range(0, len(all_a), BATCH_PAIRS):
-            a, b = all_a[start : start + BATCH_PAIRS], all_b[start : start + BATCH_PAIRS]
+        at_once = self.limits.batch_pairs
+        for start in range(0, len(all_a), at_once):
+            a, b = all_a[start : start + at_once], all_b[start : start + at_once]
             most_fail = self.candidates > _SCREENED * (self.pairs + 1)
             self.candidates += len(a)
             if most_fail:

@@ -30,12 +30,9 @@ from dask_dedup.cells.full_filter import add_tiles
 from dask_dedup.cells.layout_files import SAME_SIMILARITY
 from dask_dedup.vectors.int8_codes import GridRows, near_grid_rows
 
-__all__ = ["LEAST_RECORDS", "find_groups", "join_around"]
+__all__ = ["find_groups", "join_around"]
 
-LEAST_RECORDS = 4096  # of a cell, before dense groups are looked for
-_LEAST_MEMBERS = 1024
 _TRIES = 32  # rows tried as leaders: a group of a tenth of the cell escapes once in thirty cells
-_MANY_PAIRS = 256  # of a row and one block of a group's members
 _VERIFIED_AT_ONCE = 1 << 15  # pairs: as many full rows are in memory
 _TOLD_APART = 4e-6  # cosines in float32 that lie nearer to each other are decided in float64
 
@@ -65,17 +62,18 @@ def find_groups(images: GridRows, records: np.ndarray, limit: int, batch: Candid
     pairs = [*zip(*blocks, strict=True)]
     if not pairs:
         return leader
+    least = batch.limits.group_members
     trial, around = (np.concatenate(side) for side in pairs)
-    for k in np.flatnonzero(np.bincount(trial) >= _LEAST_MEMBERS):
+    for k in np.flatnonzero(np.bincount(trial) >= least):
         place, near = tried[k], around[trial == k]
         near = near[leader[near] < 0]
-        is_left = leader[place] < 0 and (leader < 0).sum() >= LEAST_RECORDS
-        if not is_left or len(near) < _LEAST_MEMBERS:
+        is_left = leader[place] < 0 and (leader < 0).sum() >= batch.limits.group_entries
+        if not is_left or len(near) < least:
             continue
         other = near[near != place]
         similarity = _verify(batch, records[place], records[other])
         member = similarity >= np.float32(SAME_SIMILARITY)
-        if member.sum() < _LEAST_MEMBERS:
+        if member.sum() < least:
             continue
         members = other[member]
         rank = batch.rank[records[members]]
@@ -129,7 +127,7 @@ def _join_outside(
     many = np.zeros(len(records), np.bool_)
     for i, j in near_grid_rows(images.take(records), images.take(members), limit, False):
         counts = np.bincount(i, minlength=len(records))
-        many |= counts > _MANY_PAIRS
+        many |= counts > batch.limits.many_pairs
         few = ~many[i]
         batch.add(records[i[few]], members[j[few]])
     if many.any():

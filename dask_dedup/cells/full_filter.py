@@ -20,16 +20,11 @@ from dask_dedup.vectors.pca import GRID_STEPS, MOST_LIMIT
 
 __all__ = ["add_tiles", "full_grid"]
 
-_CROWDED = (
-    0.02  # of all pairs pass the filter, from where on a product of full rows takes less time
-)
 _TRIED = 32  # rows and columns of a tile whose pairs tell the share
 _CANDIDATE = 40_000  # coordinates of products that take as long as to look at one pair
 _MOST_WIDTH = 1024  # coordinates: sums of more would not be exact in float32
 _WIDTHS = 8  # shares of the coordinates that are tried
 _SAMPLE_ROWS = 128  # of a cell, to tell the middle, the spread, and how many coordinates pay
-_SPREAD = 3.0  # standard deviations of the widest coordinate up to the border of the grid
-_ROWS_AT_ONCE = 4096  # full rows in hand
 _LENGTH_ERROR = 1e-6  # of a squared distance: cosines are compared as float32
 _STEP_ERROR = 1e-2  # of a coordinate in steps, computed in float32
 
@@ -65,7 +60,7 @@ def add_tiles(
         return
     left = images.take(rows)
     right = left if columns is None else images.take(columns)
-    if _passing(images.steps.numpy(), rows, others, limit) > _CROWDED:
+    if _passing(images.steps.numpy(), rows, others, limit) > batch.limits.full_share:
         both = rows if columns is None else np.concatenate([rows, columns])
         full, limit = full_grid(batch, both)
         left, right = full.head(len(rows)), full.tail(len(others))
@@ -96,11 +91,12 @@ def full_grid(batch: Candidates, records: np.ndarray) -> tuple[GridRows, int]:
     variance = few.var(axis=0)
     chosen = np.argsort(-variance, kind="stable")
     chosen = chosen[: _width_that_pays(few[:, chosen], reach)]
-    step = _SPREAD / GRID_STEPS * float(np.sqrt(variance.max())) or 1.0
+    step = batch.limits.full_spread / GRID_STEPS * float(np.sqrt(variance.max())) or 1.0
     steps = np.zeros((len(records), -(-len(chosen) // 4) * 4), np.int8)
     middle = (few.mean(axis=0)[chosen] / step).astype(np.float32)
-    for start in range(0, len(records), _ROWS_AT_ONCE):
-        some = slice(start, start + _ROWS_AT_ONCE)
+    at_once = batch.limits.full_rows
+    for start in range(0, len(records), at_once):
+        some = slice(start, start + at_once)
         _to_grid(batch.full_rows(batch.rank[records[some]]), chosen, middle, step, steps[some])
     # Rounding moves each of two rows by half the diagonal of a step.
     radius = np.sqrt(reach) / step + (1.0 + 2.0 * _STEP_ERROR) * np.sqrt(len(chosen))

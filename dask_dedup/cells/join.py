@@ -28,8 +28,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dask_dedup.cells.candidates import Candidates
-from dask_dedup.cells.dense_groups import LEAST_RECORDS, find_groups, join_around
+from dask_dedup.cells.candidates import DEFAULT_LIMITS, Candidates, JoinLimits
+from dask_dedup.cells.dense_groups import find_groups, join_around
 from dask_dedup.cells.entries import Records, read_records
 from dask_dedup.cells.full_filter import add_tiles
 from dask_dedup.cells.join_groups import CellGroup, plan_groups
@@ -69,6 +69,7 @@ def join_group(
     threads: int = 1,
     contract: Contract | None = None,
     device: str = "cpu",
+    limits: JoinLimits = DEFAULT_LIMITS,
 ) -> JoinResult:
     """Find the edges of one task.
 
@@ -86,13 +87,14 @@ def join_group(
         near-copies makes more pairs than rows.
     device : str
         ``auto``, ``cpu`` or ``cuda``: where the filter's products run.
+    limits : JoinLimits
     """
     torch.set_num_threads(threads)
     chosen = torch.device(choose_device(device))
     pca = open_once(load_pca, layout.pca_path)
     records = read_records(layout, group.cell_start, group.cell_stop)
     cell = np.repeat(np.arange(len(records.bounds) - 1), np.diff(records.bounds))
-    batch = Candidates(layout, records.row_ids, cell, threshold, contract)
+    batch = Candidates(layout, records.row_ids, cell, threshold, contract, limits)
     alive = _collapse(records, batch)
     images = grid_rows(records.steps, alive)
     limit = pca.grid_limit(threshold)
@@ -103,7 +105,7 @@ def join_group(
     for number, (rows, columns) in enumerate(tiles):
         batch.enter(number)
         there = _alive_records(rows, columns, alive)
-        if len(there) >= LEAST_RECORDS and has_groups:
+        if len(there) >= limits.group_entries and has_groups:
             leader = find_groups(images, there, pca.grid_limit(SAME_SIMILARITY), batch)
             if (leader >= 0).any():
                 same = columns == rows

@@ -43,30 +43,30 @@ class CellGroup(NamedTuple):
     cost: float
 
 
-def plan_groups(layout: CellLayout) -> list[CellGroup]:
+def plan_groups(layout: CellLayout, tile_rows: int = TILE_ROWS) -> list[CellGroup]:
     """Cut the cells into tasks of similar size, the costliest first.
 
-    The cut depends on the data alone, never on the number of workers.
+    The cut depends on the data and on ``tile_rows`` alone, never on the number of workers.
     """
     visits = read_cell_counts(layout)
     products = (visits.astype(float) ** 2).tolist()
     visits_per_group = int(np.clip(visits.sum() // LEAST_TASKS, LEAST_VISITS, MOST_VISITS))
-    cost_per_group = max(sum(products) / LEAST_TASKS, float(TILE_ROWS) ** 2)
+    cost_per_group = max(sum(products) / LEAST_TASKS, float(tile_rows) ** 2)
     groups: list[CellGroup] = []
     start, gathered, cost = 0, 0, 0.0
     for cell in range(layout.cells):
-        large = visits[cell] > 4 * TILE_ROWS
+        large = visits[cell] > 4 * tile_rows
         full = gathered + visits[cell] > visits_per_group or cost + products[cell] > cost_per_group
         if gathered and (large or full):
             groups.append(CellGroup(len(groups), start, cell, None, None, cost))
             start, gathered, cost = cell, 0, 0.0
         if large:
             tiles = [
-                (i, min(i + TILE_ROWS, int(visits[cell])))
-                for i in range(0, int(visits[cell]), TILE_ROWS)
+                (i, min(i + tile_rows, int(visits[cell])))
+                for i in range(0, int(visits[cell]), tile_rows)
             ]
             groups += [
-                CellGroup(number, cell, cell + 1, left, right, float(TILE_ROWS) ** 2)
+                CellGroup(number, cell, cell + 1, left, right, float(tile_rows) ** 2)
                 for number, (left, right) in enumerate(
                     combinations_with_replacement(tiles, 2), len(groups)
                 )

@@ -63,6 +63,7 @@ def layout_span(
     threads: int = 1,
     watch: Callable[[Block, torch.Tensor], None] | None = None,
     device: str = "cpu",
+    block_rows: int = BLOCK_ROWS,
 ) -> SpanLayout:
     """Write the layout of one span: read, project, assign, collapse, sort, in one pass.
 
@@ -82,6 +83,8 @@ def layout_span(
         shape (n, width).
     device : str
         ``auto``, ``cpu`` or ``cuda``: where rows are projected and compared with the cells.
+    block_rows : int
+        Rows read, projected and assigned at a time.
     """
     torch.set_num_threads(threads)
     pca = open_once(load_pca, layout.pca_path)
@@ -96,12 +99,11 @@ def layout_span(
     visited = np.empty((rows, MOST_VISITS), np.int32)
     equals, first = EqualRows(span), np.empty(rows, np.int64)
     reason = np.empty(rows, np.uint8)
-    block_rows = min(BLOCK_ROWS, rows)
-    buffer = torch.empty(block_rows, span.embeddings.dim)
-    image = torch.empty(block_rows, kept + 1)
+    buffer = torch.empty(min(block_rows, rows), span.embeddings.dim)
+    image = torch.empty(min(block_rows, rows), kept + 1)
     links = []  # members of dense groups: row_id, that of the leader, similarity
-    for start in range(0, rows, BLOCK_ROWS):
-        stop = min(start + BLOCK_ROWS, rows)
+    for start in range(0, rows, block_rows):
+        stop = min(start + block_rows, rows)
         stored = read_span(span, start, stop)
         vectors = prepare_block(stored, buffer)
         block_image = pca.transform(vectors, image[: stop - start], chosen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from rich.console import Console
 from rich.progress import (
@@ -61,20 +62,21 @@ class BarProgress:
 class LineProgress:
     """One line when a stage begins and ends, and every five seconds between."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
+        self._clock = clock
         self._stage, self._rows, self._done = "", 0, 0
         self._began = self._told = 0.0
 
     def start(self, stage: str, rows: int) -> None:
         """Begin a stage that will go over so many rows."""
         self._stage, self._rows, self._done = stage, rows, 0
-        self._began = self._told = time.monotonic()
+        self._began = self._told = self._clock()
 
     def advance(self, rows: int) -> None:
         """Note that so many rows more are done."""
         self._done += rows
-        now = time.monotonic()
+        now = self._clock()
         if now - self._told >= _LINE_SECONDS and 0 < self._done < self._rows:
             self._told = now
             rate = self._done / (now - self._began)
@@ -85,7 +87,7 @@ class LineProgress:
 
     def finish(self) -> None:
         """End the stage."""
-        seconds = time.monotonic() - self._began
+        seconds = self._clock() - self._began
         self._print(f"done in {seconds:.1f} s, {self._rows / max(seconds, 1e-3):,.0f} rows/s")
 
     def close(self) -> None:

@@ -200,9 +200,20 @@ def _write(
 
 
 def write_compressed(
-    part: Part, model_path: str, path: Path, dtype: str, device: str, threads: int
+    part: Part,
+    model_path: str,
+    path: Path,
+    dtype: str,
+    device: str,
+    threads: int,
+    block_bytes: int = _BLOCK_BYTES,
 ) -> Mapping[str, int]:
     """Compress one part's embeddings into one .npy file, a block of rows at a time.
+
+    Parameters
+    ----------
+    block_bytes : int
+        Of a block, in float32.
 
     Returns
     -------
@@ -212,7 +223,7 @@ def write_compressed(
     torch.set_num_threads(threads)
     model = _open_model(model_path, device)
     file = part.embeddings
-    step = max(1, _BLOCK_BYTES // (4 * max(file.dim, model.dim_out)))
+    step = max(1, block_bytes // (4 * max(file.dim, model.dim_out)))
     zero_rows = 0
     with write_aside(path, durable=True) as temporary, open(temporary, "wb") as out:
         header = {

@@ -166,7 +166,12 @@ def views_of(dataset: Dataset, modality: str) -> list[Dataset]:
 
 
 def _gather_sample(
-    views: Sequence[Dataset], size: int, seed: int, execute: Execute, progress: Progress
+    views: Sequence[Dataset],
+    size: int,
+    seed: int,
+    execute: Execute,
+    progress: Progress,
+    wave_bytes: int = _WAVE_BYTES,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Read the sample's usable rows at unit length: ``row_id`` and one array a modality."""
     chosen = sample_row_ids(views[0].rows, size, seed, _PURPOSE)
@@ -179,7 +184,7 @@ def _gather_sample(
     ]
     filled = 0
     progress.start("sample", len(chosen))
-    for wave in _waves(pieces, 4 * len(views) * views[0].dim):
+    for wave in _waves(pieces, 4 * len(views) * views[0].dim, wave_bytes):
         tasks = [delayed(_read_usable)(spans, ids) for spans, ids in wave]
         for ids, blocks in execute(tasks, ignore_result):
             stop = filled + len(ids)
@@ -193,14 +198,14 @@ def _gather_sample(
 
 
 def _waves(
-    pieces: Sequence[tuple[list[Span], np.ndarray]], row_bytes: int
+    pieces: Sequence[tuple[list[Span], np.ndarray]], row_bytes: int, wave_bytes: int
 ) -> Iterator[list[tuple[list[Span], np.ndarray]]]:
     """Split pieces into runs of no more than a wave's bytes, or of one piece."""
     wave: list[tuple[list[Span], np.ndarray]] = []
     held = 0
     for piece in pieces:
         size = len(piece[1]) * row_bytes
-        if wave and held + size > _WAVE_BYTES:
+        if wave and held + size > wave_bytes:
             yield wave
             wave, held = [], 0
         wave.append(piece)

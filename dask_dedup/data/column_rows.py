@@ -84,7 +84,9 @@ def read_column_header(path: str, column: str, files: int = 1) -> ColumnHeader:
         raise InputError(f"{path}: cannot be read ({one_line(error)}).") from error
 
 
-def _count_lengths(file: pq.ParquetFile, column: str, most_bytes: int) -> tuple[Counter[int], bool]:
+def _count_lengths(
+    file: pq.ParquetFile, column: str, most_bytes: int, at_once: int = _COUNT_ROWS
+) -> tuple[Counter[int], bool]:
     """Return how many lists there are of each length, and whether that is judged by a sample."""
     groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
     size_bytes = sum(
@@ -102,7 +104,7 @@ def _count_lengths(file: pq.ParquetFile, column: str, most_bytes: int) -> tuple[
     for group in chosen:
         own: Counter[int] = Counter()
         looked_at = done = 0
-        for batch in file.iter_batches(_COUNT_ROWS, [group], columns=[column], use_threads=False):
+        for batch in file.iter_batches(at_once, [group], columns=[column], use_threads=False):
             array = batch.column(0)
             values, counts = np.unique(list_lengths(array), return_counts=True)
             own.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
@@ -151,7 +153,9 @@ def settle_dimension(headers: Sequence[ColumnHeader]) -> list[EmbeddingFile]:
     return [replace(header.file, dim=dim) for header in headers]
 
 
-def take_column_rows(file: EmbeddingFile, positions: np.ndarray) -> np.ndarray:
+def take_column_rows(
+    file: EmbeddingFile, positions: np.ndarray, chunk_bytes: int = _CHUNK_BYTES
+) -> np.ndarray:
     """Read some rows of a list column.
 
     Reading on from where this thread has read before goes on in the open file.
@@ -159,6 +163,8 @@ def take_column_rows(file: EmbeddingFile, positions: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     positions : int64 array, sorted
+    chunk_bytes : int
+        Of rows decoded at a time.
 
     Returns
     -------
@@ -166,7 +172,7 @@ def take_column_rows(file: EmbeddingFile, positions: np.ndarray) -> np.ndarray:
     """
     rows = np.empty((len(positions), file.dim), file.dtype)
     try:
-        reader = _reader_of(file)
+        reader = _reader_of(file, chunk_bytes)
         done = 0
         while done < len(positions):
             reader.move_to(int(positions[done]))
@@ -182,8 +188,9 @@ def take_column_rows(file: EmbeddingFile, positions: np.ndarray) -> np.ndarray:
 class _Reader:
     """One open file, and the chunk of rows ``start`` to ``stop`` that was decoded last."""
 
-    def __init__(self, file: EmbeddingFile) -> None:
+    def __init__(self, file: EmbeddingFile, chunk_bytes: int) -> None:
         self.file = file
+        self._chunk_rows = max(1, chunk_bytes // (8 * file.dim))
         self.start = self.stop = 0
         self._parquet = _open(file.path)
         groups = range(self._parquet.metadata.num_row_groups)
@@ -204,10 +211,9 @@ class _Reader:
         group = int(np.searchsorted(self._group_stops, position, "right"))
         group_start = int(self._group_stops[group - 1]) if group else 0
         if position < self.stop or group_start > self.stop or self._array is None:
-            rows = max(1, _CHUNK_BYTES // (8 * self.file.dim))
             groups = list(range(group, len(self._group_stops)))
             self._batches = self._parquet.iter_batches(
-                rows, groups, columns=[self.file.column], use_threads=False
+                self._chunk_rows, groups, columns=[self.file.column], use_threads=False
             )
             self.stop = group_start
         while position >= self.stop:
@@ -224,10 +230,10 @@ class _Reader:
 _OPEN = local()  # each thread has one file open
 
 
-def _reader_of(file: EmbeddingFile) -> _Reader:
-    key = file, version_of(file.path)
+def _reader_of(file: EmbeddingFile, chunk_bytes: int) -> _Reader:
+    key = file, version_of(file.path), chunk_bytes
     if getattr(_OPEN, "key", None) != key:
-        _OPEN.reader, _OPEN.key = _Reader(file), key
+        _OPEN.reader, _OPEN.key = _Reader(file, chunk_bytes), key
     return _OPEN.reader
 
 

@@ -206,7 +206,9 @@ def gather_rows(file: EmbeddingFile, positions: np.ndarray) -> np.ndarray:
     return read_again(file.path, _gather_rows, file, positions)
 
 
-def _gather_rows(file: EmbeddingFile, positions: np.ndarray) -> np.ndarray:
+def _gather_rows(
+    file: EmbeddingFile, positions: np.ndarray, mapped_bytes: int = _GATHER_BYTES
+) -> np.ndarray:
     if file.column is not None:
         return take_column_rows(file, positions)
     if is_remote(file.path) and not file.fortran_order:
@@ -215,7 +217,7 @@ def _gather_rows(file: EmbeddingFile, positions: np.ndarray) -> np.ndarray:
     rows = np.empty((len(positions), file.dim), native)
     _check_size(file)
     if file.fortran_order or np.dtype(file.dtype) != native:
-        step = max(1, _GATHER_BYTES // (file.dim * native.itemsize + 4096))
+        step = max(1, mapped_bytes // (file.dim * native.itemsize + 4096))
         for begin in range(0, len(positions), step):
             chunk = positions[begin : begin + step]
             np.take(file.map(), chunk, axis=0, out=rows[begin : begin + step], mode="clip")

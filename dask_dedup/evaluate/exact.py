@@ -8,6 +8,8 @@ pair, rounded to float32 and compared as that.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 import torch
@@ -16,13 +18,37 @@ from dask_dedup.errors import CapacityError
 from dask_dedup.vectors.cosines import cosine_pairs, exact_rows
 from dask_dedup.vectors.unit import prepare_block
 
-__all__ = ["BLOCK_ROWS", "ExactSearch"]
+__all__ = ["BLOCK_ROWS", "DEFAULT_LIMITS", "ExactSearch", "SearchLimits"]
 
 BLOCK_ROWS = 4096  #: Rows of a block that is compared at a time.
 
-_VERIFIED_AT_ONCE = 1 << 21  # pairs: 64 MB
-_MOST_PAIRS = 10_000_000  # kept of one group of queries: 240 MB
 _NOTHING = -2.0  # below any cosine
+
+
+@dataclass(frozen=True)
+class SearchLimits:
+    """How much of an exhaustive search is in memory at a time.
+
+    Attributes
+    ----------
+    group_queries, group_rows : int
+        Of one task.
+    block_rows : int
+        Rows compared at a time.
+    verified_pairs : int
+        Computed in float64 at a time.
+    most_pairs : int
+        Kept of one group of queries.
+    """
+
+    group_queries: int = 4096
+    group_rows: int = 1_000_000
+    block_rows: int = BLOCK_ROWS
+    verified_pairs: int = 1 << 21  # 64 MB
+    most_pairs: int = 10_000_000  # 240 MB
+
+
+DEFAULT_LIMITS = SearchLimits()
 
 
 class ExactSearch:
@@ -43,6 +69,7 @@ class ExactSearch:
         Cosine from which on all pairs are kept; compared as float32, "at least".
     once : bool
         Keep a pair only where ``row_id`` is above the query: all rows are queries.
+    limits : SearchLimits
     """
 
     def __init__(
@@ -52,7 +79,9 @@ class ExactSearch:
         k: int,
         threshold: float | None = None,
         once: bool = False,
+        limits: SearchLimits = DEFAULT_LIMITS,
     ) -> None:
+        self.limits = limits
         block = prepare_block(stored)
         usable = block.reason == 0
         self.query_ids, self.k, self.once = query_ids[usable], k, once
@@ -73,8 +102,9 @@ class ExactSearch:
         CapacityError
             More pairs than a group of queries may have.
         """
-        for start in range(0, len(stored), BLOCK_ROWS):
-            self._compare(stored[start : start + BLOCK_ROWS], row_start + start)
+        step = self.limits.block_rows
+        for start in range(0, len(stored), step):
+            self._compare(stored[start : start + step], row_start + start)
 
     def neighbours(self) -> pd.DataFrame:
         """Return ``query``, ``row_id`` int64, ``similarity`` float32; best first in each query."""
@@ -119,7 +149,7 @@ class ExactSearch:
         hits = product >= torch.from_numpy(bound.astype(np.float32))[:, None]
         rows = exact_rows(stored)
         counts = hits.sum(dim=1).numpy()
-        group = (np.cumsum(counts) - counts) // _VERIFIED_AT_ONCE
+        group = (np.cumsum(counts) - counts) // self.limits.verified_pairs
         for number in np.unique(group[counts > 0]):
             of_group = np.flatnonzero(group == number)
             i, j = (side.numpy() for side in hits[torch.from_numpy(of_group)].nonzero().T)
@@ -140,11 +170,11 @@ class ExactSearch:
             if self.once:
                 kept &= row_ids > self.query_ids[i]
             self._pair_count += int(kept.sum())
-            if self._pair_count > _MOST_PAIRS:
+            if self._pair_count > self.limits.most_pairs:
                 raise CapacityError(
-                    f"more than {_MOST_PAIRS:,} pairs at cosine {self.threshold:g} or above in one "
-                    f"group of {len(self.query_ids):,} queries. Raise --threshold, or take fewer "
-                    f"--queries."
+                    f"more than {self.limits.most_pairs:,} pairs at cosine {self.threshold:g} or "
+                    f"above in one group of {len(self.query_ids):,} queries. Raise --threshold, or "
+                    f"take fewer --queries."
                 )
             found = {"query": self.query_ids[i[kept]], "row_id": row_ids[kept]}
             self._pairs.append(pd.DataFrame({**found, "similarity": similarity[kept]}))

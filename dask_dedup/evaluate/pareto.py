@@ -79,6 +79,7 @@ def measure_pareto(
     overwrite: bool = False,
     truth_execute: Execute = compute_tasks,
     progress: Progress | None = None,
+    memory_bytes: int | None = None,
 ) -> dict[str, Any]:
     """Measure every model with every factory and search setting; computes.
 
@@ -98,6 +99,8 @@ def measure_pareto(
     truth_execute : Execute
         For the exhaustive search alone.
     progress : Progress, optional
+    memory_bytes : int, optional
+        For an index; by default what the machine has left.
 
     Returns
     -------
@@ -133,7 +136,7 @@ def measure_pareto(
                 f"{dataset.path}: no sampled row has {k} usable neighbours. Take smaller --ks."
             )
         models = _write_models(dataset, out, settings, device, progress)
-        records = _measure_all(dataset, out, settings, models, progress)
+        records = _measure_all(dataset, out, settings, models, progress, memory_bytes)
         result = {
             "rows": dataset.rows,
             "dim": dataset.dim,
@@ -201,6 +204,7 @@ def _measure_all(
     settings: ParetoSettings,
     models: dict[str, dict[str, Any]],
     progress: Progress,
+    memory_bytes: int | None,
 ) -> list[dict[str, Any]]:
     """Measure each model with each factory, in this process: the records of the tasks."""
     centroids = choose_centroids(dataset.rows, settings.centroids)
@@ -211,7 +215,7 @@ def _measure_all(
                 name, factory, facts["path"], dataset.filled_parts,
                 str(out / "truth"), settings.model_dump(),
             )  # fmt: skip
-            tasks[f"{len(tasks):04d}"] = (_Boxed(search), facts["seconds"])
+            tasks[f"{len(tasks):04d}"] = (_Boxed(search), facts["seconds"], memory_bytes)
     if not tasks:
         raise SettingsError(
             f"none of m = {', '.join(map(str, settings.m))} divides the dimension of any model: "
@@ -231,7 +235,9 @@ class _Boxed:
         self.content = content
 
 
-def _measure_index(box: _Boxed, transform_seconds: float) -> dict[str, Any]:
+def _measure_index(
+    box: _Boxed, transform_seconds: float, memory_bytes: int | None
+) -> dict[str, Any]:
     """Train, fill, weigh and search one index: "index", what all points share, and "points"."""
     search, settings = box.content, ParetoSettings.model_validate(box.content.settings)
     rows = np.load(search.rows_path, mmap_mode="r")
@@ -246,7 +252,7 @@ def _measure_index(box: _Boxed, transform_seconds: float) -> dict[str, Any]:
     began_adding = clock()
     add_rows(index, rows, usable[:_FIRST_ROWS])
     paused = clock()
-    _refuse_too_large(search, index, empty_bytes, len(usable))
+    _refuse_too_large(search, index, empty_bytes, len(usable), memory_bytes)
     went_on = clock()
     add_rows(index, rows, usable[_FIRST_ROWS:])
     built = clock()
@@ -329,10 +335,12 @@ def _mark_front(points: list[dict[str, Any]], k: int) -> list[dict[str, Any]]:
     ]
 
 
-def _refuse_too_large(search: _Search, index: faiss.Index, empty_bytes: int, rows: int) -> None:
+def _refuse_too_large(
+    search: _Search, index: faiss.Index, empty_bytes: int, rows: int, memory_bytes: int | None
+) -> None:
     """Raise CapacityError where the index, filled like its first rows, would not fit."""
     per_row = (index_bytes(index) - empty_bytes) / max(index.ntotal, 1)
-    available = min(psutil.virtual_memory().available, memory_limit())
+    available = memory_bytes or min(psutil.virtual_memory().available, memory_limit())
     if per_row * rows > _MEMORY_SHARE * available:
         raise CapacityError(
             f"{search.factory} over {search.model}: {rows:,} rows of {per_row:.0f} bytes need "

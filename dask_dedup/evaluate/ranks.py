@@ -15,7 +15,7 @@ _SCORES = 1 << 22  # cosines held at a time: 32 MB
 
 
 def rank_own_target(
-    queries: np.ndarray, targets: np.ndarray, own: np.ndarray
+    queries: np.ndarray, targets: np.ndarray, own: np.ndarray, scores: int = _SCORES
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rank each query's own target among all targets by cosine, in float64.
 
@@ -27,6 +27,8 @@ def rank_own_target(
         Likewise; an unusable one is never more similar than another.
     own : integer array, shape (n,)
         Position of each query's own target.
+    scores : int
+        Cosines held at a time.
 
     Returns
     -------
@@ -63,7 +65,7 @@ def rank_own_target(
     unit_targets, good_target = _units(targets)
     better = np.full(len(queries), len(targets), np.int64)
     tied = np.zeros(len(queries), np.int64)
-    step = max(1, _SCORES // len(targets))
+    step = max(1, scores // len(targets))
     for start in range(0, len(queries), step):
         unit, good = _units(queries[start : start + step])
         mine = own[start : start + step]

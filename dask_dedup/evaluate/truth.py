@@ -30,7 +30,7 @@ from dask_dedup.data.parts import Part, read_rows
 from dask_dedup.data.spans import cut_spans
 from dask_dedup.errors import InputError, SettingsError
 from dask_dedup.evaluate.evaluation_folder import is_finished, open_folder
-from dask_dedup.evaluate.exact import BLOCK_ROWS, ExactSearch
+from dask_dedup.evaluate.exact import BLOCK_ROWS, DEFAULT_LIMITS, ExactSearch, SearchLimits
 from dask_dedup.runtime.executor import Execute, NoProgress, Progress, compute_tasks, ignore_result
 from dask_dedup.storage.files import read_json, write_frame, write_json
 from dask_dedup.storage.stage import Stage
@@ -39,8 +39,6 @@ from dask_dedup.vectors.sample import sample_row_ids, split_rows
 __all__ = ["TrueNeighbours", "TruthSettings", "find_truth", "read_neighbours"]
 
 _PURPOSE = 7  # of the sample: see compress.sample
-_GROUP_QUERIES = 4096
-_GROUP_ROWS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -96,6 +94,7 @@ def find_truth(
     overwrite: bool = False,
     execute: Execute = compute_tasks,
     progress: Progress | None = None,
+    limits: SearchLimits = DEFAULT_LIMITS,
 ) -> dict[str, Any]:
     """Search exhaustively and write the truth to ``out``; computes.
 
@@ -113,6 +112,7 @@ def find_truth(
         Begin anew.
     execute, progress
         See `dask_dedup.runtime.executor`.
+    limits : SearchLimits
 
     Returns
     -------
@@ -138,8 +138,8 @@ def find_truth(
             return summary
         stage.prepare()
         began = time.perf_counter()
-        groups = _query_groups(dataset.rows, settings)
-        row_groups = [span.parts for span in cut_spans(parts, _GROUP_ROWS)]
+        groups = _query_groups(dataset.rows, settings, limits.group_queries)
+        row_groups = [span.parts for span in cut_spans(parts, limits.group_rows)]
         scanned = Stage(out / "scan", stage.settings)
         progress.start("truth", dataset.rows * len(groups))
         for name in ("neighbours", "pairs"):
@@ -155,6 +155,7 @@ def find_truth(
                     row_groups[p],
                     settings,
                     threads,
+                    limits,
                 )
                 for g, ids in enumerate(groups)
                 for p in range(len(row_groups))
@@ -218,11 +219,11 @@ def read_neighbours(out: Path) -> TrueNeighbours:
     )
 
 
-def _query_groups(rows: int, settings: TruthSettings) -> list[np.ndarray]:
+def _query_groups(rows: int, settings: TruthSettings, size: int) -> list[np.ndarray]:
     """Return the row ids of each group of queries: 8 bytes a query."""
     wanted = rows if settings.queries is None else settings.queries
     ids = sample_row_ids(rows, wanted, settings.seed, _PURPOSE)
-    return [ids[start : start + _GROUP_QUERIES] for start in range(0, len(ids), _GROUP_QUERIES)]
+    return [ids[start : start + size] for start in range(0, len(ids), size)]
 
 
 def _scan(
@@ -233,6 +234,7 @@ def _scan(
     group: Sequence[Part],
     settings: TruthSettings,
     threads: int,
+    limits: SearchLimits,
 ) -> dict[str, int]:
     """Compare a group of queries with a group of parts; write both kinds of finds."""
     torch.set_num_threads(threads)
@@ -242,11 +244,12 @@ def _scan(
         settings.k,
         settings.threshold,
         once=settings.queries is None,
+        limits=limits,
     )
     rows = 0
     for part in group:
-        for start in range(0, part.rows, BLOCK_ROWS):
-            stop = min(start + BLOCK_ROWS, part.rows)
+        for start in range(0, part.rows, limits.block_rows):
+            stop = min(start + limits.block_rows, part.rows)
             search.add(read_rows(part.embeddings, start, stop), part.row_start + start)
         rows += part.rows
     write_frame(Path(out) / "scan" / f"{name}.parquet", search.neighbours())

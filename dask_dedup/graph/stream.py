@@ -54,6 +54,7 @@ def stream_merge(
     notes: Mapping[str, str] | None = None,
     *,
     band_edges: int = BAND_EDGES,
+    bins: int = _BINS,
 ) -> dict[str, int]:
     """Merge forest files to the maximum spanning forest of them all.
 
@@ -70,6 +71,8 @@ def stream_merge(
         Metadata of the file's schema.
     band_edges : int
         Edges that are held at once. Only copies of one and the same edge can be more.
+    bins : int
+        Of the histogram that cuts them.
 
     Returns
     -------
@@ -85,12 +88,11 @@ def stream_merge(
     parent = dense_parent(rows)
     schema = _SCHEMA.with_metadata(dict(notes) if notes else None)
     counts = {"edges": 0, "edges_read": int(groups.edges.sum()), "bands": 0}
-    whole = _Band((), *groups.limits(()), counts["edges_read"])
     with (
         write_aside(out_path, durable=True) as temporary,
         pq.ParquetWriter(temporary, schema, compression="zstd", write_page_checksum=True) as writer,
     ):
-        for band in _bands(groups, whole, band_edges):
+        for band in _bands(groups, groups.whole(), band_edges, bins):
             key, src, dst = _read_band(groups, band, parent.dtype)
             order = edge_order(key, src, dst)
             kept = order[join_edges(parent, src, dst, order)]
@@ -171,6 +173,10 @@ class _Groups:
         some = self._reaching(fixed, fixed)
         low, high = self.low[some, len(fixed)], self.high[some, len(fixed)]
         return int(low.min(initial=np.iinfo(np.int64).max)), int(high.max(initial=0))
+
+    def whole(self) -> _Band:
+        """Return the band of all edges."""
+        return _Band((), *self.limits(()), int(self.edges.sum()))
 
     def read(
         self, fixed: tuple[int, ...], first: int, last: int, columns: int
@@ -257,7 +263,7 @@ def _coordinates(path: Path, batch: Any, rows: int) -> list[np.ndarray]:
     return [falling_key(similarity), *ends]
 
 
-def _bands(groups: _Groups, whole: _Band, band_edges: int) -> Iterator[_Band]:
+def _bands(groups: _Groups, whole: _Band, band_edges: int, bins: int) -> Iterator[_Band]:
     """Cut a band, by a histogram of the coordinate, into bands of at most so many edges."""
     fixed, first, last, edges = whole
     if edges <= band_edges or (len(fixed) == 2 and first == last):  # the latter: copies of one edge
@@ -266,14 +272,14 @@ def _bands(groups: _Groups, whole: _Band, band_edges: int) -> Iterator[_Band]:
     if first == last:
         fixed = (*fixed, first)
         first, last = groups.limits(fixed)
-    width = -(-(last - first + 1) // _BINS)
+    width = -(-(last - first + 1) // bins)
     counts = np.zeros(-(-(last - first + 1) // width), np.int64)
     for coordinates in groups.read(fixed, first, last, columns=len(fixed) + 1):
         _count(counts, coordinates[-1], first, width)
     assert counts.sum() == edges, f"{edges} edges became {counts.sum()} when they were counted"
     for start, stop, some in _cut(counts, band_edges):
         low, high = first + start * width, min(last, first + stop * width - 1)
-        yield from _bands(groups, _Band(fixed, low, high, some), band_edges)
+        yield from _bands(groups, _Band(fixed, low, high, some), band_edges, bins)
 
 
 def _cut(counts: np.ndarray, most: int) -> Iterator[tuple[int, int, int]]:

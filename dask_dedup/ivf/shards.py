@@ -55,6 +55,7 @@ from dask_dedup.vectors.sample import sample_row_ids, split_rows
 from dask_dedup.vectors.unit import UNREADABLE, Block, VectorBlock, prepare_block
 
 __all__ = [
+    "SHARD_BYTES",
     "default_factory",
     "embed",
     "fill_shard",
@@ -150,13 +151,15 @@ def train_index(
     return facts
 
 
-def group_spans(layout: IndexLayout, bytes_per_row: int) -> dict[str, tuple[Span, ...]]:
+def group_spans(
+    layout: IndexLayout, bytes_per_row: int, shard_bytes: int = SHARD_BYTES
+) -> dict[str, tuple[Span, ...]]:
     """Return the spans of each shard: neighbours, until a shard is full; a span is not cut.
 
     The cut depends on the data alone.
     """
     rows = sum(span.rows for span in layout.spans)
-    room = SHARD_BYTES // max(bytes_per_row, 1)
+    room = shard_bytes // max(bytes_per_row, 1)
     limit = max(1, min(room, max(_LEAST_SHARD_ROWS, rows // 16)))
     groups: list[list[Span]] = []
     gathered = limit

@@ -23,6 +23,7 @@ from dask_dedup.errors import InputError
 from dask_dedup.ivf.faiss_index import Neighbours, search_shards, use_threads
 from dask_dedup.ivf.shard_files import IndexLayout, Shard
 from dask_dedup.ivf.shards import (
+    SHARD_BYTES,
     embed,
     fill_shard,
     group_spans,
@@ -120,6 +121,7 @@ def build_index(
     threads: int = 1,
     train_threads: int = 1,
     span_rows: int = 0,
+    shard_bytes: int = SHARD_BYTES,
     execute: Execute = compute_tasks,
     progress: Progress | None = None,
 ) -> VectorIndex:
@@ -146,6 +148,8 @@ def build_index(
         Of the training, which is one task that runs alone.
     span_rows : int
         Of what a shard is put together from: see `dask_dedup.data.spans.cut_spans`.
+    shard_bytes : int
+        Codes and ids of a shard: what a task builds in memory.
 
     Raises
     ------
@@ -190,7 +194,7 @@ def build_index(
         write_parts(dataset.filled_parts, fill.folder / "parts.json", span_rows)
         tasks = {
             name: (layout, name, spans, threads)
-            for name, spans in group_spans(layout, facts["bytes_per_row"]).items()
+            for name, spans in group_spans(layout, facts["bytes_per_row"], shard_bytes).items()
         }
         progress.start("shards", dataset.rows)
         records = fill.run(

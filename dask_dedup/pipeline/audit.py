@@ -125,13 +125,15 @@ def read_pairs(paths: Sequence[Path], seed: int = 0) -> pd.DataFrame:
     return limit_pairs([pairs, *waiting], seed)
 
 
-def limit_pairs(frames: Sequence[pd.DataFrame], seed: int) -> pd.DataFrame:
+def limit_pairs(
+    frames: Sequence[pd.DataFrame], seed: int, per_query: int = _PAIRS_PER_QUERY
+) -> pd.DataFrame:
     """Put pairs together; where a query has too many, keep those of smallest hash."""
     pairs = pd.concat([frame for frame in frames if len(frame)] or [_NO_PAIRS], ignore_index=True)
-    if not len(pairs) or pairs["query"].value_counts().max() <= _PAIRS_PER_QUERY:
+    if not len(pairs) or pairs["query"].value_counts().max() <= per_query:
         return pairs
     pairs["key"] = hash_rows(pairs["row_id"].to_numpy(), seed, _PURPOSE)
-    kept = pairs.sort_values("key", kind="stable").groupby("query").head(_PAIRS_PER_QUERY)
+    kept = pairs.sort_values("key", kind="stable").groupby("query").head(per_query)
     return kept.sort_index().drop(columns="key").reset_index(drop=True)
 
 
@@ -163,13 +165,13 @@ class AuditCollector:
         self._compare(block, steps)
         self.seconds += time.perf_counter() - began
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Path, per_query: int = _PAIRS_PER_QUERY) -> None:
         """Write the pairs of the span: ``query``, ``row_id`` int64, ``similarity`` float32."""
         frames = [
             pd.DataFrame(dict(zip(_NO_PAIRS.columns, columns, strict=True)))
             for columns in self._found
         ]
-        write_frame(path, limit_pairs(frames, self.seed))
+        write_frame(path, limit_pairs(frames, self.seed, per_query))
 
     def _compare(self, block: Block, steps: torch.Tensor) -> None:
         images = grid_rows(steps.numpy(), block.vectors.reason == 0)

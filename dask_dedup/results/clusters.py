@@ -222,7 +222,9 @@ def _clusters_frame(
     )
 
 
-def _to_representatives(part: Part, stored: PartRows, cluster_ids: np.ndarray) -> np.ndarray:
+def _to_representatives(
+    part: Part, stored: PartRows, cluster_ids: np.ndarray, read_bytes: int = COMPARED_BYTES
+) -> np.ndarray:
     """Return the cosine of each row and the representative of its cluster: float32.
 
     Both are read again, singly: as many rows as there are duplicates, and their representatives.
@@ -231,7 +233,7 @@ def _to_representatives(part: Part, stored: PartRows, cluster_ids: np.ndarray) -
     similarity = np.ones(part.rows, np.float32)
     members = np.flatnonzero(cluster_ids != row_ids)
     row_bytes = part.embeddings.dim * np.dtype(part.embeddings.dtype).itemsize
-    step = max(1, COMPARED_BYTES // row_bytes)
+    step = max(1, read_bytes // row_bytes)
     for start in range(0, len(members), step):
         own = members[start : start + step]
         wanted, back = np.unique(cluster_ids[own], return_inverse=True)

@@ -55,6 +55,8 @@ class ClientExecutor:
     state : callable, optional
         Says why there is no worker, while there is none.
     has_dashboard : bool
+    connect_seconds : float
+        How long the client tries to connect again.
     """
 
     def __init__(
@@ -62,10 +64,12 @@ class ClientExecutor:
         client: Client,
         state: Callable[[], str] | None = None,
         has_dashboard: bool = True,
+        connect_seconds: float = _CONNECT_SECONDS,
     ) -> None:
         self.client = client
         self.state = state
         self._has_dashboard = has_dashboard
+        self._connect_seconds = connect_seconds
 
     def __call__(self, tasks: Sequence[Delayed], on_result: OnResult) -> list[Any]:
         """Compute all tasks; see `dask_dedup.runtime.executor.Execute`."""
@@ -118,7 +122,7 @@ class ClientExecutor:
         if self.client.status != "running":
             raise ClusterError(
                 f"the connection to the scheduler was lost and did not come back within "
-                f"{_CONNECT_SECONDS} s. The same command continues where this stopped."
+                f"{self._connect_seconds:g} s. The same command continues where this stopped."
             ) from error
 
     @property
@@ -176,7 +180,10 @@ class ClientExecutor:
 
 @contextmanager
 def open_cluster(
-    settings: Settings, scratch: Path, out: Path | None = None
+    settings: Settings,
+    scratch: Path,
+    out: Path | None = None,
+    connect_seconds: float = _CONNECT_SECONDS,
 ) -> Iterator[ClientExecutor]:
     """Have workers where ``[cluster]`` says, until the block ends.
 
@@ -187,6 +194,8 @@ def open_cluster(
         Folder for the files of workers on this machine.
     out : Path, optional
         What the workers write into or beside; checked to be one folder for all of them.
+    connect_seconds : float
+        How long to try to reach a scheduler that runs already, at first and when it is lost.
 
     Raises
     ------
@@ -205,8 +214,12 @@ def open_cluster(
             _check_sees(client, out)
             yield execute
     else:
-        with _connect(job.kind) as client:
-            execute = ClientExecutor(client, lambda: f"the scheduler at {job.kind} has none")
+        with _connect(job.kind, connect_seconds) as client:
+            execute = ClientExecutor(
+                client,
+                lambda: f"the scheduler at {job.kind} has none",
+                connect_seconds=connect_seconds,
+            )
             _wait_for_worker(execute, 1, job.wait_minutes * 60)
             _check_same_code(client)
             check_floor(execute.memory_bytes)
@@ -214,19 +227,19 @@ def open_cluster(
             yield execute
 
 
-def _connect(address: str) -> Client:
+def _connect(address: str, seconds: float) -> Client:
     """Connect in a thread: Dask waits for ever where a connection is accepted and nothing said."""
     answers: queue.SimpleQueue[Client | Exception] = queue.SimpleQueue()
 
     def connect() -> None:
         try:
-            answers.put(Client(address, timeout=_CONNECT_SECONDS))
+            answers.put(Client(address, timeout=seconds))
         except (OSError, TimeoutError, RuntimeError, TypeError) as error:
             answers.put(error)
 
     threading.Thread(target=connect, daemon=True).start()
     try:
-        answer = answers.get(timeout=_CONNECT_SECONDS + 5)
+        answer = answers.get(timeout=seconds + 5)
     except queue.Empty:
         answer = TimeoutError("something else listens there")
     if isinstance(answer, Client):

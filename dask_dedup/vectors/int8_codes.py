@@ -81,7 +81,12 @@ def grid_rows(steps: np.ndarray, usable: np.ndarray | None = None) -> GridRows:
 
 
 def near_grid_rows(
-    left: GridRows, right: GridRows, limit: int, upper: bool, device: torch.device = _CPU
+    left: GridRows,
+    right: GridRows,
+    limit: int,
+    upper: bool,
+    device: torch.device = _CPU,
+    product: tuple[int, int] | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the pairs of rows that are near, block by block.
 
@@ -96,6 +101,8 @@ def near_grid_rows(
     device : torch.device
         Where the products run: in larger ones on another than the CPU, from where only the pairs
         come back.
+    product : (int, int), optional
+        Rows and columns of one product; by default what suits the device.
 
     Yields
     ------
@@ -103,17 +110,17 @@ def near_grid_rows(
         Rows of ``left`` and of ``right``.
     """
     if device.type != "cpu":
-        yield from _near_there(left, right, limit, upper, device)
+        yield from _near_there(left, right, limit, upper, device, product or _DEVICE_PRODUCT)
         return
-    height, width = PRODUCT
+    height, width = product or PRODUCT
     for a in range(0, len(left.steps), height):
         some, squares = left.steps[a : a + height], left.squares[a : a + height]
         # Columns up to a row's own are below the diagonal: compared already.
         for b in range(a if upper else 0, len(right.steps), width):
-            product = steps_product(some, right.steps[b : b + width])
+            products = steps_product(some, right.steps[b : b + width])
             others = right.squares[b : b + width]
             first = a + 1 - b if upper else 0
-            i, j = scan_product(product, squares, others, limit, first, int(upper))
+            i, j = scan_product(products, squares, others, limit, first, int(upper))
             if len(i):
                 yield a + i, b + j
 
@@ -123,22 +130,33 @@ def steps_product(left: torch.Tensor, right: torch.Tensor) -> np.ndarray:
 
     Their width is a multiple of 4 (of 1, `torch._int_mm` 2.13 makes garbage).
     """
-    if _int8_is_quicker():
-        return torch._int_mm(left, right.T).numpy()
+    return (_product_of_int8 if _int8_is_quicker() else _product_of_floats)(left, right)
+
+
+def _product_of_int8(left: torch.Tensor, right: torch.Tensor) -> np.ndarray:
+    return torch._int_mm(left, right.T).numpy()
+
+
+def _product_of_floats(left: torch.Tensor, right: torch.Tensor) -> np.ndarray:
     return torch.mm(left.float(), right.float().T).to(torch.int32).numpy()
 
 
 def _near_there(
-    left: GridRows, right: GridRows, limit: int, upper: bool, device: torch.device
+    left: GridRows,
+    right: GridRows,
+    limit: int,
+    upper: bool,
+    device: torch.device,
+    product: tuple[int, int],
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    height, width = _DEVICE_PRODUCT
+    height, width = product
     rows, turned = left.steps.to(device).float(), right.steps.to(device).float().T
     least = torch.from_numpy(left.squares - np.int32(limit)).to(device)[:, None]
     squares = torch.from_numpy(right.squares).to(device)
     for a in range(0, len(rows), height):
         for b in range(a if upper else 0, turned.shape[1], width):
-            product = torch.mm(rows[a : a + height], turned[:, b : b + width]).int()
-            near = product.mul_(2).sub_(squares[b : b + width]) >= least[a : a + height]
+            products = torch.mm(rows[a : a + height], turned[:, b : b + width]).int()
+            near = products.mul_(2).sub_(squares[b : b + width]) >= least[a : a + height]
             if upper:
                 near.triu_(a + 1 - b)
             i, j = (side.cpu().numpy() for side in near.nonzero(as_tuple=True))

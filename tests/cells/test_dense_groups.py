@@ -4,7 +4,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from dask_dedup import build_cells, fit_pca, join_cells, read_dataset
-from dask_dedup.cells.candidates import Candidates
+from dask_dedup.cells.candidates import DEFAULT_LIMITS, Candidates, JoinLimits
 from dask_dedup.cells.dense_groups import find_groups
 from dask_dedup.cells.entries import read_records
 from dask_dedup.cells.join import join_group
@@ -61,26 +61,22 @@ def grouping(labels):
     return first[inverse].tolist()
 
 
-def forest_of(rows, tmp_path, write_dataset, threshold):
+def forest_of(rows, tmp_path, write_dataset, threshold, limits=DEFAULT_LIMITS, **options):
     data = read_dataset(write_dataset(tmp_path / "data", np.array_split(rows, 3)))
     layout = build_cells(data, fit_pca(data, 16), tmp_path / "cells", cells=1, visits=1.0)
     results = [
-        join_group(layout, group, threshold, contract=spanning_edges)
-        for group in plan_groups(layout)
+        join_group(layout, group, threshold, contract=spanning_edges, limits=limits)
+        for group in plan_groups(layout, **options)
     ]
     return merge_forests([result.edges for result in results]), results
 
 
 @pytest.mark.parametrize("tile_rows", [32_768, 650])
 def test_join_group_dense_groups_give_the_true_components(
-    crowded, tmp_path, write_dataset, tile_rows, monkeypatch
+    crowded, tmp_path, write_dataset, tile_rows
 ):
-    monkeypatch.setattr("dask_dedup.cells.join_groups.TILE_ROWS", tile_rows)
-    monkeypatch.setattr("dask_dedup.cells.join.LEAST_RECORDS", 500)
-    monkeypatch.setattr("dask_dedup.cells.dense_groups.LEAST_RECORDS", 300)
-    monkeypatch.setattr("dask_dedup.cells.dense_groups._LEAST_MEMBERS", 100)
-    monkeypatch.setattr("dask_dedup.cells.dense_groups._MANY_PAIRS", 20)
-    forest, results = forest_of(crowded, tmp_path, write_dataset, 0.9)
+    limits = JoinLimits(group_entries=300, group_members=100, many_pairs=20)
+    forest, results = forest_of(crowded, tmp_path, write_dataset, 0.9, limits, tile_rows=tile_rows)
     assert (len(results) > 1) == (tile_rows < 32_768)
     pairs = sum(result.pairs for result in results)
     assert pairs < 150_000  # of some 1.5 million that are true
@@ -97,37 +93,36 @@ def test_join_group_dense_groups_give_the_true_components(
         assert grouping(found) == grouping(true_components(cosines, threshold)), threshold
 
 
-def test_join_group_two_dense_groups_are_linked(tmp_path, write_dataset, monkeypatch):
-    monkeypatch.setattr("dask_dedup.cells.dense_groups.LEAST_RECORDS", 500)
+def test_join_group_two_dense_groups_are_linked(tmp_path, write_dataset):
     rng = np.random.default_rng(4)
     one = unit(rng.normal(size=DIM))
     groups = [turned(centre, 0.9999, 2500, rng) for centre in (one, turned(one, 0.93, 1, rng)[0])]
     rows = rng.permutation(np.concatenate(groups)).astype("f4")
-    forest, _ = forest_of(rows, tmp_path, write_dataset, 0.9)
+    limits = JoinLimits(group_entries=500)
+    forest, _ = forest_of(rows, tmp_path, write_dataset, 0.9, limits)
     assert len(forest) == len(rows) - 1
     assert (forest["similarity"] < 0.99).sum() == 1
 
 
-def test_join_group_small_cells_are_not_searched_for_dense_groups(
-    crowded, tmp_path, write_dataset, monkeypatch
-):
-    monkeypatch.setattr("dask_dedup.cells.join.find_groups", None)
-    forest, _ = forest_of(crowded[:2000], tmp_path, write_dataset, 0.95)
-    assert len(forest)
+def test_join_group_small_cells_are_not_searched_for_dense_groups(crowded, tmp_path, write_dataset):
+    rows = crowded[:2000]
+    _, results = forest_of(rows, tmp_path, write_dataset, 0.95)
+    wide = unit(rows.astype("f8"))
+    true = np.triu((wide @ wide.T).astype("f4") >= np.float32(0.95), 1).sum()
+    assert sum(result.pairs for result in results) == true
 
 
-def test_join_group_at_a_high_threshold_compares_all_pairs(
-    crowded, tmp_path, write_dataset, monkeypatch
-):
-    monkeypatch.setattr("dask_dedup.cells.join.find_groups", None)
-    monkeypatch.setattr("dask_dedup.cells.join.LEAST_RECORDS", 100)
-    forest, _ = forest_of(crowded[:2000], tmp_path, write_dataset, 0.9995)
+def test_join_group_at_a_high_threshold_compares_all_pairs(crowded, tmp_path, write_dataset):
+    limits = JoinLimits(group_entries=100, group_members=100)
+    forest, results = forest_of(crowded[:2000], tmp_path, write_dataset, 0.9995, limits)
     found = connected_components(
         coo_matrix((np.ones(len(forest)), (forest["src"], forest["dst"])), (2000, 2000)),
         directed=False,
     )[1]
     wide = unit(crowded[:2000].astype("f8"))
     assert grouping(found) == grouping(true_components(wide @ wide.T, 0.9995))
+    true = np.triu((wide @ wide.T).astype("f4") >= np.float32(0.9995), 1).sum()
+    assert sum(result.pairs for result in results) == true
 
 
 def test_join_cells_inside_dense_groups_is_refused(crowded, tmp_path, write_dataset):
@@ -139,17 +134,14 @@ def test_join_cells_inside_dense_groups_is_refused(crowded, tmp_path, write_data
     assert join_cells(layout, 0.9995).npartitions
 
 
-def test_find_groups_where_groups_overlap_follows_the_order_of_the_leaders(
-    tmp_path, write_dataset, monkeypatch
-):
-    monkeypatch.setattr("dask_dedup.cells.dense_groups.LEAST_RECORDS", 50)
-    monkeypatch.setattr("dask_dedup.cells.dense_groups._LEAST_MEMBERS", 20)
+def test_find_groups_where_groups_overlap_follows_the_order_of_the_leaders(tmp_path, write_dataset):
     angle = np.random.default_rng(6).uniform(0, 0.25, 400)  # cosine 0.999 is an angle of 0.045
     rows = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype("f4")
     data = read_dataset(write_dataset(tmp_path / "data", [rows]))
     layout = build_cells(data, fit_pca(data, 2), tmp_path / "cells", cells=1, dense_groups=False)
     records = read_records(layout, 0, 1)
-    batch = Candidates(layout, records.row_ids, np.zeros(400, np.int64), 0.9, None)
+    limits = JoinLimits(group_entries=50, group_members=20)
+    batch = Candidates(layout, records.row_ids, np.zeros(400, np.int64), 0.9, None, limits)
     limit = load_pca(layout.pca_path).grid_limit(0.999)
     found = find_groups(grid_rows(records.steps), np.arange(400), limit, batch)
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from dask_dedup import build_cells, fit_pca, read_dataset
-from dask_dedup.cells import full_filter as crowd
-from dask_dedup.cells.full_filter import full_grid
+from dask_dedup.cells.candidates import DEFAULT_LIMITS, JoinLimits
+from dask_dedup.cells.full_filter import add_tiles, full_grid
 from dask_dedup.cells.join import join_group
 from dask_dedup.cells.join_groups import plan_groups
 from dask_dedup.vectors.cosines import cosine_pairs
@@ -30,16 +30,16 @@ def pairs_of(products):
 class RowsAtHand:
     """Of `Candidates` what `full_grid` asks for: each record is the row of its number."""
 
-    def __init__(self, rows, threshold):
-        self.rows, self.threshold = rows, np.float32(threshold)
+    def __init__(self, rows, threshold, limits):
+        self.limits, self.rows, self.threshold = limits, rows, np.float32(threshold)
         self.rank = np.arange(len(rows))
 
     def full_rows(self, ranks):
         return self.rows[ranks]
 
 
-def passed_and_near(rows, least):
-    full, limit = full_grid(RowsAtHand(rows, least), np.arange(len(rows)))
+def passed_and_near(rows, least, limits=DEFAULT_LIMITS):
+    full, limit = full_grid(RowsAtHand(rows, least, limits), np.arange(len(rows)))
     passed = pairs_of(near_grid_rows(full, full, limit, True))
     i, j = np.triu_indices(len(rows), 1)
     cosines = cosine_pairs(rows, rows, i, j)
@@ -59,12 +59,12 @@ def test_full_grid_passes_every_pair(dim, rank, dtype):
     assert near <= passed
 
 
-def test_full_grid_passes_every_pair_when_its_border_is_crossed(monkeypatch):
-    monkeypatch.setattr(crowd, "_SPREAD", 0.3)  # most coordinates lie beyond
+def test_full_grid_passes_every_pair_when_its_border_is_crossed():
+    narrow = JoinLimits(full_spread=0.3)  # most coordinates lie beyond
     rows = crowd_of(700, 40, 0.9)
-    full, _ = full_grid(RowsAtHand(rows, 0.95), np.arange(len(rows)))
+    full, _ = full_grid(RowsAtHand(rows, 0.95, narrow), np.arange(len(rows)))
     assert (np.abs(full.steps.numpy()) == 127).mean() > 0.3
-    passed, near, _ = passed_and_near(rows, 0.95)
+    passed, near, _ = passed_and_near(rows, 0.95, narrow)
     assert near <= passed
 
 
@@ -77,7 +77,9 @@ def test_full_grid_passes_few_pairs_below_the_threshold():
 
 def test_full_grid_uses_no_more_coordinates_than_tell_rows_apart():
     widths = [
-        full_grid(RowsAtHand(crowd_of(700, 512, share), 0.95), np.arange(700))[0].steps.shape[1]
+        full_grid(RowsAtHand(crowd_of(700, 512, share), 0.95, JoinLimits()), np.arange(700))[
+            0
+        ].steps.shape[1]
         for share in (0.3, 0.85, 0.94)
     ]
     assert widths[0] == 64
@@ -97,8 +99,11 @@ def crowded_layout(tmp_path_factory, write_dataset):
     return build_cells(data, fit_pca(data, 2), folder / "cells", cells=1, visits=1.0)
 
 
-def joined(layout, threshold=0.95):
-    results = [join_group(layout, group, threshold) for group in plan_groups(layout)]
+def joined(layout, tile_rows, limits, threshold=0.95):
+    results = [
+        join_group(layout, group, threshold, limits=limits)
+        for group in plan_groups(layout, tile_rows)
+    ]
     edges = {
         (src, dst): similarity
         for result in results
@@ -108,20 +113,16 @@ def joined(layout, threshold=0.95):
 
 
 @pytest.mark.parametrize("tile_rows", [32_768, 200])
-def test_join_of_a_crowd_by_full_rows_is_that_by_pairs(crowded_layout, monkeypatch, tile_rows):
-    monkeypatch.setattr("dask_dedup.cells.join_groups.TILE_ROWS", tile_rows)
-    monkeypatch.setattr(crowd, "_CROWDED", 2.0)  # more than there can be
-    one_by_one, looked_at = joined(crowded_layout)
+def test_join_of_a_crowd_by_full_rows_is_that_by_pairs(crowded_layout, tile_rows):
+    never = JoinLimits(full_share=2.0)  # more than there can be
+    one_by_one, looked_at = joined(crowded_layout, tile_rows, never)
     assert looked_at > 0.2 * 1500**2 / 2
-    monkeypatch.undo()
-    monkeypatch.setattr("dask_dedup.cells.join_groups.TILE_ROWS", tile_rows)
-    monkeypatch.setattr(crowd, "_ROWS_AT_ONCE", 512)
-    edges, candidates = joined(crowded_layout)
+    edges, candidates = joined(crowded_layout, tile_rows, JoinLimits(full_rows=512))
     assert edges == one_by_one
     assert 250 < len(edges) <= candidates < 0.05 * looked_at
 
 
 def test_add_tiles_without_records_adds_nothing():
     none, images = np.empty(0, np.int64), grid_rows(np.ones((2, 4), np.int8))
-    crowd.add_tiles(images, 1, none, None, None)
-    crowd.add_tiles(images, 1, np.arange(2), none, None)
+    add_tiles(images, 1, none, None, None)
+    add_tiles(images, 1, np.arange(2), none, None)

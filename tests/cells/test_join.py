@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from dask_dedup import build_cells, fit_pca, join_cells, read_dataset
+from dask_dedup.cells.candidates import JoinLimits
 from dask_dedup.cells.join import join_group
 from dask_dedup.cells.join_groups import plan_groups
 from dask_dedup.graph.forest import spanning_edges
@@ -72,12 +73,11 @@ def components(pairs, rows):
     return smallest[labels].tolist()
 
 
-def test_join_group_tiles_find_what_the_whole_cell_finds(tmp_path, write_dataset, monkeypatch):
+def test_join_group_tiles_find_what_the_whole_cell_finds(tmp_path, write_dataset):
     rows = near_copies()
     layout = build(tmp_path, write_dataset, [rows], cells=1, visits=1.0)
     whole = found(join_cells(layout, 0.9, contract=False).compute(scheduler="synchronous"))
-    monkeypatch.setattr("dask_dedup.cells.join_groups.TILE_ROWS", 64)
-    groups = plan_groups(layout)
+    groups = plan_groups(layout, tile_rows=64)
     assert len(groups) > 20
     tiled = {}
     for group in groups:
@@ -99,13 +99,13 @@ def test_join_cells_in_many_cells_has_true_edges_and_finds_nearly_all(
     assert np.mean(np.equal(components(edges, 2000), components(set(expected), 2000))) > 0.995
 
 
-def test_join_group_contraction_keeps_the_components(tmp_path, write_dataset, monkeypatch):
-    monkeypatch.setattr("dask_dedup.cells.candidates.BATCH_PAIRS", 100)
+def test_join_group_contraction_keeps_the_components(tmp_path, write_dataset):
     rows = near_copies()
     layout = build(tmp_path, write_dataset, [rows], cells=5)
     for group in plan_groups(layout):
         edges = join_group(layout, group, 0.8).edges
-        contracted = join_group(layout, group, 0.8, contract=spanning_edges).edges
+        few = JoinLimits(batch_pairs=100)
+        contracted = join_group(layout, group, 0.8, contract=spanning_edges, limits=few).edges
         assert len(contracted) < len(rows)
         for threshold in (0.8, 0.9, 0.99):
             assert components(set(found(edges[edges.similarity >= threshold])), 600) == components(

@@ -45,13 +45,11 @@ def test_assign_cells_equals_float64_where_it_is_sure(points, model):
 
 @pytest.mark.parametrize("probes", [1.0, 4.0, 32.0])
 @pytest.mark.parametrize("score_bytes", [2 << 30, 5 * 64 * 100])
-def test_device_cells_equal_assign_cells_where_both_are_sure(
-    points, monkeypatch, probes, score_bytes
-):
+def test_device_cells_equal_assign_cells_where_both_are_sure(points, probes, score_bytes):
     """The way of a GPU, with the CPU as the device."""
-    monkeypatch.setattr("dask_dedup.cells.assign_device._SCORE_BYTES", score_bytes)
     model = model_of(points, 64, probes=probes)
-    cells, unsure = DeviceCells(model, torch.device("cpu")).assign(torch.from_numpy(points))
+    moved = DeviceCells(model, torch.device("cpu"), score_bytes)
+    cells, unsure = moved.assign(torch.from_numpy(points))
     expected, expected_unsure = assign_cells(torch.from_numpy(points), model)
     sure = ~unsure & ~expected_unsure
     assert sure.mean() > 0.9

@@ -100,11 +100,12 @@ def test_layout_counts_add_up(tmp_path, write_dataset):
 
 
 @pytest.mark.parametrize("cuts", [[], [1], [1500, 1500], [700, 701, 2999]])
-def test_layout_does_not_depend_on_the_parts(tmp_path, write_dataset, cuts, monkeypatch):
+def test_layout_does_not_depend_on_the_parts(tmp_path, write_dataset, cuts):
     rows = clustered(3000).astype("f4")
     whole = build(tmp_path / "one", write_dataset(tmp_path / "a", [rows]), cells=30)
-    monkeypatch.setattr("dask_dedup.cells.layout.BLOCK_ROWS", 777)
     cut = build(tmp_path / "two", write_dataset(tmp_path / "b", np.split(rows, cuts)), cells=30)
+    for span in cut.spans:
+        layout_span(cut, span, block_rows=777)  # written over
     expected, records = all_records(whole), all_records(cut)
     np.testing.assert_array_equal(records.bounds, expected.bounds)
     np.testing.assert_array_equal(records.row_ids, expected.row_ids)
@@ -124,13 +125,10 @@ def test_read_records_range_equals_its_slice(tmp_path, write_dataset):
 
 
 def test_layout_equal_hashes_of_different_rows_are_not_taken_for_equal(
-    tmp_path, write_dataset, monkeypatch
+    tmp_path, write_dataset, same_hash
 ):
-    monkeypatch.setattr(
-        "dask_dedup.vectors.equal_rows.hash_words", lambda words: np.zeros(len(words), np.uint64)
-    )
     rows = clustered(50).astype("f4")
-    rows[20] = rows[0]
+    rows[7], rows[20] = same_hash(rows[0]), rows[0]
     layout = build(tmp_path / "cells", write_dataset(tmp_path / "d", [rows]))
     assert read_linked(layout, layout.spans[0]).to_numpy().tolist() == [[0, 20, 1]]
     assert len(np.unique(all_records(layout).row_ids)) == 49

@@ -7,7 +7,6 @@ import io
 import pytest
 from rich.console import Console
 
-from dask_dedup.cli import progress as progress_module
 from dask_dedup.cli.progress import BarProgress, LineProgress, choose_progress
 
 
@@ -17,15 +16,13 @@ class Clock:
     def __init__(self) -> None:
         self.now = 1000.0
 
-    def monotonic(self) -> float:
+    def __call__(self) -> float:
         return self.now
 
 
 @pytest.fixture
-def clock(monkeypatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(progress_module, "time", clock)
-    return clock
+def clock() -> Clock:
+    return Clock()
 
 
 def console(terminal: bool = False, width: int = 200) -> Console:
@@ -44,7 +41,7 @@ def test_choose_progress_bars_for_a_terminal_and_lines_elsewhere():
 
 def test_line_progress_tells_rate_and_remaining_time_every_five_seconds(clock):
     shown = console()
-    progress = LineProgress(shown)
+    progress = LineProgress(shown, clock)
     progress.start("layout", 1000)
     for _ in range(8):  # 16 s
         clock.now += 2
@@ -62,7 +59,7 @@ def test_line_progress_tells_rate_and_remaining_time_every_five_seconds(clock):
 
 def test_line_progress_each_stage_begins_at_zero(clock):
     shown = console()
-    progress = LineProgress(shown)
+    progress = LineProgress(shown, clock)
     for name, rows in (("fit", 10), ("join", 70)):
         progress.start(name, rows)
         clock.now += 7
@@ -76,7 +73,7 @@ def test_line_progress_each_stage_begins_at_zero(clock):
 
 def test_line_progress_a_stage_of_no_time_and_no_rows_is_no_error(clock):
     shown = console()
-    progress = LineProgress(shown)
+    progress = LineProgress(shown, clock)
     progress.start("join", 0)
     progress.advance(0)
     clock.now += 6
@@ -87,7 +84,7 @@ def test_line_progress_a_stage_of_no_time_and_no_rows_is_no_error(clock):
 
 def test_line_progress_is_one_line_on_a_narrow_screen(clock):
     shown = console(width=20)
-    progress = LineProgress(shown)
+    progress = LineProgress(shown, clock)
     progress.start("layout", 10**9)
     clock.now += 10
     progress.advance(10**8)

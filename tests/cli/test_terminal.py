@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
 
 import numpy as np
 import pandas as pd
@@ -37,10 +38,10 @@ def command(*arguments: object) -> list[str]:
         ("utf-8", "3–4 █ → ≥ 1.5 × 2… café \\udce9"),
     ],
 )
-def test_show_on_any_terminal_prints_plainer_characters(monkeypatch, encoding, shown):
+def test_show_on_any_terminal_prints_plainer_characters(encoding, shown):
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
-    monkeypatch.setattr(sys, "stdout", stream)
-    show_on_any_terminal()
+    with redirect_stdout(stream):
+        show_on_any_terminal()
     print("3–4 █ → ≥ 1.5 × 2… café \udce9", end="", file=stream, flush=True)
     assert stream.buffer.getvalue().decode(encoding) == shown
 

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -20,7 +22,7 @@ from dask_dedup import (
     read_dataset,
     save_model,
 )
-from dask_dedup.compressors import apply
+from dask_dedup.compressors.apply import write_compressed
 from dask_dedup.runtime.executor import compute_tasks
 
 QUICK = NetworkSettings(epochs=1, batch=32, width=16)
@@ -104,46 +106,42 @@ def test_compress_dataset_takes_what_the_model_was_fitted_on(tmp_path, data, row
     assert not (tmp_path / "out" / other).exists()
 
 
-def test_compress_dataset_in_blocks_gives_the_same(tmp_path, data, model, monkeypatch):
-    compress_dataset(data, model, tmp_path / "whole", dtype="float32")
-    monkeypatch.setattr(apply, "_BLOCK_BYTES", 4 * 10 * 7)  # seven rows
-    compress_dataset(data, model, tmp_path / "blocks", dtype="float32")
-    whole, blocks = (read_dataset(tmp_path / n).embeddings.compute() for n in ("whole", "blocks"))
-    np.testing.assert_allclose(blocks, whole, atol=1e-6)
+def test_write_compressed_in_blocks_gives_the_same(tmp_path, data, model, rows):
+    save_model(model, tmp_path / "model")
+    found = []
+    for part in data.filled_parts:
+        path = tmp_path / f"{part.index}.npy"
+        facts = part, str(tmp_path / "model"), path, "float32", "cpu", 1
+        assert write_compressed(*facts, block_bytes=4 * 10 * 7)["rows"] == part.rows  # seven rows
+        found.append(np.load(path))
+    np.testing.assert_allclose(np.concatenate(found), model.transform(rows[0]), atol=1e-6)
 
 
-def test_compress_dataset_continues_where_it_was_stopped(tmp_path, data, model, monkeypatch):
+def test_compress_dataset_continues_where_it_was_stopped(tmp_path, data, model):
     done = []
-    write = apply.write_compressed
 
-    def counted(part, model_path, path, *rest):
-        if len(done) == 3:
-            raise KeyboardInterrupt
-        done.append(path.name)
-        return write(part, model_path, path, *rest)
+    def three(tasks, on_result):
+        compute_tasks(tasks[:3], on_result)
+        raise KeyboardInterrupt
 
-    def one_by_one(tasks, on_result):
-        return [compute_tasks([task], on_result)[0] for task in tasks]
+    def counted(tasks, on_result):
+        done.append(len(tasks))
+        return compute_tasks(tasks, on_result)
 
-    monkeypatch.setattr(apply, "write_compressed", counted)
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        compress_dataset(data, model, out, execute=one_by_one)
+        compress_dataset(data, model, out, execute=three)
     assert not (out / "img_emb").exists()
     assert not (out / "summary.json").exists()
-    first, done[:] = list(done), []
-    monkeypatch.setattr(apply, "write_compressed", lambda *a: done.append(a[2].name) or write(*a))
-    compress_dataset(data, model, out, execute=one_by_one)
-    assert len(first) == 3
-    assert len(done) == 10 - 3
+    compress_dataset(data, model, out, execute=counted)
+    assert done == [10 - 3]
     compress_dataset(data, model, tmp_path / "whole")
     for kind in ("img_emb", "text_emb"):
         for name in names(out / kind):
             expected = (tmp_path / "whole" / kind / name).read_bytes()
             assert (out / kind / name).read_bytes() == expected
-    done.clear()
-    compress_dataset(data, model, out)
-    assert done == []
+    compress_dataset(data, model, out, execute=counted)
+    assert done == [10 - 3]
 
 
 def test_compress_dataset_with_other_settings_is_refused(tmp_path, data, model):
@@ -191,12 +189,18 @@ def test_compress_dataset_that_does_not_fit_the_model_is_refused(tmp_path, write
     assert not (tmp_path / "out").exists()
 
 
-def test_compress_dataset_copies_metadata_where_links_cannot_go(tmp_path, data, model, monkeypatch):
-    def refuse(*_):
-        raise OSError("cross-device")
+@pytest.fixture
+def other_disk(tmp_path):
+    """A folder on another file system: hard links cannot go there."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is one file system only")
+    with TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)
 
-    monkeypatch.setattr(os, "link", refuse)
+
+def test_compress_dataset_copies_metadata_where_links_cannot_go(tmp_path, other_disk, data, model):
     save_model(model, tmp_path / "model")
-    compress_dataset(data, tmp_path / "model", tmp_path / "out")
+    compress_dataset(data, tmp_path / "model", other_disk / "out")
     shutil.rmtree(data.path)
-    assert pq.read_table(tmp_path / "out" / "metadata").num_rows == 300
+    assert pq.read_table(other_disk / "out" / "metadata").num_rows == 300

@@ -11,8 +11,8 @@ from dask_dedup import (
     fit_compressor,
     read_dataset,
 )
-from dask_dedup.compressors import fit as fit_model
 from dask_dedup.compressors.base import digest_tensors
+from dask_dedup.compressors.fit import _gather_sample, _split, views_of
 from dask_dedup.runtime.executor import compute_tasks
 from dask_dedup.vectors.sample import sample_row_ids
 
@@ -67,27 +67,20 @@ def test_fit_compressor_is_the_same_for_any_parts_and_threads(
     assert digest_tensors(fit_compressor(one, kind, 4, **arguments)) not in digests
 
 
-def test_fit_compressor_learns_from_the_sample_alone(both, rows, monkeypatch):
+def test_fit_compressor_learns_from_the_sample_alone(both, rows):
     """The rows of smallest hash, of both modalities, at unit length; never simply the first."""
-    given = {}
-
-    def remember(samples, *_, **__):
-        given["samples"] = samples
-        raise LookupError  # nothing is to be trained
-
-    monkeypatch.setattr(fit_model, "train_network", remember)
-    monkeypatch.setattr(fit_model, "_WAVE_BYTES", 2000)
     waves = []
 
     def execute(tasks, on_result):
         waves.append(len(tasks))
         return compute_tasks(tasks, on_result)
 
-    with pytest.raises(LookupError):
-        fit_compressor(both, "mse", 4, modality="both", settings=QUICK, seed=5, execute=execute)
+    views = views_of(both, "both")
+    row_ids, samples = _gather_sample(views, QUICK.sample_rows, 5, execute, Seen(), 2000)
     chosen = sample_row_ids(300, 150, 5, 5)
     assert chosen.max() > 250
-    for sample, array in zip(given["samples"], rows, strict=True):
+    np.testing.assert_array_equal(row_ids, chosen)
+    for sample, array in zip(samples, rows, strict=True):
         expected = array[chosen] / np.linalg.norm(array[chosen], axis=1, keepdims=True)
         np.testing.assert_allclose(sample, expected, rtol=1e-6)
     assert waves == [1]  # one span, whose task reads both modalities
@@ -134,12 +127,12 @@ def test_fit_compressor_tells_its_progress(both):
 
 def test_split_holds_out_a_share_of_the_rows_by_their_ids():
     ids = np.arange(1000, 2000)
-    held_out = fit_model._split(ids, 0.1, 0)
+    held_out = _split(ids, 0.1, 0)
     assert held_out.sum() == 100
     few = ids[held_out | (ids % 2 == 0)]
-    again = fit_model._split(few, held_out.sum() / len(few), 0)
+    again = _split(few, held_out.sum() / len(few), 0)
     np.testing.assert_array_equal(few[again], ids[held_out])
-    assert fit_model._split(ids[:4], 0.1, 0).sum() == 2
+    assert _split(ids[:4], 0.1, 0).sum() == 2
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -9,7 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from dask_dedup import Settings, read_dataset, run
-from dask_dedup.data import column_rows
+from dask_dedup.data.column_rows import (
+    _count_lengths,
+    read_column_header,
+    settle_dimension,
+    take_column_rows,
+)
 from dask_dedup.data.parts import gather_rows, read_rows
 from dask_dedup.errors import InputError
 
@@ -43,8 +48,7 @@ def rows() -> np.ndarray:
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @pytest.mark.parametrize("kind", ["list", "large_list", "fixed_size_list", "tensor"])
-def test_every_list_type_is_read_as_it_was_written(tmp_path, rows, kind, dtype, monkeypatch):
-    monkeypatch.setattr(column_rows, "_CHUNK_BYTES", 8 * DIM * 31)  # chunks and row groups differ
+def test_every_list_type_is_read_as_it_was_written(tmp_path, rows, kind, dtype):
     rows = rows.astype(dtype)
     write_column(tmp_path / "a.parquet", rows, kind)
     data = read_dataset(tmp_path, embedding_column="emb")
@@ -55,16 +59,18 @@ def test_every_list_type_is_read_as_it_was_written(tmp_path, rows, kind, dtype, 
     np.testing.assert_array_equal(np.concatenate(blocks), rows)
     positions = np.sort(np.random.default_rng(4).choice(ROWS, 60))  # some of them twice
     np.testing.assert_array_equal(gather_rows(file, positions), rows[positions])
+    in_chunks = take_column_rows(file, positions, 8 * DIM * 31)  # chunks and row groups differ
+    np.testing.assert_array_equal(in_chunks, rows[positions])
     np.testing.assert_array_equal(gather_rows(file, positions[:0]), rows[:0])
     assert data.embeddings.compute().dtype == rows.dtype
 
 
-def test_rows_in_any_order_of_calls_are_the_same(tmp_path, rows, monkeypatch):
-    monkeypatch.setattr(column_rows, "_CHUNK_BYTES", 8 * DIM * 10)
+def test_rows_in_any_order_of_calls_are_the_same(tmp_path, rows):
     write_column(tmp_path / "a.parquet", rows)
     file = read_dataset(tmp_path, embedding_column="emb").parts[0].embeddings
     for start in np.random.default_rng(5).permutation(ROWS - 40)[:60].tolist():
-        np.testing.assert_array_equal(read_rows(file, start, start + 40), rows[start : start + 40])
+        some = np.arange(start, start + 40)
+        np.testing.assert_array_equal(take_column_rows(file, some, 8 * DIM * 10), rows[some])
 
 
 def test_a_file_that_is_written_anew_is_read_anew(tmp_path, rows):
@@ -153,14 +159,15 @@ def test_placeholders_in_front_do_not_tell_the_dimension(tmp_path, rows, front, 
     np.testing.assert_array_equal(read[500:], rows)
 
 
-def test_dimension_of_large_files_is_that_of_a_spread_sample(tmp_path, rows, monkeypatch, caplog):
-    monkeypatch.setattr(column_rows, "_COUNT_BYTES", 0)
-    monkeypatch.setattr(column_rows, "_LEAST_COUNT_BYTES", 3000)
-    monkeypatch.setattr(column_rows, "_COUNT_ROWS", 20)
+def test_dimension_of_large_files_is_that_of_a_spread_sample(tmp_path, rows, caplog):
     values = [[1.0]] * 200 + [row.tolist() for row in rows]
-    write_lists(tmp_path / "a.parquet", values, group=100)
-    read = all_rows(read_dataset(tmp_path, embedding_column="emb"))
-    np.testing.assert_array_equal(read[200:], rows)
+    path = tmp_path / "a.parquet"
+    write_lists(path, values, group=100)
+    with pq.ParquetFile(path) as file:
+        lengths, is_sample = _count_lengths(file, "emb", 3000, at_once=20)
+    header = read_column_header(str(path), "emb")._replace(lengths=lengths, is_sample=is_sample)
+    assert is_sample
+    assert settle_dimension([header])[0].dim == DIM
     # The first of three groups that are looked at is short: it stands for a third of 1,209 rows.
     assert "dimension 7, as most rows have; about 403 rows of other lengths (1)" in caplog.text
 

@@ -15,6 +15,7 @@ from dask_dedup.data.dataset import read_dataset
 from dask_dedup.data.part_rows import gather_by_row
 from dask_dedup.data.parts import (
     EmbeddingFile,
+    _gather_rows,
     gather_rows,
     read_npy_header,
     read_rows,
@@ -240,11 +241,11 @@ def test_gather_rows_any_layout_gives_the_stored_values(tmp_path, dtype, order):
     assert rows.dtype == np.dtype(dtype).newbyteorder("=")
 
 
-def test_gather_rows_more_than_one_mapping_gives_all(tmp_path, monkeypatch):
-    monkeypatch.setattr("dask_dedup.data.parts._GATHER_BYTES", 3 * 4200)
-    array = made(101, 3)
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_gather_rows_more_than_one_mapping_gives_all(tmp_path, order):
+    array = made(101, 3, order=order)
     positions = np.arange(1, 101, 2)
-    rows = gather_rows(saved(tmp_path / "a.npy", array), positions)
+    rows = _gather_rows(saved(tmp_path / "a.npy", array), positions, 3 * 4200)
     np.testing.assert_array_equal(rows, array[positions])
 
 

@@ -9,6 +9,8 @@ from dask_dedup.evaluate import pareto
 from dask_dedup.evaluate.evaluation_settings import ParetoSettings
 from dask_dedup.evaluate.factories import choose_centroids, fill_factories
 from dask_dedup.evaluate.pareto import measure_pareto, points_frame
+from dask_dedup.runtime.executor import NoProgress
+from dask_dedup.storage.files import read_json
 
 
 @pytest.fixture
@@ -61,7 +63,7 @@ def test_measure_pareto_recall_is_that_of_a_hand_made_search(data, tmp_path):
     assert result["points"][0]["recall@5"] < result["points"][1]["recall@5"] < 1
 
 
-def test_measure_pareto_writes_what_it_returns_and_nothing_twice(data, tmp_path, monkeypatch):
+def test_measure_pareto_writes_what_it_returns_and_nothing_twice(data, tmp_path):
     wanted = settings(models=["raw", "pca:8"], factories=["IVF{C},PQ{M}"], m=[4, 6], nprobe=[1, 4])
     result = measure_pareto(data, tmp_path / "out", wanted)
     frame = points_frame(result)
@@ -73,29 +75,30 @@ def test_measure_pareto_writes_what_it_returns_and_nothing_twice(data, tmp_path,
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "manifest.json", "models", "pareto.csv", "pareto.json", "truth",
     ]  # fmt: skip
-    monkeypatch.setattr(pareto, "train_base", None)
-    assert measure_pareto(data, tmp_path / "out", wanted) == result
+    assert measure_pareto(data, tmp_path / "out", wanted) == result  # its times, too
     with pytest.raises(OutputError, match="the pareto of another input or other settings: seed"):
         measure_pareto(data, tmp_path / "out", wanted.model_copy(update={"seed": 1}))
 
 
-def test_measure_pareto_continues_where_it_was_stopped(data, tmp_path, monkeypatch):
+def test_measure_pareto_continues_where_it_was_stopped(data, tmp_path):
     wanted = settings(factories=["Flat", "PQ4", "PQ8"], models=["pca:16"])
-    trained = []
 
-    def train(sample, factory, **options):
-        trained.append(factory)
-        if len(trained) == 2:
-            raise KeyboardInterrupt
-        return original(sample, factory, **options)
+    class Stops(NoProgress):
+        def start(self, stage, rows):
+            self.stage = stage
 
-    original = pareto.train_base
-    monkeypatch.setattr(pareto, "train_base", train)
+        def advance(self, rows):
+            if self.stage == "indexes":
+                raise KeyboardInterrupt
+
     with pytest.raises(KeyboardInterrupt):
-        measure_pareto(data, tmp_path / "out", wanted)
+        measure_pareto(data, tmp_path / "out", wanted, progress=Stops())
+    (record,) = (tmp_path / "out" / "stages" / "points").glob("0*.done.json")
+    first = read_json(record)
     result = measure_pareto(data, tmp_path / "out", wanted)
-    assert trained == ["Flat", "PQ4", "PQ4", "PQ8"]
     assert [point["factory"] for point in result["points"]] == ["Flat", "PQ4", "PQ8"]
+    measured = {**first["index"], **first["points"][0]}
+    assert measured.items() <= result["points"][0].items()  # its times, too: not measured again
 
 
 @pytest.mark.parametrize(
@@ -118,14 +121,14 @@ def test_measure_pareto_refuses_in_our_words(data, tmp_path, values, kind, messa
     assert not (tmp_path / "out" / "pareto.json").exists()
 
 
-def test_measure_pareto_refuses_an_index_that_does_not_fit(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(pareto, "_MEMORY_SHARE", 1e-9)
+def test_measure_pareto_refuses_an_index_that_does_not_fit(data, tmp_path):
     with pytest.raises(CapacityError, match=r"598 rows of 96 bytes need 0\.0 GB, of"):
-        measure_pareto(data, tmp_path / "out", settings())
+        measure_pareto(data, tmp_path / "out", settings(), memory_bytes=50_000)
 
 
 def test_measure_pareto_takes_times_by_the_clock_it_is_told(data, tmp_path, monkeypatch):
     ticks = {"wall": iter(range(1000)), "cpu": iter(range(0, 5000, 5))}
+    # A real clock has no ticks to count, and the settings name it by a word.
     monkeypatch.setattr(pareto, "_CLOCKS", {k: v.__next__ for k, v in ticks.items()})
     for clock, seconds in (("wall", 1), ("cpu", 5)):
         result = measure_pareto(data, tmp_path / clock, settings(clock=clock))

@@ -5,8 +5,9 @@ import pytest
 
 from dask_dedup.data.dataset import read_dataset
 from dask_dedup.errors import CapacityError, InputError, OutputError, SettingsError
-from dask_dedup.evaluate import exact, truth
+from dask_dedup.evaluate.exact import SearchLimits
 from dask_dedup.evaluate.truth import TruthSettings, find_truth, read_neighbours
+from dask_dedup.runtime.executor import compute_tasks
 
 
 def clumps(groups=37, copies=7, dim=19, seed=0):
@@ -44,17 +45,14 @@ def nearest(cosine, query, k):
 @pytest.mark.parametrize("block_rows", [4096, 50])
 @pytest.mark.parametrize("cuts", [[], [1, 70, 70, 200]])
 def test_find_truth_is_brute_force_in_any_parts_and_blocks(
-    tmp_path, write_dataset, monkeypatch, cuts, block_rows
+    tmp_path, write_dataset, cuts, block_rows
 ):
-    monkeypatch.setattr(truth, "BLOCK_ROWS", block_rows)
-    monkeypatch.setattr(exact, "BLOCK_ROWS", block_rows)
-    monkeypatch.setattr(exact, "_VERIFIED_AT_ONCE", 101)
-    monkeypatch.setattr(truth, "_GROUP_QUERIES", 61)
-    monkeypatch.setattr(truth, "_GROUP_ROWS", 100)
+    limits = SearchLimits(61, 100, block_rows, verified_pairs=101)
     rows = clumps()
     rows[13], rows[14, 3], rows[15, 0] = 0, np.nan, np.inf
     data = read_dataset(write_dataset(tmp_path / "data", np.split(rows, cuts)))
-    summary = find_truth(data, tmp_path / "t", TruthSettings(queries=None, k=5, threshold=0.9))
+    settings = TruthSettings(queries=None, k=5, threshold=0.9)
+    summary = find_truth(data, tmp_path / "t", settings, limits=limits)
     cosine = cosines(rows)
 
     found = read_neighbours(tmp_path / "t")
@@ -111,12 +109,11 @@ def test_find_truth_of_a_sample_is_what_faiss_flat_finds(tmp_path, clipart):
     assert summary["pairs"] == len(of_queries) > 0
 
 
-def test_find_truth_again_reads_what_is_there(tmp_path, write_dataset, monkeypatch):
+def test_find_truth_again_reads_what_is_there(tmp_path, write_dataset):
     folder = write_dataset(tmp_path / "data", [clumps()])
     first = find_truth(read_dataset(folder), tmp_path / "t", TruthSettings(queries=11, k=3))
-    monkeypatch.setattr(truth, "ExactSearch", None)  # a search would fail
     again = find_truth(read_dataset(folder), tmp_path / "t", TruthSettings(queries=11, k=3))
-    assert again == first
+    assert again == first  # its seconds, too
     assert sorted(p.name for p in (tmp_path / "t").iterdir()) == [
         "manifest.json",
         "neighbours",
@@ -125,29 +122,25 @@ def test_find_truth_again_reads_what_is_there(tmp_path, write_dataset, monkeypat
     ]
 
 
-def test_find_truth_continues_where_it_was_stopped(tmp_path, write_dataset, monkeypatch):
-    monkeypatch.setattr(truth, "_GROUP_QUERIES", 60)
+def test_find_truth_continues_where_it_was_stopped(tmp_path, write_dataset):
+    limits = SearchLimits(group_queries=60)
     data = read_dataset(write_dataset(tmp_path / "data", [clumps()]))
     settings = TruthSettings(queries=None, k=3)
     whole = find_truth(data, tmp_path / "whole", settings)
-    scanned = []
+    asked = []
 
-    class Stops(exact.ExactSearch):
-        def neighbours(self):
-            scanned.append(self.query_ids[0])
-            if len(scanned) == 3:
-                raise KeyboardInterrupt
-            return super().neighbours()
+    def two(tasks, on_result):
+        compute_tasks(tasks[:2], on_result)
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(truth, "ExactSearch", Stops)
-
-    def one_by_one(tasks, on_result):
-        return [task.compute(scheduler="synchronous") for task in tasks]
+    def counted(tasks, on_result):
+        asked.append(len(tasks))
+        return compute_tasks(tasks, on_result)
 
     with pytest.raises(KeyboardInterrupt):
-        find_truth(data, tmp_path / "t", settings, execute=one_by_one)
-    summary = find_truth(data, tmp_path / "t", settings, execute=one_by_one)
-    assert scanned == [0, 60, 120, 120, 180, 240]
+        find_truth(data, tmp_path / "t", settings, execute=two, limits=limits)
+    summary = find_truth(data, tmp_path / "t", settings, execute=counted, limits=limits)
+    assert asked == [5 - 2, 5]  # groups of queries: searched, merged
     assert summary["neighbours"] == whole["neighbours"]
     one, other = read_neighbours(tmp_path / "t"), read_neighbours(tmp_path / "whole")
     assert np.array_equal(one.row_ids, other.row_ids)
@@ -172,11 +165,13 @@ def test_find_truth_refuses_what_belongs_to_others(tmp_path, write_dataset):
     assert not (tmp_path / "none").exists()
 
 
-def test_find_truth_refuses_more_pairs_than_it_can_hold(tmp_path, write_dataset, monkeypatch):
-    monkeypatch.setattr(exact, "_MOST_PAIRS", 100)
+def test_find_truth_refuses_more_pairs_than_it_can_hold(tmp_path, write_dataset):
     data = read_dataset(write_dataset(tmp_path / "data", [clumps()]))
     with pytest.raises(CapacityError, match=r"more than 100 pairs at cosine 0\.2 or above"):
-        find_truth(data, tmp_path / "t", TruthSettings(queries=None, k=0, threshold=0.2))
+        find_truth(
+            data, tmp_path / "t", TruthSettings(queries=None, k=0, threshold=0.2),
+            limits=SearchLimits(most_pairs=100),
+        )  # fmt: skip
 
 
 def test_find_truth_with_fewer_rows_than_k_gives_what_there_is(tmp_path, write_dataset):

@@ -8,7 +8,14 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from dask_dedup import InputError, OutputError, cli, read_dataset
+from dask_dedup import (
+    InputError,
+    OutputError,
+    fit_compressor,
+    read_dataset,
+    save_model,
+)
+from dask_dedup.cli import commands as cli
 from dask_dedup.data.part_list import write_parts
 from dask_dedup.data.parts import Part
 from dask_dedup.ivf import shards as shards_module
@@ -46,11 +53,12 @@ def test_build_index_manifest_tells_what_there_is(index, rows):
 
 @pytest.mark.parametrize("shard_bytes", [1, 300 * 72, 1 << 30])
 def test_search_index_equals_faiss_flat_for_any_shards(
-    data, rows, tmp_path, monkeypatch, shard_bytes, no_compute
+    data, rows, tmp_path, shard_bytes, no_compute
 ):
-    monkeypatch.setattr(shards_module, "SHARD_BYTES", shard_bytes)
     dataset = read_dataset(data)
-    index = build_index(dataset, tmp_path / "index", "IVF8,Flat", span_rows=1)
+    index = build_index(
+        dataset, tmp_path / "index", "IVF8,Flat", span_rows=1, shard_bytes=shard_bytes
+    )
     assert len(index.shards) == {1: 3, 300 * 72: 3, 1 << 30: 1}[shard_bytes]
     unit = np.nan_to_num(rows)
     unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-30)
@@ -100,10 +108,9 @@ def test_build_index_again_does_nothing_and_another_factory_builds_anew(data, tm
     assert build_index(dataset, tmp_path / "i", "SQ8").bytes_per_row == 16 + 8
 
 
-def test_build_index_interrupted_keeps_finished_shards(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(shards_module, "SHARD_BYTES", 1)
-    dataset, out = read_dataset(data), tmp_path / "i"
-    whole = build_index(dataset, tmp_path / "whole", "IVF8,PQ4x4", span_rows=1)
+def test_build_index_interrupted_keeps_finished_shards(data, tmp_path):
+    dataset, out, small = read_dataset(data), tmp_path / "i", {"span_rows": 1, "shard_bytes": 1}
+    whole = build_index(dataset, tmp_path / "whole", "IVF8,PQ4x4", **small)
 
     def stop_after_one(tasks, on_result):
         done = list(dask.compute(*tasks[:1], scheduler="synchronous"))
@@ -112,11 +119,11 @@ def test_build_index_interrupted_keeps_finished_shards(data, tmp_path, monkeypat
         return done
 
     with pytest.raises(KeyboardInterrupt):
-        build_index(dataset, out, "IVF8,PQ4x4", span_rows=1, execute=stop_after_one)
+        build_index(dataset, out, "IVF8,PQ4x4", **small, execute=stop_after_one)
     with pytest.raises(InputError, match=r"no index\.json"):
         open_index(out)
     kept = (out / "shards" / "shard-00000.faiss").stat().st_mtime_ns
-    again = build_index(dataset, out, "IVF8,PQ4x4", span_rows=1)
+    again = build_index(dataset, out, "IVF8,PQ4x4", **small)
     assert (out / "shards" / "shard-00000.faiss").stat().st_mtime_ns == kept
     assert again.shards == whole.shards
     for name in ("shard-00000", "shard-00002"):
@@ -140,18 +147,19 @@ def test_search_damaged_shard_is_refused(index, rows, tmp_path):
         search_block(index, rows[:2, :8], 3)
 
 
-def test_a_model_is_applied_and_its_images_scaled_to_unit_length(data, rows, tmp_path, monkeypatch):
-    model = SimpleNamespace(dim_out=4, transform=lambda block: 3 * block[:, :4])
-    (tmp_path / "model").write_text("a model")
-    monkeypatch.setattr(shards_module, "open_model", lambda path: model)
-    index = build_index(read_dataset(data), tmp_path / "i", "Flat", model=tmp_path / "model")
+def test_a_model_is_applied_and_its_images_are_of_unit_length(data, rows, tmp_path):
+    dataset = read_dataset(data)
+    save_model(fit_compressor(dataset, "pca", 4), tmp_path / "model")
+    index = build_index(dataset, tmp_path / "i", "Flat", model=tmp_path / "model")
     assert (index.dim, index.indexed_dim) == (16, 4)
     found = search_block(index, rows[:3], 2)
-    images = np.delete(rows, [4, 700], axis=0)[:, :4].astype("f8")
+    units = np.delete(rows, [4, 700], axis=0).astype("f8")
+    units /= np.linalg.norm(units, axis=1, keepdims=True)
+    images = units @ np.linalg.svd(units, full_matrices=False)[2][:4].T
     images /= np.linalg.norm(images, axis=1, keepdims=True)
     cosine = np.sort(images[:3] @ images.T, axis=1)[:, -2]
     np.testing.assert_allclose(1 - found.distances[:, 1] / 2, cosine, atol=1e-5)
-    (tmp_path / "model").write_text("another")
+    save_model(fit_compressor(dataset, "pca", 5), tmp_path / "model", overwrite=True)
     with pytest.raises(InputError, match="has changed since"):
         search_block(index, rows[:3], 2)
 

@@ -86,7 +86,7 @@ def test_run_calibrates_the_tolerance_on_real_images(clipart, tmp_path):
     assert (joined["similarity"] == joined["similarity_exact"]).all()
 
 
-@pytest.mark.parametrize("kind", [pytest.param("pca", marks=pytest.mark.slow), "snip"])
+@pytest.mark.parametrize("kind", ["pca", pytest.param("snip", marks=pytest.mark.slow)])
 def test_run_behind_a_compressor_finds_the_true_pairs_of_real_images(clipart, tmp_path, kind):
     network = NetworkSettings(epochs=2, width=128)
     model = fit_compressor(read_dataset(clipart), kind, 32, settings=network)

@@ -60,8 +60,8 @@ def collect(rows, query_ids, threshold, block_rows=100):
     return collector
 
 
-def written(collector, tmp_path):
-    collector.write(tmp_path / "audit.parquet")
+def written(collector, tmp_path, **options):
+    collector.write(tmp_path / "audit.parquet", **options)
     return pd.read_parquet(tmp_path / "audit.parquet")
 
 
@@ -86,13 +86,12 @@ def test_audit_collector_finds_what_brute_force_finds(tmp_path, threshold):
     assert expected
 
 
-def test_audit_collector_keeps_a_limited_number_of_pairs_per_query(tmp_path, monkeypatch):
-    monkeypatch.setattr("dask_dedup.pipeline.audit._PAIRS_PER_QUERY", 13)
+def test_audit_collector_keeps_a_limited_number_of_pairs_per_query(tmp_path):
     rows = np.ones((200, 6)) + np.arange(6)
-    found = written(collect(rows, np.array([5, 77]), 0.9), tmp_path)
+    found = written(collect(rows, np.array([5, 77]), 0.9), tmp_path, per_query=13)
     assert found["query"].value_counts().to_dict() == {5: 13, 77: 13}
     assert found["row_id"].nunique() > 13 or len(found) == 26
-    again = written(collect(rows, np.array([5, 77]), 0.9, block_rows=31), tmp_path)
+    again = written(collect(rows, np.array([5, 77]), 0.9, block_rows=31), tmp_path, per_query=13)
     pd.testing.assert_frame_equal(
         found.sort_values(["query", "row_id"], ignore_index=True),
         again.sort_values(["query", "row_id"], ignore_index=True),

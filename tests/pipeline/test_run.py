@@ -27,11 +27,39 @@ def true_clusters(clipart, threshold, rows):
     return pd.Series(np.arange(rows)).groupby(labels).transform("min").to_numpy()
 
 
+class InterruptedRunError(Exception):
+    pass
+
+
+class FailingExecute:
+    """Computes tasks one by one, and stops after so many of them."""
+
+    def __init__(self, tasks):
+        self.left = tasks
+        self.done = 0
+
+    def __call__(self, tasks, on_result):
+        results = []
+        for task in tasks:
+            if self.left == 0:
+                raise InterruptedRunError
+            self.left -= 1
+            self.done += 1
+            results += compute_tasks([task], on_result)
+        return results
+
+
 @pytest.fixture(scope="module")
-def result(clipart, tmp_path_factory):
+def whole():
+    """What computes the tasks of `result`, and counts them."""
+    return FailingExecute(-1)
+
+
+@pytest.fixture(scope="module")
+def result(clipart, tmp_path_factory, whole):
     out = tmp_path_factory.mktemp("run") / "out"
-    summary = dask_dedup.run(clipart, out, settings(join={"search_threshold": 0.9}))
-    return out, summary
+    chosen = settings(join={"search_threshold": 0.9})
+    return out, dask_dedup.run(clipart, out, chosen, execute=whole)
 
 
 @pytest.mark.parametrize("threshold", [0.9, 0.95])
@@ -123,7 +151,8 @@ def test_the_chain_in_python_equals_run(clipart, result, tmp_path):
     assert clusters["caption"].fillna("").tolist() == expected["caption"].fillna("").tolist()
 
 
-@pytest.mark.parametrize("parts", [3, 7, 20])
+# Quickly also: `result` is of five parts, and tests of the layout cut rows in four ways.
+@pytest.mark.parametrize("parts", [*(pytest.param(n, marks=pytest.mark.slow) for n in (3, 7)), 20])
 def test_run_does_not_depend_on_the_parts(clipart, result, tmp_path, write_dataset, parts):
     out, _ = result
     rows = np.concatenate([np.load(path) for path in sorted((clipart / "img_emb").iterdir())])
@@ -134,31 +163,9 @@ def test_run_does_not_depend_on_the_parts(clipart, result, tmp_path, write_datas
     assert ours["cluster_id"].tolist() == expected["cluster_id"].tolist()
 
 
-class InterruptedRunError(Exception):
-    pass
-
-
-class FailingExecute:
-    """Computes tasks one by one, and stops after so many of them."""
-
-    def __init__(self, tasks):
-        self.left = tasks
-        self.done = 0
-
-    def __call__(self, tasks, on_result):
-        results = []
-        for task in tasks:
-            if self.left == 0:
-                raise InterruptedRunError
-            self.left -= 1
-            self.done += 1
-            results += compute_tasks([task], on_result)
-        return results
-
-
 @pytest.mark.parametrize("tasks", [1, 5, 12])
 def test_run_after_an_interruption_continues_and_equals_an_undisturbed_run(
-    clipart, result, tmp_path, tasks
+    clipart, result, whole, tmp_path, tasks
 ):
     out, _ = result
     chosen = settings(join={"search_threshold": 0.9})
@@ -166,8 +173,7 @@ def test_run_after_an_interruption_continues_and_equals_an_undisturbed_run(
         dask_dedup.run(clipart, tmp_path / "out", chosen, execute=FailingExecute(tasks))
     assert not (tmp_path / "out" / "summary.json").exists()
     assert not (tmp_path / "out" / "clusters").exists()
-    whole, rest = FailingExecute(-1), FailingExecute(-1)
-    dask_dedup.run(clipart, tmp_path / "other", chosen, execute=whole)
+    rest = FailingExecute(-1)
     dask_dedup.run(clipart, tmp_path / "out", chosen, execute=rest)
     fit_tasks = 2  # the models are kept once both are trained
     assert rest.done == whole.done - (tasks if tasks >= fit_tasks else 0)

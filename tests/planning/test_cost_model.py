@@ -10,7 +10,8 @@ import dask
 import pytest
 from click.testing import CliRunner
 
-from dask_dedup import Settings, build_cells, cli, read_dataset
+from dask_dedup import Settings, build_cells, read_dataset
+from dask_dedup.cli import commands as cli
 from dask_dedup.errors import CapacityError, SettingsError
 from dask_dedup.planning.core_rates import measure_rates
 from dask_dedup.planning.cost_model import describe, plan, refuse

@@ -15,6 +15,7 @@ from dask_dedup import (
 )
 from dask_dedup.data.part_rows import PartRows
 from dask_dedup.results.clusters import (
+    _to_representatives,
     clusters_of_part,
     count_linked_through_others,
     write_clusters,
@@ -120,7 +121,7 @@ def test_write_clusters_keeps_types_and_counts_representatives(tmp_path, data):
 
 
 def test_similarity_to_representative_in_chunks_and_across_parts_is_the_cosine(
-    tmp_path, write_dataset, monkeypatch
+    tmp_path, write_dataset
 ):
     rng = np.random.default_rng(3)
     rows = (np.repeat(rng.normal(size=(20, 8)), 15, axis=0) + rng.normal(size=(300, 8))).astype(
@@ -129,16 +130,22 @@ def test_similarity_to_representative_in_chunks_and_across_parts_is_the_cosine(
     data = read_dataset(write_dataset(tmp_path / "data", np.split(rows, [70, 71, 200])))
     ids = np.arange(300)
     labels = pd.DataFrame({"cluster_id": ids // 15 * 15, "cluster_size": 15}, index=ids)
-    monkeypatch.setattr("dask_dedup.results.clusters.COMPARED_BYTES", 7 * 16)
-    none = np.empty(0, np.int64)
+    none, stored = np.empty(0, np.int64), PartRows(data.filled_parts)
     found = np.concatenate(
         [
-            clusters_of_part(part, data.columns, labels, none, PartRows(data.filled_parts))[
+            clusters_of_part(part, data.columns, labels, none, stored)[
                 "similarity_to_representative"
             ].to_numpy()
             for part in data.filled_parts
         ]
     )
+    in_chunks = [
+        _to_representatives(
+            part, stored, ids[part.row_start : part.row_stop] // 15 * 15, read_bytes=7 * 16
+        )
+        for part in data.filled_parts
+    ]
+    np.testing.assert_array_equal(np.concatenate(in_chunks), found)
     unit = rows.astype("f8") / np.linalg.norm(rows.astype("f8"), axis=1, keepdims=True)
     np.testing.assert_allclose(found, (unit * unit[ids // 15 * 15]).sum(axis=1), atol=1e-7)
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from distributed import Security
@@ -24,7 +25,7 @@ from dask_dedup.runtime.deployment import open_cluster
 from dask_dedup.runtime.executor import NoProgress
 from dask_dedup.settings.run_settings import load_settings
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 
@@ -65,6 +66,15 @@ def empty(start) -> str:
     return f"tcp://127.0.0.1:{port}"
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory, write_dataset):
+    """A data set of 600 rows in three parts, with pairs and groups."""
+    rng = np.random.default_rng(5)
+    rows = np.repeat(rng.normal(size=(200, 24)), 3, axis=0) + rng.normal(size=(600, 24)) / 9
+    parts = np.split(rng.permutation(rows).astype("f4"), [150, 400])
+    return write_dataset(tmp_path_factory.mktemp("small") / "data", parts)
+
+
 def dedup(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "dask_dedup", *map(str, arguments)],
@@ -72,22 +82,20 @@ def dedup(*arguments: object) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_open_cluster_without_scheduler_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr("dask_dedup.runtime.deployment._CONNECT_SECONDS", 1)
+def test_open_cluster_without_scheduler_says_so(tmp_path):
     address = f"tcp://127.0.0.1:{free_port()}"
     settings = load_settings(None, {"cluster.kind": address})
     refused = pytest.raises(ClusterError, match=re.escape(f"{address}: no Dask scheduler answers"))
-    with refused, open_cluster(settings, tmp_path):
+    with refused, open_cluster(settings, tmp_path, connect_seconds=1):
         pass
 
 
-def test_open_cluster_where_something_else_listens_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr("dask_dedup.runtime.deployment._CONNECT_SECONDS", 1)
+def test_open_cluster_where_something_else_listens_says_so(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as mute:
         address = f"tcp://127.0.0.1:{mute.getsockname()[1]}"
         settings = load_settings(None, {"cluster.kind": address})
         refused = pytest.raises(ClusterError, match="no Dask scheduler answers")
-        with refused, open_cluster(settings, tmp_path):
+        with refused, open_cluster(settings, tmp_path, connect_seconds=1):
             pass
 
 
@@ -101,7 +109,7 @@ def test_open_cluster_without_worker_ends_with_the_scheduler_named(empty, tmp_pa
 
 
 def test_run_on_a_running_scheduler_gives_the_clusters_of_a_local_run(
-    start, empty, clipart, tmp_path
+    start, empty, small, tmp_path
 ):
     from dask_dedup import run as run_here
 
@@ -110,14 +118,15 @@ def test_run_on_a_running_scheduler_gives_the_clusters_of_a_local_run(
             "worker", empty, "--nthreads", 1, "--no-dashboard", "--memory-limit", "3GB",
             "--local-directory", tmp_path,
         )  # fmt: skip
-    ran = dedup("run", clipart, tmp_path / "there", "--cluster", empty)
+    ran = dedup("run", small, tmp_path / "there", "--cluster", empty)
     assert ran.returncode == 0, ran.stderr
-    run_here(clipart, tmp_path / "here")
+    run_here(small, tmp_path / "here")
     there, here = (
         pd.read_parquet(tmp_path / name / "clusters", columns=["row_id", "cluster_id"])
         for name in ("there", "here")
     )
     pd.testing.assert_frame_equal(there, here)
+    assert 200 <= here["cluster_id"].nunique() < 600
     left = [path.name for path in tmp_path.rglob(".dask-dedup-*")]
     assert left == []  # of the check that the workers see the folder
 
@@ -139,7 +148,7 @@ def test_run_whose_workers_are_too_small_is_refused_with_their_figures(start, cl
     assert not (tmp_path / "out").exists()
 
 
-def test_run_on_a_scheduler_with_keys_of_the_user(start, clipart, tmp_path, monkeypatch):
+def test_run_on_a_scheduler_with_keys_of_the_user(start, small, tmp_path, monkeypatch):
     made = Security.temporary()
     (tmp_path / "cert.pem").write_text(made.tls_client_cert)
     (tmp_path / "key.pem").write_text(made.tls_client_key)
@@ -157,14 +166,14 @@ def test_run_on_a_scheduler_with_keys_of_the_user(start, clipart, tmp_path, monk
             "worker", address, "--nthreads", 1, "--no-dashboard", "--memory-limit",
             f"{3 + number}GB", "--local-directory", tmp_path / "dask",
         )  # fmt: skip
-    ran = dedup("run", clipart, tmp_path / "out", "--cluster", address, "--workers", 7)
+    ran = dedup("run", small, tmp_path / "out", "--cluster", address, "--workers", 7)
     assert ran.returncode == 0, ran.stderr
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["worker_memory_bytes"] == 3_000_000_000  # of the smaller one
     assert summary["workers"] in (1, 2)  # one may have come later
     assert 0.2e9 < summary["worker_peak_bytes"] < 3e9
     assert "this machine's processes; the largest worker" in ran.stdout
-    plain = dedup("run", clipart, tmp_path / "no", "--cluster", f"tcp://127.0.0.1:{port}")
+    plain = dedup("run", small, tmp_path / "no", "--cluster", f"tcp://127.0.0.1:{port}")
     assert plain.returncode == 2, plain.stderr
 
 
@@ -221,35 +230,32 @@ class CutIn(NoProgress):
 
 @pytest.mark.parametrize("for_good", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_run_whose_connection_to_the_scheduler_is_lost(
-    start, empty, clipart, tmp_path, monkeypatch, caplog, for_good
+    start, empty, clipart, clipart_clusters, tmp_path, caplog, for_good
 ):
     from dask_dedup import Settings, run
 
-    monkeypatch.setattr("dask_dedup.runtime.deployment._CONNECT_SECONDS", 3)
     start("worker", empty, "--nthreads", 1, "--no-dashboard", "--local-directory", tmp_path)
     wire = Wire(int(empty.rpartition(":")[2]))
     wire.start()
-    small = Settings.model_validate({"cells": {"visits": 4.0, "cells": 40}})
+    settings = Settings.model_validate({"cells": {"visits": 4.0, "cells": 40}})
     there = load_settings(None, {"cluster.kind": f"tcp://127.0.0.1:{wire.port}"})
     out, progress = tmp_path / "there", CutIn("layout", wire, for_good)
 
     def run_there() -> None:
-        with open_cluster(there, tmp_path, out) as execute:
-            run(clipart, out, small, execute=execute, progress=progress)
+        with open_cluster(there, tmp_path, out, connect_seconds=3) as execute:
+            run(clipart, out, settings, execute=execute, progress=progress)
 
     if for_good:
         with pytest.raises(ClusterError, match=r"lost and did not come back within 3 s"):
             run_there()
         assert not (out / "clusters").exists()
-        run(clipart, out, small)  # goes on by itself, here
+        run(clipart, out, settings)  # goes on by itself, here
     else:
         run_there()
         assert "is back: 4 tasks are given to it again" in caplog.text
         wire.cut(for_good=True)
     assert progress.cuts == 1
-    run(clipart, tmp_path / "here", small)
-    found, expected = (pd.read_parquet(folder / "clusters") for folder in (out, tmp_path / "here"))
-    pd.testing.assert_frame_equal(found, expected)
+    pd.testing.assert_frame_equal(pd.read_parquet(out / "clusters"), clipart_clusters)
 
 
 def test_check_sees_a_folder_that_workers_do_not_see_is_named(tmp_path):

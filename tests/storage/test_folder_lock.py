@@ -1,6 +1,7 @@
 """The lock of a folder: on a disk, and in a bucket of a real S3 server."""
 
 import fcntl
+import json
 import os
 import re
 import signal
@@ -15,10 +16,9 @@ import pytest
 from botocore.session import Session
 from click.testing import CliRunner
 
-from dask_dedup import cli
+from dask_dedup.cli import commands as cli
 from dask_dedup.errors import OutputError
 from dask_dedup.paths import as_place
-from dask_dedup.storage import lock_holder
 from dask_dedup.storage.claim import Claim
 from dask_dedup.storage.folder_lock import LOCK, FolderLock
 from dask_dedup.storage.listing import glob_files, names_in
@@ -133,16 +133,16 @@ def test_holder_of_a_lock_on_a_disk_is_told_until_it_is_killed(tmp_path):
 
 #: Holds a lock, as a process of this machine or of another; tells at each line whether it has it.
 HOLD = """
-import logging, sys
-from dask_dedup.storage import lock_holder
-from dask_dedup.storage.folder_lock import FolderLock
+import json, logging, sys
+from dask_dedup.storage.folder_lock import LOCK, FolderLock
 from dask_dedup.paths import as_place
 logging.basicConfig()
-if sys.argv[2]:
-    lock_holder._machine = lambda: sys.argv[2]
 periods = map(float, sys.argv[3:])
 lock = FolderLock(as_place(sys.argv[1]), False, *periods)
 lock.acquire()
+if sys.argv[2]:
+    path = as_place(sys.argv[1]) / LOCK
+    path.write_text(json.dumps({**json.loads(path.read_text()), "machine": sys.argv[2]}))
 print("ready", flush=True)
 for line in sys.stdin:
     print(lock.is_own(), flush=True)
@@ -185,12 +185,12 @@ def test_lock_of_a_killed_process_of_this_machine_is_taken_over_by_one(bucket):
     assert not exists(folder / LOCK)
 
 
-def test_lock_of_another_machine_is_kept_until_it_is_broken(bucket, monkeypatch):
+def test_lock_of_another_machine_is_kept_until_it_is_broken(bucket):
     folder = as_place(f"{bucket}/broken")
     first = FolderLock(folder)
-    with monkeypatch.context() as patch:
-        patch.setattr(lock_holder, "_machine", lambda: "elsewhere")
-        first.acquire()
+    first.acquire()
+    path = folder / LOCK  # which says now that its machine is another
+    path.write_text(json.dumps({**json.loads(path.read_text()), "machine": "elsewhere"}))
     assert FolderLock(folder).is_held()
     with pytest.raises(OutputError, match="another run is writing"):
         FolderLock(folder).acquire()

@@ -5,14 +5,14 @@ import pytest
 
 from dask_dedup.data.parts import Part, read_npy_header
 from dask_dedup.data.spans import Span
-from dask_dedup.vectors import equal_rows as equals
+from dask_dedup.vectors.equal_rows import EqualRows, first_in_groups
 
 
 def first_of_equals(path, values, block, usable=None):
     np.save(path, values)
     usable = np.ones(len(values), np.bool_) if usable is None else usable
     part = Part(0, 0, "a.parquet", read_npy_header(str(path)))
-    rows = equals.EqualRows(Span(0, (part,)))
+    rows = EqualRows(Span(0, (part,)))
     return np.concatenate(
         [
             rows.look(start, values[start : start + block], usable[start : start + block])
@@ -30,9 +30,9 @@ def test_look_names_the_first_row_of_equal_bytes_for_any_blocks(tmp_path, block,
     assert first_of_equals(tmp_path / "a.npy", values, block).tolist() == expected
 
 
-def test_look_equal_hashes_alone_do_not_make_rows_equal(tmp_path, monkeypatch):
-    monkeypatch.setattr(equals, "hash_words", lambda words: np.zeros(len(words), np.uint64))
-    values = np.array([[1, 2], [3, 4], [1, 2]], "f4")
+def test_look_equal_hashes_alone_do_not_make_rows_equal(tmp_path, same_hash):
+    row = np.arange(1, 9, dtype="f4")
+    values = np.stack([row, same_hash(row), row])
     assert first_of_equals(tmp_path / "a.npy", values, 3).tolist() == [0, 1, 0]
 
 
@@ -52,5 +52,5 @@ def test_first_in_groups_is_the_first_of_the_hash_between_two_bounds(dtype):
     for start, stop in pairwise(bounds.tolist()):
         first = {}
         expected += [first.setdefault(int(hashes[i]), i) for i in range(start, stop)]
-    assert equals.first_in_groups(hashes, bounds).tolist() == expected
-    assert equals.first_in_groups(hashes[:0], np.array([0, 0])).tolist() == []
+    assert first_in_groups(hashes, bounds).tolist() == expected
+    assert first_in_groups(hashes[:0], np.array([0, 0])).tolist() == []

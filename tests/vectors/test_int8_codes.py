@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from dask_dedup.vectors import int8_codes as grid_filter
 from dask_dedup.vectors.int8_codes import (
+    _near_there,
+    _product_of_floats,
+    _product_of_int8,
     grid_rows,
     near_grid_rows,
     scan_product,
@@ -29,42 +31,36 @@ def true_pairs(left, right, limit, upper=False):
     return pairs_of([np.nonzero(np.triu(near, 1) if upper else near)])
 
 
-@pytest.fixture(params=[True, False], ids=["int8", "float32"])
-def either_product(request, monkeypatch):
-    monkeypatch.setattr(grid_filter, "_int8_is_quicker", lambda: request.param)
-
-
 @pytest.mark.parametrize("upper", [False, True])
 @pytest.mark.parametrize("product", [(256, 4096), (7, 11)])
-def test_near_grid_rows_are_exactly_those_within_the_limit(
-    either_product, monkeypatch, upper, product
-):
-    monkeypatch.setattr(grid_filter, "PRODUCT", product)
+def test_near_grid_rows_are_exactly_those_within_the_limit(upper, product):
     left = steps_of(90, 0)
     right = left if upper else steps_of(150, 1)
     distances = squared_distances(left, right)
     for limit in (0, int(np.quantile(distances, 0.02)), int(distances[0, 1]), int(distances.max())):
-        found = near_grid_rows(grid_rows(left), grid_rows(right), limit, upper)
+        found = near_grid_rows(grid_rows(left), grid_rows(right), limit, upper, product=product)
         assert pairs_of(found) == true_pairs(left, right, limit, upper)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 255, 256])
 @pytest.mark.parametrize("columns", [1, 2, 65, 1000])
 @pytest.mark.parametrize("width", [4, 8, 68])
-def test_steps_product_is_exact_for_odd_shapes(rows, columns, width):
+@pytest.mark.parametrize("multiply", [steps_product, _product_of_int8, _product_of_floats])
+def test_products_are_exact_for_odd_shapes(rows, columns, width, multiply):
     left, right = steps_of(rows, 7, width), steps_of(columns, 8, width)
-    found = steps_product(torch.from_numpy(left), torch.from_numpy(right))
+    found = multiply(torch.from_numpy(left), torch.from_numpy(right))
     np.testing.assert_array_equal(found, left.astype(int) @ right.T.astype(int))
 
 
 @pytest.mark.parametrize("width", [4, 68, 1028])
-def test_steps_product_is_exact_at_the_border_of_the_grid(either_product, width):
+def test_products_are_exact_at_the_border_of_the_grid(width):
     rows = np.full((3, width), 127, np.int8)
     rows[1] = -127
     rows[2, ::2] = -127
     expected = rows.astype(int) @ rows.T.astype(int)
-    found = steps_product(torch.from_numpy(rows), torch.from_numpy(rows))
-    np.testing.assert_array_equal(found, expected)
+    for multiply in (_product_of_int8, _product_of_floats):
+        found = multiply(torch.from_numpy(rows), torch.from_numpy(rows))
+        np.testing.assert_array_equal(found, expected)
     far = pairs_of(near_grid_rows(grid_rows(rows), grid_rows(rows), width * 254**2 - 1, True))
     assert (0, 1) not in far
     assert (0, 1) in pairs_of(
@@ -74,15 +70,14 @@ def test_steps_product_is_exact_at_the_border_of_the_grid(either_product, width)
 
 @pytest.mark.parametrize("upper", [False, True])
 @pytest.mark.parametrize("product", [(8192, 32_768), (7, 11)])
-def test_near_grid_rows_on_a_device_equal_those_of_the_processor(monkeypatch, upper, product):
+def test_near_grid_rows_on_a_device_equal_those_of_the_processor(upper, product):
     """The way of a GPU, with the CPU as the device."""
-    monkeypatch.setattr(grid_filter, "_DEVICE_PRODUCT", product)
     usable = np.ones(90, np.bool_)
     usable[[4, 40]] = False
     images = grid_rows(steps_of(90, 2), usable)
     limit = int(np.quantile(squared_distances(images.steps.numpy(), images.steps.numpy()), 0.1))
     here = pairs_of(near_grid_rows(images, images, limit, upper))
-    there = pairs_of(grid_filter._near_there(images, images, limit, upper, torch.device("cpu")))
+    there = pairs_of(_near_there(images, images, limit, upper, torch.device("cpu"), product))
     assert here == there
     assert len(here) > 100
 
