@@ -89,6 +89,8 @@ KERNELS = [
     "vectors.sample",
     "compressors.train",
     "vectors.unit",
+    "graph.edge_buffer",
+    "graph.edge_order",
     "graph.forest",
     "cells.assign",
     "cells.assign_device",

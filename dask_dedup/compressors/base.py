@@ -29,6 +29,7 @@ from dask_dedup.storage.objects import exists, read_content, remove_tree
 from dask_dedup.vectors.device import choose_device
 
 __all__ = [
+    "ByFacts",
     "Compressor",
     "ModelFacts",
     "check_model_path",
@@ -121,6 +122,27 @@ class Compressor(Protocol):
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Return the tensors of the model's file."""
+
+
+class ByFacts:
+    """What every compressor knows from the ``facts`` that it holds."""
+
+    facts: ModelFacts
+
+    @property
+    def kind(self) -> str:
+        """``pca``, ``mse`` or ``snip``."""
+        return self.facts.kind
+
+    @property
+    def dim_in(self) -> int:
+        """Dimension of the rows that it takes."""
+        return self.facts.dim_in
+
+    @property
+    def dim_out(self) -> int:
+        """Dimension of the rows that it gives."""
+        return self.facts.dim_out
 
 
 def check_model_path(path: Path, overwrite: bool) -> None:

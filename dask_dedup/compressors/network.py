@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dask_dedup.compressors.base import ModelFacts, check_rows, check_tensors
+from dask_dedup.compressors.base import ByFacts, ModelFacts, check_rows, check_tensors
 from dask_dedup.compressors.network_settings import NetworkSettings, load_network_settings
 from dask_dedup.errors import InputError, SettingsError
 from dask_dedup.vectors.unit import prepare_block, unit_rows
@@ -72,7 +72,7 @@ def build_network(dim_in: int, dim_out: int, settings: NetworkSettings) -> Netwo
 
 
 @dataclass(frozen=True)
-class NetworkCompressor:
+class NetworkCompressor(ByFacts):
     """A trained encoder, of kind mse or snip; see `dask_dedup.compressors.base.Compressor`.
 
     Attributes
@@ -104,21 +104,6 @@ class NetworkCompressor:
         state = {name: torch.from_numpy(array) for name, array in tensors.items()}
         network.load_state_dict(state, assign=True)
         return cls(facts, network.to(device).eval(), device)
-
-    @property
-    def kind(self) -> str:
-        """``mse`` or ``snip``."""
-        return self.facts.kind
-
-    @property
-    def dim_in(self) -> int:
-        """Dimension of the rows that it takes."""
-        return self.facts.dim_in
-
-    @property
-    def dim_out(self) -> int:
-        """Dimension of the rows that it gives."""
-        return self.facts.dim_out
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Return the encoder's weights."""

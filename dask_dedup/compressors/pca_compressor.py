@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from dask_dedup.compressors.base import ModelFacts, check_rows, check_tensors
+from dask_dedup.compressors.base import ByFacts, ModelFacts, check_rows, check_tensors
 from dask_dedup.vectors.pca import leading_axes
 from dask_dedup.vectors.unit import prepare_block, unit_rows
 
@@ -25,7 +25,7 @@ _BLOCK_ROWS = 8192
 
 
 @dataclass(frozen=True)
-class PcaCompressor:
+class PcaCompressor(ByFacts):
     """A fitted PCA; see `dask_dedup.compressors.base.Compressor`.
 
     Attributes
@@ -47,21 +47,6 @@ class PcaCompressor:
         """Make the model of a file's tensors, which are checked."""
         check_tensors(tensors, {"axes": (facts.dim_in, facts.dim_out)}, where)
         return cls(facts, tensors["axes"], device)
-
-    @property
-    def kind(self) -> str:
-        """``pca``."""
-        return self.facts.kind
-
-    @property
-    def dim_in(self) -> int:
-        """Dimension of the rows that it takes."""
-        return self.facts.dim_in
-
-    @property
-    def dim_out(self) -> int:
-        """Dimension of the rows that it gives."""
-        return self.facts.dim_out
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Return the axes."""

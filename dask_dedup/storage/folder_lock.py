@@ -20,10 +20,8 @@ class FolderLock:
     Parameters
     ----------
     folder : Path
-    break_lock : bool
-        Take the lock of a run in a store over, even where it may be alive.
-    renew_seconds, dead_seconds : float
-        In a store: between two signs of life, and without one until the lock is free.
+    break_lock, renew_seconds, dead_seconds
+        Of a store: as `dask_dedup.storage.store_lock.StoreLock` takes them.
     """
 
     def __init__(

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from dask_dedup.errors import OutputError
@@ -48,8 +47,8 @@ _READ_BYTES = 2 << 30  # results up to here are read from end to end when they a
 AUDIT_QUERIES, AUDIT_PAIRS = "audit/queries.parquet", "audit/pairs.parquet"
 
 
-class RunFolder:
-    """One output folder, locked while it is open.
+class RunFolder(Claim):
+    """One output folder of a run, claimed while it is open.
 
     Parameters
     ----------
@@ -106,7 +105,7 @@ class RunFolder:
         break_lock: bool = False,
         source: tuple[str, Sequence[str]] = ("", ()),
     ) -> None:
-        self.path = path
+        super().__init__(path, self._check_content, FolderLock(path, break_lock))
         self.settings = settings
         self.fingerprint = fingerprint
         self.overwrite = overwrite
@@ -116,22 +115,13 @@ class RunFolder:
         #: Files of the input that the run goes without, as `read_set_aside` gives them.
         self.set_aside: list[dict[str, Any]] = []
         self._source = source
-        self._claim = Claim(path, self._check_content, FolderLock(path, break_lock))
         self._published: dict[str, str] = {}  # folders, and the digests of their stages
 
     def __enter__(self) -> Self:
-        self._claim.__enter__()
+        super().__enter__()
         if self.overwrite:
             self._remove_own()
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._claim.__exit__(kind, error, traceback)
 
     @property
     def digest(self) -> str:
@@ -244,7 +234,7 @@ class RunFolder:
         DamagedError
             A file is missing, or not what was written.
         """
-        self._claim.check_own()
+        self.check_own()
         made, target = stage.folder / name, self.path / name
         files = {
             path.removeprefix(f"{name}/"): FileFacts(*facts)
@@ -266,7 +256,7 @@ class RunFolder:
         results = Results(self.path)
         is_ours = results.holds(name, stage.digest)  # some of it is in place already
         results.enter(name, stage.digest, files)
-        move_folder(made, target, is_ours, self._claim.check_after_pause)
+        move_folder(made, target, is_ours, self.check_after_pause)
         remove_others(target, files)  # a run before, killed between the two, has left its own
         if not is_remote(self.path):
             sync(target)
@@ -286,7 +276,7 @@ class RunFolder:
 
         ``search``: what is to be known of OUT/forest to use it again.
         """
-        self._claim.check_own()
+        self.check_own()
         self.search = search
         results = Results(self.path)
         for name, digest in self._published.items():

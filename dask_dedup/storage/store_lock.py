@@ -48,7 +48,8 @@ class StoreLock:
     break_lock : bool
         Take the lock over, even where its run may be alive.
     renew_seconds, dead_seconds : float
-        All who use one lock must agree on them.
+        Between two signs of life, and without one until the lock is free. All who use one lock must
+        agree on them.
     """
 
     def __init__(
