@@ -10,7 +10,8 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import cdist
 
 import dask_dedup
-from dask_dedup import InputError, Settings, cli, read_dataset
+from dask_dedup import InputError, Settings, read_dataset
+from dask_dedup.cli import commands as cli
 from dask_dedup.storage.files import read_json
 
 TEXT = Settings.model_validate({"read": {"modality": "text"}, "audit": {"queries": 50}})

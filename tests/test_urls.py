@@ -20,7 +20,7 @@ import pytest
 from botocore.session import Session
 from click.testing import CliRunner
 
-from dask_dedup import cli
+from dask_dedup.cli import commands as cli
 from dask_dedup.paths import as_place
 from dask_dedup.storage.listing import glob_files
 from dask_dedup.storage.objects import read_content, upload

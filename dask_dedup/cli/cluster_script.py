@@ -14,8 +14,8 @@ __all__ = ["cluster_script"]
 
 @main.command("cluster-script", short_help="print the job script for SLURM, without submitting it")
 @click.option("--config", type=PLACE, help="TOML file with settings")
-@setting("--threads", "compute.threads", int)
-@setting("--memory", "compute.memory", str)
+@setting("threads", int)
+@setting("memory", str)
 @any_setting
 def cluster_script(config: Path | None, **options: Any) -> None:
     """Print the script of one SLURM job as `run --cluster slurm` submits it.

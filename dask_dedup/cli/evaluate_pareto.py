@@ -40,9 +40,9 @@ __all__ = ["pareto"]
 @click.argument("out", type=LOCAL_PLACE)
 @settings_of(ParetoSettings)
 @training_device
-@setting("--workers", "compute.workers", int)
-@setting("--memory", "compute.memory", str)
-@setting("--cluster", "cluster.kind", str)
+@setting("workers", int)
+@setting("memory", str)
+@setting("cluster", str)
 @any_setting
 @click.option(
     "--config",

@@ -29,7 +29,7 @@ __all__ = ["build", "search"]
 @click.option("--model", type=PLACE, help="compressor that rows go through")
 @click.option("--sample-rows", type=click.IntRange(0), default=0, help="to train on [64 per list]")
 @click.option("--iterations", type=click.IntRange(0), default=0, help="of k-means [faiss's own]")
-@setting("--seed", "seed", int)
+@setting("seed", int)
 @worker_settings
 def build(
     dataset: Path,

@@ -41,16 +41,16 @@ __all__ = ["plan_run"]
     type=PLACE,
     help="folder of a finished run: scale the time of each stage by what it took there",
 )
-@setting("--threshold", "clusters.threshold", float)
-@setting("--search-threshold", "join.search_threshold", float)
-@setting("--visits", "cells.visits", float)
-@setting("--cells", "cells.cells", int)
+@setting("threshold", float)
+@setting("search_threshold", float)
+@setting("visits", float)
+@setting("cells", int)
 @input_settings
-@setting("--audit-queries", "audit.queries", int)
-@setting("--seed", "seed", int)
-@setting("--workers", "compute.workers", int)
-@setting("--threads", "compute.threads", int)
-@setting("--memory", "compute.memory", str)
+@setting("audit_queries", int)
+@setting("seed", int)
+@setting("workers", int)
+@setting("threads", int)
+@setting("memory", str)
 @any_setting
 @click.option("--config", type=PLACE, help="TOML file with settings")
 @click.option("--json", "as_json", is_flag=True, help="print JSON")

@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from dask_dedup import Settings, SettingsError, cli, read_dataset, run
+from dask_dedup import Settings, SettingsError, read_dataset, run
+from dask_dedup.cli import commands as cli
 from dask_dedup.storage.files import read_json
 
 COMMAND = [sys.executable, "-m", "dask_dedup"]

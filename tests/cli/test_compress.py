@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from dask_dedup import NetworkSettings, cli, fit_compressor, load_model, read_dataset
+from dask_dedup import NetworkSettings, fit_compressor, load_model, read_dataset
+from dask_dedup.cli import commands as cli
 from dask_dedup.compressors.base import digest_tensors
 
 QUICK = ["--epochs", "2", "--batch", "32", "--width", "16"]

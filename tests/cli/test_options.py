@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-from dask_dedup import cli
+from dask_dedup.cli import commands as cli
 from dask_dedup.cli.group import chosen_settings
 from dask_dedup.errors import SettingsError
 from dask_dedup.settings.run_settings import Settings

@@ -13,7 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 import dask_dedup
-from dask_dedup import InputError, Settings, cli
+from dask_dedup import InputError, Settings
+from dask_dedup.cli import commands as cli
 
 HERE = Path(__file__).parent
 TABLE = HERE / "INPUTS.md"

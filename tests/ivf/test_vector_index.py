@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from dask_dedup import InputError, OutputError, cli, read_dataset
+from dask_dedup import InputError, OutputError, read_dataset
+from dask_dedup.cli import commands as cli
 from dask_dedup.data.part_list import write_parts
 from dask_dedup.data.parts import Part
 from dask_dedup.ivf import shards as shards_module

@@ -8,7 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 import dask_dedup
-from dask_dedup import Settings, cli
+from dask_dedup import Settings
+from dask_dedup.cli import commands as cli
 from dask_dedup.errors import OutputError
 from dask_dedup.pipeline.status import run_status
 from dask_dedup.runtime.executor import compute_tasks

@@ -2,7 +2,8 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from dask_dedup import Settings, cli, read_dataset
+from dask_dedup import Settings, read_dataset
+from dask_dedup.cli import commands as cli
 from dask_dedup.pipeline.tolerance_table import calibrate
 from dask_dedup.settings.run_settings import load_settings
 

@@ -10,7 +10,8 @@ from click.testing import CliRunner
 from scipy.sparse.csgraph import connected_components
 
 import dask_dedup
-from dask_dedup import InputError, Settings, cli, read_dataset
+from dask_dedup import InputError, Settings, read_dataset
+from dask_dedup.cli import commands as cli
 from dask_dedup.data.parts import read_rows
 from dask_dedup.errors import UnreadableError
 from dask_dedup.runtime.executor import NoProgress

@@ -10,10 +10,11 @@ import dask
 import pytest
 from click.testing import CliRunner
 
-from dask_dedup import Settings, build_cells, cli, read_dataset
+from dask_dedup import Settings, build_cells, read_dataset
 from dask_dedup.cells import assign, candidates, layout
 from dask_dedup.cells import entries as records
 from dask_dedup.cells import kmeans as cells
+from dask_dedup.cli import commands as cli
 from dask_dedup.errors import CapacityError, SettingsError
 from dask_dedup.planning import cost_model as module
 from dask_dedup.planning.core_rates import measure_rates

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner
 
-from dask_dedup import Settings, cli, read_dataset
+from dask_dedup import Settings, read_dataset
+from dask_dedup.cli import commands as cli
 from dask_dedup.errors import CapacityError
 from dask_dedup.planning.preflight import check_machine, check_room, plan_run
 

@@ -6,7 +6,8 @@ import pytest
 from click.testing import CliRunner
 
 import dask_dedup
-from dask_dedup import Settings, cli
+from dask_dedup import Settings
+from dask_dedup.cli import commands as cli
 from dask_dedup.errors import SettingsError
 from dask_dedup.planning.cost_model import plan
 from dask_dedup.planning.scaled_plan import read_run, scale_plan

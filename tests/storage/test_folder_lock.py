@@ -15,7 +15,7 @@ import pytest
 from botocore.session import Session
 from click.testing import CliRunner
 
-from dask_dedup import cli
+from dask_dedup.cli import commands as cli
 from dask_dedup.errors import OutputError
 from dask_dedup.paths import as_place
 from dask_dedup.storage import lock_holder
