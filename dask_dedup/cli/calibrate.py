@@ -55,16 +55,17 @@ def calibrate(
     console = Console(stderr=True)
     configure_logging(console, verbose=False, quiet=False)
     settings = chosen_settings(options, config)
-    from dask_dedup.cli.progress import choose_progress
     from dask_dedup.data.dataset import read_dataset
     from dask_dedup.pipeline.tolerance_table import calibrate as measure
+    from dask_dedup.pipeline.worker_imports import PRELOAD
+    from dask_dedup.report.progress import choose_progress
     from dask_dedup.runtime.deployment import open_cluster
 
     data = read_dataset(dataset, **settings.read.model_dump())
     progress = choose_progress(console)
     with (
         TemporaryDirectory(prefix="dask-dedup-") as scratch,
-        open_cluster(settings, Path(scratch), out) as execute,
+        open_cluster(settings, Path(scratch), out, preload=PRELOAD) as execute,
     ):
         try:
             summary = measure(

@@ -26,6 +26,7 @@ def cluster_script(config: Path | None, **options: Any) -> None:
     Exit codes: 0 done, 2 wrong settings.
     """
     settings = chosen_settings({**options, "cluster__kind": "slurm"}, config)
+    from dask_dedup.pipeline.worker_imports import PRELOAD
     from dask_dedup.runtime.slurm import job_script
 
-    click.echo(job_script(settings), nl=False)
+    click.echo(job_script(settings, PRELOAD), nl=False)

@@ -21,6 +21,7 @@ from dask_dedup.data.spans import Span
 from dask_dedup.graph.forest_range import ForestRange
 from dask_dedup.paths import as_place
 from dask_dedup.pipeline.job import Found, Job
+from dask_dedup.pipeline.stages import KEPT
 from dask_dedup.settings.run_settings import Settings
 from dask_dedup.storage.files import open_once, read_frame
 from dask_dedup.storage.run_folder import AUDIT_PAIRS, AUDIT_QUERIES, RunFolder
@@ -133,7 +134,7 @@ def _searched(settings: Mapping[str, Any]) -> Any:
 
 def found_before(job: Job, facts: Mapping[str, Any]) -> Found:
     """Return a search of before as if it had been done now."""
-    parts_path = job.folder.stages / "kept" / "parts.json"
+    parts_path = job.folder.stages / KEPT / "parts.json"
     write_parts(job.data.filled_parts, parts_path)
     return Found(
         KeptFiles(str(job.folder.path), str(parts_path)),

@@ -22,7 +22,6 @@ from dask_dedup.storage.checksums import FileFacts, facts_of_file, find_damage
 from dask_dedup.storage.files import digest_of, read_json, sync, write_json
 from dask_dedup.storage.folder_lock import FolderLock
 from dask_dedup.storage.foreign_content import (
-    WORKING,
     changed_keys,
     refuse_foreign_results,
     refuse_foreign_stages,
@@ -30,6 +29,7 @@ from dask_dedup.storage.foreign_content import (
     refuse_other_data,
 )
 from dask_dedup.storage.objects import (
+    SCRATCH,
     check_writable,
     exists,
     make_folder,
@@ -70,6 +70,8 @@ class RunFolder:
         In a store: take over from a run on another machine that cannot be known to be dead.
     source : tuple of (str, sequence of str)
         Path and sketch of the data set: see `dask_dedup.data.sketch`.
+    working : iterable of str
+        Names that its stages, and what lies beside them, have among the working files.
 
     Raises
     ------
@@ -108,6 +110,7 @@ class RunFolder:
         work: str | None = None,
         break_lock: bool = False,
         source: tuple[str, Sequence[str]] = ("", ()),
+        working: Iterable[str] = (),
     ) -> None:
         self.path = path
         self.settings = settings
@@ -118,6 +121,7 @@ class RunFolder:
         self.search: Mapping[str, Any] | None = None
         #: Files of the input that the run goes without, as `read_set_aside` gives them.
         self.set_aside: list[dict[str, Any]] = []
+        self.working = frozenset({*working, SCRATCH})
         self._source = source
         self._lock = FolderLock(path, break_lock)
         self._published: dict[str, str] = {}  # folders, and the digests of their stages
@@ -213,12 +217,9 @@ class RunFolder:
         remove_file(self.path / "summary.json")
         self._write_state(finished=False)
 
-    def begin_again(
-        self, settings: Mapping[str, Any], fingerprint: str, set_aside: list[dict[str, Any]]
-    ) -> None:
-        """Go on with less input: no search of before answers it."""
-        self.settings, self.fingerprint = settings, fingerprint
-        self.search, self.set_aside = None, set_aside
+    def note_set_aside(self, set_aside: list[dict[str, Any]]) -> None:
+        """Note the files of the input that the next run into this folder is to go without."""
+        self.set_aside = set_aside
         self._write_state(finished=False)
 
     @classmethod
@@ -230,7 +231,7 @@ class RunFolder:
 
     def stage(self, name: str, settings: Mapping[str, Any]) -> Stage:
         """Return a stage under ``stages/`` that depends on ``settings``, input and version."""
-        assert name in WORKING, f"{name}: would be taken for a file of the user"
+        assert name in self.working, f"{name}: would be taken for a file of the user"
         own = {**settings, **self._origin}
         digest = digest_of(own)
 
@@ -326,7 +327,7 @@ class RunFolder:
     def _check_content(self) -> None:
         if exists(self.path) and not self.path.is_dir():
             raise OutputError(f"{self.path}: is a file; the output needs a folder.")
-        refuse_foreign_stages(self.stages, self.path, self.result_folders)
+        refuse_foreign_stages(self.stages, self.path, self.result_folders, self.working)
         if not self.path.is_dir():
             return
         state = self._read_state()

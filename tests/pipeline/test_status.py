@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+from functools import partial
 
 import pytest
 from click.testing import CliRunner
@@ -14,6 +15,8 @@ from dask_dedup.errors import OutputError
 from dask_dedup.pipeline.status import run_status
 from dask_dedup.runtime.executor import compute_tasks
 from dask_dedup.storage.folder_lock import FolderLock
+
+run_here = partial(dask_dedup.run, execute=compute_tasks)
 
 
 class StoppedError(Exception):
@@ -54,7 +57,7 @@ def test_status_of_a_stopped_run_counts_the_tasks_and_goes_on_from_there(
 ):
     out = tmp_path / "out"
     with pytest.raises(StoppedError):
-        dask_dedup.run(clipart, out, settings, execute=stop_after(3))
+        run_here(clipart, out, settings, execute=stop_after(3))
     told = run_status(out)
     assert told["state"] == "stopped"
     assert stages_of(told) == {
@@ -65,7 +68,7 @@ def test_status_of_a_stopped_run_counts_the_tasks_and_goes_on_from_there(
         "clusters": ("waiting", 0, None),
     }
     with pytest.raises(StoppedError):
-        dask_dedup.run(clipart, out, settings, execute=stop_after(2 + 1))
+        run_here(clipart, out, settings, execute=stop_after(2 + 1))
     told = run_status(out)
     assert stages_of(told)["layout"] == ("finished", 5, 5)
     assert stages_of(told)["join"][:2] == ("begun", 1)
@@ -78,7 +81,7 @@ def test_status_of_a_stopped_run_counts_the_tasks_and_goes_on_from_there(
     assert f"process {os.getpid()} on {socket.gethostname()}, since 20" in shown
     lock.release()
     assert run_status(out)["state"] == "stopped"
-    dask_dedup.run(clipart, out, settings)
+    run_here(clipart, out, settings)
     told = run_status(out)
     assert told["state"] == "finished"
     assert {state for state, _, _ in stages_of(told).values()} == {"finished"}
@@ -88,7 +91,7 @@ def test_status_of_a_stopped_run_counts_the_tasks_and_goes_on_from_there(
 def test_status_command_prints_a_table_or_json_and_changes_nothing(clipart, settings, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(StoppedError):
-        dask_dedup.run(clipart, out, settings, execute=stop_after(7))
+        run_here(clipart, out, settings, execute=stop_after(7))
     before = sorted((path, path.stat().st_mtime_ns) for path in out.rglob("*"))
     result = CliRunner().invoke(cli.main, ["status", str(out)], catch_exceptions=False)
     assert "2 of" in result.stdout

@@ -1,6 +1,7 @@
 """`--skip-bad-parts`: what a run does without files that are bad, or turn bad while it reads."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from dask_dedup import InputError, Settings, read_dataset
 from dask_dedup.cli import commands as cli
 from dask_dedup.data.parts import read_rows
 from dask_dedup.errors import UnreadableError
-from dask_dedup.runtime.executor import NoProgress
+from dask_dedup.runtime.executor import NoProgress, compute_tasks
 from dask_dedup.storage.run_folder import RunFolder
+
+run_here = partial(dask_dedup.run, execute=compute_tasks)
 
 CUTS = [150, 300, 301, 450]
 ROWS = 600
@@ -95,9 +98,9 @@ def test_bad_files_are_set_aside_counted_and_told(data, rows, tmp_path, caplog, 
     embeddings(data, 3).write_bytes(b"no array")
     metadata(data, 4).write_bytes(b"no parquet")
     with pytest.raises(InputError, match=r"truncated|cannot be read"):
-        dask_dedup.run(data, tmp_path / "out", settings(finder, skip=False))
+        run_here(data, tmp_path / "out", settings(finder, skip=False))
 
-    summary = dask_dedup.run(data, tmp_path / "out", settings(finder))
+    summary = run_here(data, tmp_path / "out", settings(finder))
     lost = np.r_[150:300, 301:450]
     clusters = pd.read_parquet(tmp_path / "out" / "clusters")
     np.testing.assert_array_equal(clusters["cluster_id"], expected(rows, lost))
@@ -125,7 +128,7 @@ def test_bad_part_of_which_nothing_can_be_read_has_no_rows(data, tmp_path):
     dataset = read_dataset(data, skip_bad_parts=True)
     assert [part.rows for part in dataset.parts] == [150, 0, 1, 149, 150]
     assert len(dataset.bad_files) == 2
-    summary = dask_dedup.run(data, tmp_path / "out", settings())
+    summary = run_here(data, tmp_path / "out", settings())
     assert summary["rows"] == ROWS - 150
 
 
@@ -152,20 +155,18 @@ def test_part_truncated_while_the_run_reads_stops_it_or_is_set_aside(data, rows,
     victim = embeddings(data, 1)
     whole = victim.read_bytes()
     with pytest.raises(InputError, match=f"{victim.name}.*(changed while|truncated)"):
-        dask_dedup.run(
+        run_here(
             data, tmp_path / "stopped", settings(skip=False), progress=When(stage, truncate, victim)
         )
     assert not (tmp_path / "stopped" / "clusters").exists()
 
     victim.write_bytes(whole)
-    summary = dask_dedup.run(
-        data, tmp_path / "out", settings(), progress=When(stage, truncate, victim)
-    )
+    summary = run_here(data, tmp_path / "out", settings(), progress=When(stage, truncate, victim))
     clusters = pd.read_parquet(tmp_path / "out" / "clusters")
     np.testing.assert_array_equal(clusters["cluster_id"], expected(rows, np.r_[150:300]))
     assert (summary["rows"], summary["invalid_rows"]) == (ROWS, 150)
     assert [Path(bad["path"]) for bad in summary["bad_files"]] == [victim]
-    again = dask_dedup.run(data, tmp_path / "out", settings())
+    again = run_here(data, tmp_path / "out", settings())
     assert again == summary
 
 
@@ -173,11 +174,11 @@ def test_metadata_that_turn_bad_behind_a_whole_footer_are_null(data, rows, tmp_p
     victim = metadata(data, 1)
     progress = When("clusters", damage_in_the_middle, metadata(data, 3))
     with pytest.raises(UnreadableError, match=f"{metadata(data, 3).name}: cannot be read"):
-        dask_dedup.run(data, tmp_path / "stopped", settings(skip=False), progress=progress)
+        run_here(data, tmp_path / "stopped", settings(skip=False), progress=progress)
 
     out = tmp_path / "out"
     progress = When("clusters", damage_in_the_middle, victim)
-    summary = dask_dedup.run(data, out, settings(), progress=progress)
+    summary = run_here(data, out, settings(), progress=progress)
     bad = {Path(bad["path"]).name for bad in summary["bad_files"]}
     assert bad == {victim.name, metadata(data, 3).name}
     clusters = pd.read_parquet(out / "clusters")
@@ -188,9 +189,9 @@ def test_metadata_that_turn_bad_behind_a_whole_footer_are_null(data, rows, tmp_p
     ]
     assert [stage["name"] for stage in summary["stages"]].count("fit") == 1
     assert len(RunFolder.read_set_aside(out)) == 2
-    assert dask_dedup.run(data, out, settings()) == summary  # nothing to do
+    assert run_here(data, out, settings()) == summary  # nothing to do
     with pytest.raises(UnreadableError):
-        dask_dedup.run(data, out, settings(skip=False))
+        run_here(data, out, settings(skip=False))
 
 
 def test_command_tells_what_it_goes_without(data, tmp_path):

@@ -13,16 +13,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from distributed import Security
 
+import dask_dedup
 from dask_dedup.errors import ClusterError
 from dask_dedup.runtime.deployment import open_cluster
-from dask_dedup.runtime.executor import NoProgress
+from dask_dedup.runtime.executor import NoProgress, compute_tasks
 from dask_dedup.settings.run_settings import load_settings
+
+run_here = partial(dask_dedup.run, execute=compute_tasks)
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -103,8 +107,6 @@ def test_open_cluster_without_worker_ends_with_the_scheduler_named(empty, tmp_pa
 def test_run_on_a_running_scheduler_gives_the_clusters_of_a_local_run(
     start, empty, clipart, tmp_path
 ):
-    from dask_dedup import run as run_here
-
     for _ in range(2):
         start(
             "worker", empty, "--nthreads", 1, "--no-dashboard", "--memory-limit", "3GB",
@@ -222,7 +224,7 @@ class CutIn(NoProgress):
 def test_run_whose_connection_to_the_scheduler_is_lost(
     start, empty, clipart, tmp_path, monkeypatch, caplog, for_good
 ):
-    from dask_dedup import Settings, run
+    from dask_dedup import Settings
 
     monkeypatch.setattr("dask_dedup.runtime.deployment._CONNECT_SECONDS", 3)
     start("worker", empty, "--nthreads", 1, "--no-dashboard", "--local-directory", tmp_path)
@@ -234,19 +236,19 @@ def test_run_whose_connection_to_the_scheduler_is_lost(
 
     def run_there() -> None:
         with open_cluster(there, tmp_path, out) as execute:
-            run(clipart, out, small, execute=execute, progress=progress)
+            run_here(clipart, out, small, execute=execute, progress=progress)
 
     if for_good:
         with pytest.raises(ClusterError, match=r"lost and did not come back within 3 s"):
             run_there()
         assert not (out / "clusters").exists()
-        run(clipart, out, small)  # goes on by itself, here
+        run_here(clipart, out, small)  # goes on by itself, here
     else:
         run_there()
         assert "is back: 4 tasks are given to it again" in caplog.text
         wire.cut(for_good=True)
     assert progress.cuts == 1
-    run(clipart, tmp_path / "here", small)
+    run_here(clipart, tmp_path / "here", small)
     found, expected = (pd.read_parquet(folder / "clusters") for folder in (out, tmp_path / "here"))
     pd.testing.assert_frame_equal(found, expected)
 

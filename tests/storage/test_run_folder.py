@@ -22,11 +22,12 @@ from dask_dedup.storage.files import read_frame, read_json, write_frame, write_j
 from dask_dedup.storage.run_folder import RunFolder
 from dask_dedup.storage.stage import Stage
 
+WORKING = ("labels", "layout", "plan.json")
 SETTINGS = {"seed": 0, "clusters": {"threshold": 0.95}}
 
 
 def folder_of(path: Path, settings=SETTINGS, fingerprint="input", overwrite=False) -> RunFolder:
-    return RunFolder(path, settings, fingerprint, overwrite)
+    return RunFolder(path, settings, fingerprint, overwrite, working=WORKING)
 
 
 FOLDERS = ("audit", "clusters", "forest", "invalid")
@@ -218,7 +219,9 @@ def test_publish_what_another_run_has_published_since_is_made_again(tmp_path):
     """The first run was killed before it ended; its stages are in a work folder of their own."""
     works = [str(tmp_path / "a"), str(tmp_path / "b"), str(tmp_path / "a")]
     for mark, work in zip(("first", "second", "first"), works, strict=True):
-        with RunFolder(tmp_path / "out", {"mark": mark}, "input", work=work) as folder:
+        with RunFolder(
+            tmp_path / "out", {"mark": mark}, "input", work=work, working=WORKING
+        ) as folder:
             folder.begin()
             stage, records = make(folder, mark)
             folder.publish(stage, "clusters", records)
@@ -453,7 +456,9 @@ def test_run_folder_whose_state_was_edited_is_refused(tmp_path, harm):
 
 
 def open_of(path: Path, source: str, marks: list[str], **options) -> RunFolder:
-    return RunFolder(path, SETTINGS, " ".join(marks), source=(source, marks), **options)
+    return RunFolder(
+        path, SETTINGS, " ".join(marks), source=(source, marks), working=WORKING, **options
+    )
 
 
 def test_run_folder_of_another_data_set_is_refused_unless_overwritten(tmp_path):
