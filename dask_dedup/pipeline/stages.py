@@ -18,6 +18,7 @@ from dask_dedup.storage.stage import TRAINED
 __all__ = [
     "CALIBRATED",
     "CLUSTERS",
+    "DERIVED",
     "FIT",
     "FOREST",
     "JOIN",
