@@ -35,6 +35,7 @@ __all__ = [
     "UNPACK",
     "WORKING",
     "DeclaredStage",
+    "Derived",
     "keys_of",
     "settings_of",
     "stages_of",

@@ -71,7 +71,7 @@ class RunFolder:
     source : tuple of (str, sequence of str)
         Path and sketch of the data set: see `dask_dedup.data.sketch`.
     working : iterable of str
-        Names that its stages, and what lies beside them, have among the working files.
+        Names of its working files.
 
     Raises
     ------
@@ -119,8 +119,7 @@ class RunFolder:
         self.stages = work_folder(path, work)  # folder of the working files
         #: Facts of the search whose forest is in OUT and is used; see `begin`.
         self.search: Mapping[str, Any] | None = None
-        #: Files of the input that the run goes without, as `read_set_aside` gives them.
-        self.set_aside: list[dict[str, Any]] = []
+        self.set_aside: list[dict[str, Any]] = []  # of the input: see `read_set_aside`
         self.working = frozenset({*working, SCRATCH})
         self._source = source
         self._lock = FolderLock(path, break_lock)
@@ -218,7 +217,7 @@ class RunFolder:
         self._write_state(finished=False)
 
     def note_set_aside(self, set_aside: list[dict[str, Any]]) -> None:
-        """Note the files of the input that the next run into this folder is to go without."""
+        """Note the files of the input that the next run is to go without."""
         self.set_aside = set_aside
         self._write_state(finished=False)
 

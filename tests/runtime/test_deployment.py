@@ -254,7 +254,7 @@ def test_run_whose_connection_to_the_scheduler_is_lost(
 
 
 def test_check_sees_a_folder_that_workers_do_not_see_is_named(tmp_path):
-    from dask_dedup.runtime.deployment import _check_sees
+    from dask_dedup.runtime.worker_checks import check_sees
 
     class Elsewhere:
         """A client whose workers look at another machine's disk."""
@@ -263,5 +263,5 @@ def test_check_sees_a_folder_that_workers_do_not_see_is_named(tmp_path):
             return {"tcp://node7:1": FileNotFoundError(2, "No such file or directory", path)}
 
     with pytest.raises(ClusterError, match=r"tcp://node7:1 does not see the folder"):
-        _check_sees(Elsewhere(), tmp_path / "out")
+        check_sees(Elsewhere(), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
