@@ -37,6 +37,7 @@ from dask_dedup.pipeline.adc_tasks import (
     search_and_write,
 )
 from dask_dedup.pipeline.audit import sample_queries
+from dask_dedup.pipeline.finders import Finder
 from dask_dedup.pipeline.job import Found, Job, conserve
 from dask_dedup.pipeline.stages import CALIBRATED, SEARCH, SHARDS, TOLERANCE, TRAIN, values_of
 from dask_dedup.runtime.executor import ignore_result
@@ -54,7 +55,7 @@ _TRUTH_PURPOSE = 9  # of the sample: see compress.sample
 _PCA_DIM = 64  # of the filter with which the truth of samples is found
 
 
-class AdcFinder:
+class AdcFinder(Finder):
     """The stages of the finder, in one job; see `dask_dedup.ivf.adaptive_threshold`."""
 
     name = "adc"

@@ -26,7 +26,7 @@ FINDERS = {
 class Finder(Protocol):
     """From the rows of a job to files of edges; made of the job, used once.
 
-    What a finder has to give:
+    What a finder, which derives from this class, has to give:
 
     - Each stage goes through `Job.stage`, `Job.timed` and `Job.run_stage`, with a stage that is
       declared for it: so that it is shown, resumed, and done again where a setting has changed.

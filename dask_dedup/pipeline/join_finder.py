@@ -19,6 +19,7 @@ from dask_dedup.cells.build import begin_layout, cells_task
 from dask_dedup.cells.entries import MOST_FILES, plan_merges
 from dask_dedup.cells.join_groups import CellGroup, plan_groups
 from dask_dedup.cells.layout_files import CellLayout, RecordFile
+from dask_dedup.pipeline.finders import Finder
 from dask_dedup.pipeline.job import Found, Job, conserve
 from dask_dedup.pipeline.stages import FIT, JOIN, LAYOUT, MERGES, values_of
 from dask_dedup.runtime.executor import OnWorker, ignore_result
@@ -33,7 +34,7 @@ _STAGES = "dask_dedup.pipeline.stage_tasks"
 logger = logging.getLogger(__name__)
 
 
-class JoinFinder:
+class JoinFinder(Finder):
     """The stages of the finder, in one job."""
 
     name = "join"

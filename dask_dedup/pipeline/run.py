@@ -104,10 +104,10 @@ def run(
     Examples
     --------
     >>> import dask_dedup, tempfile
-    >>> from dask_dedup.runtime.executor import NoProgress, compute_tasks
+    >>> from dask_dedup.runtime.executor import compute_tasks
     >>> with tempfile.TemporaryDirectory() as out:
     ...     summary = dask_dedup.run(
-    ...         "examples/data/clipart", out, threshold=0.9, execute=compute_tasks
+    ...         "examples/data/clipart", out, threshold=0.9, audit_queries=0, execute=compute_tasks
     ...     )
     >>> summary["rows"], summary["threshold"]
     (10248, 0.9)
