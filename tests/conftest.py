@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import dask
@@ -19,7 +20,10 @@ from hypothesis import settings
 from s3fs import S3FileSystem
 
 import dask_dedup
+from dask_dedup.runtime.executor import compute_tasks
 from dask_dedup.vectors.equal_rows import hash_words
+
+run_here = partial(dask_dedup.run, execute=compute_tasks)
 
 settings.register_profile("dask_dedup", deadline=None)  # a busy machine is no error
 settings.load_profile("dask_dedup")
@@ -45,7 +49,7 @@ def clipart_clusters(clipart: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """Clusters of the example data set by an undisturbed run of 40 cells and 4 visits."""
     out = tmp_path_factory.mktemp("undisturbed") / "out"
     settings = {"cells": {"visits": 4.0, "cells": 40}}
-    dask_dedup.run(clipart, out, dask_dedup.Settings.model_validate(settings))
+    run_here(clipart, out, dask_dedup.Settings.model_validate(settings))
     return pd.read_parquet(out / "clusters")
 
 

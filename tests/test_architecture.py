@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "runtime": "errors settings",
     "storage": "errors paths runtime",
     "data": "errors paths runtime schema storage",
-    "report": "storage",
+    "report": "runtime storage",
     "vectors": "data errors runtime storage",
     "graph": "errors paths runtime schema storage",
     "compressors": "data errors paths runtime storage vectors",
@@ -55,7 +55,7 @@ MAY_IMPORT = {
         "compressors data errors evaluate ivf paths pipeline planning report results runtime "
         "settings storage"
     ),
-    "__main__": "cli errors runtime",
+    "__main__": "cli errors pipeline runtime",
 }
 #: Heavy packages, and the only modules that may import them.
 HEAVY = {
@@ -78,6 +78,7 @@ HEAVY = {
         "pipeline.preloaded",
         "runtime.security",
         "runtime.slurm",
+        "runtime.worker_checks",
     },
     "scipy": {"pipeline.audit"},
 }

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,12 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from dask_dedup import DedupError, run
+import dask_dedup
+from dask_dedup import DedupError
 from dask_dedup.cli.commands import main
+from dask_dedup.runtime.executor import compute_tasks
+
+run_here = partial(dask_dedup.run, execute=compute_tasks)
 
 
 def array(rows: int = 7, dim: int = 5, dtype: Any = np.float32) -> np.ndarray:
@@ -172,7 +177,7 @@ def test_wrong_data_set_is_one_line_and_exit_code_2(situation, data, tmp_path, m
     assert list(Path().iterdir()) == []  # no pickle was loaded
 
     with pytest.raises(DedupError) as caught:  # the library says the same
-        run(data, out)
+        run_here(data, out)
     assert result.stderr.removesuffix("\n").removesuffix(HINT) == f"dask-dedup: {caught.value}"
     assert not out.exists()
 
@@ -303,5 +308,5 @@ def test_data_set_without_any_usable_row_is_refused_with_the_reason(tmp_path, wr
             DedupError, match=r"data: none of 5 sampled embeddings is usable; all are ze"
         ),
     ):
-        run(data, tmp_path / "out")
+        run_here(data, tmp_path / "out")
     assert not (tmp_path / "out" / "summary.json").exists()

@@ -7,6 +7,7 @@ run, itself compared with brute force.
 import logging
 import re
 import shutil
+from functools import partial
 
 import dask
 import numpy as np
@@ -16,8 +17,10 @@ import pytest
 import dask_dedup
 from dask_dedup import OutputError, Settings
 from dask_dedup.pipeline.status import run_status
-from dask_dedup.runtime.executor import NoProgress
+from dask_dedup.runtime.executor import NoProgress, compute_tasks
 from dask_dedup.storage.files import read_json
+
+run_here = partial(dask_dedup.run, execute=compute_tasks)
 
 STAGES = ["layout", "join", "forest", "clusters"]
 
@@ -74,7 +77,7 @@ def data(rows, write_dataset, tmp_path_factory):
 def expected(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("undisturbed") / "out"
     with dask.config.set(scheduler="synchronous"):
-        dask_dedup.run(data, out, settings())
+        run_here(data, out, settings())
     return pd.read_parquet(out / "clusters")
 
 
@@ -83,7 +86,7 @@ def stopped(request, data, tmp_path_factory):
     """Give OUT of a run that was stopped there."""
     out = tmp_path_factory.mktemp(f"stopped-{request.param}") / "out"
     with dask.config.set(scheduler="synchronous"), pytest.raises(InterruptedError):
-        dask_dedup.run(data, out, settings(), progress=StopAt(request.param))
+        run_here(data, out, settings(), progress=StopAt(request.param))
     return out
 
 
@@ -135,7 +138,7 @@ def test_harmed_working_files_change_nothing(stopped, data, expected, tmp_path, 
     out = shutil.copytree(stopped, tmp_path / "out")
     for name in kinds(stopped):
         harm(out / name)
-    dask_dedup.run(data, out, settings())
+    run_here(data, out, settings())
     assert pd.read_parquet(out / "clusters").equals(expected)
 
 
@@ -149,7 +152,7 @@ def test_harmed_working_file_changes_nothing(stopped, data, expected, tmp_path, 
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(stopped, out)
         harm(out / name)
-        dask_dedup.run(data, out, settings())
+        run_here(data, out, settings())
         if not pd.read_parquet(out / "clusters").equals(expected):
             wrong.append(str(name))
     assert wrong == []
@@ -167,7 +170,7 @@ def test_harmed_while_the_run_goes_on_is_made_again_with_one_line(data, expected
 
     out, harmed = tmp_path / "out", []
     with caplog.at_level(logging.WARNING, "dask_dedup"):
-        dask_dedup.run(data, out, settings(), progress=HarmBeforeJoin())
+        run_here(data, out, settings(), progress=HarmBeforeJoin())
     assert pd.read_parquet(out / "clusters").equals(expected)
     told = [message for message in caplog.messages if "made again" in message]
     assert len(told) == 1 and str(harmed[0]) in told[0]
@@ -180,7 +183,7 @@ RESULTS = ["audit/queries", "audit/pairs", "clusters", "forest", "invalid", "sum
 def finished(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("finished") / "out"
     with dask.config.set(scheduler="synchronous"):
-        dask_dedup.run(data, out, settings(join={"search_threshold": 0.9}))
+        run_here(data, out, settings(join={"search_threshold": 0.9}))
     return out
 
 
@@ -194,11 +197,11 @@ def test_flipped_bit_in_a_page_of_a_result_is_named(finished, data, tmp_path, ki
     path.write_bytes(content)
     same = settings(join={"search_threshold": 0.9})
     with pytest.raises(OutputError, match=rf"{re.escape(str(path))}: is damaged .*not whole"):
-        dask_dedup.run(data, out, same)
+        run_here(data, out, same)
     if kind != "clusters":
         other = settings(0.93, join={"search_threshold": 0.9})
         with pytest.raises(OutputError, match=rf"{re.escape(str(path))}: is damaged .*not whole"):
-            dask_dedup.run(data, out, other)
+            run_here(data, out, other)
     assert read_json(out / "run.json")["finished"]  # nothing was begun
     assert run_status(out)["damage"] == []  # by sizes and footers
     assert [line.partition(":")[0] for line in run_status(out, verify=True)["damage"]] == [
@@ -223,7 +226,7 @@ def test_harmed_result_is_named_when_the_run_is_asked_for_again(
     )
     harm(path)
     with pytest.raises(OutputError, match=rf"{re.escape(str(path))}: .*not whole"):
-        dask_dedup.run(data, out, settings(join={"search_threshold": 0.9}))
+        run_here(data, out, settings(join={"search_threshold": 0.9}))
 
 
 @pytest.mark.parametrize("kind", ["audit/queries", "audit/pairs", "forest", "invalid"])
@@ -235,4 +238,4 @@ def test_another_threshold_is_right_or_refused_whatever_is_harmed(
     path = next(p for p in sorted(out.rglob("*")) if kind in str(p) and p.is_file())
     harm(path)
     with pytest.raises((OutputError, dask_dedup.errors.DamagedError), match=re.escape(str(path))):
-        dask_dedup.run(data, out, settings(0.93, join={"search_threshold": 0.9}))
+        run_here(data, out, settings(0.93, join={"search_threshold": 0.9}))

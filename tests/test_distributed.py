@@ -4,18 +4,20 @@ import os
 import signal
 import threading
 import time
+from functools import partial
 
 import pandas as pd
 import pytest
 
-from dask_dedup import Settings, load_settings, read_dataset
-from dask_dedup.pipeline.job import Job
-from dask_dedup.pipeline.run import run_stages
+import dask_dedup
+from dask_dedup import Settings, load_settings
+from dask_dedup.pipeline.worker_imports import PRELOAD
 from dask_dedup.runtime.deployment import local_cluster
-from dask_dedup.runtime.executor import NoProgress, ignore_result
+from dask_dedup.runtime.executor import NoProgress, compute_tasks, ignore_result
 from dask_dedup.runtime.shares import memory_per_worker, threads_together, worker_count
-from dask_dedup.storage.run_folder import RunFolder
 from dask_dedup.storage.stage import Stage
+
+run_here = partial(dask_dedup.run, execute=compute_tasks)
 
 CELLS = {"cells": {"visits": 4.0, "cells": 40}}  # as for `clipart_clusters`
 SLURM = {"cluster.kind": "slurm", "compute.workers": 4, "compute.memory": "4GB"}
@@ -23,12 +25,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # a killed w
 
 
 def run(clipart, out, execute, progress=None, threads=1):
-    data = read_dataset(clipart)
-    settings = Settings.model_validate({**CELLS, "compute": {"threads": threads}})
-    with RunFolder(out, settings.for_result(), data.fingerprint) as folder:
-        folder.begin()
-        job = Job(data, folder, settings, execute, progress or NoProgress(), 1 << 30)
-        run_stages(job, False)
+    dask_dedup.run(
+        clipart, out, {**CELLS, "compute": {"threads": threads}}, execute=execute, progress=progress
+    )
     return pd.read_parquet(out / "clusters", columns=["row_id", "cluster_id"])
 
 
@@ -44,7 +43,7 @@ def test_run_gives_the_same_clusters_on_any_workers_and_threads(
     compute = Settings.model_validate(
         {"compute": {"workers": workers, "threads": threads, "memory": "4GB"}}
     ).compute
-    with local_cluster(compute, tmp_path / "dask") as execute:
+    with local_cluster(compute, tmp_path / "dask", preload=PRELOAD) as execute:
         assert len(execute.client.scheduler_info()["workers"]) == workers
         clusters = run(clipart, tmp_path / "out", execute, threads=threads)
     pd.testing.assert_frame_equal(clusters, expected)
@@ -69,7 +68,7 @@ class KillInJoin(NoProgress):
 
 def test_run_survives_a_killed_worker(clipart, tmp_path, expected):
     compute = Settings.model_validate({"compute": {"workers": 2, "memory": "4GB"}}).compute
-    with local_cluster(compute, tmp_path / "dask") as execute:
+    with local_cluster(compute, tmp_path / "dask", preload=PRELOAD) as execute:
         progress = KillInJoin(execute.client)
         clusters = run(clipart, tmp_path / "out", execute, progress)
         assert progress.killed.wait(10)
@@ -85,7 +84,7 @@ def test_stage_begins_its_tasks_in_their_order(tmp_path):
     """The costliest tasks stand first, so that no worker is left with one at the end."""
     compute = Settings.model_validate({"compute": {"workers": 1, "memory": "1GB"}}).compute
     names = [f"task-{i:03d}" for i in range(30)]
-    with local_cluster(compute, tmp_path / "dask") as execute:
+    with local_cluster(compute, tmp_path / "dask", preload=PRELOAD) as execute:
         stage = Stage(tmp_path / "stage", {})
         tasks = {name: (name,) for name in names}
         records = stage.run(note_time, tasks, execute, ignore_result)

@@ -13,11 +13,15 @@ import pandas as pd
 import psutil
 import pytest
 
+from dask_dedup.pipeline.stages import stages_of
 from dask_dedup.storage.files import read_json
 from dask_dedup.storage.stage import MANIFEST, RECORD
 
-FOLDERS = {"fit": "layout", "layout": "layout", "join": "join", "forest": "forests"}
-FOLDERS["clusters"] = "clusters"
+FOLDERS = {
+    stage.name: stage.folder
+    for stage in stages_of("join")
+    if stage.is_shown and not stage.is_optional
+}
 
 
 OPTIONS = ["--workers", "2", "--visits", "4", "--cells", "40", "-q"]  # as for `clipart_clusters`

@@ -1,6 +1,7 @@
 """`--modality text`: the whole chain on the captions' embeddings."""
 
 import shutil
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,10 @@ from scipy.spatial.distance import cdist
 import dask_dedup
 from dask_dedup import InputError, Settings, read_dataset
 from dask_dedup.cli import commands as cli
+from dask_dedup.runtime.executor import compute_tasks
 from dask_dedup.storage.files import read_json
+
+run_here = partial(dask_dedup.run, execute=compute_tasks)
 
 TEXT = Settings.model_validate({"read": {"modality": "text"}, "audit": {"queries": 50}})
 
@@ -47,7 +51,7 @@ def clusters_of(out):
 
 
 def test_run_modality_text_finds_scipys_clusters_of_the_texts(tmp_path, data, rows):
-    summary = dask_dedup.run(data, tmp_path / "out", TEXT)
+    summary = run_here(data, tmp_path / "out", TEXT)
     expected = groups_of(rows[1], 0.95)
     assert len(set(expected)) == 600
     np.testing.assert_array_equal(clusters_of(tmp_path / "out"), expected)
@@ -57,22 +61,22 @@ def test_run_modality_text_finds_scipys_clusters_of_the_texts(tmp_path, data, ro
 
 def test_run_modality_text_does_not_need_the_images(tmp_path, data, rows):
     shutil.rmtree(data / "img_emb")
-    dask_dedup.run(data, tmp_path / "out", TEXT)
+    run_here(data, tmp_path / "out", TEXT)
     np.testing.assert_array_equal(clusters_of(tmp_path / "out"), groups_of(rows[1], 0.95))
 
 
 def test_run_adc_modality_text_finds_scipys_clusters_of_the_texts(tmp_path, data, rows):
     adc = {"factory": "IVF8,PQ4x6", "nprobe": 8, "k": 4, "tolerance": 3.0}
     settings = Settings.model_validate({**TEXT.model_dump(), "finder": "adc", "adc": adc})
-    summary = dask_dedup.run(data, tmp_path / "out", settings)
+    summary = run_here(data, tmp_path / "out", settings)
     assert (summary["finder"], summary["modality"]) == ("adc", "text")
     np.testing.assert_array_equal(clusters_of(tmp_path / "out"), groups_of(rows[1], 0.95))
 
 
 def test_run_another_modality_in_the_same_folder_searches_again(tmp_path, data, rows):
-    dask_dedup.run(data, tmp_path / "out", TEXT, keep_stages=True)
+    run_here(data, tmp_path / "out", TEXT, keep_stages=True)
     before = read_json(tmp_path / "out" / "stages" / "join" / "manifest.json")
-    dask_dedup.run(
+    run_here(
         data,
         tmp_path / "out",
         Settings.model_validate({"audit": {"queries": 50}}),

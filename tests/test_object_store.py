@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,12 @@ from botocore.session import Session
 from click.testing import CliRunner
 from s3fs import S3FileSystem
 
-from dask_dedup import Settings, load_settings, read_dataset, run
+import dask_dedup
+from dask_dedup import Settings, load_settings, read_dataset
 from dask_dedup.cli import commands as cli
 from dask_dedup.errors import InputError, OutputError, SettingsError
 from dask_dedup.paths import as_place
-from dask_dedup.runtime.executor import NoProgress
+from dask_dedup.runtime.executor import NoProgress, compute_tasks
 from dask_dedup.storage.checksums import noted_files
 from dask_dedup.storage.files import write_aside
 from dask_dedup.storage.folder_lock import FolderLock
@@ -26,6 +28,7 @@ from dask_dedup.storage.listing import glob_files
 from dask_dedup.storage.objects import exists, local_copy, read_content, upload
 from dask_dedup.storage.run_folder import RunFolder
 
+run_here = partial(dask_dedup.run, execute=compute_tasks)
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 
 SECRET = "not-to-be-seen"  # the key of `endpoint`
@@ -46,7 +49,7 @@ def bucket(endpoint, clipart):
 @pytest.fixture(scope="module")
 def local_clusters(clipart, tmp_path_factory):
     out = tmp_path_factory.mktemp("local") / "out"
-    run(clipart, out, Settings.model_validate(SMALL))
+    run_here(clipart, out, Settings.model_validate(SMALL))
     return pd.read_parquet(out / "clusters")
 
 
@@ -92,7 +95,7 @@ def test_run_from_a_bucket_into_a_bucket_equals_the_local_run(bucket, endpoint, 
 
 def test_run_from_a_bucket_to_a_disk_with_working_files_elsewhere(bucket, local_clusters, tmp_path):
     settings = Settings.model_validate({**SMALL, "compute": {"work": str(tmp_path / "work")}})
-    run(f"{bucket}/data", tmp_path / "out", settings, keep_stages=True)
+    run_here(f"{bucket}/data", tmp_path / "out", settings, keep_stages=True)
     assert not (tmp_path / "out" / "stages").exists()
     (own,) = (tmp_path / "work").iterdir()
     assert (own / "layout" / "manifest.json").exists()
@@ -102,7 +105,7 @@ def test_run_from_a_bucket_to_a_disk_with_working_files_elsewhere(bucket, local_
 
 def test_run_with_working_files_in_a_bucket_leaves_none_there(bucket, clipart, tmp_path):
     settings = Settings.model_validate({**SMALL, "compute": {"work": f"{bucket}/work"}})
-    run(clipart, tmp_path / "out", settings)
+    run_here(clipart, tmp_path / "out", settings)
     assert glob_files(as_place(bucket), "work/**") == []
 
 
@@ -124,11 +127,11 @@ def test_run_that_was_stopped_goes_on_in_the_bucket(bucket, local_clusters):
     out = f"{bucket}/stopped"
     settings = Settings.model_validate(SMALL)
     with pytest.raises(StoppedError):
-        run(f"{bucket}/data", out, settings, progress=StopInJoin())
+        run_here(f"{bucket}/data", out, settings, progress=StopInJoin())
     (records,) = [glob_files(as_place(out), "stages/join/*.done.json")]
     before = [as_place(name).stat().st_mtime for name in records]
     assert before
-    run(f"{bucket}/data", out, settings, keep_stages=True)
+    run_here(f"{bucket}/data", out, settings, keep_stages=True)
     assert [as_place(name).stat().st_mtime for name in records] == before
     found = clusters_in(out).reset_index(drop=True)
     pd.testing.assert_frame_equal(found, local_clusters)
@@ -171,7 +174,9 @@ def test_wrong_credentials_are_told_in_the_words_of_the_store(
 
 def test_run_whose_lock_was_broken_publishes_nothing(bucket, tmp_path):
     folder = as_place(f"{bucket}/robbed")
-    with RunFolder(folder, {}, "input", work=str(tmp_path / "work")) as first:
+    with RunFolder(
+        folder, {}, "input", work=str(tmp_path / "work"), working=("clusters",)
+    ) as first:
         first.begin()
         stage = first.stage("clusters", {})
         (stage.folder / "clusters").mkdir(parents=True)
@@ -198,7 +203,7 @@ def test_part_replaced_in_the_midst_of_a_run_is_noticed(bucket, tmp_path, write_
                 upload(victim, as_place(f"{bucket}/replaced/img_emb/{victim.name}"))
 
     with pytest.raises(InputError, match=rf"{victim.name}: changed while the run was reading "):
-        run(f"{bucket}/replaced", f"{bucket}/mixed", progress=ReplaceInJoin())
+        run_here(f"{bucket}/replaced", f"{bucket}/mixed", progress=ReplaceInJoin())
     left = [name.partition("/mixed/")[2] for name in glob_files(as_place(f"{bucket}/mixed"), "**")]
     assert [name for name in left if not name.startswith("stages/")] == ["run.json"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,8 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dask_dedup import load_settings, run
+import dask_dedup
+from dask_dedup import load_settings
+from dask_dedup.runtime.executor import compute_tasks
 from dask_dedup.storage.files import read_json
+
+run_here = partial(dask_dedup.run, execute=compute_tasks)
 
 
 def array(rows: int = 7, dim: int = 5, dtype: Any = np.float32) -> np.ndarray:
@@ -55,7 +60,7 @@ def odd(tmp_path_factory, write_dataset) -> SimpleNamespace:
         None, {"audit.queries": 5, "read.url_column": "URL", "read.caption_column": "TEXT"}
     )
     with dask.config.set(scheduler="synchronous"):
-        summary = run(data, folder / "out", settings)
+        summary = run_here(data, folder / "out", settings)
     return SimpleNamespace(
         out=folder / "out",
         summary=summary,
@@ -128,7 +133,7 @@ def test_data_set_without_url_and_caption_is_keyed_by_row_id(tmp_path, write_dat
     frames = [pd.DataFrame({"key": ["a", "b", "c"]})]
     data = write_dataset(tmp_path / "data", [array(3)], frames)
     with dask.config.set(scheduler="synchronous"):
-        run(data, tmp_path / "out", load_settings(None, {"audit.queries": 0}))
+        run_here(data, tmp_path / "out", load_settings(None, {"audit.queries": 0}))
     clusters = pq.read_table(tmp_path / "out" / "clusters")
     assert clusters["row_id"].to_pylist() == [0, 1, 2]
     assert clusters["url"].to_pylist() == clusters["caption"].to_pylist() == [None] * 3
@@ -142,5 +147,5 @@ def test_data_set_without_url_and_caption_is_keyed_by_row_id(tmp_path, write_dat
 def test_data_set_of_one_row_is_one_cluster(tmp_path, write_dataset):
     data = write_dataset(tmp_path / "data", [array(1)])
     with dask.config.set(scheduler="synchronous"):
-        summary = run(data, tmp_path / "out")
+        summary = run_here(data, tmp_path / "out")
     assert (summary["rows"], summary["clusters"], summary["duplicates"]) == (1, 1, 0)

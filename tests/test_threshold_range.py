@@ -4,6 +4,8 @@ The rows hold a dense group, whose members are compared with its leader only in 
 0.999: the forest lacks the pairs inside it, some of them at 0.9995 and above.
 """
 
+from functools import partial
+
 import dask
 import numpy as np
 import pandas as pd
@@ -14,8 +16,10 @@ from scipy.sparse.csgraph import connected_components
 import dask_dedup
 from dask_dedup import Settings, SettingsError
 from dask_dedup.graph.forest_range import ForestRange, combined_range, range_of, with_range
-from dask_dedup.runtime.executor import NoProgress
+from dask_dedup.runtime.executor import NoProgress, compute_tasks
 from dask_dedup.schema import EDGES
+
+run_here = partial(dask_dedup.run, execute=compute_tasks)
 
 DIM = 48
 
@@ -82,7 +86,7 @@ class Stages(NoProgress):
 
 def test_rows_have_pairs_that_a_search_with_dense_groups_lacks(rows, data, tmp_path):
     """Else the tests below would show nothing."""
-    dask_dedup.run(data, tmp_path / "out", settings(0.95))
+    run_here(data, tmp_path / "out", settings(0.95))
     forest = pd.read_parquet(tmp_path / "out" / "forest")
     found = (forest["similarity"] >= np.float32(0.9995)).sum()
     assert found < 0.5 * (truth(rows, 0.9995) != np.arange(len(rows))).sum()
@@ -91,29 +95,29 @@ def test_rows_have_pairs_that_a_search_with_dense_groups_lacks(rows, data, tmp_p
 @pytest.mark.parametrize("threshold", [0.99899999999, 0.9995, 1.0])
 def test_run_above_the_range_of_its_forest_searches_anew(rows, data, tmp_path, threshold):
     out = tmp_path / "out"
-    dask_dedup.run(data, out, settings(0.95))
+    run_here(data, out, settings(0.95))
     assert (cluster_ids(out) == truth(rows, 0.95)).all()
     seen = Stages()
-    dask_dedup.run(data, out, settings(threshold), progress=seen)
+    run_here(data, out, settings(threshold), progress=seen)
     assert seen.names == ["fit", "layout", "join", "forest", "clusters"]
     assert (cluster_ids(out) == truth(rows, threshold)).all()
 
 
 def test_run_whose_two_thresholds_lie_on_both_sides_looks_inside(rows, data, tmp_path):
     out = tmp_path / "out"
-    dask_dedup.run(data, out, settings(0.9995, search=0.9))
+    run_here(data, out, settings(0.9995, search=0.9))
     assert (cluster_ids(out) == truth(rows, 0.9995)).all()
     for threshold in (0.9, 0.9998):  # a forest without such gaps answers both
         seen = Stages()
-        dask_dedup.run(data, out, settings(threshold, search=0.9), progress=seen)
+        run_here(data, out, settings(threshold, search=0.9), progress=seen)
         assert (cluster_ids(out) == truth(rows, threshold)).all()
 
 
 def test_run_inside_the_range_labels_only(rows, data, tmp_path):
     out = tmp_path / "out"
-    dask_dedup.run(data, out, settings(0.95, search=0.9))
+    run_here(data, out, settings(0.95, search=0.9))
     seen = Stages()
-    dask_dedup.run(data, out, settings(0.9985, search=0.9), progress=seen)
+    run_here(data, out, settings(0.9985, search=0.9), progress=seen)
     assert seen.names == ["clusters"]
     assert (cluster_ids(out) == truth(rows, 0.9985)).all()
 
@@ -147,7 +151,7 @@ def test_label_components_asks_the_forest(rows, data, tmp_path, dense_groups):
 
 
 def test_read_forest_of_a_run_asks_too(rows, data, tmp_path):
-    dask_dedup.run(data, tmp_path / "out", settings(0.95, search=0.9))
+    run_here(data, tmp_path / "out", settings(0.95, search=0.9))
     forest = dask_dedup.read_forest(tmp_path / "out")
     labels = dask_dedup.label_components(forest, 0.95).compute(scheduler="sync")
     got = np.arange(len(rows))

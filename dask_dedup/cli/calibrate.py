@@ -28,16 +28,16 @@ __all__ = ["calibrate"]
 @main.command("calibrate", short_help="choose the tolerance of search by quantized distances")
 @click.argument("dataset", type=PLACE)
 @click.argument("out", type=PLACE)
-@setting("--threshold", "clusters.threshold", float)
-@setting("--model", "adc.model", str)
-@setting("--factory", "adc.factory", str)
-@setting("--nprobe", "adc.nprobe", int)
-@setting("--recall", "adc.recall", float)
-@setting("--precision", "adc.precision", float)
-@setting("--queries", "adc.queries", int)
-@switch("--verify/--no-verify", "adc.verify")
+@setting("threshold", float)
+@setting("model", str)
+@setting("factory", str)
+@setting("nprobe", int)
+@setting("recall", float)
+@setting("precision", float)
+@setting("queries", int)
+@switch("verify")
 @input_settings
-@setting("--seed", "seed", int)
+@setting("seed", int)
 @worker_settings
 @click.option("--config", type=PLACE, help="TOML file with settings")
 @overwriting
@@ -55,16 +55,17 @@ def calibrate(
     console = Console(stderr=True)
     configure_logging(console, verbose=False, quiet=False)
     settings = chosen_settings(options, config)
-    from dask_dedup.cli.progress import choose_progress
     from dask_dedup.data.dataset import read_dataset
     from dask_dedup.pipeline.tolerance_table import calibrate as measure
+    from dask_dedup.pipeline.worker_imports import PRELOAD
+    from dask_dedup.report.progress import choose_progress
     from dask_dedup.runtime.deployment import open_cluster
 
     data = read_dataset(dataset, **settings.read.model_dump())
     progress = choose_progress(console)
     with (
         TemporaryDirectory(prefix="dask-dedup-") as scratch,
-        open_cluster(settings, Path(scratch), out) as execute,
+        open_cluster(settings, Path(scratch), out, preload=PRELOAD) as execute,
     ):
         try:
             summary = measure(

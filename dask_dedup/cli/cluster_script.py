@@ -14,8 +14,8 @@ __all__ = ["cluster_script"]
 
 @main.command("cluster-script", short_help="print the job script for SLURM, without submitting it")
 @click.option("--config", type=PLACE, help="TOML file with settings")
-@setting("--threads", "compute.threads", int)
-@setting("--memory", "compute.memory", str)
+@setting("threads", int)
+@setting("memory", str)
 @any_setting
 def cluster_script(config: Path | None, **options: Any) -> None:
     """Print the script of one SLURM job as `run --cluster slurm` submits it.
@@ -26,6 +26,7 @@ def cluster_script(config: Path | None, **options: Any) -> None:
     Exit codes: 0 done, 2 wrong settings.
     """
     settings = chosen_settings({**options, "cluster__kind": "slurm"}, config)
+    from dask_dedup.pipeline.worker_imports import PRELOAD
     from dask_dedup.runtime.slurm import job_script
 
-    click.echo(job_script(settings), nl=False)
+    click.echo(job_script(settings, PRELOAD), nl=False)

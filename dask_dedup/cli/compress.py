@@ -103,9 +103,9 @@ def fit_compressor(
 
     data = read_dataset(dataset, modality="text" if modality == "text" else "image")
 
-    from dask_dedup.cli.progress import choose_progress
     from dask_dedup.compressors import base
     from dask_dedup.compressors import fit as fit_model
+    from dask_dedup.report.progress import choose_progress
 
     base.check_model_path(model, overwrite)
     tell(console, f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts, dimension {data.dim}")
@@ -211,10 +211,11 @@ def _compress(
     settings: Any,
     console: Console,
 ) -> dict[str, Any]:
-    from dask_dedup.cli.progress import choose_progress
     from dask_dedup.compressors.apply import compress_dataset
     from dask_dedup.compressors.base import load_model
     from dask_dedup.data.dataset import read_dataset
+    from dask_dedup.pipeline.worker_imports import PRELOAD
+    from dask_dedup.report.progress import choose_progress
     from dask_dedup.runtime.deployment import open_cluster
     from dask_dedup.runtime.executor import OnResult
     from dask_dedup.storage.objects import scratch_beside
@@ -234,7 +235,9 @@ def _compress(
             if not tasks:
                 return []
             scratch = stack.enter_context(scratch_beside(out / "stages"))
-            return stack.enter_context(open_cluster(settings, scratch, out))(tasks, on_result)
+            return stack.enter_context(open_cluster(settings, scratch, out, preload=PRELOAD))(
+                tasks, on_result
+            )
 
         progress = choose_progress(console)
         try:

@@ -81,11 +81,12 @@ def executor(settings: Any, products: float, out: Path) -> Iterator[Any]:
     if products <= _SMALL_ROWS * 1000:
         yield one_by_one
         return
+    from dask_dedup.pipeline.worker_imports import PRELOAD
     from dask_dedup.runtime.deployment import open_cluster
 
     with (
         TemporaryDirectory(prefix="dask-dedup-") as scratch,
-        open_cluster(settings, Path(scratch), out) as execute,
+        open_cluster(settings, Path(scratch), out, preload=PRELOAD) as execute,
     ):
         yield execute
 
@@ -142,9 +143,9 @@ def truth(
     if queries != "all" and not queries.isdigit():
         raise SettingsError(f"queries: expected a number of rows or all, got {queries!r}.")
     settings = chosen_settings(options, used=("compute", "cluster"))
-    from dask_dedup.cli.progress import choose_progress
     from dask_dedup.data.dataset import read_dataset
     from dask_dedup.evaluate.truth import TruthSettings, find_truth
+    from dask_dedup.report.progress import choose_progress
 
     wanted = TruthSettings(None if queries == "all" else int(queries), k, threshold, modality, seed)
     data = read_dataset(dataset, modality=modality)

@@ -61,12 +61,12 @@ def paper(
     console = Console(stderr=True, quiet=quiet)
     configure_logging(console, verbose, quiet)
     common = chosen_settings(options, used=("compute", "cluster"))
-    from dask_dedup.cli.progress import choose_progress
     from dask_dedup.data.dataset import read_dataset
     from dask_dedup.evaluate.paper import load_paper, measure_paper
     from dask_dedup.evaluate.pareto import points_frame
     from dask_dedup.report.paper_page import write_page
     from dask_dedup.report.pareto_plot import plot_pareto
+    from dask_dedup.report.progress import choose_progress
 
     settings = load_paper(read_toml(config), str(config))
     data = read_dataset(dataset)

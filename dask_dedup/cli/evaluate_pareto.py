@@ -40,9 +40,9 @@ __all__ = ["pareto"]
 @click.argument("out", type=LOCAL_PLACE)
 @settings_of(ParetoSettings)
 @training_device
-@setting("--workers", "compute.workers", int)
-@setting("--memory", "compute.memory", str)
-@setting("--cluster", "cluster.kind", str)
+@setting("workers", int)
+@setting("memory", str)
+@setting("cluster", str)
 @any_setting
 @click.option(
     "--config",
@@ -80,10 +80,10 @@ def pareto(
     settings = load_table(
         ParetoSettings, read_toml(config).get("pareto", {}), options, str(config or "settings")
     )
-    from dask_dedup.cli.progress import choose_progress
     from dask_dedup.data.dataset import read_dataset
     from dask_dedup.evaluate.pareto import measure_pareto, points_frame
     from dask_dedup.report.pareto_plot import plot_pareto
+    from dask_dedup.report.progress import choose_progress
 
     data = read_dataset(dataset, modality=settings.modality)
     tell(console, f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts, dimension {data.dim}")

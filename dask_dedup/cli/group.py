@@ -8,7 +8,7 @@ import os
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 from rich.console import Console
@@ -17,6 +17,7 @@ from dask_dedup.cli.terminal import Terminated, end_code, end_word
 from dask_dedup.errors import ClusterError, DedupError, SettingsError
 from dask_dedup.paths import as_place, is_remote
 from dask_dedup.runtime.forkserver import stop_server
+from dask_dedup.settings.option_names import OPTIONS
 from dask_dedup.settings.run_settings import Settings, load_settings
 
 __all__ = [
@@ -105,35 +106,56 @@ class _Commands(click.Group):
             context.exit(2)
 
 
-def setting(flag: str, key: str, kind: Any = None) -> Callable:
-    """Return the option that sets ``key``: text and default are those of the settings."""
-    return click.option(flag, key.replace(".", "__"), type=kind, default=None, help=_help_of(key))
+def setting(name: str, kind: Any = None) -> Callable:
+    """Return the option that sets what ``name`` is short for: its text and default are those there.
+
+    ``kind``: of the value; without, one of those that the setting names.
+    """
+    if kind is None:
+        kind = click.Choice(get_args(_field_of(OPTIONS[name]).annotation))
+    return click.option(
+        _flag_of(name), _destination(name), type=kind, default=None, help=_help_of(OPTIONS[name])
+    )
 
 
-def switch(flag: str, key: str) -> Callable:
-    """Return the pair of flags that sets ``key`` to true or false."""
-    return click.option(flag, key.replace(".", "__"), default=None, help=_help_of(key))
+def switch(name: str) -> Callable:
+    """Return the pair of flags that sets what ``name`` is short for to true or false."""
+    flags = f"{_flag_of(name)}/--no-{name.replace('_', '-')}"
+    return click.option(flags, _destination(name), default=None, help=_help_of(OPTIONS[name]))
 
 
-def flag(name: str, key: str) -> Callable:
-    """Return the flag that sets ``key`` to true."""
-    destination = key.replace(".", "__")
-    return click.option(name, destination, flag_value=True, default=None, help=_help_of(key))
+def flag(name: str) -> Callable:
+    """Return the flag that sets what ``name`` is short for to true."""
+    return click.option(
+        _flag_of(name),
+        _destination(name),
+        flag_value=True,
+        default=None,
+        help=_help_of(OPTIONS[name]),
+    )
+
+
+def _flag_of(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _destination(name: str) -> str:
+    return OPTIONS[name].replace(".", "__")
 
 
 def input_settings(command: Callable) -> Callable:
     """Add the options that tell what of a data set is read."""
     for option in (
-        flag("--skip-bad-parts", "read.skip_bad_parts"),
-        setting("--drop-columns", "read.drop_columns", str),
-        setting("--columns", "read.columns", str),
-        setting("--caption-column", "read.caption_column", str),
-        setting("--url-column", "read.url_column", str),
-        setting("--embedding-column", "read.embedding_column", str),
-        setting("--text-embeddings", "read.text_embeddings", str),
-        setting("--image-embeddings", "read.image_embeddings", str),
-        setting("--metadata", "read.metadata", str),
-        setting("--modality", "read.modality", click.Choice(["image", "text"])),
+        flag("skip_bad_parts"),
+        setting("drop_columns", str),
+        setting("columns", str),
+        setting("caption_column", str),
+        setting("url_column", str),
+        setting("embedding_column", str),
+        setting("text_embeddings", str),
+        setting("image_embeddings", str),
+        setting("metadata", str),
+        setting("modality"),
     ):
         command = option(command)
     return command
@@ -143,11 +165,11 @@ def worker_settings(command: Callable) -> Callable:
     """Add the options that tell what computes: how many workers, how large, and where."""
     for option in (
         any_setting,
-        switch("--dashboard/--no-dashboard", "cluster.dashboard"),
-        setting("--cluster", "cluster.kind", str),
-        setting("--memory", "compute.memory", str),
-        setting("--threads", "compute.threads", int),
-        setting("--workers", "compute.workers", int),
+        switch("dashboard"),
+        setting("cluster", str),
+        setting("memory", str),
+        setting("threads", int),
+        setting("workers", int),
     ):
         command = option(command)
     return command
@@ -226,12 +248,16 @@ def _parse_assignment(text: str) -> tuple[str, Any]:
     return key, parsed["value"] if list(parsed) == ["value"] else value
 
 
-def _help_of(key: str) -> str:
+def _field_of(key: str) -> Any:
     *tables, name = key.split(".")
     model: Any = Settings
     for table in tables:
         model = model.model_fields[table].annotation
-    field = model.model_fields[name]
+    return model.model_fields[name]
+
+
+def _help_of(key: str) -> str:
+    field = _field_of(key)
     text = str(field.description)
     if field.default is not None and "[default" not in text:
         text += f" [default: {field.default}]"

@@ -29,7 +29,7 @@ __all__ = ["build", "search"]
 @click.option("--model", type=PLACE, help="compressor that rows go through")
 @click.option("--sample-rows", type=click.IntRange(0), default=0, help="to train on [64 per list]")
 @click.option("--iterations", type=click.IntRange(0), default=0, help="of k-means [faiss's own]")
-@setting("--seed", "seed", int)
+@setting("seed", int)
 @worker_settings
 def build(
     dataset: Path,
@@ -49,10 +49,11 @@ def build(
     Exit codes: 0 done, 2 wrong input or settings.
     """
     settings = chosen_settings(options, used=("seed", "read", "compute", "cluster"))
-    from dask_dedup.cli.progress import choose_progress
     from dask_dedup.data.dataset import read_dataset
     from dask_dedup.ivf.shards import default_factory, open_model
     from dask_dedup.ivf.vector_index import build_index
+    from dask_dedup.pipeline.worker_imports import PRELOAD
+    from dask_dedup.report.progress import choose_progress
     from dask_dedup.runtime.deployment import open_cluster
     from dask_dedup.runtime.shares import threads_together
 
@@ -64,7 +65,7 @@ def build(
     progress = choose_progress(console)
     with (
         tempfile.TemporaryDirectory(prefix="dask-dedup-") as scratch,
-        open_cluster(settings, Path(scratch), index) as execute,
+        open_cluster(settings, Path(scratch), index, preload=PRELOAD) as execute,
     ):
         try:
             made = build_index(
@@ -116,11 +117,11 @@ def search(
 
     Exit codes: 0 done, 2 wrong input or settings.
     """
-    from dask_dedup.cli.progress import choose_progress
     from dask_dedup.data.dataset import read_dataset
     from dask_dedup.data.parts import read_npy_header
     from dask_dedup.ivf.neighbour_table import write_neighbours
     from dask_dedup.ivf.vector_index import open_index
+    from dask_dedup.report.progress import choose_progress
     from dask_dedup.storage.listing import names_in
 
     console = Console(stderr=True)

@@ -22,7 +22,7 @@ from dask_dedup.errors import SettingsError
 from dask_dedup.runtime.shares import memory_per_worker, worker_count
 from dask_dedup.settings.run_settings import Settings
 
-__all__ = ["plan_run"]
+__all__ = ["plan"]
 
 
 @main.command("plan", short_help="tell what a run will cost, without running it")
@@ -41,22 +41,22 @@ __all__ = ["plan_run"]
     type=PLACE,
     help="folder of a finished run: scale the time of each stage by what it took there",
 )
-@setting("--threshold", "clusters.threshold", float)
-@setting("--search-threshold", "join.search_threshold", float)
-@setting("--visits", "cells.visits", float)
-@setting("--cells", "cells.cells", int)
+@setting("threshold", float)
+@setting("search_threshold", float)
+@setting("visits", float)
+@setting("cells", int)
 @input_settings
-@setting("--audit-queries", "audit.queries", int)
-@setting("--seed", "seed", int)
-@setting("--workers", "compute.workers", int)
-@setting("--threads", "compute.threads", int)
-@setting("--memory", "compute.memory", str)
+@setting("audit_queries", int)
+@setting("seed", int)
+@setting("workers", int)
+@setting("threads", int)
+@setting("memory", str)
 @any_setting
 @click.option("--config", type=PLACE, help="TOML file with settings")
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
 @click.option("--calibrate", is_flag=True, help="measure this machine first, and remember it")
 @click.option("--calibrate-seconds", type=float, default=1.0, hidden=True)
-def plan_run(dataset: Path | None, config: Path | None, **options: Any) -> None:
+def plan(dataset: Path | None, config: Path | None, **options: Any) -> None:
     """Tell what a run over DATASET, or over so many --rows, will cost: time, disk, memory.
 
     Nothing is run. Times rest on what `--calibrate` measured on this machine, else on shipped
@@ -79,16 +79,10 @@ def plan_run(dataset: Path | None, config: Path | None, **options: Any) -> None:
         options["compress__dim"] = own["dim"]
     settings = chosen_settings(options, config)
     from dask_dedup.planning.core_rates import measure_together
-    from dask_dedup.planning.cost_model import describe, plan, refuse
-    from dask_dedup.planning.scaled_plan import read_run, scale_plan, shares_of
-    from dask_dedup.planning.workload import (
-        Machine,
-        Rates,
-        load_rates,
-        parse_rate,
-        rates_path,
-        save_rates,
-    )
+    from dask_dedup.planning.cost_model import describe, refuse
+    from dask_dedup.planning.preflight import plan_run
+    from dask_dedup.planning.scaled_plan import read_run, shares_of
+    from dask_dedup.planning.workload import load_rates, parse_rate, rates_path, save_rates
     from dask_dedup.report.plan_table import plan_tables
 
     path = rates_path()
@@ -103,16 +97,15 @@ def plan_run(dataset: Path | None, config: Path | None, **options: Any) -> None:
     run = None if own["like"] is None else read_run(own["like"])
     for key, share in shares_of(run).items():
         own[key] = share if own[key] is None else own[key]
-    work = _workload(dataset, settings, own)
     compute, workers = settings.compute, worker_count(settings.compute)
     if own["cores"] is not None and compute.workers is None:
         workers = max(1, own["cores"] // compute.threads)
-    machine = Machine(workers * own["nodes"], compute.threads, parse_rate(own["disk_rate"]))
-    measured = load_rates(path)
-    planned = plan(work, machine, measured or Rates())
-    origin = f"measured, {path}" if measured else "shipped; --calibrate measures this machine's"
+    facts = _facts(dataset, settings, own)
+    disk_bytes = parse_rate(own["disk_rate"])
+    planned = plan_run(facts, settings, workers * own["nodes"], disk_bytes=disk_bytes, like=run)
+    is_measured = load_rates(path) is not None
+    origin = f"measured, {path}" if is_measured else "shipped; --calibrate measures this machine's"
     if run is not None:
-        planned = scale_plan(planned, run, measured or Rates())
         origin += f"; scaled by the times of {own['like']}"
     if own["as_json"]:
         click.echo(json.dumps({**describe(planned), "rates": origin}, indent=2))
@@ -126,10 +119,8 @@ def plan_run(dataset: Path | None, config: Path | None, **options: Any) -> None:
         refuse(planned, memory_per_worker(compute))
 
 
-def _workload(dataset: Path | None, settings: Settings, own: dict[str, Any]) -> Any:
+def _facts(dataset: Path | None, settings: Settings, own: dict[str, Any]) -> dict[str, Any]:
     """Return what is to be planned for: a data set's headers, or the numbers given."""
-    from dask_dedup.planning.workload import numbers_workload
-
     facts: dict[str, Any] = {
         "rows": own["rows"],
         "dim": 768 if own["dim"] is None else own["dim"],
@@ -141,5 +132,4 @@ def _workload(dataset: Path | None, settings: Settings, own: dict[str, Any]) -> 
         from dask_dedup.planning.preflight import dataset_facts
 
         facts = dataset_facts(read_dataset(dataset, **settings.read.model_dump(), texts=False))
-    shares = {key: own[key] for key in ("duplicates", "pairs_per_row")}
-    return numbers_workload(settings, **facts, **shares)
+    return {**facts, **{key: own[key] for key in ("duplicates", "pairs_per_row")}}

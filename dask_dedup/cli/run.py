@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import click
@@ -26,10 +25,7 @@ from dask_dedup.cli.group import (
 )
 from dask_dedup.cli.terminal import end_code, end_word
 from dask_dedup.errors import UnreadableError
-from dask_dedup.runtime.forkserver import start_server, stop_server
-from dask_dedup.runtime.limits import check_floor, memory_limit
-from dask_dedup.runtime.shares import memory_per_worker
-from dask_dedup.settings.run_settings import Settings
+from dask_dedup.runtime.forkserver import stop_server
 
 __all__ = ["run"]
 
@@ -37,28 +33,28 @@ __all__ = ["run"]
 @main.command(short_help="find the duplicates of a data set")
 @click.argument("dataset", type=PLACE)
 @click.argument("out", type=PLACE)
-@setting("--threshold", "clusters.threshold", float)
-@setting("--search-threshold", "join.search_threshold", float)
-@setting("--visits", "cells.visits", float)
-@setting("--cells", "cells.cells", int)
-@setting("--dim", "compress.dim", int)
-@setting("--finder", "finder", click.Choice(["join", "adc"]))
-@setting("--model", "adc.model", str)
-@setting("--factory", "adc.factory", str)
-@setting("--nprobe", "adc.nprobe", int)
-@setting("--k", "adc.k", int)
-@setting("--tolerance", "adc.tolerance", float)
-@switch("--verify/--no-verify", "adc.verify")
+@setting("threshold", float)
+@setting("search_threshold", float)
+@setting("visits", float)
+@setting("cells", int)
+@setting("dim", int)
+@setting("finder")
+@setting("model", str)
+@setting("factory", str)
+@setting("nprobe", int)
+@setting("k", int)
+@setting("tolerance", float)
+@switch("verify")
 @input_settings
-@setting("--audit-queries", "audit.queries", int)
-@setting("--seed", "seed", int)
-@setting("--workers", "compute.workers", int)
-@setting("--threads", "compute.threads", int)
-@setting("--work", "compute.work", str)
-@setting("--memory", "compute.memory", str)
-@setting("--cluster", "cluster.kind", str)
-@switch("--dashboard/--no-dashboard", "cluster.dashboard")
-@setting("--device", "compute.device", click.Choice(["auto", "cpu", "cuda"]))
+@setting("audit_queries", int)
+@setting("seed", int)
+@setting("workers", int)
+@setting("threads", int)
+@setting("work", str)
+@setting("memory", str)
+@setting("cluster", str)
+@switch("dashboard")
+@setting("device")
 @any_setting
 @click.option(
     "--config",
@@ -104,8 +100,20 @@ def run(
     console = Console(stderr=True, quiet=quiet)
     configure_logging(console, verbose, quiet)
     settings = chosen_settings(options, config)
+    from dask_dedup.pipeline.run import run as run_all
+    from dask_dedup.report.progress import choose_progress
+
     try:
-        summary = _run(dataset, out, settings, overwrite, break_lock, keep_stages, console)
+        summary = run_all(
+            dataset,
+            out,
+            settings,
+            overwrite=overwrite,
+            break_lock=break_lock,
+            keep_stages=keep_stages,
+            progress=choose_progress(console),
+            say=partial(tell, console),
+        )
     except UnreadableError as error:
         hint = "" if settings.read.skip_bad_parts else " --skip-bad-parts goes on without it."
         raise UnreadableError(f"{error}{hint}", error.path) from error
@@ -116,124 +124,6 @@ def run(
     if not quiet:
         _print_summary(summary, out, Console())
     gc.freeze()  # else Python looks at every object again before it ends: most of a second
-
-
-def _run(
-    dataset: Path,
-    out: Path,
-    settings: Settings,
-    overwrite: bool,
-    break_lock: bool,
-    keep_stages: bool,
-    console: Console,
-) -> dict[str, Any]:
-    if settings.cluster.kind == "local":
-        start_server()  # unless it runs already; imports for seconds, beside what follows
-    from dask_dedup.pipeline.unreadable_parts import open_dataset, result_settings
-
-    data = open_dataset(dataset, out, settings)
-
-    # These load for seconds: a fault in the input should not have to wait for them.
-    from dask_dedup.cli.progress import choose_progress
-    from dask_dedup.pipeline.relabel import find_kept
-    from dask_dedup.runtime.deployment import open_cluster
-    from dask_dedup.storage.objects import scratch_beside
-    from dask_dedup.storage.run_folder import RunFolder
-
-    tell(console, f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts, dimension {data.dim}")
-    work = settings.compute.work
-    is_foreign = "://" in settings.cluster.kind  # only a scheduler that runs knows its workers
-    with RunFolder(
-        out,
-        result_settings(data, settings),
-        data.fingerprint,
-        overwrite,
-        work,
-        break_lock,
-        (data.path, data.sketch),
-    ) as folder:
-        if folder.is_finished():
-            tell(console, f"{out}: finished before with these settings; nothing to do")
-            return folder.read_summary()
-        kept = find_kept(folder, settings)
-        if kept is not None:
-            tell(
-                console,
-                f"the forest in {out}, searched from {kept['search_threshold']:g} up, answers "
-                f"threshold {settings.clusters.threshold:g}: only the clusters are made anew",
-            )
-
-        def begin(workers: int | None = None, memory: int | None = None) -> None:
-            planned = None
-            if settings.cluster.kind == "local":
-                check_floor(memory_per_worker(settings.compute), memory_limit())
-            if kept is None and settings.finder == "join":
-                planned = _plan(data, settings, out, console, workers, memory)
-            folder.begin(kept)
-            if planned is not None:
-                write_json(folder.stages / PLAN, planned)
-
-        from dask_dedup.pipeline.status import PLAN
-        from dask_dedup.storage.files import write_json
-
-        if not is_foreign:
-            begin()
-        progress = choose_progress(console)
-        # Seconds of imports, meanwhile the workers start.
-        importing = Thread(target=_import_pipeline, args=(settings.finder,), daemon=True)
-        importing.start()
-        with (
-            scratch_beside(folder.stages) as scratch,
-            open_cluster(settings, scratch, folder.stages) as execute,
-        ):
-            workers = len(execute.workers())
-            memory = execute.memory_bytes or memory_per_worker(settings.compute)
-            seen = f"; dashboard at {execute.dashboard}" if execute.dashboard else ""
-            tell(console, f"{workers} workers with {memory / 1e9:.1f} GB each{seen}")
-            if is_foreign:
-                begin(workers, memory)
-            importing.join()
-            from dask_dedup.pipeline.job import Job
-            from dask_dedup.pipeline.run import run_stages
-
-            def facts() -> dict[str, Any]:
-                known = {"workers": workers} if is_foreign else {}
-                return {**known, "worker_peak_bytes": execute.peak_bytes()}
-
-            job = Job(data, folder, settings, execute, progress, memory)
-            if settings.cluster.kind != "local":
-                job = replace(job, facts=facts)
-            try:
-                return run_stages(job, keep_stages)
-            finally:
-                progress.close()
-
-
-def _plan(
-    data: Any,
-    settings: Settings,
-    out: Path,
-    console: Console,
-    workers: int | None,
-    memory: int | None,
-) -> dict[str, Any]:
-    """Tell what the run will cost, and refuse what does not fit; return the plan as numbers."""
-    from dask_dedup.planning.cost_model import describe
-    from dask_dedup.planning.preflight import check_room, plan_run
-    from dask_dedup.report.plan_table import plan_lines
-
-    planned = plan_run(data, settings, workers)
-    free = check_room(planned, data, settings, out, memory)
-    told = describe(planned)
-    for line in plan_lines(told, memory or memory_per_worker(settings.compute), free):
-        tell(console, line)
-    return told
-
-
-def _import_pipeline(finder: str) -> None:
-    from dask_dedup.pipeline.run import choose_finder
-
-    choose_finder(finder)
 
 
 def _print_summary(summary: dict[str, Any], out: Path, console: Console) -> None:

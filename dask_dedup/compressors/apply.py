@@ -38,6 +38,7 @@ __all__ = ["CompressFolder", "compress_dataset", "write_compressed"]
 logger = logging.getLogger(__name__)
 
 _BLOCK_BYTES = 64 << 20  # of raw rows in memory at a time, in float32
+_STAGE = "compress"  # the only one, and its folder among the working files
 _FOLDERS = {"image": "img_emb", "text": "text_emb"}
 
 
@@ -51,7 +52,7 @@ class CompressFolder(RunFolder):
     def __init__(
         self, path: Path, settings: Mapping[str, Any], fingerprint: str, overwrite: bool = False
     ) -> None:
-        super().__init__(path, settings, fingerprint, overwrite)
+        super().__init__(path, settings, fingerprint, overwrite, working=(_STAGE,))
         modalities = (_FOLDERS[name] for name in settings["modalities"])
         self.result_folders = ("metadata", "model", *modalities)
 
@@ -155,7 +156,7 @@ def _write(
     execute: Execute,
     progress: Progress,
 ) -> dict[str, Any]:
-    stage = folder.stage("compress", folder.settings)
+    stage = folder.stage(_STAGE, folder.settings)
     stage.prepare()
     save_model(model, stage.folder / "model", overwrite=exists(stage.folder / "model"))
     tasks = {}
@@ -165,7 +166,7 @@ def _write(
             path = stage.folder / _FOLDERS[view.modality] / names[part.index]
             name = f"{view.modality}-{part.index:05d}"
             tasks[name] = (part, str(stage.folder / "model"), path, dtype, device, threads)
-    progress.start("compress", len(views) * views[0].rows)
+    progress.start(_STAGE, len(views) * views[0].rows)
     records = stage.run(
         write_compressed, tasks, execute, lambda record: progress.advance(record["rows"])
     )

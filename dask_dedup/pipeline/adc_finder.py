@@ -37,7 +37,9 @@ from dask_dedup.pipeline.adc_tasks import (
     search_and_write,
 )
 from dask_dedup.pipeline.audit import sample_queries
+from dask_dedup.pipeline.finders import Finder
 from dask_dedup.pipeline.job import Found, Job, conserve
+from dask_dedup.pipeline.stages import CALIBRATED, SEARCH, SHARDS, TOLERANCE, TRAIN, values_of
 from dask_dedup.runtime.executor import ignore_result
 from dask_dedup.runtime.shares import threads_together
 from dask_dedup.storage.files import read_json, write_json
@@ -53,8 +55,10 @@ _TRUTH_PURPOSE = 9  # of the sample: see compress.sample
 _PCA_DIM = 64  # of the filter with which the truth of samples is found
 
 
-class AdcFinder:
+class AdcFinder(Finder):
     """The stages of the finder, in one job; see `dask_dedup.ivf.adaptive_threshold`."""
+
+    name = "adc"
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -62,29 +66,14 @@ class AdcFinder:
         adc = settings.adc
         dim = open_model(adc.model).dim_out if adc.model else job.data.dim
         self.factory = adc.factory or default_factory(job.data.rows, dim)
-        calibrated = adc.tolerance is None
-        wanted = {AUDIT: settings.audit.queries, TRUTH: adc.queries * calibrated}
+        # Of the model counts what it holds, not where it lies; a factory may be the default one.
+        known = {"adc.factory": self.factory, "adc.model": adc.model and model_digest(adc.model)}
+        self.keys: dict[str, Any] = {**values_of(SEARCH, settings), **known}
+        self.asked = self.keys["calibrated_to"]
+        wanted = {AUDIT: settings.audit.queries, TRUTH: self.keys["calibration_queries"]}
         self.samples = tuple(Sample(*sample) for sample in wanted.items() if sample[1])
-        shard_keys: dict[str, Any] = {
-            "seed": settings.seed,
-            "modality": settings.read.modality,
-            "factory": self.factory,
-            "model": adc.model and model_digest(adc.model),
-            "sample_rows": adc.sample_rows,
-            "iterations": adc.iterations,
-            "samples": {sample.name: sample.queries for sample in self.samples},
-            "search_threshold": settings.search_threshold,
-        }
-        self.asked = {"recall": adc.recall} if adc.verify else {"precision": adc.precision}
-        self.keys = {
-            **shard_keys,
-            "k": adc.k,
-            "nprobe": adc.nprobe,
-            "verify": adc.verify,
-            **(self.asked if calibrated else {"tolerance": adc.tolerance}),
-        }
-        self.shard_stage = job.folder.stage("shards", shard_keys)
-        self.search_stage = job.folder.stage("search", self.keys)
+        self.shard_stage = job.stage(SHARDS, known)
+        self.search_stage = job.stage(SEARCH, known)
         folder = self.shard_stage.folder
         self.layout = IndexLayout(str(folder / "base.faiss"), str(folder), adc.model)
         self.facts: dict[str, Any] = {}
@@ -119,7 +108,7 @@ class AdcFinder:
     def _train(self) -> None:
         """Train the base index; draw the samples whose true pairs are found on the way."""
         job, settings = self.job, self.job.settings
-        with job.timed("train"):
+        with job.timed(TRAIN):
             self.shard_stage.prepare()
             folder = self.shard_stage.folder
             write_parts(job.data.filled_parts, folder / "parts.json")
@@ -175,10 +164,10 @@ class AdcFinder:
             )
             for name, spans in group_spans(self.layout, self.facts["bytes_per_row"]).items()
         }
-        with job.timed("shards"):
+        with job.timed(SHARDS):
             records = job.run_stage(self.shard_stage, fill_and_audit, tasks)
         write_shards(self.layout, records)
-        conserve("shards", sum(record["rows"] for record in records), job.data.rows)
+        conserve(SHARDS.name, sum(record["rows"] for record in records), job.data.rows)
         self.audit_seconds = sum(record["audit_seconds"] for record in records)
         for key in ("invalid", "identical", "indexed"):
             self.counts[key] = sum(record[key] for record in records)
@@ -194,7 +183,7 @@ class AdcFinder:
         """Choose the tolerance, search every span, write its forest; return the edges of all."""
         job, settings = self.job, self.job.settings
         adc = settings.adc
-        with job.timed("tolerance"):
+        with job.timed(TOLERANCE):
             rule = self._choose_rule()
             job.progress.advance(job.data.rows)
         plan = AdcPlan(
@@ -206,9 +195,9 @@ class AdcFinder:
             settings.compute.threads,
         )
         tasks = {span.name: (plan, span, self._path(span)) for span in self.layout.spans}
-        with job.timed("search"):
+        with job.timed(SEARCH):
             records = job.run_stage(self.search_stage, search_and_write, tasks)
-        conserve("search", sum(record["searched"] for record in records), self.counts["indexed"])
+        conserve(SEARCH.name, sum(record["searched"] for record in records), self.counts["indexed"])
         for key in ("candidates", "pairs", "saturated"):
             self.counts[key] = sum(record[key] for record in records)
         self.counts |= {
@@ -233,7 +222,7 @@ class AdcFinder:
         if adc.tolerance is not None:
             return AdaptiveRule(adc.tolerance, rounding + apart, rounding)
         self.search_stage.prepare()
-        path = self.search_stage.folder / "calibrated.json"
+        path = self.search_stage.folder / CALIBRATED
         chosen = read_json(path)
         if chosen is None:
             task = delayed(calibrate_sample)(

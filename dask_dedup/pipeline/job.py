@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from dask_dedup.data.dataset import Dataset
 from dask_dedup.data.part_files import PartFiles
 from dask_dedup.graph.forest_range import ForestRange
+from dask_dedup.pipeline.stages import DeclaredStage, values_of
 from dask_dedup.report.summary import StageTime
 from dask_dedup.runtime.executor import Execute, OnResult, Progress
 from dask_dedup.runtime.shares import worker_count
@@ -63,15 +64,24 @@ class Job:
         return own if self.facts is None else {**own, **self.facts()}
 
     @contextmanager
-    def timed(self, name: str) -> Iterator[None]:
+    def timed(self, declared: DeclaredStage) -> Iterator[None]:
         """Put one stage over all rows on the clock and into the progress display."""
-        self.progress.start(name, self.data.rows)
+        self.progress.start(declared.name, self.data.rows)
         began = time.perf_counter()
         yield
         self.check()
         seconds = time.perf_counter() - began
-        self.times.append(StageTime(name, seconds, self.data.rows))
+        self.times.append(StageTime(declared.name, seconds, self.data.rows))
         self.progress.finish()
+
+    def stage(self, declared: DeclaredStage, known: Mapping[str, Any] | None = None) -> Stage:
+        """Return a stage that depends on the settings that are declared for it.
+
+        ``known``: further things that it depends on, or what stands for some of the settings.
+        """
+        return self.folder.stage(
+            declared.folder, {**values_of(declared, self.settings), **(known or {})}
+        )
 
     def run_stage(
         self,

@@ -19,9 +19,9 @@ from dask_dedup.cells.build import begin_layout, cells_task
 from dask_dedup.cells.entries import MOST_FILES, plan_merges
 from dask_dedup.cells.join_groups import CellGroup, plan_groups
 from dask_dedup.cells.layout_files import CellLayout, RecordFile
-from dask_dedup.graph.forest_range import looks_inside_groups
+from dask_dedup.pipeline.finders import Finder
 from dask_dedup.pipeline.job import Found, Job, conserve
-from dask_dedup.pipeline.status import MERGE
+from dask_dedup.pipeline.stages import FIT, JOIN, LAYOUT, MERGES, values_of
 from dask_dedup.runtime.executor import OnWorker, ignore_result
 from dask_dedup.storage.objects import remove_tree
 from dask_dedup.storage.stage import TRAINED, files_of_note, read_note, write_note
@@ -34,24 +34,16 @@ _STAGES = "dask_dedup.pipeline.stage_tasks"
 logger = logging.getLogger(__name__)
 
 
-class JoinFinder:
+class JoinFinder(Finder):
     """The stages of the finder, in one job."""
+
+    name = "join"
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        settings = job.settings
-        self.keys: dict[str, Any] = {
-            "seed": settings.seed,
-            "modality": settings.read.modality,
-            "compress": settings.compress.model_dump(),
-            "cells": settings.cells.model_dump(),
-            "audit": settings.audit.model_dump(),
-            "search_threshold": settings.search_threshold,
-            # Their inner pairs are not compared, so a threshold that high has none of them.
-            "dense_groups": not looks_inside_groups(settings.clusters.threshold),
-        }
-        self.layout_stage = job.folder.stage("layout", self.keys)
-        self.join_stage = job.folder.stage("join", self.keys)
+        self.keys: dict[str, Any] = values_of(JOIN, job.settings)
+        self.layout_stage = job.stage(LAYOUT)
+        self.join_stage = job.stage(JOIN)
         self.layout_counts: dict[str, int] = {}
         self.join_counts: dict[str, int] = {}
         self.audit_seconds = 0.0
@@ -79,7 +71,7 @@ class JoinFinder:
 
     def _fit(self) -> CellLayout:
         """Fit the PCA, train the cells, draw the audit's queries."""
-        with self.job.timed("fit"):
+        with self.job.timed(FIT):
             self.layout_stage.prepare()
             data, settings = self.job.data, self.job.settings
             where = self.layout_stage.folder
@@ -95,8 +87,8 @@ class JoinFinder:
                     # What was made with other models does not fit these.
                     self.layout_stage.forget()
                     self.join_stage.forget()
-                    for level in range(1, 4):
-                        remove_tree(self.job.folder.stages / _merge_name(level))
+                    for merge in MERGES:
+                        remove_tree(self.job.folder.stages / merge.folder)
             logger.debug("cells: %d for %d rows", trained["cells"], data.rows)
             self.job.progress.advance(data.rows)
             return replace(layout, cells=trained["cells"])
@@ -145,7 +137,7 @@ class JoinFinder:
             )
             for span in layout.spans
         }
-        with self.job.timed("layout"):
+        with self.job.timed(LAYOUT):
             records = self.job.run_stage(
                 self.layout_stage, OnWorker(_STAGES, "layout_and_audit"), tasks
             )
@@ -154,7 +146,7 @@ class JoinFinder:
             for key in ("invalid", "identical", "distinct", "visits", "linked")
         }
         self.audit_seconds = sum(record["audit_seconds"] for record in records)
-        conserve("layout", sum(record["rows"] for record in records), self.job.data.rows)
+        conserve(LAYOUT.name, sum(record["rows"] for record in records), self.job.data.rows)
         logger.debug(
             "layout: %(distinct)d distinct rows make %(visits)d visits; %(identical)d repeat an "
             "earlier row of their span, %(invalid)d are invalid",
@@ -167,14 +159,13 @@ class JoinFinder:
 
     def _merge(self, layout: CellLayout, files: list[RecordFile]) -> list[RecordFile]:
         """Merge files of records until there are few enough; a stage for each level of merges."""
-        level = 0
+        levels = iter(MERGES)
         while len(files) > MOST_FILES:
-            level += 1
-            name = _merge_name(level)
-            stage = self.job.folder.stage(name, self.keys)
+            declared = next(levels)
+            stage = self.job.stage(declared)
             merged = plan_merges(files, stage.folder)
             tasks = {f"merge-{i:05d}": (layout, *task) for i, task in enumerate(merged.tasks)}
-            with self.job.timed(name):
+            with self.job.timed(declared):
                 self.job.run_stage(stage, OnWorker(_STAGES, "merge_and_tell"), tasks)
             files = merged.files
         return files
@@ -194,7 +185,7 @@ class JoinFinder:
             for group in groups
         }
         visits = self.layout_counts["visits"]
-        with self.job.timed("join"):
+        with self.job.timed(JOIN):
             records = self.job.run_stage(
                 self.join_stage, OnWorker(_STAGES, "join_and_write"), tasks, self._advance
             )
@@ -207,7 +198,7 @@ class JoinFinder:
             self.join_counts["candidates"],
             self.join_counts["pairs"],
         )
-        conserve("join", sum(record["visits"] for record in records), visits)
+        conserve(JOIN.name, sum(record["visits"] for record in records), visits)
         return groups
 
     def _group_path(self, group: CellGroup) -> Path:
@@ -217,7 +208,3 @@ class JoinFinder:
         """Count a task's share of the visits as its share of the rows."""
         share = record["visits"] / self.layout_counts["visits"]
         self.job.progress.advance(round(share * self.job.data.rows))
-
-
-def _merge_name(level: int) -> str:
-    return MERGE if level == 1 else f"{MERGE}-{level}"

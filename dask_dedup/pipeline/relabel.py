@@ -21,6 +21,7 @@ from dask_dedup.data.spans import Span
 from dask_dedup.graph.forest_range import ForestRange
 from dask_dedup.paths import as_place
 from dask_dedup.pipeline.job import Found, Job
+from dask_dedup.pipeline.stages import KEPT
 from dask_dedup.settings.run_settings import Settings
 from dask_dedup.storage.files import read_frame
 from dask_dedup.storage.run_folder import AUDIT_PAIRS, AUDIT_QUERIES, RunFolder
@@ -123,7 +124,7 @@ def _searched(settings: Mapping[str, Any]) -> Any:
 
 def found_before(job: Job, facts: Mapping[str, Any]) -> Found:
     """Return a search of before as if it had been done now."""
-    files = KeptFiles(str(job.folder.path), str(job.folder.stages / "kept"))
+    files = KeptFiles(str(job.folder.path), str(job.folder.stages / KEPT))
     write_parts(job.data.filled_parts, as_place(files.parts_path))
     return Found(
         files,

@@ -1,92 +1,93 @@
-"""The whole chain, stage by stage: what `dask-dedup run` does.
+"""`run`: a data set's duplicates from start to end, for the command and for Python alike.
 
-1. The finder's stages (`join_finder`, `adc_finder`): from rows to files of edges.
-2. forest: what the finder's tasks have found merges to one maximum spanning forest.
-3. clusters: labels from the forest, joined to each part's metadata; the audit is judged.
+1. Settings; the process to fork workers from; the data set's headers.
+2. The output folder: locked; finished before, or a forest that answers the threshold?
+3. The plan: said, refused where memory or disk do not hold it, written for `status`.
+4. Workers: those of the current Client, or new ones where the settings say.
+5. The stages: see `dask_dedup.pipeline.run_stages`.
+
+What loads for seconds is imported late: a fault in the input should not have to wait for it, and
+the workers start meanwhile.
 """
 
 from __future__ import annotations
 
 import logging
-import time
-from collections import Counter
-from dataclasses import replace
-from importlib import import_module
-from pathlib import Path
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dask.delayed import delayed
-
-from dask_dedup.data.spans import cut_spans
-from dask_dedup.errors import DamagedError, InputError, OutputError
-from dask_dedup.graph.choice import choose_merge
-from dask_dedup.graph.forest_file import UNVERIFIED
 from dask_dedup.paths import as_place
-from dask_dedup.pipeline.job import Found, Job, conserve
-from dask_dedup.pipeline.packing import pack_rows
-from dask_dedup.pipeline.relabel import facts_of, find_kept, found_before
-from dask_dedup.pipeline.unreadable_parts import (
-    facts_of_bad,
-    go_on_without,
-    open_dataset,
-    result_settings,
-)
-from dask_dedup.report.histogram import (
-    histogram_frame,
-    plot_histogram,
-    prepare_plots,
-    write_histogram_csv,
-)
-from dask_dedup.report.summary import count_clusters, sum_linked_through_others, versions
-from dask_dedup.runtime.executor import Execute, NoProgress, OnWorker, Progress, compute_tasks
-from dask_dedup.runtime.peak_memory import TreeMemory
+from dask_dedup.pipeline.worker_imports import PRELOAD
+from dask_dedup.runtime.current_client import current_client
+from dask_dedup.runtime.forkserver import start_server
+from dask_dedup.runtime.limits import check_floor, memory_limit
 from dask_dedup.runtime.shares import memory_per_worker
+from dask_dedup.settings.option_names import settings_from
 from dask_dedup.settings.run_settings import Settings
-from dask_dedup.storage.files import write_aside
-from dask_dedup.storage.objects import exists
-from dask_dedup.storage.run_folder import RunFolder
-from dask_dedup.storage.stage import Stage
 
-__all__ = ["FINDERS", "choose_finder", "run", "run_stages"]
+if TYPE_CHECKING:
+    from dask_dedup.data.dataset import Dataset
+    from dask_dedup.runtime.executor import Execute, Progress
+    from dask_dedup.storage.run_folder import RunFolder
+
+__all__ = ["Say", "run"]
 
 logger = logging.getLogger(__name__)
 
-_STAGES = "dask_dedup.pipeline.stage_tasks"
-
-#: By name, the module and class that makes a finder of a job; its ``find`` returns `Found`.
-FINDERS = {
-    "adc": ("dask_dedup.pipeline.adc_finder", "AdcFinder"),
-    "join": ("dask_dedup.pipeline.join_finder", "JoinFinder"),
-}
+#: Takes one line that tells somebody what happens.
+Say = Callable[[str], None]
 
 
 def run(
-    dataset: str | Path,
-    out: str | Path,
-    settings: Settings | None = None,
+    dataset: str | os.PathLike,
+    out: str | os.PathLike,
+    settings: Settings | Mapping[str, Any] | str | os.PathLike | None = None,
     *,
     overwrite: bool = False,
+    break_lock: bool = False,
     keep_stages: bool = False,
-    execute: Execute = compute_tasks,
+    execute: Execute | None = None,
     progress: Progress | None = None,
+    say: Say | None = None,
+    **keywords: Any,
 ) -> dict[str, Any]:
     """Find the duplicates of a data set and write everything about them; computes.
 
+    What the run will cost is said first, and it is refused where it does not fit into the workers'
+    memory or onto the disk. The same call again continues where it was stopped.
+
+    Where a `distributed.Client` is current, its workers are used, whatever the settings say of
+    workers; else they are started as the settings say, as processes of this machine by default.
+    Those do not run the calling script again, so it needs no ``if __name__ == "__main__"``.
+
     Parameters
     ----------
-    dataset : path
+    dataset : path or URL
         A folder as `read_dataset` takes it.
-    out : path
+    out : path or URL
         Where the results go: a new or empty folder, or one of an earlier run.
-    settings : Settings, optional
+    settings : Settings, mapping or path, optional
+        A mapping of tables or of dotted names, ``{"cells.probes": 12}``, or a TOML file.
     overwrite : bool
         Begin anew even if the folder holds a finished or interrupted run.
+    break_lock : bool
+        Take ``out``, a URL, from a run that has died on another machine.
     keep_stages : bool
-        Keep the working files under ``out/stages``.
+        Keep the working files, under ``out/stages`` or ``work``.
     execute : callable, optional
-        How tasks are computed; by default on the current Dask scheduler.
+        How tasks are computed, instead of all that is said above of workers: for one,
+        `dask_dedup.runtime.executor.compute_tasks`, on the current Dask scheduler.
     progress : Progress, optional
+        Follows the stages; by default bars on a terminal, lines in a notebook, else nothing.
+        `dask_dedup.runtime.executor.NoProgress` shows nothing.
+    say : callable, optional
+        Takes each line about the run: data set, plan, workers; by default it is logged (INFO).
+    **keywords
+        Single settings, which win, by the names that options of ``dask-dedup run`` have:
+        ``threshold=0.9, workers=4, skip_bad_parts=True``.
 
     Returns
     -------
@@ -95,204 +96,175 @@ def run(
 
     Raises
     ------
-    InputError, OutputError
+    SettingsError
+        A keyword or setting is unknown, or its value is out of range.
+    InputError, OutputError, CapacityError, ClusterError, StoreError
+        See `dask_dedup.errors`.
+
+    Examples
+    --------
+    >>> import dask_dedup, tempfile
+    >>> from dask_dedup.runtime.executor import compute_tasks
+    >>> with tempfile.TemporaryDirectory() as out:
+    ...     summary = dask_dedup.run(
+    ...         "examples/data/clipart", out, threshold=0.9, audit_queries=0, execute=compute_tasks
+    ...     )
+    >>> summary["rows"], summary["threshold"]
+    (10248, 0.9)
     """
-    settings = settings or Settings()
-    data, work = open_dataset(dataset, as_place(out), settings), settings.compute.work
+    chosen, out, say = settings_from(settings, keywords), as_place(out), say or _log
+    client = current_client() if execute is None else None
+    if execute is None and client is None and chosen.cluster.kind == "local":
+        start_server(PRELOAD)  # unless it runs already; imports for seconds, beside what follows
+    from dask_dedup.pipeline.unreadable_parts import facts_of_bad, open_dataset, result_settings
+
+    data = open_dataset(dataset, out, chosen)
+    say(f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts, dimension {data.dim}")
+    from dask_dedup.pipeline.relabel import find_kept
+    from dask_dedup.pipeline.stages import WORKING
+    from dask_dedup.storage.run_folder import RunFolder
+
     with RunFolder(
-        as_place(out),
-        result_settings(data, settings),
+        out,
+        result_settings(data, chosen),
         data.fingerprint,
         overwrite,
-        work,
-        source=(data.path, data.sketch),
+        chosen.compute.work,
+        break_lock,
+        (data.path, data.sketch),
+        WORKING,
     ) as folder:
+        folder.set_aside = facts_of_bad(data)
         if folder.is_finished():
+            say(f"{out}: finished before with these settings; nothing to do")
             return folder.read_summary()
-        folder.begin(find_kept(folder, settings))
-        job = Job(
-            data,
-            folder,
-            settings,
-            execute,
-            progress or NoProgress(),
-            memory_per_worker(settings.compute),
-        )
-        return run_stages(job, keep_stages)
+        kept = find_kept(folder, chosen)
+        if kept is not None:
+            say(
+                f"the forest in {out}, searched from {kept['search_threshold']:g} up, answers "
+                f"threshold {chosen.clusters.threshold:g}: only the clusters are made anew"
+            )
+        return _Start(data, folder, chosen, kept, say).run(execute, client, progress, keep_stages)
 
 
-def run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
-    """Do what `run` does, in a folder that is claimed with `RunFolder.begin`."""
-    folder, settings = job.folder, job.settings
-    folder.set_aside = facts_of_bad(job.data)
-    mended: set[str] = set()  # a file that is damaged again would be for ever
-    while True:
-        try:
-            return _run_stages(replace(job, check=job.data.check_unchanged, times=[]), keep_stages)
-        except DamagedError as error:
-            if error.path in mended or not folder.mend(error.path):
-                raise OutputError(
-                    f"{str(error).rstrip('.')}. Put the file back, or begin anew with --overwrite."
-                ) from error
-            mended.add(error.path)
-            logger.warning("%s: made again", str(error).rstrip("."))
-        except InputError as error:
-            data = go_on_without(job.data, error, settings)
-            facts = facts_of_bad(data)
-            folder.begin_again(result_settings(data, settings), data.fingerprint, facts)
-            job = replace(job, data=data)
+def _log(line: str) -> None:
+    logger.info("%s", line)
 
 
-def _run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
-    data, folder, settings = job.data, job.folder, job.settings
-    with TreeMemory() as memory:
-        began = time.perf_counter()
-        job = replace(job, data=pack_rows(job))
-        if folder.search is None:
-            found = choose_finder(settings.finder)(job).find()
-            search = facts_of(found, settings)
-        else:
-            found = found_before(job, folder.search)
-            search = dict(folder.search)
-        # A second of imports and fonts, while there is little else to do.
-        Thread(target=prepare_plots, daemon=True).start()
-        forest = _Forest(job, found)
-        if folder.search is None:
-            forest.merge()
-        clusters = _write_clusters(job, found, forest)
-        histogram = histogram_frame(clusters["sizes"])
-        counts = count_clusters(histogram, data.rows, clusters["invalid_rows"])
-        conserve("clusters", clusters["rows"], data.rows)
-        conserve("duplicates against forest edges", counts["duplicates"], clusters["edges"])
-        data.check_unchanged(content=True)
-        for stage, name, records in (*clusters["results"], *forest.results):
-            folder.publish(stage, name, records)
-        write_histogram_csv(histogram, folder.path / "histogram.csv")
-        plot_histogram(histogram, settings.clusters.threshold, folder.path / "histogram.png")
-        with write_aside(folder.path / "settings.toml", durable=True) as temporary:
-            temporary.write_text(settings.to_toml(), encoding="utf-8")
-    summary = {
-        "dataset": data.path,
-        "dim": data.dim,
-        "dtype": data.parts[0].embeddings.dtype,
-        "parts": len(data.filled_parts),
-        **job.facts_of_workers(),
-        **counts,
-        "linked_through_others": sum_linked_through_others(
-            clusters["linked_through_others"], counts["duplicates"]
-        ),
-        "threshold": settings.clusters.threshold,
-        "search_threshold": search["search_threshold"],
-        "modality": settings.read.modality,
-        "finder": settings.finder,
-        "is_verified": found.answers is not None,
-        "stages": job.times,
-        "wall_seconds": round(time.perf_counter() - began, 3),
-        "peak_memory_bytes": memory.peak_bytes,
-        "audit": clusters["audit"],
-        "bad_files": facts_of_bad(data),
-        "found": found.counts,
-        "versions": versions(),
-    }
-    folder.finish(summary, keep_stages, search)
-    return summary
+class _Start:
+    """A run whose folder is open: plans, has workers, and does the stages."""
+
+    def __init__(
+        self,
+        data: Dataset,
+        folder: RunFolder,
+        settings: Settings,
+        kept: Mapping[str, Any] | None,
+        say: Say,
+    ) -> None:
+        self.data, self.folder, self.settings = data, folder, settings
+        self.kept, self.say = kept, say
+
+    def run(
+        self,
+        execute: Execute | None,
+        client: Any,
+        progress: Progress | None,
+        keep_stages: bool,
+    ) -> dict[str, Any]:
+        """Claim the folder once it is known that the run fits; do the stages."""
+        settings = self.settings
+        # What the workers of a scheduler that runs already are, only they can tell.
+        is_foreign = execute is not None or client is not None or "://" in settings.cluster.kind
+        if not is_foreign:
+            self._begin()
+        importing = Thread(target=_import_stages, args=(settings.finder,), daemon=True)
+        importing.start()
+        with self._workers(execute, client) as executor:
+            workers, memory = self._look_at(executor)
+            if is_foreign:
+                self._begin(workers, memory)
+            importing.join()
+            from dask_dedup.pipeline.job import Job
+            from dask_dedup.pipeline.run_stages import run_stages
+            from dask_dedup.report.progress import library_progress
+
+            def facts() -> dict[str, Any]:
+                peak = getattr(executor, "peak_bytes", None)
+                known = {"workers": workers} if is_foreign and workers else {}
+                if peak is not None and (is_foreign or settings.cluster.kind != "local"):
+                    known["worker_peak_bytes"] = peak()
+                return known
+
+            progress = progress or library_progress()
+            job = Job(self.data, self.folder, settings, executor, progress, memory, facts=facts)
+            try:
+                return run_stages(job, keep_stages)
+            finally:
+                progress.close()
+
+    @contextmanager
+    def _workers(self, execute: Execute | None, client: Any) -> Iterator[Execute]:
+        """Give what computes tasks: what was handed in, on the current Client, or new workers."""
+        if execute is not None:
+            yield execute
+            return
+        from dask_dedup.runtime.deployment import open_cluster, use_client
+        from dask_dedup.storage.objects import scratch_beside
+
+        settings, stages = self.settings, self.folder.stages
+        if client is not None:
+            yield use_client(client, settings.cluster, stages)
+            return
+        with (
+            scratch_beside(stages) as scratch,
+            open_cluster(settings, scratch, stages, PRELOAD) as started,
+        ):
+            yield started
+
+    def _look_at(self, execute: Any) -> tuple[int | None, int]:
+        """Return how many workers there are, if that is known, and what each may use."""
+        share = memory_per_worker(self.settings.compute)
+        if not hasattr(execute, "workers"):
+            return None, share
+        workers, memory = len(execute.workers()), execute.memory_bytes or share
+        seen = f"; dashboard at {execute.dashboard}" if execute.dashboard else ""
+        self.say(f"{workers} workers with {memory / 1e9:.1f} GB each{seen}")
+        return workers, memory
+
+    def _begin(self, workers: int | None = None, memory: int | None = None) -> None:
+        """Say what the run will cost, refuse what does not fit, and claim the folder.
+
+        ``workers`` and ``memory``: of each, where it is not this machine that decides.
+        """
+        from dask_dedup.pipeline.stages import PLAN
+        from dask_dedup.storage.files import write_json
+
+        settings, planned = self.settings, None
+        if memory is None and settings.cluster.kind == "local":
+            check_floor(memory_per_worker(settings.compute), memory_limit())
+        if self.kept is None and settings.finder == "join":
+            planned = self._plan(workers, memory)
+        self.folder.begin(self.kept)
+        if planned is not None:
+            write_json(self.folder.stages / PLAN, planned)
+
+    def _plan(self, workers: int | None, memory: int | None) -> dict[str, Any]:
+        from dask_dedup.planning.cost_model import describe
+        from dask_dedup.planning.preflight import check_room, dataset_facts, plan_run
+        from dask_dedup.report.plan_table import plan_lines
+
+        planned = plan_run(dataset_facts(self.data), self.settings, workers)
+        free = check_room(planned, self.data, self.settings, self.folder.path, memory)
+        told = describe(planned)
+        for line in plan_lines(told, memory or memory_per_worker(self.settings.compute), free):
+            self.say(line)
+        return told
 
 
-def choose_finder(name: str) -> Any:
-    """Import one finder, by its name: what the other needs is spared."""
-    module, kind = FINDERS[name]
-    return getattr(import_module(module), kind)
+def _import_stages(finder: str) -> None:
+    """Import what the stages need, beside the start of the workers."""
+    from dask_dedup.pipeline import run_stages  # noqa: F401
+    from dask_dedup.pipeline.finders import choose_finder
 
-
-class _Forest:
-    """The forest of one job: where it is, and how it is merged."""
-
-    def __init__(self, job: Job, found: Found) -> None:
-        self.job, self.found = job, found
-        self.stage = job.folder.stage("forests", found.keys)
-        self.folder = self.stage.folder / "forest"
-        self.how = choose_merge(found.edges, job.data.rows, job.memory_bytes)
-        self.results: list[tuple[Stage, str, list[dict[str, Any]]]] = []  # to be published
-
-    @property
-    def path(self) -> Path:
-        """The file: inside the stage until it is published."""
-        inside = self.folder / "part-00000.parquet"
-        published = self.job.folder.path / "forest" / inside.name
-        return published if exists(published) and not exists(inside) else inside
-
-    def merge(self) -> None:
-        """Merge what the finder's tasks have found."""
-        function = OnWorker("dask_dedup.graph.stream", "stream_merge")
-        path = self.folder / "part-00000.parquet"
-        answers = self.found.answers
-        notes = UNVERIFIED if answers is None else answers.notes()
-        task: tuple = (self.found.paths, self.job.data.rows, path, notes)
-        if self.how == "tree":
-            from dask_dedup.graph.components import merge_tree
-
-            function = OnWorker(_STAGES, "write_forest")
-            read = delayed(OnWorker(_STAGES, "read_forest"))
-            forests = [read(one) for one in self.found.paths]
-            task = (merge_tree(forests), path, notes)
-        with self.job.timed("forest"):
-            records = self.job.run_stage(self.stage, function, {"forest": task})
-        self.results = [(self.stage, "forest", records)]
-
-
-def _write_clusters(job: Job, found: Found, forest: _Forest) -> dict[str, Any]:
-    """Label the components, judge the audit, write the clusters of every span."""
-    settings = job.settings
-    keys = {**found.keys, "threshold": settings.clusters.threshold}
-    label_stage = job.folder.stage("labels", keys)
-    bad = [part.index for part in job.data.parts if part.metadata_problem is not None]
-    read = {**settings.for_result()["read"], **({"without": bad} if bad else {})}
-    stage = job.folder.stage("clusters", {**keys, "read": read})
-    clusters, invalid = stage.folder / "clusters", stage.folder / "invalid"
-    label_task = (
-        found.layout,
-        forest.path,
-        job.data.rows,
-        forest.how,
-        found.lowest,
-        settings.clusters.threshold,
-        settings.seed,
-        settings.audit.queries,
-        label_stage.folder,
-    )
-    tasks = {
-        span.name: (
-            found.layout,
-            span,
-            job.data.columns,
-            label_stage.folder,
-            clusters,
-            invalid,
-            settings.clusters.threshold,
-        )
-        for span in cut_spans(job.data.parts)
-    }
-    with job.timed("clusters"):
-        (labelled,) = job.run_stage(
-            label_stage, OnWorker(_STAGES, "label_and_judge"), {"labels": label_task}
-        )
-        records = job.run_stage(stage, OnWorker(_STAGES, "write_span"), tasks)
-    sizes: Counter[int] = Counter()
-    for record in records:
-        sizes.update({int(size): count for size, count in record["sizes"].items()})
-    audit = labelled["audit"]
-    if audit:
-        audit["seconds"] = round(audit["seconds"] + found.audit_seconds, 3)
-    return {
-        "rows": sum(record["rows"] for record in records),
-        "invalid_rows": sum(record["invalid_rows"] for record in records),
-        "sizes": sizes,
-        "linked_through_others": [record["linked_through_others"] for record in records],
-        "edges": labelled["edges"],
-        "audit": audit,
-        "results": [
-            (stage, "clusters", records),
-            (stage, "invalid", records),
-            *([] if job.folder.search else [(label_stage, "audit", [labelled])]),
-        ],
-    }
+    choose_finder(finder)

@@ -9,32 +9,19 @@ from typing import Any
 
 from dask_dedup.errors import OutputError
 from dask_dedup.paths import as_place
+from dask_dedup.pipeline.stages import CLUSTERS, PLAN, DeclaredStage, stages_of
 from dask_dedup.storage.files import read_json
 from dask_dedup.storage.folder_lock import FolderLock
 from dask_dedup.storage.objects import exists
 from dask_dedup.storage.results_list import Results
 from dask_dedup.storage.run_folder import RunFolder
 from dask_dedup.storage.small_objects import written_at
-from dask_dedup.storage.stage import MANIFEST, RECORD, TRAINED
+from dask_dedup.storage.stage import MANIFEST, RECORD
 
-__all__ = ["PLAN", "StageStatus", "run_status"]
+__all__ = ["StageStatus", "run_status"]
 
-MERGE = "merge"  # a stage of large runs only
 _HOLDER = ("host", "pid", "since", "renewed", "renewed_seconds")
 _ALL_RESULTS = RunFolder.result_folders, True  # and the single files
-PLAN = "plan.json"  # among the working files: what the run was expected to cost
-#: Stages as a run shows them, and the folder of each under OUT/stages.
-FOLDERS = {
-    "join": {
-        "fit": "layout",
-        "layout": "layout",
-        "merge": MERGE,
-        "join": "join",
-        "forest": "forests",
-        "clusters": "clusters",
-    },
-    "adc": {"shards": "shards", "search": "search", "forest": "forests", "clusters": "clusters"},
-}
 
 
 @dataclass(frozen=True)
@@ -96,13 +83,15 @@ def run_status(out: Path, verify: bool = False) -> dict[str, Any]:
     working = as_place(state.get("stages", out / "stages"))
     planned = read_json(working / PLAN) or {}
     expected = {stage["name"]: stage["seconds"] for stage in planned.get("stages", [])}
-    folders = FOLDERS[state["settings"].get("finder", "join")]
+    declared = [one for one in stages_of(state["settings"].get("finder", "join")) if one.is_shown]
     if state.get("search"):  # the forest of a run before is labelled anew
-        folders = {"clusters": folders["clusters"]}
+        declared = [CLUSTERS]
     stages = [
-        _stage_status(working / folder, name, expected.get(name))
-        for name, folder in folders.items()
-        if name != MERGE or name in expected or exists(working / folder)
+        _stage_status(working / one.folder, one, expected.get(one.name))
+        for one in declared
+        if not one.is_optional
+        or one.name in expected
+        or exists(working / one.folder / (one.note or ""))
     ]
     left = [stage.left for stage in stages]
     holder = FolderLock(out).holder()
@@ -115,14 +104,15 @@ def run_status(out: Path, verify: bool = False) -> dict[str, Any]:
     }
 
 
-def _stage_status(folder: Path, name: str, expected: float | None) -> StageStatus:
+def _stage_status(folder: Path, declared: DeclaredStage, expected: float | None) -> StageStatus:
     """Read one stage's folder: its manifest and the records of its tasks."""
+    name = declared.name
     manifest = read_json(folder / MANIFEST)
     if not isinstance(manifest, Mapping):
         return StageStatus(name, "waiting", 0, None, 0.0, expected)
-    if name == "fit":  # it has no folder of its own, and leaves one file
-        is_trained = exists(folder / TRAINED)
-        state, left = ("finished", 0.0) if is_trained else ("begun", expected)
+    if declared.note is not None:  # its folder is that of the next stage
+        is_done = exists(folder / declared.note)
+        state, left = ("finished", 0.0) if is_done else ("begun", expected)
         return StageStatus(name, state, 0, None, 0.0, left)
     if manifest.get("tasks") is None:
         return StageStatus(name, "waiting", 0, None, 0.0, expected)

@@ -15,6 +15,7 @@ from dask_dedup.ivf.tolerance import Chosen, Judged, choose_tolerance, curve, sa
 from dask_dedup.pipeline.adc_finder import AdcFinder
 from dask_dedup.pipeline.adc_tasks import judge_sample
 from dask_dedup.pipeline.job import Job
+from dask_dedup.pipeline.stages import SEARCH, WORKING
 from dask_dedup.report.tolerance_curve import plot_tolerance
 from dask_dedup.runtime.executor import Execute, NoProgress, Progress, compute_tasks, ignore_result
 from dask_dedup.runtime.shares import memory_per_worker
@@ -74,7 +75,9 @@ def calibrate(
             "audit": settings.audit.model_copy(update={"queries": 0}),
         }
     )
-    with CalibrationFolder(out, settings.for_result(), data.fingerprint, overwrite) as folder:
+    with CalibrationFolder(
+        out, settings.for_result(), data.fingerprint, overwrite, working=WORKING
+    ) as folder:
         if folder.is_finished():
             return folder.read_summary()
         folder.begin()
@@ -89,7 +92,7 @@ def calibrate(
         )
         finder = AdcFinder(job)
         finder.prepare()
-        with job.timed("search"):
+        with job.timed(SEARCH):
             task = delayed(judge_sample)(finder.layout, adc.nprobe)
             (judged,) = execute([task], ignore_result)
         rounding = finder.facts["distance_error"]

@@ -1,28 +1,29 @@
 """Files that cannot be read: with ``--skip-bad-parts`` a run goes on without them, and says so.
 
 Rows of an embedding file that is set aside are kept, alone and invalid (``unreadable``); metadata
-that are set aside come out null. What is bad when a run begins is found by its header; what turns
-bad later stops the stage, and the run begins again without it: nothing is mixed.
+that are set aside come out null. What is bad when a run begins is found by its header. What turns
+bad later ends the run with one error: the same command again goes on without it. Nothing is mixed.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
 from dask_dedup.data.dataset import Dataset, read_dataset
-from dask_dedup.errors import InputError, UnreadableError
+from dask_dedup.errors import UnreadableError
 from dask_dedup.settings.run_settings import Settings
 from dask_dedup.storage.foreign_content import refuse_inputs_inside
 from dask_dedup.storage.run_folder import RunFolder
 
-__all__ = ["facts_of_bad", "go_on_without", "open_dataset", "result_settings"]
+__all__ = ["facts_of_bad", "note_bad", "open_dataset", "result_settings"]
 
 logger = logging.getLogger(__name__)
 
 
-def open_dataset(dataset: str | Path, out: Path, settings: Settings) -> Dataset:
+def open_dataset(dataset: str | os.PathLike, out: Path, settings: Settings) -> Dataset:
     """Open the data set of a run.
 
     A file that an earlier run into ``out`` has set aside stays so as long as it is unchanged.
@@ -51,20 +52,18 @@ def result_settings(data: Dataset, settings: Settings) -> dict[str, Any]:
     return {**settings.for_result(), **({"set_aside": bad} if bad else {})}
 
 
-def go_on_without(data: Dataset, error: InputError, settings: Settings) -> Dataset:
-    """Return the data set without what has turned bad; raise the error where that is nothing."""
-    if not settings.read.skip_bad_parts:
-        raise error
-    found = read_dataset(data.path, **settings.read.model_dump(), texts=False)
-    problems = {bad.path: bad.problem for bad in (*found.bad_files, *data.bad_files)}
-    if isinstance(error, UnreadableError):
-        problems.setdefault(error.path, str(error))
-    less = found.set_aside(problems)
-    if {bad.path for bad in less.bad_files} <= {bad.path for bad in data.bad_files}:
-        raise error
-    _warn(less)
-    logger.warning("the run begins again without them")
-    return less
+def note_bad(folder: RunFolder, data: Dataset, error: UnreadableError) -> UnreadableError:
+    """Return the error of a file that has turned bad in the midst of a run, with what to do.
+
+    The file is noted in OUT: what a scan does not see, such as a damaged page behind a whole
+    footer, is set aside by the next start as long as the file is as it is now.
+    """
+    less = data.set_aside({error.path: str(error)})
+    if len(less.bad_files) == len(data.bad_files):
+        return error
+    folder.note_set_aside(facts_of_bad(less))
+    text = f"{str(error).rstrip('.')}. Run the same command again: it goes on without this file."
+    return UnreadableError(text, error.path)
 
 
 def facts_of_bad(data: Dataset) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from dask_dedup.data.spans import cut_spans, packed_spans
 from dask_dedup.errors import CapacityError
 from dask_dedup.paths import is_remote
 from dask_dedup.planning.cost_model import Plan, plan, refuse
+from dask_dedup.planning.scaled_plan import MeasuredRun, scale_plan
 from dask_dedup.planning.workload import Machine, Rates, load_rates, numbers_workload, rates_path
 from dask_dedup.report.plan_table import size_text
 from dask_dedup.runtime.limits import DRIVER_BYTES, OWN_BYTES, WORKER_BYTES, memory_limit
@@ -40,17 +42,37 @@ def dataset_facts(data: Dataset) -> dict[str, Any]:
         }
 
 
-def plan_run(data: Dataset, settings: Settings, workers: int | None = None) -> Plan:
+def plan_run(
+    facts: Mapping[str, Any],
+    settings: Settings,
+    workers: int | None = None,
+    *,
+    disk_bytes: float | None = None,
+    like: MeasuredRun | None = None,
+) -> Plan:
     """Plan a run with the finder join, from this machine's rates if they were measured.
 
-    ``workers``: how many there are, where it is not this machine that decides.
+    Parameters
+    ----------
+    facts : mapping
+        What `dask_dedup.planning.workload.numbers_workload` asks: `dataset_facts`, or numbers.
+    settings : Settings
+    workers : int, optional
+        How many there are, where it is not this machine that decides.
+    disk_bytes : float, optional
+        Bytes a second of the storage; None takes everything as cached.
+    like : MeasuredRun, optional
+        A finished run, by which the time of each stage is scaled.
+
+    Raises
+    ------
+    SettingsError
+        A number is out of range.
     """
-    compute = settings.compute
-    return plan(
-        numbers_workload(settings, **dataset_facts(data)),
-        Machine(workers or worker_count(compute), compute.threads),
-        load_rates(rates_path()) or Rates(),
-    )
+    compute, rates = settings.compute, load_rates(rates_path()) or Rates()
+    machine = Machine(workers or worker_count(compute), compute.threads, disk_bytes)
+    planned = plan(numbers_workload(settings, **facts), machine, rates)
+    return planned if like is None else scale_plan(planned, like, rates)
 
 
 def check_room(
@@ -75,7 +97,7 @@ def check_room(
         With what is needed and what there is.
     """
     refuse(planned, memory_bytes or memory_per_worker(settings.compute))
-    if settings.cluster.kind == "local":
+    if settings.cluster.kind == "local" and memory_bytes is None:
         check_machine(planned, memory_limit())
     stages = work_folder(out, settings.compute.work)
     results = planned.stages[-1].bytes_written

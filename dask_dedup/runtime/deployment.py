@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import queue
 import resource
 import threading
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -24,6 +22,8 @@ from distributed.scheduler import NoWorkerError
 from dask_dedup.errors import CapacityError, ClusterError
 from dask_dedup.runtime.executor import OnResult
 from dask_dedup.runtime.forkserver import (
+    NOTHING,
+    Preload,
     check_semaphores,
     start_method,
     start_server,
@@ -31,19 +31,22 @@ from dask_dedup.runtime.forkserver import (
     worker_environment,
 )
 from dask_dedup.runtime.limits import check_floor, memory_limit
-from dask_dedup.runtime.security import http_settings, own_security
+from dask_dedup.runtime.security import HTTP_CLOSER, http_settings, own_security
 from dask_dedup.runtime.shares import memory_per_worker, worker_count
 from dask_dedup.runtime.slurm import queue_state, start_slurm
+from dask_dedup.runtime.worker_checks import (
+    TELL_SECONDS,
+    check_same_code,
+    check_sees,
+    wait_for_worker,
+)
 from dask_dedup.settings.run_settings import ClusterJobSettings, ComputeSettings, Settings
 
-__all__ = ["ClientExecutor", "local_cluster", "open_cluster"]
+__all__ = ["ClientExecutor", "local_cluster", "open_cluster", "use_client"]
 
 logger = logging.getLogger(__name__)
 
-#: What the workers will run, imported while the others start; and what closes their HTTP servers.
-_PRELOADS = ["dask_dedup.pipeline.stage_tasks", "dask_dedup.runtime.security"]
 _CONNECT_SECONDS = 20
-_TELL_SECONDS = 15.0  # between two lines about workers that are waited for
 
 
 class ClientExecutor:
@@ -172,7 +175,7 @@ class ClientExecutor:
 
     def _watch(self, stop: threading.Event) -> None:
         assert self.state is not None
-        while not stop.wait(_TELL_SECONDS):
+        while not stop.wait(TELL_SECONDS):
             with suppress(OSError, RuntimeError):  # the client is closing
                 if not self.workers():
                     logger.warning("waiting for workers, none is left: %s", self.state())
@@ -183,6 +186,7 @@ def open_cluster(
     settings: Settings,
     scratch: Path,
     out: Path | None = None,
+    preload: Preload = NOTHING,
     connect_seconds: float = _CONNECT_SECONDS,
 ) -> Iterator[ClientExecutor]:
     """Have workers where ``[cluster]`` says, until the block ends.
@@ -194,6 +198,8 @@ def open_cluster(
         Folder for the files of workers on this machine.
     out : Path, optional
         What the workers write into or beside; checked to be one folder for all of them.
+    preload : Preload
+        What workers import as they start; those of a scheduler that runs already do not.
     connect_seconds : float
         How long to try to reach a scheduler that runs already, at first and when it is lost.
 
@@ -204,27 +210,55 @@ def open_cluster(
     """
     job = settings.cluster
     if job.kind == "local":
-        with local_cluster(settings.compute, scratch, job) as execute:
+        with local_cluster(settings.compute, scratch, job, preload) as execute:
             yield execute
     elif job.kind == "slurm":
-        with start_slurm(settings) as cluster, Client(cluster) as client:
+        with start_slurm(settings, preload) as cluster, Client(cluster) as client:
             execute = ClientExecutor(client, lambda: queue_state(cluster), job.dashboard)
-            _wait_for_worker(execute, job.minimum_jobs * job.processes, job.wait_minutes * 60)
+            wait_for_worker(execute, job.minimum_jobs * job.processes, job.wait_minutes * 60)
             check_floor(execute.memory_bytes)
-            _check_sees(client, out)
+            check_sees(client, out)
             yield execute
     else:
         with _connect(job.kind, connect_seconds) as client:
-            execute = ClientExecutor(
-                client,
-                lambda: f"the scheduler at {job.kind} has none",
-                connect_seconds=connect_seconds,
-            )
-            _wait_for_worker(execute, 1, job.wait_minutes * 60)
-            _check_same_code(client)
-            check_floor(execute.memory_bytes)
-            _check_sees(client, out)
-            yield execute
+            yield use_client(client, job, out, connect_seconds)
+
+
+def use_client(
+    client: Client,
+    job: ClusterJobSettings | None = None,
+    out: Path | None = None,
+    connect_seconds: float = _CONNECT_SECONDS,
+) -> ClientExecutor:
+    """Return what computes on the workers of a scheduler that runs already, once one is there.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    job : ClusterJobSettings, optional
+        Tells how long to wait for a worker.
+    out : Path, optional
+        As in `open_cluster`.
+    connect_seconds : float
+        How long to wait for the scheduler where the connection is lost.
+
+    Raises
+    ------
+    CapacityError, ClusterError
+        No worker comes, or they cannot do the work.
+    """
+    assert client.scheduler is not None
+    address = client.scheduler.address
+    execute = ClientExecutor(
+        client,
+        lambda: f"the scheduler at {address} has none",
+        connect_seconds=connect_seconds,
+    )
+    wait_for_worker(execute, 1, (job or ClusterJobSettings()).wait_minutes * 60)
+    check_same_code(client)
+    check_floor(execute.memory_bytes)
+    check_sees(client, out)
+    return execute
 
 
 def _connect(address: str, seconds: float) -> Client:
@@ -253,89 +287,16 @@ def _connect(address: str, seconds: float) -> Client:
     ) from answer
 
 
-def _wait_for_worker(execute: ClientExecutor, wanted: int, seconds: float) -> None:
-    """Return once a worker is there; tell now and then why there is none."""
-    assert execute.state is not None
-    began = told = time.monotonic()
-    while not execute.workers():
-        now = time.monotonic()
-        if execute.client.status == "closed":
-            raise ClusterError("the connection to the scheduler was lost and did not come back.")
-        if now - began > seconds:
-            raise ClusterError(
-                f"no worker came within {seconds / 60:g} minutes: {execute.state()}. "
-                f"See the jobs' logs; cluster.wait_minutes sets how long to wait."
-            )
-        if now - told >= min(_TELL_SECONDS, seconds / 2):
-            told = now
-            logger.info("waiting for workers, 0 of %d: %s", wanted, execute.state())
-        time.sleep(0.2)
-
-
 def _peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _check_same_code(client: Client) -> None:
-    """Check that the workers run what this process runs."""
-    own = importlib.metadata.version("dask_dedup")
-    answers = client.run(importlib.metadata.version, "dask_dedup", on_error="return")
-    for worker, answer in answers.items():
-        if answer != own:
-            found = "not installed" if isinstance(answer, Exception) else f"version {answer}"
-            raise ClusterError(
-                f"{worker}: dask_dedup is {found} there, here it is version {own}. "
-                f"Install the same version for every worker."
-            )
-    try:
-        client.get_versions(check=True)
-    except ValueError as error:
-        raise ClusterError(f"the workers' packages differ from those here.\n{error}") from error
-    threads = max(
-        worker["nthreads"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()
-    )
-    if threads > 1:
-        logger.warning(
-            "the workers run %d tasks at once; start them with --nthreads 1: a task takes the "
-            "memory of a worker",
-            threads,
-        )
-
-
-def _check_sees(client: Client, out: Path | None) -> None:
-    """Check that each worker reads and writes in the folder that this process sees."""
-    if out is None or "://" in str(out):
-        return
-    out = out.absolute()
-    folder = next(path for path in (out, *out.parents) if path.is_dir())
-    token = uuid.uuid4().hex
-    asked = folder / f".dask-dedup-{token}"
-    try:
-        asked.write_text(token, encoding="utf-8")
-        answers = client.run(_answer_probe, str(asked), on_error="return")
-        for worker, answer in answers.items():
-            if isinstance(answer, Exception) or not Path(answer).is_file():
-                why = f" ({answer})" if isinstance(answer, Exception) else ""
-                raise ClusterError(
-                    f"{out}: the worker {worker} does not see the folder {folder} as this machine "
-                    f"does{why}. Choose a folder that all nodes share, or --cluster local."
-                )
-    finally:
-        for file in folder.glob(f"{asked.name}*"):
-            file.unlink(missing_ok=True)
-
-
-def _answer_probe(path: str) -> str:
-    """Answer, on a worker, what the driver has written; return the path of the answer."""
-    asked = Path(path)
-    answer = asked.with_name(f"{asked.name}-{uuid.uuid4().hex}")
-    answer.write_text(asked.read_text(encoding="utf-8"), encoding="utf-8")
-    return str(answer)
-
-
 @contextmanager
 def local_cluster(
-    compute: ComputeSettings, scratch: Path, job: ClusterJobSettings | None = None
+    compute: ComputeSettings,
+    scratch: Path,
+    job: ClusterJobSettings | None = None,
+    preload: Preload = NOTHING,
 ) -> Iterator[ClientExecutor]:
     """Run worker processes on this machine, one Dask thread each, until the block ends.
 
@@ -346,11 +307,13 @@ def local_cluster(
         Folder for the workers' own files.
     job : ClusterJobSettings, optional
         Tells whether there is a dashboard, and where it listens.
+    preload : Preload
+        What workers import as they start.
     """
     job = job or ClusterJobSettings()
     check_floor(memory_per_worker(compute), memory_limit())
     check_semaphores()
-    start_server()
+    start_server(preload)
     with (
         dask.config.set(
             {
@@ -363,7 +326,7 @@ def local_cluster(
                 # wait for ever. Without memory it ends, is replaced, and its task runs again.
                 "distributed.worker.memory.pause": False,
                 "distributed.worker.memory.terminate": 1.0,
-                "distributed.worker.preload": _PRELOADS,
+                "distributed.worker.preload": [*preload.workers, HTTP_CLOSER],
                 # What the dashboard shows, at a price that small machines notice.
                 "distributed.worker.profile.enabled": False,
                 "distributed.admin.system-monitor.interval": "2s",

@@ -84,6 +84,9 @@ class Progress(Protocol):
     def finish(self) -> None:
         """End the stage."""
 
+    def close(self) -> None:
+        """End the display, also after an error."""
+
 
 class NoProgress:
     """A `Progress` that shows nothing."""
@@ -95,4 +98,7 @@ class NoProgress:
         """Show nothing."""
 
     def finish(self) -> None:
+        """Show nothing."""
+
+    def close(self) -> None:
         """Show nothing."""

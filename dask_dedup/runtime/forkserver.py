@@ -17,11 +17,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, resource_tracker
+from typing import NamedTuple
 
 from dask_dedup.errors import ClusterError
+from dask_dedup.runtime.caller_script import CALLER, caller_variables
 from dask_dedup.runtime.limits import DRIVER_BYTES, WORKER_BYTES, memory_limit
 
 __all__ = [
+    "NOTHING",
+    "Preload",
     "check_semaphores",
     "start_method",
     "start_server",
@@ -30,7 +34,23 @@ __all__ = [
     "worker_environment",
 ]
 
-_PRELOADED = ["dask_dedup.pipeline.preloaded"]
+
+class Preload(NamedTuple):
+    """Modules, by name, that workers need.
+
+    Attributes
+    ----------
+    forked : tuple of str
+        Imported once, in the process that workers of this machine are forked from.
+    workers : tuple of str
+        Imported by each worker as it starts, wherever it is.
+    """
+
+    forked: tuple[str, ...] = ()
+    workers: tuple[str, ...] = ()
+
+
+NOTHING = Preload()
 
 
 def start_method() -> str:
@@ -52,7 +72,7 @@ def worker_environment(threads: int) -> dict[str, str]:
     }
 
 
-def start_server() -> None:
+def start_server(preload: Preload = NOTHING) -> None:
     """Start the process that workers are forked from, unless it runs already; returns at once.
 
     Ctrl-C does not reach it, nor the workers, nor those that replace a worker later: a terminal
@@ -61,19 +81,29 @@ def start_server() -> None:
 
     Its libraries are told of one thread; kernels ask for as many as they are to use.
 
+    The script that has called us is not run again by the workers, as Python otherwise does for
+    multiprocessing: tasks name functions of this package only.
+
     Where its memory is more than there is, it is left alone: a run will be refused in words, but
     the kernel might end the command before.
 
     Raises
     ------
     ClusterError
-        There is no room for its socket.
+        There is no room for its socket; or this process is itself being started to be a worker, and
+        runs the script that starts workers.
     """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise ClusterError(
+            "a worker process was made to run this script again, as Python does for "
+            "multiprocessing where another process to fork from was started before. Put the call "
+            'under `if __name__ == "__main__":`.'
+        )
     if start_method() != "forkserver" or memory_limit() < WORKER_BYTES + DRIVER_BYTES // 2:
         return
-    with _environment(worker_environment(1)), _temporary_files():
+    with _environment({**worker_environment(1), **caller_variables()}), _temporary_files():
         resource_tracker.ensure_running()  # would lift the block, were it started meanwhile
-        forkserver.set_forkserver_preload(_PRELOADED)
+        forkserver.set_forkserver_preload([CALLER, *preload.forked])
         with without_interrupts():
             forkserver.ensure_running()
 

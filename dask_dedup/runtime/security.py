@@ -15,8 +15,9 @@ from distributed import Security
 
 from dask_dedup.errors import ClusterError
 
-__all__ = ["dask_setup", "http_settings", "own_security"]
+__all__ = ["HTTP_CLOSER", "dask_setup", "http_settings", "own_security"]
 
+HTTP_CLOSER = __name__  # as a preload
 #: What the dashboard serves; nothing of it changes or starts anything.
 _SHOWN = ("prometheus", "info", "json")
 
@@ -47,7 +48,7 @@ def http_settings(is_shown: bool) -> dict[str, Any]:
     shown += ["distributed.http.health", "distributed.http.statics"]
     return {
         "distributed.scheduler.http.routes": shown if is_shown else [],
-        "distributed.scheduler.preload": [] if is_shown else [__name__],
+        "distributed.scheduler.preload": [] if is_shown else [HTTP_CLOSER],
         "distributed.worker.http.routes": [],
     }
 

@@ -24,8 +24,8 @@ import dask
 from distributed import Security
 
 from dask_dedup.errors import ClusterError
-from dask_dedup.runtime.forkserver import worker_environment
-from dask_dedup.runtime.security import http_settings, own_security
+from dask_dedup.runtime.forkserver import NOTHING, Preload, worker_environment
+from dask_dedup.runtime.security import HTTP_CLOSER, http_settings, own_security
 from dask_dedup.settings.cluster_settings import ClusterJobSettings, parse_walltime
 from dask_dedup.settings.run_settings import ComputeSettings, Settings
 
@@ -45,7 +45,7 @@ _STAGGER = 0.05
 _COMMAND_SECONDS = 60
 
 
-def job_script(settings: Settings) -> str:
+def job_script(settings: Settings, preload: Preload = NOTHING) -> str:
     """Return the script of one job, as it is handed to sbatch but for what each run makes anew.
 
     That are the scheduler's address and the files with certificate and key.
@@ -54,11 +54,11 @@ def job_script(settings: Settings) -> str:
 
     shown = {"name": "worker", "protocol": "tls://", "security": _UNKNOWN_FILES}
     with dask.config.set(_dask_settings(settings.cluster)):
-        return SLURMJob(_UNKNOWN_ADDRESS, **shown, **_job(settings)).job_script()
+        return SLURMJob(_UNKNOWN_ADDRESS, **shown, **_job(settings, preload)).job_script()
 
 
 @contextmanager
-def start_slurm(settings: Settings) -> Iterator[Any]:
+def start_slurm(settings: Settings, preload: Preload = NOTHING) -> Iterator[Any]:
     """Run SLURM jobs with workers until the block ends; yields a ``SLURMCluster``.
 
     Raises
@@ -69,12 +69,12 @@ def start_slurm(settings: Settings) -> Iterator[Any]:
     from dask_jobqueue import SLURMCluster
 
     job = settings.cluster
-    _check_accepted(job_script(settings))
+    _check_accepted(job_script(settings, preload))
     options = {"dashboard_address": job.listens_at, "dashboard": job.dashboard}
     with _key_folder(job) as keys, dask.config.set(_dask_settings(job)):
         try:
             cluster = SLURMCluster(
-                **_job(settings),
+                **_job(settings, preload),
                 security=_in_files(own_security(), keys),
                 scheduler_options=options,
             )
@@ -151,7 +151,7 @@ def queue_state(cluster: Any) -> str:
     return "; ".join(lines[:3]) + (f"; and {len(lines) - 3} more" if len(lines) > 3 else "")
 
 
-def _job(settings: Settings) -> dict[str, Any]:
+def _job(settings: Settings, preload: Preload) -> dict[str, Any]:
     """Return the arguments of dask-jobqueue: one Dask thread in each process."""
     job, compute = settings.cluster, settings.compute
     return {
@@ -169,19 +169,17 @@ def _job(settings: Settings) -> dict[str, Any]:
         "python": job.python or sys.executable,
         "local_directory": job.local_directory,
         "log_directory": str(Path(job.log_directory).absolute()),
-        "worker_extra_args": _worker_arguments(job.walltime),
+        "worker_extra_args": _worker_arguments(job.walltime, preload),
         "death_timeout": 120,
     }
 
 
-def _worker_arguments(walltime: str) -> list[str]:
+def _worker_arguments(walltime: str, preload: Preload) -> list[str]:
     seconds = parse_walltime(walltime)
+    modules = [*preload.workers, HTTP_CLOSER]
     return [
         "--no-dashboard",
-        "--preload",
-        "dask_dedup.pipeline.stage_tasks",
-        "--preload",
-        "dask_dedup.runtime.security",
+        *(word for module in modules for word in ("--preload", module)),
         "--lifetime",
         f"{_LIFETIME * seconds:.0f}s",
         "--lifetime-stagger",

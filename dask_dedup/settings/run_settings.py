@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 import tomli_w
@@ -316,8 +317,10 @@ def _describe(error: ValidationError, origin: str) -> str:
         if problem["type"] == "extra_forbidden":
             table = Settings.model_fields.get(str(problem["loc"][0]))
             model = table.annotation if table is not None and len(problem["loc"]) > 1 else Settings
-            known = ", ".join(getattr(model, "model_fields", Settings.model_fields))
-            lines.append(f"{origin}: unknown setting {key}; known here: {known}.")
+            known = getattr(model, "model_fields", Settings.model_fields)
+            near = get_close_matches(str(problem["loc"][-1]), known, 1)
+            meant = f" Did you mean {near[0]}?" if near else ""
+            lines.append(f"{origin}: unknown setting {key}; known here: {', '.join(known)}.{meant}")
         else:
             message = problem["msg"].removeprefix("Value error, ")
             if key:  # otherwise a contradiction between two settings, which tells their values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from dask_dedup.storage.listing import names_in
 from dask_dedup.storage.objects import exists
 
 __all__ = [
-    "WORKING",
     "changed_keys",
     "refuse_foreign_results",
     "refuse_foreign_stages",
@@ -25,11 +24,6 @@ __all__ = [
 ]
 
 _ASIDE = r"\.unfinished-[0-9a-f]{12}-.*"  # see `dask_dedup.storage.files.write_aside`
-#: What runs and compressions write under stages/: the stages, and what lies beside them.
-WORKING = {
-    *("clusters", "compress", "embeddings", "forests", "join", "labels", "layout", "search"),
-    *("shards", "merge", "merge-2", "merge-3", "dask", "kept", "plan.json"),
-}
 
 
 def refuse_other_content(
@@ -91,10 +85,13 @@ def refuse_foreign_results(
             )
 
 
-def refuse_foreign_stages(stages: Path, out: Path, folders: Iterable[str]) -> None:
+def refuse_foreign_stages(
+    stages: Path, out: Path, folders: Iterable[str], working: Container[str]
+) -> None:
     """Raise OutputError where the working files are a link, or others are among them.
 
-    Nor may they lie in the result ``folders`` of ``out``, which are replaced.
+    ``working``: the names of ours. Nor may they lie in the result ``folders`` of ``out``, which are
+    replaced.
     """
     if is_remote(stages):
         return
@@ -117,7 +114,7 @@ def refuse_foreign_stages(stages: Path, out: Path, folders: Iterable[str]) -> No
         entry.name
         for entry in stages.iterdir()
         if entry.is_symlink()
-        or not (entry.name in WORKING or re.fullmatch(_ASIDE, entry.name))
+        or not (entry.name in working or re.fullmatch(_ASIDE, entry.name))
         or entry.is_dir() != (not entry.suffix)
     )
     if foreign:

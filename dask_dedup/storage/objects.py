@@ -24,6 +24,7 @@ from dask_dedup.paths import as_place, is_remote, store_errors, words_of
 
 __all__ = [
     "OLD_PREFIX",
+    "SCRATCH",
     "check_writable",
     "exists",
     "file_system",
@@ -47,6 +48,7 @@ __all__ = [
     "words_of",
 ]
 
+SCRATCH = "dask"  # among the working files: what processes spill
 OLD_PREFIX = ".replaced-"  # of a folder that another one takes the place of
 _CACHE_BYTES = 4 << 30  # of local copies of one process
 _CACHE_FILES = 32  # each is an open file
@@ -281,7 +283,7 @@ def scratch_folder() -> str:
 def scratch_beside(folder: Path) -> Iterator[Path]:
     """Give a local folder for the files of processes: below ``folder``, if that is local."""
     if not is_remote(folder):
-        yield folder / "dask"
+        yield folder / SCRATCH
         return
     with tempfile.TemporaryDirectory(
         prefix="dask-dedup-", dir=scratch_folder(), ignore_cleanup_errors=True

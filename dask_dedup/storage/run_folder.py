@@ -20,7 +20,6 @@ from dask_dedup.storage.claim import Claim, remove_names
 from dask_dedup.storage.files import digest_of, read_json, sync, write_json
 from dask_dedup.storage.folder_lock import FolderLock
 from dask_dedup.storage.foreign_content import (
-    WORKING,
     changed_keys,
     refuse_foreign_results,
     refuse_foreign_stages,
@@ -28,6 +27,7 @@ from dask_dedup.storage.foreign_content import (
     refuse_other_data,
 )
 from dask_dedup.storage.objects import (
+    SCRATCH,
     check_writable,
     exists,
     move_folder,
@@ -66,6 +66,8 @@ class RunFolder(Claim):
         In a store: take over from a run on another machine that cannot be known to be dead.
     source : tuple of (str, sequence of str)
         Path and sketch of the data set: see `dask_dedup.data.sketch`.
+    working : iterable of str
+        Names of its working files.
 
     Raises
     ------
@@ -104,6 +106,7 @@ class RunFolder(Claim):
         work: str | None = None,
         break_lock: bool = False,
         source: tuple[str, Sequence[str]] = ("", ()),
+        working: Iterable[str] = (),
     ) -> None:
         super().__init__(path, self._check_content, FolderLock(path, break_lock))
         self.settings = settings
@@ -112,8 +115,8 @@ class RunFolder(Claim):
         self.stages = work_folder(path, work)  # folder of the working files
         #: Facts of the search whose forest is in OUT and is used; see `begin`.
         self.search: Mapping[str, Any] | None = None
-        #: Files of the input that the run goes without, as `read_set_aside` gives them.
-        self.set_aside: list[dict[str, Any]] = []
+        self.set_aside: list[dict[str, Any]] = []  # of the input: see `read_set_aside`
+        self.working = frozenset({*working, SCRATCH})
         self._source = source
         self._published: dict[str, str] = {}  # folders, and the digests of their stages
 
@@ -192,12 +195,9 @@ class RunFolder(Claim):
         remove_file(self.path / "summary.json")
         self._write_state(finished=False)
 
-    def begin_again(
-        self, settings: Mapping[str, Any], fingerprint: str, set_aside: list[dict[str, Any]]
-    ) -> None:
-        """Go on with less input: no search of before answers it."""
-        self.settings, self.fingerprint = settings, fingerprint
-        self.search, self.set_aside = None, set_aside
+    def note_set_aside(self, set_aside: list[dict[str, Any]]) -> None:
+        """Note the files of the input that the next run is to go without."""
+        self.set_aside = set_aside
         self._write_state(finished=False)
 
     @classmethod
@@ -209,7 +209,7 @@ class RunFolder(Claim):
 
     def stage(self, name: str, settings: Mapping[str, Any]) -> Stage:
         """Return a stage under ``stages/`` that depends on ``settings``, input and version."""
-        assert name in WORKING, f"{name}: would be taken for a file of the user"
+        assert name in self.working, f"{name}: would be taken for a file of the user"
         own = {**settings, **self._origin}
         digest = digest_of(own)
 
@@ -292,7 +292,7 @@ class RunFolder(Claim):
         return dict(read_json(self.path / "summary.json") or {})
 
     def _check_content(self) -> None:
-        refuse_foreign_stages(self.stages, self.path, self.result_folders)
+        refuse_foreign_stages(self.stages, self.path, self.result_folders, self.working)
         if not self.path.is_dir():
             return
         state = self._read_state()

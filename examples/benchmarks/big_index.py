@@ -22,6 +22,7 @@ import numpy as np
 from dask_dedup import build_index, read_dataset
 from dask_dedup.data.part_rows import gather_by_row
 from dask_dedup.ivf.vector_index import search_block
+from dask_dedup.pipeline.worker_imports import PRELOAD
 from dask_dedup.runtime.deployment import local_cluster
 from dask_dedup.runtime.peak_memory import TreeMemory
 from dask_dedup.runtime.shares import worker_count
@@ -57,7 +58,7 @@ def measure(data: Path, arguments: argparse.Namespace) -> dict[str, object]:
     with TreeMemory() as memory:
         began = time.perf_counter()
         compute = ComputeSettings(workers=arguments.workers)
-        with local_cluster(compute, arguments.folder / "dask") as execute:
+        with local_cluster(compute, arguments.folder / "dask", preload=PRELOAD) as execute:
             index = build_index(
                 dataset,
                 arguments.folder / "index",

@@ -20,6 +20,7 @@ from rich.table import Table
 from synthetic import generate
 
 from dask_dedup.pipeline.run import run
+from dask_dedup.pipeline.worker_imports import PRELOAD
 from dask_dedup.runtime.deployment import ClientExecutor, local_cluster
 from dask_dedup.runtime.executor import NoProgress
 from dask_dedup.settings.run_settings import Settings, load_settings
@@ -123,7 +124,7 @@ def main() -> None:
     settings: Settings = load_settings(None, asked)
     limit = settings.compute.memory or 0
     with (
-        local_cluster(settings.compute, arguments.out / "scratch") as execute,
+        local_cluster(settings.compute, arguments.out / "scratch", preload=PRELOAD) as execute,
         Watch(execute, arguments.out) as watch,
     ):
         out = arguments.out / "out"

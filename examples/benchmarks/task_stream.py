@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dask_dedup.pipeline.run import run
+from dask_dedup.pipeline.worker_imports import PRELOAD
 from dask_dedup.runtime.deployment import local_cluster
 from dask_dedup.settings.run_settings import Settings
 
@@ -50,7 +51,7 @@ def record_run(data: Path, workers: int) -> tuple[list[dict[str, Any]], dict[str
     """Run on a local cluster; return what each worker did when, and the summary."""
     settings = Settings(compute={"workers": workers})  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as folder:
-        with local_cluster(settings.compute, Path(folder, "scratch")) as execute:
+        with local_cluster(settings.compute, Path(folder, "scratch"), preload=PRELOAD) as execute:
             execute.client.get_task_stream()  # begins to record
             began = time.time()
             summary = run(data, Path(folder, "out"), settings, execute=execute)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import operator
 import os
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,10 +25,17 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
-from dask_dedup import Settings, SettingsError, read_dataset, run
+import dask_dedup
+from dask_dedup import Settings, SettingsError, read_dataset
 from dask_dedup.cli import commands as cli
+from dask_dedup.cli.group import chosen_settings, configure_logging
+from dask_dedup.runtime.executor import compute_tasks
+from dask_dedup.settings.option_names import OPTIONS, settings_from
 from dask_dedup.storage.files import read_json
+
+run_here = partial(dask_dedup.run, execute=compute_tasks)
 
 COMMAND = [sys.executable, "-m", "dask_dedup"]
 RESULTS = [
@@ -97,32 +106,18 @@ def test_version_is_that_of_the_package_by_the_real_command():
     assert done.stdout == f"dask-dedup, version {version('dask_dedup')}\n"
 
 
-@pytest.fixture
-def received(monkeypatch) -> SimpleNamespace:
-    """Return what the command would have run with."""
-    seen = SimpleNamespace()
-
-    def remember(dataset, out, settings, overwrite, break_lock, keep_stages, console):
-        seen.__dict__.update(
-            dataset=dataset, out=out, settings=settings, flags=(overwrite, break_lock, keep_stages)
-        )
-        logging.getLogger("dask_dedup.somewhere").debug("a detail of %s", "[b]data[/b]")
-        logging.getLogger("dask_dedup.somewhere").warning("a warning of :smile: %s", "x" * 200)
-        return {}
-
-    monkeypatch.setattr(cli.run, "_run", remember)
-    monkeypatch.setattr(cli.run, "_print_summary", lambda *_: None)
-    return seen
+def asked(data: Path, *arguments: str) -> SimpleNamespace:
+    """Return what the command would run with: its own parser, and its own reading of settings."""
+    given = cli.main.commands["run"].make_context("run", [str(data), "out", *arguments]).params
+    names = ("dataset", "out", "config", "overwrite", "break_lock", "keep_stages", "verbose")
+    own = {name: given.pop(name) for name in (*names, "quiet")}
+    settings = chosen_settings(given, own["config"])
+    flags = own["overwrite"], own["break_lock"], own["keep_stages"]
+    return SimpleNamespace(**{**own, "settings": settings, "flags": flags})
 
 
-def invoke(data: Path, *arguments: str):
-    return CliRunner().invoke(
-        cli.main, ["run", str(data), "out", *arguments], catch_exceptions=False
-    )
-
-
-def test_options_none_given_run_with_the_defaults(tiny, received):
-    assert invoke(tiny).exit_code == 0
+def test_options_none_given_run_with_the_defaults(tiny):
+    received = asked(tiny)
     assert received.settings == Settings()
     assert (received.dataset, received.out) == (tiny, Path("out"))
     assert received.flags == (False, False, False)
@@ -152,42 +147,59 @@ def test_options_none_given_run_with_the_defaults(tiny, received):
     ],
 )
 def test_options_each_sets_its_setting_and_wins_over_the_file(
-    tiny, received, tmp_path, option, value, key, expected
+    tiny, tmp_path, option, value, key, expected
 ):
     config = tmp_path / "a.toml"
     config.write_text(
         "seed = 5\n[clusters]\nthreshold = 0.9\n[cells]\nvisits = 2.0\n[audit]\nqueries = 7\n"
     )
-    assert invoke(tiny, "--config", str(config), option, value).exit_code == 0
+    received = asked(tiny, "--config", str(config), option, value)
     from_file = {"seed": 5, "clusters.threshold": 0.9, "cells.visits": 2.0, "audit.queries": 7}
     for name, wanted in {**from_file, key: expected}.items():
         assert operator.attrgetter(name)(received.settings) == wanted
 
 
-def test_options_verify_or_not_is_one_setting(tiny, received):
+def test_options_verify_or_not_is_one_setting(tiny):
     for arguments, expected in (([], True), (["--verify"], True), (["--no-verify"], False)):
-        invoke(tiny, *arguments)
-        assert received.settings.adc.verify is expected
+        assert asked(tiny, *arguments).settings.adc.verify is expected
 
 
-def test_options_flags_are_passed_on(tiny, received):
-    invoke(tiny, "--overwrite")
-    assert received.flags == (True, False, False)
-    invoke(tiny, "--break-lock")
-    assert received.flags == (False, True, False)
-    invoke(tiny, "--keep-stages")
-    assert received.flags == (False, False, True)
+def test_options_flags_are_passed_on(tiny):
+    assert asked(tiny, "--overwrite").flags == (True, False, False)
+    assert asked(tiny, "--break-lock").flags == (False, True, False)
+    assert asked(tiny, "--keep-stages").flags == (False, False, True)
+
+
+def test_options_are_the_keywords_of_python(tiny):
+    """Every keyword is an option of a command, and sets the same."""
+    flags = {
+        option
+        for command in cli.main.commands.values()
+        for param in command.params
+        for option in param.opts
+    }
+    assert {f"--{name.replace('_', '-')}" for name in OPTIONS} <= flags
+    of_run = {param.name: param.opts[0] for param in cli.main.commands["run"].params}
+    for name, key in OPTIONS.items():
+        if key.replace(".", "__") in of_run:
+            assert of_run[key.replace(".", "__")] == f"--{name.replace('_', '-')}"
+    assert asked(tiny, "--threshold", "0.7", "--cells", "3", "--skip-bad-parts").settings == (
+        settings_from(None, {"threshold": 0.7, "cells": 3, "skip_bad_parts": True})
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "details", "warnings"), [([], 0, 1), (["-v"], 1, 1), (["-q"], 0, 0)]
 )
 def test_log_level_follows_verbose_and_quiet_and_lines_stay_whole(
-    tiny, received, arguments, details, warnings
+    tiny, arguments, details, warnings
 ):
-    result = invoke(tiny, *arguments)
-    assert result.stdout == ""
-    assert result.stderr == (
+    shown = io.StringIO()
+    received = asked(tiny, *arguments)
+    configure_logging(Console(file=shown, width=80), received.verbose, received.quiet)
+    logging.getLogger("dask_dedup.somewhere").debug("a detail of %s", "[b]data[/b]")
+    logging.getLogger("dask_dedup.somewhere").warning("a warning of :smile: %s", "x" * 200)
+    assert shown.getvalue() == (
         details * "a detail of [b]data[/b]\n" + warnings * f"a warning of :smile: {'x' * 200}\n"
     )
 
@@ -198,7 +210,7 @@ def test_finished_by_the_library_is_finished_for_the_command_and_names_are_print
     data = write_dataset(tmp_path / "[b]da:smile:ta[", [np.eye(3, 5, dtype=np.float32)])
     out = tmp_path / "out [red]"
     with dask.config.set(scheduler="synchronous"):
-        run(data, out)
+        run_here(data, out)
     result = CliRunner().invoke(cli.main, ["run", str(data), str(out)], catch_exceptions=False)
     assert result.exit_code == 0
     assert result.stderr.splitlines() == [
@@ -218,7 +230,7 @@ def test_names_with_control_characters_are_shown_escaped(tmp_path, write_dataset
     data = write_dataset(tmp_path / f"data{HOSTILE}", arrays)
     out = tmp_path / f"out{HOSTILE}"
     with dask.config.set(scheduler="synchronous"):
-        run(data, out)
+        run_here(data, out)
     result = CliRunner().invoke(cli.main, ["run", str(data), str(out)], catch_exceptions=False)
     assert result.exit_code == 0
     assert f"data{SHOWN}: 3 rows" in result.stderr
@@ -272,7 +284,7 @@ def test_paths_that_are_no_utf8_are_refused_at_the_start_in_one_line(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to(data)  # as the error advises
     with dask.config.set(scheduler="synchronous"):
-        assert run(tmp_path / "link", tmp_path / "out")["rows"] == 3
+        assert run_here(tmp_path / "link", tmp_path / "out")["rows"] == 3
 
 
 def test_data_set_in_a_folder_with_brackets_is_found_by_patterns(tmp_path, write_dataset):
@@ -280,7 +292,7 @@ def test_data_set_in_a_folder_with_brackets_is_found_by_patterns(tmp_path, write
     read = {"metadata": "meta*/*.parquet", "image_embeddings": "**/img_emb_?.npy"}
     settings = Settings.model_validate({"read": read})
     with dask.config.set(scheduler="synchronous"):
-        assert run(data, tmp_path / "out", settings)["rows"] == 3
+        assert run_here(data, tmp_path / "out", settings)["rows"] == 3
 
 
 # --- whole runs -----------------------------------------------------------------------------------
@@ -329,7 +341,7 @@ def test_run_prints_facts_on_stderr_and_the_summary_on_stdout(finished):
 def test_run_gives_what_the_library_gives(finished, tmp_path):
     settings = Settings(audit={"queries": 100})
     with dask.config.set(scheduler="synchronous"):
-        summary = run(finished.data, tmp_path / "out", settings)
+        summary = run_here(finished.data, tmp_path / "out", settings)
     ours, theirs = (pq.read_table(out / "clusters") for out in (tmp_path / "out", finished.out))
     assert ours == theirs
     assert pq.read_table(tmp_path / "out" / "forest") == pq.read_table(finished.out / "forest")

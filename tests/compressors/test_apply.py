@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,6 +25,8 @@ from dask_dedup import (
 )
 from dask_dedup.compressors.apply import write_compressed
 from dask_dedup.runtime.executor import compute_tasks
+
+run_here = partial(dask_dedup.run, execute=compute_tasks)
 
 QUICK = NetworkSettings(epochs=1, batch=32, width=16)
 
@@ -84,7 +87,7 @@ def test_compress_dataset_makes_a_data_set_of_the_same_layout(tmp_path, data, mo
 def test_compress_dataset_result_can_be_run(tmp_path, data, model):
     compress_dataset(data, model, tmp_path / "out")
     settings = Settings.model_validate({"read": {"modality": "text"}, "audit": {"queries": 0}})
-    summary = dask_dedup.run(tmp_path / "out", tmp_path / "run", settings)
+    summary = run_here(tmp_path / "out", tmp_path / "run", settings)
     assert (summary["rows"], summary["invalid_rows"]) == (300, 1)
 
 
@@ -173,7 +176,7 @@ def test_compress_dataset_into_something_else_is_refused(tmp_path, data, model):
     (tmp_path / "out" / "mine").write_text("")
     with pytest.raises(OutputError, match="holds files of something else"):
         compress_dataset(data, model, tmp_path / "out", overwrite=True)
-    dask_dedup.run(data.path, tmp_path / "run")
+    run_here(data.path, tmp_path / "run")
     with pytest.raises(OutputError, match="holds files of something else"):
         compress_dataset(data, model, tmp_path / "run")
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dask_dedup import Settings, read_dataset, run
+import dask_dedup
+from dask_dedup import Settings, read_dataset
 from dask_dedup.data.column_rows import (
     _count_lengths,
     read_column_header,
@@ -17,6 +20,9 @@ from dask_dedup.data.column_rows import (
 )
 from dask_dedup.data.parts import gather_rows, read_rows
 from dask_dedup.errors import InputError
+from dask_dedup.runtime.executor import compute_tasks
+
+run_here = partial(dask_dedup.run, execute=compute_tasks)
 
 ROWS, DIM = 1009, 7
 
@@ -284,9 +290,9 @@ def test_run_over_a_column_finds_what_a_run_over_files_finds(tmp_path, write_dat
         (tmp_path / "column" / "metadata").mkdir(parents=True, exist_ok=True)
         pq.write_table(table, tmp_path / "column" / "metadata" / f"{i}.parquet", row_group_size=70)
     settings = {"audit": {"queries": 50}}
-    run(files, tmp_path / "a", Settings.model_validate(settings))
+    run_here(files, tmp_path / "a", Settings.model_validate(settings))
     settings["read"] = {"embedding_column": "emb"}
-    run(tmp_path / "column", tmp_path / "b", Settings.model_validate(settings))
+    run_here(tmp_path / "column", tmp_path / "b", Settings.model_validate(settings))
     for name in ("clusters", "forest", "invalid"):
         one, other = (pd.read_parquet(tmp_path / out / name) for out in "ab")
         pd.testing.assert_frame_equal(one, other)

@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import shutil
+from functools import partial
 
 import dask
 import numpy as np
@@ -14,9 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dask_dedup import Dataset, InputError, Settings, read_dataset, run
-from dask_dedup.runtime.executor import NoProgress
+import dask_dedup
+from dask_dedup import Dataset, InputError, Settings, read_dataset
+from dask_dedup.runtime.executor import NoProgress, compute_tasks
 from dask_dedup.schema import ROWS, STRING, check_frame
+
+run_here = partial(dask_dedup.run, execute=compute_tasks)
 
 ROWS_OF_PARTS = [3, 0, 7, 2, 11]  # four partitions and an empty part
 
@@ -333,15 +337,15 @@ def test_run_notices_content_that_changes_in_its_midst_with_size_and_time_kept(
 
     settings = Settings.model_validate({"audit": {"queries": 0}})
     with pytest.raises(InputError, match=r"img_emb_1\.npy: changed while the run was reading"):
-        run(data, tmp_path / "out", settings, progress=ChangeInJoin())
+        run_here(data, tmp_path / "out", settings, progress=ChangeInJoin())
     assert not (tmp_path / "out" / "clusters").exists()
     assert not (tmp_path / "out" / "summary.json").exists()
-    run(data, tmp_path / "out", settings)
+    run_here(data, tmp_path / "out", settings)
     found = pd.read_parquet(tmp_path / "out" / "clusters")
     keep_times(victim, reverse_rows)
     assert len(found) == 900
     before = os.stat(tmp_path / "out" / "summary.json").st_mtime_ns
-    run(data, tmp_path / "out", settings)  # no "nothing to do": the input is another one
+    run_here(data, tmp_path / "out", settings)  # no "nothing to do": the input is another one
     assert os.stat(tmp_path / "out" / "summary.json").st_mtime_ns != before
 
 
@@ -404,11 +408,11 @@ def test_text_embeddings_that_do_not_fit_are_left_aside_and_told(both, fault, ca
 @pytest.mark.parametrize("fault", list(TEXT_FAULTS))
 def test_run_of_images_does_not_look_at_texts(both, fault, tmp_path, caplog):
     TEXT_FAULTS[fault][0](both / "text_emb")
-    assert run(both, tmp_path / "out")["rows"] == 9
+    assert run_here(both, tmp_path / "out")["rows"] == 9
     assert "text" not in caplog.text
     before = os.stat(tmp_path / "out" / "summary.json").st_mtime_ns
     shutil.rmtree(both / "text_emb")
-    run(both, tmp_path / "out")
+    run_here(both, tmp_path / "out")
     assert os.stat(tmp_path / "out" / "summary.json").st_mtime_ns == before
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import dask
@@ -15,6 +16,9 @@ from click.testing import CliRunner
 import dask_dedup
 from dask_dedup import InputError, Settings
 from dask_dedup.cli import commands as cli
+from dask_dedup.runtime.executor import compute_tasks
+
+run_here = partial(dask_dedup.run, execute=compute_tasks)
 
 HERE = Path(__file__).parent
 TABLE = HERE / "INPUTS.md"
@@ -74,7 +78,7 @@ def test_bad_input_gets_one_clear_error_and_no_output(name, good, tmp_path):
     case.make(good)
     if case.late:
         with dask.config.set(scheduler="synchronous"), pytest.raises(InputError) as error:
-            dask_dedup.run(good, tmp_path / "out")
+            run_here(good, tmp_path / "out")
         said = str(error.value)
     else:
         said = refusal(good, tmp_path / "out", *case.options)
@@ -90,7 +94,7 @@ def test_odd_input_is_counted_right(name, good, tmp_path):
     case.make(good)
     with dask.config.set(scheduler="synchronous"):
         settings = Settings.model_validate(case.settings or {})
-        summary = dask_dedup.run(good, tmp_path / "out", settings)
+        summary = run_here(good, tmp_path / "out", settings)
     assert (summary["rows"], summary["invalid_rows"]) == (case.rows, case.invalid)
     clusters = pq.read_table(
         tmp_path / "out" / "clusters" / "part-00001.parquet",

@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -16,6 +18,8 @@ from dask_dedup import (
 )
 from dask_dedup.graph.forest_file import check_answers
 from dask_dedup.runtime.executor import compute_tasks
+
+run_here = partial(dask_dedup.run, execute=compute_tasks)
 
 GENEROUS = {"factory": "IVF8,PQ4x6", "nprobe": 8, "k": 4, "tolerance": 3.0}
 
@@ -61,7 +65,7 @@ def test_run_verified_with_generous_settings_equals_brute_force_for_any_parts(
     rows, tmp_path, write_dataset, cuts
 ):
     data = write_dataset(tmp_path / "d", np.split(rows, cuts))
-    summary = dask_dedup.run(data, tmp_path / "out", settings(**GENEROUS))
+    summary = run_here(data, tmp_path / "out", settings(**GENEROUS))
     assert (clusters(tmp_path / "out") == truth(rows, 0.95)).all()
     assert (summary["finder"], summary["is_verified"]) == ("adc", True)
     assert summary["found"]["saturated"] > 25
@@ -75,7 +79,7 @@ def test_run_verified_with_generous_settings_equals_brute_force_for_any_parts(
 
 
 def test_run_calibrates_the_tolerance_on_real_images(clipart, tmp_path):
-    summary = dask_dedup.run(clipart, tmp_path / "out", settings())
+    summary = run_here(clipart, tmp_path / "out", settings())
     chosen = summary["found"]["calibration"]
     assert chosen["is_reached"] and chosen["queries"] > 300
     assert summary["found"]["tolerance"] == chosen["tolerance"] >= 0
@@ -92,7 +96,7 @@ def test_run_behind_a_compressor_finds_the_true_pairs_of_real_images(clipart, tm
     model = fit_compressor(read_dataset(clipart), kind, 32, settings=network)
     save_model(model, tmp_path / "model")
     chosen = settings(model=str(tmp_path / "model"))
-    summary = dask_dedup.run(clipart, tmp_path / "out", chosen)
+    summary = run_here(clipart, tmp_path / "out", chosen)
     assert summary["found"]["calibration"]["is_reached"]
     assert summary["audit"]["pair_recall"] > 0.98
     exact = pd.read_parquet(clipart / "exact_pairs.parquet")
@@ -104,7 +108,7 @@ def test_run_behind_a_compressor_finds_the_true_pairs_of_real_images(clipart, tm
 def test_run_unverified_is_marked_and_cannot_be_relabelled(rows, tmp_path, write_dataset):
     data = write_dataset(tmp_path / "d", [rows[:200], rows[200:]])
     out = tmp_path / "out"
-    summary = dask_dedup.run(data, out, settings(verify=False, precision=0.9))
+    summary = run_here(data, out, settings(verify=False, precision=0.9))
     assert summary["is_verified"] is False
     forest = pq.read_table(out / "forest" / "part-00000.parquet")
     assert forest.schema.metadata == {b"dask_dedup.similarity": b"quantized"}
@@ -119,7 +123,7 @@ def test_run_rows_all_equal_are_one_cluster(tmp_path, write_dataset):
     data = write_dataset(tmp_path / "d", [rows[:1000], rows[1000:]])
     for verify, tolerance in ((True, 1.0), (False, 1.0), (False, 0.0)):
         chosen = settings(verify=verify, tolerance=tolerance)
-        summary = dask_dedup.run(data, tmp_path / f"out-{verify}-{tolerance}", chosen)
+        summary = run_here(data, tmp_path / f"out-{verify}-{tolerance}", chosen)
         assert (summary["clusters"], summary["largest_cluster"]) == (1, 3000)
         assert summary["found"]["indexed"] == 2
 
@@ -128,14 +132,14 @@ def test_run_rows_all_equal_are_one_cluster(tmp_path, write_dataset):
 def test_run_on_tiny_data_equals_brute_force(tmp_path, write_dataset, count):
     values = np.random.default_rng(count).normal(size=(count, 3)).astype("f4")
     values[-1] = values[0]
-    summary = dask_dedup.run(write_dataset(tmp_path / "d", [values]), tmp_path / "out", settings())
+    summary = run_here(write_dataset(tmp_path / "d", [values]), tmp_path / "out", settings())
     assert summary["clusters"] == len(np.unique(truth(values, 0.95)))
 
 
 def test_run_fewer_rows_than_centroids_is_refused(tmp_path, write_dataset):
     data = write_dataset(tmp_path / "d", [np.eye(9, 8, dtype="f4")[:8]])
     with pytest.raises(InputError, match="16 centroids cannot be trained on 8 rows"):
-        dask_dedup.run(data, tmp_path / "out", settings(factory="IVF16,Flat"))
+        run_here(data, tmp_path / "out", settings(factory="IVF16,Flat"))
     assert not (tmp_path / "out" / "clusters").exists()
 
 
@@ -161,9 +165,9 @@ def test_run_after_an_interruption_continues_and_equals_an_undisturbed_run(
         return results
 
     with pytest.raises(InterruptedRunError):
-        dask_dedup.run(data, tmp_path / "out", chosen, execute=interrupted)
+        run_here(data, tmp_path / "out", chosen, execute=interrupted)
     assert not (tmp_path / "out" / "summary.json").exists()
-    dask_dedup.run(data, tmp_path / "out", chosen)
-    dask_dedup.run(data, tmp_path / "other", chosen)
+    run_here(data, tmp_path / "out", chosen)
+    run_here(data, tmp_path / "other", chosen)
     forests = [pq.read_table(tmp_path / name / "forest") for name in ("out", "other")]
     assert forests[0] == forests[1]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -9,8 +10,10 @@ import pytest
 
 import dask_dedup
 from dask_dedup import InputError, OutputError, Settings
-from dask_dedup.runtime.executor import NoProgress
+from dask_dedup.runtime.executor import NoProgress, compute_tasks
 from dask_dedup.storage.files import read_json
+
+run_here = partial(dask_dedup.run, execute=compute_tasks)
 
 SMALL = {"cells": {"cells": 20}, "audit": {"queries": 300}, "join": {"search_threshold": 0.9}}
 ALL = ["fit", "layout", "join", "forest", "clusters"]
@@ -54,7 +57,7 @@ def data(write_dataset, tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("finished") / "out"
-    dask_dedup.run(data, out, settings_of({}))
+    run_here(data, out, settings_of({}))
     return out
 
 
@@ -104,14 +107,14 @@ def test_table_has_every_setting_of_the_finder():
 def test_changed_setting_runs_exactly_what_depends_on_it(data, out, key, caplog):
     value, stages = CHANGES[key]
     seen = Stages()
-    dask_dedup.run(data, out, settings_of({key: value}), progress=seen)
+    run_here(data, out, settings_of({key: value}), progress=seen)
     if key == "join.search_threshold":  # the forest from 0.9 up has all that 0.92 asks for
         assert seen.names == ["clusters"]
     else:
         assert seen.names == stages
     assert (f"changed since the last run: {key} (" in caplog.text) == bool(seen.names)
     again = Stages()
-    dask_dedup.run(data, out, settings_of({key: value}), progress=again)
+    run_here(data, out, settings_of({key: value}), progress=again)
     assert again.names == []
 
 
@@ -136,8 +139,8 @@ def test_another_threshold_gives_the_clusters_and_the_audit_of_a_run_of_its_own(
     data, out, tmp_path, threshold
 ):
     changed = settings_of({"clusters.threshold": threshold})
-    summary = dask_dedup.run(data, out, changed)
-    expected = dask_dedup.run(data, tmp_path / "own", changed)
+    summary = run_here(data, out, changed)
+    expected = run_here(data, tmp_path / "own", changed)
     own = pd.read_parquet(tmp_path / "own" / "clusters")
     pd.testing.assert_frame_equal(pd.read_parquet(out / "clusters"), own)
     pd.testing.assert_frame_equal(
@@ -154,7 +157,7 @@ def test_another_threshold_gives_the_clusters_and_the_audit_of_a_run_of_its_own(
 def test_threshold_below_the_search_threshold_searches_again(data, out):
     seen = Stages()
     changed = settings_of({"clusters.threshold": 0.85, "join.search_threshold": 0.85})
-    dask_dedup.run(data, out, changed, progress=seen)
+    run_here(data, out, changed, progress=seen)
     assert seen.names == ALL
 
 
@@ -162,7 +165,7 @@ def test_threshold_back_and_forth_needs_no_search(data, out, finished):
     for threshold in (0.97, 0.92, 0.95):
         seen = Stages()
         changed = settings_of({"clusters.threshold": threshold})
-        dask_dedup.run(data, out, changed, progress=seen)
+        run_here(data, out, changed, progress=seen)
         assert seen.names == ["clusters"]
     pd.testing.assert_frame_equal(
         pd.read_parquet(out / "clusters"), pd.read_parquet(finished / "clusters")
@@ -172,10 +175,10 @@ def test_threshold_back_and_forth_needs_no_search(data, out, finished):
 def test_labelling_that_was_stopped_goes_on_and_again_needs_no_search(data, out):
     changed = settings_of({"clusters.threshold": 0.97})
     with pytest.raises(InterruptedError):
-        dask_dedup.run(data, out, changed, progress=Stages(stop="clusters"))
+        run_here(data, out, changed, progress=Stages(stop="clusters"))
     assert not read_json(out / "run.json")["finished"]
     seen = Stages()
-    dask_dedup.run(data, out, changed, progress=seen)
+    run_here(data, out, changed, progress=seen)
     assert seen.names == ["clusters"]
 
 
@@ -184,27 +187,27 @@ def test_without_what_a_search_leaves_another_threshold_is_refused(data, out, lo
     shutil.rmtree(out / lost)
     changed = settings_of({"clusters.threshold": 0.97})
     with pytest.raises(OutputError, match=rf"out/{lost}/.*: is missing.*--overwrite"):
-        dask_dedup.run(data, out, changed)
+        run_here(data, out, changed)
     seen = Stages()
-    dask_dedup.run(data, out, changed, progress=seen, overwrite=True)
+    run_here(data, out, changed, progress=seen, overwrite=True)
     assert seen.names == ALL
 
 
 def test_unverified_forest_is_never_asked_at_another_threshold(data, tmp_path):
     adc = {"finder": "adc", "adc.factory": "IVF8,PQ4", "adc.verify": False, "adc.tolerance": 1.0}
-    dask_dedup.run(data, tmp_path / "out", settings_of(adc))
+    run_here(data, tmp_path / "out", settings_of(adc))
     seen = Stages()
     changed = settings_of({**adc, "clusters.threshold": 0.97})
-    dask_dedup.run(data, tmp_path / "out", changed, progress=seen)
+    run_here(data, tmp_path / "out", changed, progress=seen)
     assert "search" in seen.names
 
 
 def test_verified_forest_of_the_other_finder_is_asked_too(data, tmp_path):
     adc = {"finder": "adc", "adc.factory": "IVF8,PQ4", "adc.tolerance": 2.0}
-    dask_dedup.run(data, tmp_path / "out", settings_of(adc))
+    run_here(data, tmp_path / "out", settings_of(adc))
     seen = Stages()
     changed = settings_of({**adc, "clusters.threshold": 0.97})
-    dask_dedup.run(data, tmp_path / "out", changed, progress=seen)
+    run_here(data, tmp_path / "out", changed, progress=seen)
     assert seen.names == ["clusters"]
 
 
@@ -225,12 +228,12 @@ def test_part_that_changes_during_the_run_stops_it_and_is_never_mixed(
                     np.save(path, rows[::-1].copy())  # of the same size
 
     with pytest.raises(InputError, match=r"img_emb_2\.npy.*(changed while|cannot be read|is gone)"):
-        dask_dedup.run(own, tmp_path / "out", settings_of({}), progress=ChangeOnePart())
+        run_here(own, tmp_path / "out", settings_of({}), progress=ChangeOnePart())
     assert not (tmp_path / "out" / "clusters").exists()
     if change == "gone":
         shutil.copy(data / "img_emb" / "img_emb_2.npy", path)
-    dask_dedup.run(own, tmp_path / "out", settings_of({}))
-    dask_dedup.run(own, tmp_path / "fresh", settings_of({}))
+    run_here(own, tmp_path / "out", settings_of({}))
+    run_here(own, tmp_path / "fresh", settings_of({}))
     pd.testing.assert_frame_equal(
         pd.read_parquet(tmp_path / "out" / "clusters"),
         pd.read_parquet(tmp_path / "fresh" / "clusters"),

@@ -1,4 +1,5 @@
 import json
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,8 @@ from scipy.sparse.csgraph import connected_components
 import dask_dedup
 from dask_dedup import InputError, Settings
 from dask_dedup.runtime.executor import compute_tasks
+
+run_here = partial(dask_dedup.run, execute=compute_tasks)
 
 
 def settings(threshold=0.95, **tables):
@@ -59,7 +62,7 @@ def whole():
 def result(clipart, tmp_path_factory, whole):
     out = tmp_path_factory.mktemp("run") / "out"
     chosen = settings(join={"search_threshold": 0.9})
-    return out, dask_dedup.run(clipart, out, chosen, execute=whole)
+    return out, run_here(clipart, out, chosen, execute=whole)
 
 
 @pytest.mark.parametrize("threshold", [0.9, 0.95])
@@ -69,7 +72,7 @@ def test_run_on_real_images_has_exact_edges_and_scipys_clusters(
     out, _ = result
     if threshold != 0.95:
         out = tmp_path / "out"
-        dask_dedup.run(clipart, out, settings(threshold))
+        run_here(clipart, out, settings(threshold))
     exact = pd.read_parquet(clipart / "exact_pairs.parquet")
     forest = pd.read_parquet(out / "forest")
     joined = forest.merge(exact, on=["src", "dst"], how="left", suffixes=("", "_exact"))
@@ -134,7 +137,7 @@ def test_run_summary_keeps_its_contract(result):
 
 def test_run_again_is_finished_and_settings_toml_repeats_it(clipart, result, tmp_path):
     out, summary = result
-    assert dask_dedup.run(clipart, out, settings(join={"search_threshold": 0.9})) == summary
+    assert run_here(clipart, out, settings(join={"search_threshold": 0.9})) == summary
     loaded = dask_dedup.load_settings(out / "settings.toml")
     assert loaded == settings(join={"search_threshold": 0.9})
 
@@ -158,7 +161,7 @@ def test_run_does_not_depend_on_the_parts(clipart, result, tmp_path, write_datas
     rows = np.concatenate([np.load(path) for path in sorted((clipart / "img_emb").iterdir())])
     cuts = np.sort(np.random.default_rng(parts).choice(len(rows), parts - 1, replace=False))
     folder = write_dataset(tmp_path / "data", np.split(rows, cuts))
-    dask_dedup.run(folder, tmp_path / "out", settings(audit={"queries": 0}))
+    run_here(folder, tmp_path / "out", settings(audit={"queries": 0}))
     ours, expected = read_clusters(tmp_path / "out"), read_clusters(out)
     assert ours["cluster_id"].tolist() == expected["cluster_id"].tolist()
 
@@ -170,11 +173,11 @@ def test_run_after_an_interruption_continues_and_equals_an_undisturbed_run(
     out, _ = result
     chosen = settings(join={"search_threshold": 0.9})
     with pytest.raises(InterruptedRunError):
-        dask_dedup.run(clipart, tmp_path / "out", chosen, execute=FailingExecute(tasks))
+        run_here(clipart, tmp_path / "out", chosen, execute=FailingExecute(tasks))
     assert not (tmp_path / "out" / "summary.json").exists()
     assert not (tmp_path / "out" / "clusters").exists()
     rest = FailingExecute(-1)
-    dask_dedup.run(clipart, tmp_path / "out", chosen, execute=rest)
+    run_here(clipart, tmp_path / "out", chosen, execute=rest)
     fit_tasks = 2  # the models are kept once both are trained
     assert rest.done == whole.done - (tasks if tasks >= fit_tasks else 0)
     pd.testing.assert_frame_equal(read_clusters(tmp_path / "out"), read_clusters(out))
@@ -185,7 +188,7 @@ def test_run_after_an_interruption_continues_and_equals_an_undisturbed_run(
 def test_run_on_tiny_data_equals_brute_force(tmp_path, write_dataset, rows, dim):
     values = np.random.default_rng(rows).normal(size=(rows, dim)).astype("f4")
     values[-1] = values[0]
-    summary = dask_dedup.run(write_dataset(tmp_path / "d", [values]), tmp_path / "out")
+    summary = run_here(write_dataset(tmp_path / "d", [values]), tmp_path / "out")
     unit = values.astype("f8") / np.linalg.norm(values.astype("f8"), axis=1, keepdims=True)
     linked = unit @ unit.T >= 0.95 - 1e-12
     assert summary["clusters"] == connected_components(linked)[0]
@@ -194,7 +197,7 @@ def test_run_on_tiny_data_equals_brute_force(tmp_path, write_dataset, rows, dim)
 def test_run_on_identical_rows_is_one_cluster(tmp_path, write_dataset):
     rows = np.tile(np.arange(1, 9, dtype="f2"), (5000, 1))
     folder = write_dataset(tmp_path / "d", [rows[:3000], rows[3000:]])
-    summary = dask_dedup.run(folder, tmp_path / "out")
+    summary = run_here(folder, tmp_path / "out")
     assert (summary["clusters"], summary["largest_cluster"]) == (1, 5000)
     assert summary["audit"]["all_united_share"] == 1
 
@@ -202,4 +205,4 @@ def test_run_on_identical_rows_is_one_cluster(tmp_path, write_dataset):
 def test_run_on_unusable_rows_only_is_refused(tmp_path, write_dataset):
     folder = write_dataset(tmp_path / "d", [np.full((4, 3), np.nan, "f4")])
     with pytest.raises(InputError, match="none of 4 sampled embeddings is usable"):
-        dask_dedup.run(folder, tmp_path / "out")
+        run_here(folder, tmp_path / "out")

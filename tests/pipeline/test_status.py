@@ -3,7 +3,9 @@
 import json
 import os
 import socket
+from functools import partial
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -12,12 +14,25 @@ from dask_dedup import Settings
 from dask_dedup.cli import commands as cli
 from dask_dedup.errors import OutputError
 from dask_dedup.pipeline.status import run_status
-from dask_dedup.runtime.executor import compute_tasks
+from dask_dedup.runtime.executor import NoProgress, compute_tasks
 from dask_dedup.storage.folder_lock import FolderLock
+
+run_here = partial(dask_dedup.run, execute=compute_tasks)
 
 
 class StoppedError(Exception):
     """Stands for whatever ends a run."""
+
+
+class StopAt(NoProgress):
+    """Stops the run as a stage begins."""
+
+    def __init__(self, stage):
+        self.stage = stage
+
+    def start(self, stage, rows):
+        if stage == self.stage:
+            raise StoppedError
 
 
 def stop_after(tasks):
@@ -54,7 +69,7 @@ def test_status_of_a_stopped_run_counts_the_tasks_and_goes_on_from_there(
 ):
     out = tmp_path / "out"
     with pytest.raises(StoppedError):
-        dask_dedup.run(clipart, out, settings, execute=stop_after(3))
+        run_here(clipart, out, settings, execute=stop_after(3))
     told = run_status(out)
     assert told["state"] == "stopped"
     assert stages_of(told) == {
@@ -65,7 +80,7 @@ def test_status_of_a_stopped_run_counts_the_tasks_and_goes_on_from_there(
         "clusters": ("waiting", 0, None),
     }
     with pytest.raises(StoppedError):
-        dask_dedup.run(clipart, out, settings, execute=stop_after(2 + 1))
+        run_here(clipart, out, settings, execute=stop_after(2 + 1))
     told = run_status(out)
     assert stages_of(told)["layout"] == ("finished", 5, 5)
     assert stages_of(told)["join"][:2] == ("begun", 1)
@@ -78,7 +93,7 @@ def test_status_of_a_stopped_run_counts_the_tasks_and_goes_on_from_there(
     assert f"process {os.getpid()} on {socket.gethostname()}, since 20" in shown
     lock.release()
     assert run_status(out)["state"] == "stopped"
-    dask_dedup.run(clipart, out, settings)
+    run_here(clipart, out, settings)
     told = run_status(out)
     assert told["state"] == "finished"
     assert {state for state, _, _ in stages_of(told).values()} == {"finished"}
@@ -88,7 +103,7 @@ def test_status_of_a_stopped_run_counts_the_tasks_and_goes_on_from_there(
 def test_status_command_prints_a_table_or_json_and_changes_nothing(clipart, settings, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(StoppedError):
-        dask_dedup.run(clipart, out, settings, execute=stop_after(7))
+        run_here(clipart, out, settings, execute=stop_after(7))
     before = sorted((path, path.stat().st_mtime_ns) for path in out.rglob("*"))
     result = CliRunner().invoke(cli.main, ["status", str(out)], catch_exceptions=False)
     assert "2 of" in result.stdout
@@ -96,6 +111,29 @@ def test_status_command_prints_a_table_or_json_and_changes_nothing(clipart, sett
     result = CliRunner().invoke(cli.main, ["status", str(out), "--json"])
     assert json.loads(result.stdout) == run_status(out)
     assert before == sorted((path, path.stat().st_mtime_ns) for path in out.rglob("*"))
+
+
+def test_status_shows_the_stages_of_the_finder_and_optional_ones_once_they_are_there(
+    tmp_path, write_dataset
+):
+    rng = np.random.default_rng(0)
+    data = write_dataset(tmp_path / "data", [rng.normal(size=(300, 16)).astype("f4")])
+    adc = {"finder": "adc", "adc.factory": "IVF4,PQ4x6", "adc.queries": 50}
+    with pytest.raises(StoppedError):
+        run_here(data, tmp_path / "out", adc, progress=StopAt("shards"))
+    assert stages_of(run_status(tmp_path / "out")) == {
+        "train": ("finished", 0, None),
+        "shards": ("waiting", 0, None),
+        "search": ("waiting", 0, None),
+        "forest": ("waiting", 0, None),
+        "clusters": ("waiting", 0, None),
+    }
+    with pytest.raises(StoppedError):
+        run_here(data, tmp_path / "out", adc, progress=StopAt("search"))
+    found = stages_of(run_status(tmp_path / "out"))
+    assert list(found) == ["train", "shards", "tolerance", "search", "forest", "clusters"]
+    assert found["shards"] == ("finished", 1, 1)
+    assert found["tolerance"] == ("finished", 0, None)
 
 
 @pytest.mark.parametrize("content", [None, "{", '"x"', '{"tool": "another"}'])

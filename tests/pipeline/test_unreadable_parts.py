@@ -1,6 +1,7 @@
 """`--skip-bad-parts`: what a run does without files that are bad, or turn bad while it reads."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from dask_dedup import InputError, Settings, read_dataset
 from dask_dedup.cli import commands as cli
 from dask_dedup.data.parts import read_rows
 from dask_dedup.errors import UnreadableError
-from dask_dedup.runtime.executor import NoProgress
+from dask_dedup.runtime.executor import NoProgress, compute_tasks
 from dask_dedup.storage.run_folder import RunFolder
+
+run_here = partial(dask_dedup.run, execute=compute_tasks)
 
 CUTS = [150, 300, 301, 450]
 ROWS = 600
@@ -95,9 +98,9 @@ def test_bad_files_are_set_aside_counted_and_told(data, rows, tmp_path, caplog, 
     embeddings(data, 3).write_bytes(b"no array")
     metadata(data, 4).write_bytes(b"no parquet")
     with pytest.raises(InputError, match=r"truncated|cannot be read"):
-        dask_dedup.run(data, tmp_path / "out", settings(finder, skip=False))
+        run_here(data, tmp_path / "out", settings(finder, skip=False))
 
-    summary = dask_dedup.run(data, tmp_path / "out", settings(finder))
+    summary = run_here(data, tmp_path / "out", settings(finder))
     lost = np.r_[150:300, 301:450]
     clusters = pd.read_parquet(tmp_path / "out" / "clusters")
     np.testing.assert_array_equal(clusters["cluster_id"], expected(rows, lost))
@@ -125,7 +128,7 @@ def test_bad_part_of_which_nothing_can_be_read_has_no_rows(data, tmp_path):
     dataset = read_dataset(data, skip_bad_parts=True)
     assert [part.rows for part in dataset.parts] == [150, 0, 1, 149, 150]
     assert len(dataset.bad_files) == 2
-    summary = dask_dedup.run(data, tmp_path / "out", settings())
+    summary = run_here(data, tmp_path / "out", settings())
     assert summary["rows"] == ROWS - 150
 
 
@@ -148,49 +151,82 @@ def test_data_set_of_bad_files_only_is_refused(data):
 
 
 @pytest.mark.parametrize("stage", ["fit", "layout", "join"])
-def test_part_truncated_while_the_run_reads_stops_it_or_is_set_aside(data, rows, tmp_path, stage):
-    victim = embeddings(data, 1)
-    whole = victim.read_bytes()
+@pytest.mark.parametrize("skip", [False, True])
+def test_part_truncated_while_the_run_reads_ends_it_and_the_next_start_sees_it(
+    data, rows, tmp_path, stage, skip
+):
+    victim, out = embeddings(data, 1), tmp_path / "out"
     with pytest.raises(InputError, match=f"{victim.name}.*(changed while|truncated)"):
-        dask_dedup.run(
-            data, tmp_path / "stopped", settings(skip=False), progress=When(stage, truncate, victim)
-        )
-    assert not (tmp_path / "stopped" / "clusters").exists()
+        run_here(data, out, settings(skip=skip), progress=When(stage, truncate, victim))
+    assert not (out / "clusters").exists()
+    if not skip:
+        with pytest.raises(UnreadableError, match=f"{victim.name}.*truncated"):
+            run_here(data, out, settings(skip=False))
+        return
 
-    victim.write_bytes(whole)
-    summary = dask_dedup.run(
-        data, tmp_path / "out", settings(), progress=When(stage, truncate, victim)
-    )
-    clusters = pd.read_parquet(tmp_path / "out" / "clusters")
+    summary = run_here(data, out, settings())
+    clusters = pd.read_parquet(out / "clusters")
     np.testing.assert_array_equal(clusters["cluster_id"], expected(rows, np.r_[150:300]))
     assert (summary["rows"], summary["invalid_rows"]) == (ROWS, 150)
     assert [Path(bad["path"]) for bad in summary["bad_files"]] == [victim]
-    again = dask_dedup.run(data, tmp_path / "out", settings())
-    assert again == summary
+    assert run_here(data, out, settings()) == summary
 
 
-def test_metadata_that_turn_bad_behind_a_whole_footer_are_null(data, rows, tmp_path):
-    victim = metadata(data, 1)
-    progress = When("clusters", damage_in_the_middle, metadata(data, 3))
-    with pytest.raises(UnreadableError, match=f"{metadata(data, 3).name}: cannot be read"):
-        dask_dedup.run(data, tmp_path / "stopped", settings(skip=False), progress=progress)
+class Killed(NoProgress):
+    """Ends the run as a kill would, as a stage begins; notes the stages."""
 
-    out = tmp_path / "out"
-    progress = When("clusters", damage_in_the_middle, victim)
-    summary = dask_dedup.run(data, out, settings(), progress=progress)
-    bad = {Path(bad["path"]).name for bad in summary["bad_files"]}
-    assert bad == {victim.name, metadata(data, 3).name}
+    def __init__(self, at=None):
+        self.at, self.stages = at, []
+
+    def start(self, stage, rows):
+        self.stages.append(stage)
+        if stage == self.at:
+            raise InterruptedError
+
+
+def test_metadata_that_turn_bad_behind_a_whole_footer_are_null_in_the_next_run(
+    data, rows, tmp_path
+):
+    """No scan sees such a page: the run that has met it notes the file in OUT."""
+    victims, out = [metadata(data, 1), metadata(data, 3)], tmp_path / "out"
+    progress = When("clusters", damage_in_the_middle, victims[0])
+    with pytest.raises(UnreadableError, match=f"{victims[0].name}: cannot be read") as stopped:
+        run_here(data, out, settings(skip=False), progress=progress)
+    assert "again" not in str(stopped.value)
+
+    again = r": cannot be read .*\. Run the same command again: it goes on without this file\."
+    with pytest.raises(UnreadableError, match=victims[0].name + again):
+        run_here(data, out, settings())
+    damage_in_the_middle(victims[1])
+    with pytest.raises(UnreadableError, match=victims[1].name + again):
+        run_here(data, out, settings())
+    assert len(RunFolder.read_set_aside(out)) == 2
+    with pytest.raises(InterruptedError):  # a kill in between forgets nothing
+        run_here(data, out, settings(), progress=Killed("clusters"))
+    seen = Killed()
+    summary = run_here(data, out, settings(), progress=seen)
+    assert {Path(bad["path"]) for bad in summary["bad_files"]} == set(victims)
     clusters = pd.read_parquet(out / "clusters")
     np.testing.assert_array_equal(clusters["cluster_id"], expected(rows, []))
     assert clusters["url"].isna().to_numpy().nonzero()[0].tolist() == [
         *range(150, 300),
         *range(301, 450),
     ]
-    assert [stage["name"] for stage in summary["stages"]].count("fit") == 1
-    assert len(RunFolder.read_set_aside(out)) == 2
-    assert dask_dedup.run(data, out, settings()) == summary  # nothing to do
+    assert run_here(data, out, settings()) == summary  # nothing to do
     with pytest.raises(UnreadableError):
-        dask_dedup.run(data, out, settings(skip=False))
+        run_here(data, out, settings(skip=False))
+
+
+def test_file_that_is_noted_as_bad_and_mended_since_is_read(data, rows, tmp_path):
+    victim, out = metadata(data, 1), tmp_path / "out"
+    whole = victim.read_bytes()
+    damage_in_the_middle(victim)
+    with pytest.raises(UnreadableError, match="Run the same command again"):
+        run_here(data, out, settings())
+    victim.write_bytes(whole)
+    summary = run_here(data, out, settings())
+    assert summary["bad_files"] == []
+    assert pd.read_parquet(out / "clusters")["url"].notna().all()
 
 
 def test_command_tells_what_it_goes_without(data, tmp_path):

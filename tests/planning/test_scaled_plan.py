@@ -1,6 +1,7 @@
 """Plans scaled by a finished run."""
 
 import json
+from functools import partial
 
 import pytest
 from click.testing import CliRunner
@@ -12,13 +13,16 @@ from dask_dedup.errors import SettingsError
 from dask_dedup.planning.cost_model import plan
 from dask_dedup.planning.scaled_plan import read_run, scale_plan
 from dask_dedup.planning.workload import Machine, Rates
+from dask_dedup.runtime.executor import compute_tasks
+
+run_here = partial(dask_dedup.run, execute=compute_tasks)
 
 
 @pytest.fixture(scope="module")
 def finished(clipart, tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "out"
     settings = Settings.model_validate({"compute": {"workers": 3}, "cells": {"visits": 3.0}})
-    return out, dask_dedup.run(clipart, out, settings)
+    return out, run_here(clipart, out, settings)
 
 
 def test_read_run_tells_what_the_run_had(finished):

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,13 @@ import pandas as pd
 import pytest
 from distributed import Security
 
+import dask_dedup
 from dask_dedup.errors import ClusterError
 from dask_dedup.runtime.deployment import open_cluster
-from dask_dedup.runtime.executor import NoProgress
+from dask_dedup.runtime.executor import NoProgress, compute_tasks
 from dask_dedup.settings.run_settings import load_settings
+
+run_here = partial(dask_dedup.run, execute=compute_tasks)
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -111,8 +115,6 @@ def test_open_cluster_without_worker_ends_with_the_scheduler_named(empty, tmp_pa
 def test_run_on_a_running_scheduler_gives_the_clusters_of_a_local_run(
     start, empty, small, tmp_path
 ):
-    from dask_dedup import run as run_here
-
     for _ in range(2):
         start(
             "worker", empty, "--nthreads", 1, "--no-dashboard", "--memory-limit", "3GB",
@@ -232,7 +234,7 @@ class CutIn(NoProgress):
 def test_run_whose_connection_to_the_scheduler_is_lost(
     start, empty, clipart, clipart_clusters, tmp_path, caplog, for_good
 ):
-    from dask_dedup import Settings, run
+    from dask_dedup import Settings
 
     start("worker", empty, "--nthreads", 1, "--no-dashboard", "--local-directory", tmp_path)
     wire = Wire(int(empty.rpartition(":")[2]))
@@ -243,13 +245,13 @@ def test_run_whose_connection_to_the_scheduler_is_lost(
 
     def run_there() -> None:
         with open_cluster(there, tmp_path, out, connect_seconds=3) as execute:
-            run(clipart, out, settings, execute=execute, progress=progress)
+            run_here(clipart, out, settings, execute=execute, progress=progress)
 
     if for_good:
         with pytest.raises(ClusterError, match=r"lost and did not come back within 3 s"):
             run_there()
         assert not (out / "clusters").exists()
-        run(clipart, out, settings)  # goes on by itself, here
+        run_here(clipart, out, settings)  # goes on by itself, here
     else:
         run_there()
         assert "is back: 4 tasks are given to it again" in caplog.text
@@ -259,7 +261,7 @@ def test_run_whose_connection_to_the_scheduler_is_lost(
 
 
 def test_check_sees_a_folder_that_workers_do_not_see_is_named(tmp_path):
-    from dask_dedup.runtime.deployment import _check_sees
+    from dask_dedup.runtime.worker_checks import check_sees
 
     class Elsewhere:
         """A client whose workers look at another machine's disk."""
@@ -268,5 +270,5 @@ def test_check_sees_a_folder_that_workers_do_not_see_is_named(tmp_path):
             return {"tcp://node7:1": FileNotFoundError(2, "No such file or directory", path)}
 
     with pytest.raises(ClusterError, match=r"tcp://node7:1 does not see the folder"):
-        _check_sees(Elsewhere(), tmp_path / "out")
+        check_sees(Elsewhere(), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

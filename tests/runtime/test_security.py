@@ -14,6 +14,7 @@ import pytest
 from distributed import Security
 from distributed.comm import connect
 
+from dask_dedup.pipeline.worker_imports import PRELOAD
 from dask_dedup.runtime.deployment import local_cluster
 from dask_dedup.settings.run_settings import ClusterJobSettings, ComputeSettings
 
@@ -61,7 +62,7 @@ def answers_http(address: tuple[str, int], method: str = "GET", path: str = "/he
 
 def test_local_cluster_refuses_clients_without_its_own_key(tmp_path):
     before = listening()
-    with local_cluster(ONE, tmp_path / "dask") as execute:
+    with local_cluster(ONE, tmp_path / "dask", preload=PRELOAD) as execute:
         address = execute.client.scheduler.address
         assert address.startswith("tls://")
         assert all(worker.startswith("tls://") for worker in execute.workers())
@@ -83,7 +84,7 @@ def test_local_cluster_refuses_clients_without_its_own_key(tmp_path):
 
 def test_dashboard_listens_here_only_and_starts_nothing(tmp_path):
     before = listening()
-    with local_cluster(ONE, tmp_path / "dask") as execute:
+    with local_cluster(ONE, tmp_path / "dask", preload=PRELOAD) as execute:
         assert {ip for ip, _ in listening() - before} == {"127.0.0.1"}
         host, _, port = (
             execute.dashboard.removeprefix("http://").removesuffix("/status").partition(":")
@@ -104,7 +105,9 @@ def test_dashboard_listens_here_only_and_starts_nothing(tmp_path):
 
 def test_no_dashboard_listens_nowhere(tmp_path):
     before = listening()
-    with local_cluster(ONE, tmp_path / "dask", ClusterJobSettings(dashboard=False)) as execute:
+    with local_cluster(
+        ONE, tmp_path / "dask", ClusterJobSettings(dashboard=False), preload=PRELOAD
+    ) as execute:
         assert execute.dashboard == ""
         doors = listening() - before
         addresses = {execute.client.scheduler.address, *execute.workers()}
@@ -115,7 +118,7 @@ def test_no_dashboard_listens_nowhere(tmp_path):
 
 def test_worker_of_a_run_has_no_http_server(tmp_path):
     before = listening()
-    with local_cluster(ONE, tmp_path / "dask") as execute:
+    with local_cluster(ONE, tmp_path / "dask", preload=PRELOAD) as execute:
         serving = [door for door in listening() - before if answers_http(door)]
         assert len(serving) == 1
         assert str(serving[0][1]) in execute.dashboard

@@ -17,9 +17,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dask_dedup import Settings, read_dataset
-from dask_dedup.runtime.executor import NoProgress
-from dask_dedup.storage.run_folder import RunFolder
+from dask_dedup import Settings
+from dask_dedup.runtime.executor import NoProgress, compute_tasks
 
 pytestmark = [
     pytest.mark.slurm,
@@ -208,27 +207,25 @@ class CancelInEachStage(NoProgress):
 def test_jobs_cancelled_in_each_stage_are_replaced_and_the_clusters_are_the_same(
     slurm, tmp_path, cluster, capsys, monkeypatch
 ):
-    from dask_dedup import run as run_here
-    from dask_dedup.pipeline.job import Job
-    from dask_dedup.pipeline.run import run_stages
+    import dask_dedup
+    from dask_dedup.pipeline.worker_imports import PRELOAD
     from dask_dedup.runtime.deployment import open_cluster
 
     monkeypatch.syspath_prepend(ROOT / "examples" / "benchmarks")
     synthetic = importlib.import_module("synthetic")
     synthetic.generate(tmp_path / "data", ROWS, 64, seed=0)
 
-    data = read_dataset(tmp_path / "data")
     settings = Settings.model_validate({"cluster": cluster})
-    folder = RunFolder(tmp_path / "out", settings.for_result(), data.fingerprint)
-    with folder, open_cluster(settings, tmp_path / "dask", tmp_path / "out") as execute:
+    with open_cluster(settings, tmp_path / "dask", tmp_path / "out", PRELOAD) as execute:
         while len(execute.workers()) < 2:
             time.sleep(0.1)
-        folder.begin()
         progress = CancelInEachStage(execute)
-        run_stages(Job(data, folder, settings, execute, progress, settings.compute.memory), False)
+        dask_dedup.run(
+            tmp_path / "data", tmp_path / "out", settings, execute=execute, progress=progress
+        )
         for thread in progress.threads:
             thread.join()
-    run_here(tmp_path / "data", tmp_path / "local", Settings())
+    dask_dedup.run(tmp_path / "data", tmp_path / "local", execute=compute_tasks)
     same = clusters_of(tmp_path / "out").equals(clusters_of(tmp_path / "local"))
     with capsys.disabled():
         print(f"\n{'stage':<10}{'job cancelled':>14}{'recovered in (s)':>18}{'same clusters':>15}")

@@ -13,11 +13,12 @@ from dask_dedup.storage.files import read_frame, read_json
 from dask_dedup.storage.run_folder import RunFolder
 
 FOLDERS = ("audit", "clusters", "forest", "invalid")
+WORKING = ("labels", "layout", "plan.json")
 SETTINGS = {"seed": 0, "clusters": {"threshold": 0.95}}
 
 
 def folder_of(path: Path, settings=SETTINGS, fingerprint="input", overwrite=False) -> RunFolder:
-    return RunFolder(path, settings, fingerprint, overwrite)
+    return RunFolder(path, settings, fingerprint, overwrite, working=WORKING)
 
 
 def mark_of(path: Path) -> str:
@@ -183,7 +184,9 @@ def test_publish_what_another_run_has_published_since_is_made_again(tmp_path, ma
     """The first run was killed before it ended; its stages are in a work folder of their own."""
     works = [str(tmp_path / "a"), str(tmp_path / "b"), str(tmp_path / "a")]
     for mark, work in zip(("first", "second", "first"), works, strict=True):
-        with RunFolder(tmp_path / "out", {"mark": mark}, "input", work=work) as folder:
+        with RunFolder(
+            tmp_path / "out", {"mark": mark}, "input", work=work, working=WORKING
+        ) as folder:
             folder.begin()
             stage, records = make(folder, mark)
             folder.publish(stage, "clusters", records)

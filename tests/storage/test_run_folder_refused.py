@@ -17,11 +17,12 @@ from dask_dedup.errors import OutputError
 from dask_dedup.storage.files import read_json, write_json
 from dask_dedup.storage.run_folder import RunFolder
 
+WORKING = ("labels", "layout", "plan.json")
 SETTINGS = {"seed": 0, "clusters": {"threshold": 0.95}}
 
 
 def folder_of(path: Path, settings=SETTINGS, fingerprint="input", overwrite=False) -> RunFolder:
-    return RunFolder(path, settings, fingerprint, overwrite)
+    return RunFolder(path, settings, fingerprint, overwrite, working=WORKING)
 
 
 def names(path: Path) -> set[str]:
@@ -184,7 +185,9 @@ def test_run_folder_whose_state_was_edited_is_refused(tmp_path, harm, finish):
 
 
 def open_of(path: Path, source: str, marks: list[str], **options) -> RunFolder:
-    return RunFolder(path, SETTINGS, " ".join(marks), source=(source, marks), **options)
+    return RunFolder(
+        path, SETTINGS, " ".join(marks), source=(source, marks), working=WORKING, **options
+    )
 
 
 def test_run_folder_of_another_data_set_is_refused_unless_overwritten(tmp_path, finish):

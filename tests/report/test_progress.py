@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from dask_dedup.cli.progress import BarProgress, LineProgress, choose_progress
+from dask_dedup.report.progress import BarProgress, LineProgress, choose_progress
 
 
 class Clock:

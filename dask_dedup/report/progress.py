@@ -8,7 +8,6 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    Progress,
     ProgressColumn,
     Task,
     TaskID,
@@ -16,9 +15,12 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Progress as Bars
 from rich.text import Text
 
-__all__ = ["BarProgress", "LineProgress", "choose_progress"]
+from dask_dedup.runtime.executor import NoProgress, Progress
+
+__all__ = ["BarProgress", "LineProgress", "choose_progress", "library_progress"]
 
 _LINE_SECONDS = 5.0
 
@@ -27,7 +29,7 @@ class BarProgress:
     """One bar per stage, for a terminal."""
 
     def __init__(self, console: Console) -> None:
-        self._progress = Progress(
+        self._progress = Bars(
             TextColumn("{task.description:<9}"),
             BarColumn(bar_width=30),
             TextColumn("{task.percentage:>4.0f} %"),
@@ -100,6 +102,17 @@ class LineProgress:
 def choose_progress(console: Console) -> BarProgress | LineProgress:
     """Return bars for a terminal, lines for anything else."""
     return BarProgress(console) if console.is_terminal else LineProgress(console)
+
+
+def library_progress() -> Progress:
+    """Return a display for a caller of the library, who has asked for none.
+
+    Bars where standard error is a terminal, lines in a notebook, else nothing.
+    """
+    console = Console(stderr=True)
+    if console.is_terminal or console.is_jupyter:
+        return choose_progress(console)
+    return NoProgress()
 
 
 class _RateColumn(ProgressColumn):
