@@ -21,7 +21,7 @@ from botocore.session import Session
 from click.testing import CliRunner
 
 from dask_dedup import cli
-from dask_dedup.paths import as_place
+from dask_dedup.paths import as_path
 from dask_dedup.storage.listing import glob_files
 from dask_dedup.storage.objects import read_content, upload
 
@@ -183,7 +183,7 @@ def store(disk):
     base = Path(disk["data"]).parent
     for path in sorted(base.rglob("*")):
         if path.is_file():
-            upload(path, as_place(f"{BUCKET}/{path.relative_to(base)}"))
+            upload(path, as_path(f"{BUCKET}/{path.relative_to(base)}"))
     urls = {name: f"{BUCKET}/{Path(disk[name]).name}" for name in INPUTS}
     return {**urls, "cluster": disk["cluster"]}
 
@@ -210,11 +210,11 @@ def content_of(call, places, done):
         return re.sub(r"[0-9.]+ (s|ms|min)\b", "TIME", " ".join(text.split()))
     out = places["out"]
     base, _, pattern = f"{out}{'' if call.result[0] in '-/' else '/'}{call.result}".rpartition("//")
-    files = sorted(glob_files(as_place("/"), f"{base}{'//' if base else ''}{pattern}"))
+    files = sorted(glob_files(as_path("/"), f"{base}{'//' if base else ''}{pattern}"))
     assert files, (call, done.output)
     digests = {}
     for file in files:
-        content = read_content(as_place(file))
+        content = read_content(as_path(file))
         if file.endswith(".json"):
             content = re.sub(rb'.*(seconds|"path"|"model").*', b"", content)
         digests[file.removeprefix(out)] = hashlib.sha256(content).hexdigest()
@@ -272,7 +272,7 @@ def test_command_with_all_places_in_a_bucket(name, store, expected, tmp_path, mo
     check(name, places, expected, tmp_path)
     if CALLS[name][0].on_disk:
         check(name, {**places, "out": f"{tmp_path}/out"}, expected, tmp_path)
-    left = glob_files(as_place(BUCKET), f"{base}/**")
+    left = glob_files(as_path(BUCKET), f"{base}/**")
     assert not [one for one in left if "/.lock" in one or "/work/" in one or "/stages/" in one]
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 
 import faiss
 import numba
 import numpy as np
 import torch
 
+from dask_dedup.paths import AnyPath
 from dask_dedup.storage.files import read_arrays, write_arrays
 
 __all__ = [
@@ -193,12 +193,12 @@ def _half_squares(centroids: np.ndarray) -> torch.Tensor:
     return torch.linalg.vecdot(columns, columns).mul_(0.5)
 
 
-def save_cells(model: CellModel, path: Path) -> None:
+def save_cells(model: CellModel, path: AnyPath) -> None:
     """Write the centroids as arrays."""
     write_arrays(path, **asdict(model))
 
 
-def load_cells(path: Path | str) -> CellModel:
+def load_cells(path: AnyPath | str) -> CellModel:
     """Read centroids that `save_cells` wrote."""
     return CellModel(**read_arrays(path))
 

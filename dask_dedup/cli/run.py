@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 from dataclasses import replace
-from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -26,6 +25,7 @@ from dask_dedup.cli.group import (
 )
 from dask_dedup.cli.terminal import end_code, end_word
 from dask_dedup.errors import UnreadableError
+from dask_dedup.paths import AnyPath
 from dask_dedup.runtime.forkserver import start_server, stop_server
 from dask_dedup.runtime.limits import check_floor, memory_limit
 from dask_dedup.runtime.shares import memory_per_worker
@@ -75,9 +75,9 @@ __all__ = ["run"]
 @click.option("-v", "--verbose", is_flag=True, help="log what is done and why")
 @click.option("-q", "--quiet", is_flag=True, help="print errors only")
 def run(
-    dataset: Path,
-    out: Path,
-    config: Path | None,
+    dataset: AnyPath,
+    out: AnyPath,
+    config: AnyPath | None,
     overwrite: bool,
     break_lock: bool,
     keep_stages: bool,
@@ -119,8 +119,8 @@ def run(
 
 
 def _run(
-    dataset: Path,
-    out: Path,
+    dataset: AnyPath,
+    out: AnyPath,
     settings: Settings,
     overwrite: bool,
     break_lock: bool,
@@ -212,7 +212,7 @@ def _run(
 def _plan(
     data: Any,
     settings: Settings,
-    out: Path,
+    out: AnyPath,
     console: Console,
     workers: int | None,
     memory: int | None,
@@ -236,7 +236,7 @@ def _import_pipeline(finder: str) -> None:
     choose_finder(finder)
 
 
-def _print_summary(summary: dict[str, Any], out: Path, console: Console) -> None:
+def _print_summary(summary: dict[str, Any], out: AnyPath, console: Console) -> None:
     from dask_dedup.report.histogram import bin_sizes, read_histogram
 
     def line(name: str, value: str, note: str = "") -> None:

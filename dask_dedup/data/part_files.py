@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +11,7 @@ import pandas as pd
 from dask_dedup.data.part_list import PartList
 from dask_dedup.data.parts import Part
 from dask_dedup.data.spans import Span
+from dask_dedup.paths import AnyPath
 from dask_dedup.storage.files import read_frame
 
 __all__ = ["PartFiles", "SpanFiles", "read_invalid", "read_linked"]
@@ -39,10 +39,10 @@ class PartFiles(Protocol):
     def query_ids(self) -> np.ndarray:
         """Return the rows that the audit has sampled: int64, sorted."""
 
-    def invalid_paths(self, span: Span) -> Sequence[Path]:
+    def invalid_paths(self, span: Span) -> Sequence[AnyPath]:
         """Return the files of a span's rows without a usable embedding."""
 
-    def audit_paths(self) -> Sequence[Path]:
+    def audit_paths(self) -> Sequence[AnyPath]:
         """Return the files of the true pairs of the audit's queries."""
 
 
@@ -52,7 +52,7 @@ class SpanFiles(Protocol):
     ``linked``: EDGES known before the search.
     """
 
-    def path(self, kind: str, span: Span) -> Path:
+    def path(self, kind: str, span: Span) -> AnyPath:
         """Return the path of one file of one span."""
 
 

@@ -7,7 +7,6 @@ diameter of the graph.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -23,7 +22,7 @@ from dask_dedup.graph.forest_range import (
     range_of,
     with_range,
 )
-from dask_dedup.paths import as_place
+from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.schema import FOREST, LABELS
 from dask_dedup.storage.files import read_frame
 
@@ -57,7 +56,7 @@ def spanning_forest(edges: dd.DataFrame) -> dd.DataFrame:
     return dd.from_delayed([merge_tree(forests)], meta=meta, prefix="spanning-forest")
 
 
-def read_forest(out: str | os.PathLike) -> dd.DataFrame:
+def read_forest(out: str | AnyPath) -> dd.DataFrame:
     """Return the forest of a finished run.
 
     Parameters
@@ -79,7 +78,7 @@ def read_forest(out: str | os.PathLike) -> dd.DataFrame:
     """
     import dask.dataframe as dd
 
-    path = as_place(out) / "forest" / "part-00000.parquet"
+    path = as_path(out) / "forest" / "part-00000.parquet"
     known = read_range(path)
     return dd.from_delayed(
         [delayed(_read_part)(str(path), known)], meta=with_range(FOREST, known), prefix="forest"
@@ -87,7 +86,7 @@ def read_forest(out: str | os.PathLike) -> dd.DataFrame:
 
 
 def _read_part(path: str, known: ForestRange | None) -> pd.DataFrame:
-    return with_range(read_frame(as_place(path)), known)
+    return with_range(read_frame(as_path(path)), known)
 
 
 def merge_tree(forests: Sequence[Delayed]) -> Delayed:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pyarrow.parquet as pq
 
 from dask_dedup.errors import SettingsError
 from dask_dedup.graph.forest_range import ForestRange, range_of_notes
+from dask_dedup.paths import AnyPath
 from dask_dedup.storage.checksums import damage
 from dask_dedup.storage.objects import open_parquet_source
 
@@ -17,12 +16,12 @@ __all__ = ["UNVERIFIED", "check_answers", "read_range"]
 UNVERIFIED = {"dask_dedup.similarity": "quantized"}
 
 
-def check_answers(path: Path, threshold: float) -> None:
+def check_answers(path: AnyPath, threshold: float) -> None:
     """Refuse a threshold that a forest file does not answer; whatever labels one calls this first.
 
     Parameters
     ----------
-    path : Path
+    path : AnyPath
         One file of ``OUT/forest``.
     threshold : float
         Cosine. -1 takes all edges, which quantized distances allow, too.
@@ -39,7 +38,7 @@ def check_answers(path: Path, threshold: float) -> None:
         known.check(threshold, str(path))
 
 
-def read_range(path: Path) -> ForestRange | None:
+def read_range(path: AnyPath) -> ForestRange | None:
     """Return the thresholds that a forest file answers; None where it is none of ours.
 
     Raises

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numba
@@ -26,6 +25,7 @@ import pyarrow.parquet as pq
 from dask_dedup.errors import InputError
 from dask_dedup.graph.choice import BAND_EDGES, row_bytes
 from dask_dedup.graph.forest import _join_trees, order_of_keys
+from dask_dedup.paths import AnyPath
 from dask_dedup.storage.checksums import damage
 from dask_dedup.storage.files import write_aside
 from dask_dedup.storage.objects import open_parquet_source
@@ -46,9 +46,9 @@ _ORDER = ("similarity", "src", "dst")  # the forest's order: three coordinates o
 
 
 def stream_merge(
-    paths: Sequence[Path],
+    paths: Sequence[AnyPath],
     rows: int,
-    out_path: Path,
+    out_path: AnyPath,
     notes: Mapping[str, str] | None = None,
     *,
     band_edges: int = BAND_EDGES,
@@ -57,12 +57,12 @@ def stream_merge(
 
     Parameters
     ----------
-    paths : sequence of Path
+    paths : sequence of AnyPath
         FOREST in parquet files, as `dask_dedup.storage.files.write_frame` writes them. Their
         edges may be in any order; in the forest's order, few row groups reach into a band.
     rows : int
         Rows of the data set: every id is below.
-    out_path : Path
+    out_path : AnyPath
         FOREST, what `dask_dedup.graph.forest.merge_forests` would return: complete or absent.
     notes : mapping, optional
         Metadata of the file's schema.
@@ -101,12 +101,14 @@ def stream_merge(
     return counts
 
 
-def read_edges(path: Path, rows: int, threshold: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def read_edges(
+    path: AnyPath, rows: int, threshold: float
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield ``src`` and ``dst`` of a forest file's edges at or above a threshold, piece by piece.
 
     Parameters
     ----------
-    path : Path
+    path : AnyPath
         FOREST in a parquet file.
     rows : int
         Rows of the data set: every id is below.
@@ -147,7 +149,7 @@ class _Band(NamedTuple):
 class _Groups:
     """The row groups of all files, in their order: int64 arrays, shapes (groups,), (groups, 3)."""
 
-    paths: Sequence[Path]
+    paths: Sequence[AnyPath]
     rows: int
     file: np.ndarray  # which of the paths
     number: np.ndarray  # which row group of it
@@ -189,7 +191,7 @@ class _Groups:
         return np.flatnonzero(reaching.all(axis=1))
 
 
-def _survey(paths: Sequence[Path], rows: int) -> _Groups:
+def _survey(paths: Sequence[AnyPath], rows: int) -> _Groups:
     """Read the headers of all files."""
     found = []
     for i, path in enumerate(paths):
@@ -208,14 +210,14 @@ def _survey(paths: Sequence[Path], rows: int) -> _Groups:
     return _Groups(paths, rows, file_of, number_of, edges_of, table[:, 3:6], table[:, 6:])
 
 
-def _open(path: Path) -> pq.ParquetFile:
+def _open(path: AnyPath) -> pq.ParquetFile:
     """Open a forest file; a buffer before it would hold all of it."""
     return pq.ParquetFile(
         open_parquet_source(path), pre_buffer=False, page_checksum_verification=True
     )
 
 
-def _group_limits(path: Path, file: Any, number: int, rows: int) -> list[tuple[int, int]]:
+def _group_limits(path: AnyPath, file: Any, number: int, rows: int) -> list[tuple[int, int]]:
     """Return the lowest and the highest of each coordinate of a row group."""
     header = file.metadata.row_group(number)
     columns = {header.column(i).path_in_schema: i for i in range(header.num_columns)}
@@ -228,7 +230,7 @@ def _group_limits(path: Path, file: Any, number: int, rows: int) -> list[tuple[i
     return [(int(some.min()), int(some.max())) for some in values]
 
 
-def _coordinates(path: Path, batch: Any, rows: int) -> list[np.ndarray]:
+def _coordinates(path: AnyPath, batch: Any, rows: int) -> list[np.ndarray]:
     """Return what the forest's order goes by, of the columns that were read, in this order."""
     columns = [batch.column(name) for name in _ORDER if name in batch.schema.names]
     if any(column.null_count for column in columns):

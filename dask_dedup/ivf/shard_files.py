@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -11,7 +10,7 @@ from dask_dedup.data.part_list import PartList, read_parts
 from dask_dedup.data.parts import Part
 from dask_dedup.data.spans import Span
 from dask_dedup.errors import InputError
-from dask_dedup.paths import as_place
+from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.storage.files import open_once, read_arrays, read_json
 
 __all__ = ["IndexLayout", "Shard"]
@@ -47,7 +46,7 @@ class IndexLayout:
     @property
     def part_list(self) -> PartList:
         """The filled parts of the data set: read from a file, which keeps tasks small."""
-        return open_once(read_parts, as_place(self.folder) / "parts.json")
+        return open_once(read_parts, as_path(self.folder) / "parts.json")
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -62,30 +61,30 @@ class IndexLayout:
     @property
     def shards(self) -> tuple[Shard, ...]:
         """The finished shards; from a file as well, see `write_shards`."""
-        return open_once(_read_shards, as_place(self.folder) / "shards.json")
+        return open_once(_read_shards, as_path(self.folder) / "shards.json")
 
     def query_ids(self) -> np.ndarray:
         """Return the rows that the audit has sampled."""
-        return read_arrays(as_place(self.folder) / "queries.safetensors")["row_ids"]
+        return read_arrays(as_path(self.folder) / "queries.safetensors")["row_ids"]
 
-    def path(self, kind: str, span: Span) -> Path:
+    def path(self, kind: str, span: Span) -> AnyPath:
         """Return the path of one file of one span."""
-        return as_place(self.folder) / f"{kind}-{span.index:05d}.parquet"
+        return as_path(self.folder) / f"{kind}-{span.index:05d}.parquet"
 
-    def invalid_paths(self, span: Span) -> list[Path]:
+    def invalid_paths(self, span: Span) -> list[AnyPath]:
         """Return the files of a span's rows without a usable embedding."""
         return [self.path("invalid", span)]
 
-    def audit_paths(self) -> list[Path]:
+    def audit_paths(self) -> list[AnyPath]:
         """Return the files of the audit's true pairs."""
         return [self.path("audit", span) for span in self.spans]
 
-    def shard_path(self, name: str) -> Path:
+    def shard_path(self, name: str) -> AnyPath:
         """Return the path of one shard."""
-        return as_place(self.folder) / f"{name}.faiss"
+        return as_path(self.folder) / f"{name}.faiss"
 
 
-def _read_shards(path: Path) -> tuple[Shard, ...]:
+def _read_shards(path: AnyPath) -> tuple[Shard, ...]:
     content = read_json(path)
     if content is None:
         raise InputError(f"{path}: cannot be read. The index is damaged; build it again.")

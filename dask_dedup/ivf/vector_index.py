@@ -6,11 +6,9 @@ global row ids, ``index.json`` describes them and is written last.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,7 +29,7 @@ from dask_dedup.ivf.shards import (
     train_index,
     write_shards,
 )
-from dask_dedup.paths import absolute_name, as_place, words_of
+from dask_dedup.paths import AnyPath, absolute_name, as_path, words_of
 from dask_dedup.runtime.executor import Execute, NoProgress, Progress, compute_tasks
 from dask_dedup.storage.files import read_json, write_json
 from dask_dedup.storage.folder_lock import LOCK, FolderLock
@@ -105,15 +103,15 @@ class VectorIndex:
     @property
     def layout(self) -> IndexLayout:
         """Where the files lie."""
-        return _layout(as_place(self.folder), self.model)
+        return _layout(as_path(self.folder), self.model)
 
 
 def build_index(
     dataset: Dataset,
-    out: str | os.PathLike,
+    out: str | AnyPath,
     factory: str,
     *,
-    model: str | os.PathLike | None = None,
+    model: str | AnyPath | None = None,
     sample_rows: int = 0,
     iterations: int = 0,
     seed: int = 0,
@@ -151,7 +149,7 @@ def build_index(
     ------
     InputError, SettingsError, OutputError
     """
-    folder, progress = as_place(out), progress or NoProgress()
+    folder, progress = as_path(out), progress or NoProgress()
     path = None if model is None else absolute_name(model)
     digest = None if path is None else model_digest(path)
     keys: dict[str, Any] = {
@@ -226,7 +224,7 @@ def build_index(
     return index
 
 
-def open_index(path: str | os.PathLike) -> VectorIndex:
+def open_index(path: str | AnyPath) -> VectorIndex:
     """Open an index folder that `build_index` has finished.
 
     Raises
@@ -234,7 +232,7 @@ def open_index(path: str | os.PathLike) -> VectorIndex:
     InputError
         There is none, or it was not finished.
     """
-    place = as_place(path)
+    place = as_path(path)
     content = read_json(place / _MANIFEST)
     if not isinstance(content, dict) or content.get("kind") != _KIND:
         raise InputError(
@@ -316,7 +314,7 @@ def search_index(
 
 
 @contextmanager
-def _claimed(folder: Path) -> Iterator[None]:
+def _claimed(folder: AnyPath) -> Iterator[None]:
     """Lock the folder against another writer; refuse it if it holds something else."""
     lock = FolderLock(folder)
     try:
@@ -343,5 +341,5 @@ def _claimed(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _layout(folder: Path, model: str | None) -> IndexLayout:
+def _layout(folder: AnyPath, model: str | None) -> IndexLayout:
     return IndexLayout(str(folder / "train" / "base.faiss"), str(folder / "shards"), model)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from dask.delayed import delayed
@@ -20,6 +19,7 @@ from dask_dedup.cells.entries import MOST_FILES, plan_merges
 from dask_dedup.cells.join_groups import CellGroup, plan_groups
 from dask_dedup.cells.layout_files import CellLayout, RecordFile
 from dask_dedup.graph.forest_range import looks_inside_groups
+from dask_dedup.paths import AnyPath
 from dask_dedup.pipeline.job import Found, Job, conserve
 from dask_dedup.pipeline.status import MERGE
 from dask_dedup.runtime.executor import OnWorker, ignore_result
@@ -210,7 +210,7 @@ class JoinFinder:
         conserve("join", sum(record["visits"] for record in records), visits)
         return groups
 
-    def _group_path(self, group: CellGroup) -> Path:
+    def _group_path(self, group: CellGroup) -> AnyPath:
         return self.join_stage.folder / f"group-{group.number:05d}.parquet"
 
     def _advance(self, record: dict[str, Any]) -> None:

@@ -10,7 +10,6 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from dask_dedup.data.part_list import PartList, read_parts, write_parts
 from dask_dedup.data.parts import Part
 from dask_dedup.data.spans import Span
 from dask_dedup.graph.forest_range import ForestRange
-from dask_dedup.paths import as_place
+from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.pipeline.job import Found, Job
 from dask_dedup.settings.run_settings import Settings
 from dask_dedup.storage.files import open_once, read_frame
@@ -60,18 +59,18 @@ class KeptFiles:
         """The filled parts as tasks read them."""
         return self.part_list.spans
 
-    def invalid_paths(self, span: Span) -> list[Path]:
+    def invalid_paths(self, span: Span) -> list[AnyPath]:
         """Return the files of a span's rows without a usable embedding: one a part."""
-        folder = as_place(self.folder) / "invalid"
+        folder = as_path(self.folder) / "invalid"
         return [folder / f"part-{part.index:05d}.parquet" for part in span.parts if part.rows]
 
-    def audit_paths(self) -> list[Path]:
+    def audit_paths(self) -> list[AnyPath]:
         """Return the file of the audit's true pairs."""
-        return [as_place(self.folder) / AUDIT_PAIRS]
+        return [as_path(self.folder) / AUDIT_PAIRS]
 
     def query_ids(self) -> np.ndarray:
         """Return the rows that the audit has sampled."""
-        return read_frame(as_place(self.folder) / AUDIT_QUERIES)["row_id"].to_numpy()
+        return read_frame(as_path(self.folder) / AUDIT_QUERIES)["row_id"].to_numpy()
 
 
 def facts_of(found: Found, settings: Settings) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from dataclasses import replace
 from importlib import import_module
-from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -22,7 +21,7 @@ from dask_dedup.data.spans import cut_spans
 from dask_dedup.errors import DamagedError, InputError, OutputError
 from dask_dedup.graph.choice import choose_merge
 from dask_dedup.graph.forest_file import UNVERIFIED
-from dask_dedup.paths import as_place
+from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.pipeline.job import Found, Job, conserve
 from dask_dedup.pipeline.packing import pack_rows
 from dask_dedup.pipeline.relabel import facts_of, find_kept, found_before
@@ -62,8 +61,8 @@ FINDERS = {
 
 
 def run(
-    dataset: str | Path,
-    out: str | Path,
+    dataset: str | AnyPath,
+    out: str | AnyPath,
     settings: Settings | None = None,
     *,
     overwrite: bool = False,
@@ -98,9 +97,9 @@ def run(
     InputError, OutputError
     """
     settings = settings or Settings()
-    data, work = open_dataset(dataset, as_place(out), settings), settings.compute.work
+    data, work = open_dataset(dataset, as_path(out), settings), settings.compute.work
     with RunFolder(
-        as_place(out),
+        as_path(out),
         result_settings(data, settings),
         data.fingerprint,
         overwrite,
@@ -215,7 +214,7 @@ class _Forest:
         self.results: list[tuple[Stage, str, list[dict[str, Any]]]] = []  # to be published
 
     @property
-    def path(self) -> Path:
+    def path(self) -> AnyPath:
         """The file: inside the stage until it is published."""
         inside = self.folder / "part-00000.parquet"
         published = self.job.folder.path / "forest" / inside.name

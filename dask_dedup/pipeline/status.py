@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from dask_dedup.errors import OutputError
-from dask_dedup.paths import as_place
+from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.storage.files import read_json
 from dask_dedup.storage.folder_lock import FolderLock
 from dask_dedup.storage.objects import exists
@@ -53,7 +52,7 @@ class StageStatus:
     left: float | None
 
 
-def run_status(out: Path, verify: bool = False) -> dict[str, Any]:
+def run_status(out: AnyPath, verify: bool = False) -> dict[str, Any]:
     """Tell how far a run is; changes nothing.
 
     Parameters
@@ -93,7 +92,7 @@ def run_status(out: Path, verify: bool = False) -> dict[str, Any]:
             "damage": [str(error) for error in Results(out).find_damage(*_ALL_RESULTS, verify)],
             "seconds_left": 0.0,
         }
-    working = as_place(state.get("stages", out / "stages"))
+    working = as_path(state.get("stages", out / "stages"))
     planned = read_json(working / PLAN) or {}
     expected = {stage["name"]: stage["seconds"] for stage in planned.get("stages", [])}
     folders = FOLDERS[state["settings"].get("finder", "join")]
@@ -115,7 +114,7 @@ def run_status(out: Path, verify: bool = False) -> dict[str, Any]:
     }
 
 
-def _stage_status(folder: Path, name: str, expected: float | None) -> StageStatus:
+def _stage_status(folder: AnyPath, name: str, expected: float | None) -> StageStatus:
     """Read one stage's folder: its manifest and the records of its tasks."""
     manifest = read_json(folder / MANIFEST)
     if not isinstance(manifest, Mapping):

@@ -12,7 +12,7 @@ import numpy as np
 from dask_dedup.data.dataset import Dataset
 from dask_dedup.data.spans import cut_spans, packed_spans
 from dask_dedup.errors import CapacityError
-from dask_dedup.paths import is_remote
+from dask_dedup.paths import AnyPath, is_remote
 from dask_dedup.planning.cost_model import Plan, plan, refuse
 from dask_dedup.planning.workload import Machine, Rates, load_rates, numbers_workload, rates_path
 from dask_dedup.report.plan_table import size_text
@@ -54,7 +54,7 @@ def plan_run(data: Dataset, settings: Settings, workers: int | None = None) -> P
 
 
 def check_room(
-    planned: Plan, data: Dataset, settings: Settings, out: Path, memory_bytes: int | None = None
+    planned: Plan, data: Dataset, settings: Settings, out: AnyPath, memory_bytes: int | None = None
 ) -> int | None:
     """Refuse a run that does not fit into its workers or onto its disk; return the free bytes.
 
@@ -65,7 +65,7 @@ def check_room(
     planned : Plan
     data : Dataset
     settings : Settings
-    out : Path
+    out : AnyPath
     memory_bytes : int, optional
         What each worker has, where it is not this machine that decides.
 

@@ -22,6 +22,7 @@ from distributed import Client, KilledWorker, LocalCluster, as_completed
 from distributed.scheduler import NoWorkerError
 
 from dask_dedup.errors import CapacityError, ClusterError
+from dask_dedup.paths import AnyPath, is_remote
 from dask_dedup.runtime.executor import OnResult
 from dask_dedup.runtime.forkserver import (
     check_semaphores,
@@ -176,7 +177,7 @@ class ClientExecutor:
 
 @contextmanager
 def open_cluster(
-    settings: Settings, scratch: Path, out: Path | None = None
+    settings: Settings, scratch: Path, out: AnyPath | None = None
 ) -> Iterator[ClientExecutor]:
     """Have workers where ``[cluster]`` says, until the block ends.
 
@@ -185,7 +186,7 @@ def open_cluster(
     settings : Settings
     scratch : Path
         Folder for the files of workers on this machine.
-    out : Path, optional
+    out : AnyPath, optional
         What the workers write into or beside; checked to be one folder for all of them.
 
     Raises
@@ -289,9 +290,9 @@ def _check_same_code(client: Client) -> None:
         )
 
 
-def _check_sees(client: Client, out: Path | None) -> None:
+def _check_sees(client: Client, out: AnyPath | None) -> None:
     """Check that each worker reads and writes in the folder that this process sees."""
-    if out is None or "://" in str(out):
+    if out is None or is_remote(out):
         return
     out = out.absolute()
     folder = next(path for path in (out, *out.parents) if path.is_dir())

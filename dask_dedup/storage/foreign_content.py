@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from dask_dedup.errors import InputError, OutputError
-from dask_dedup.paths import is_remote
+from dask_dedup.paths import AnyPath, is_remote
 from dask_dedup.storage.folder_lock import LOCK
 from dask_dedup.storage.objects import exists
 
@@ -31,7 +30,7 @@ WORKING = {
 }
 
 
-def refuse_other_content(path: Path, state_name: str) -> None:
+def refuse_other_content(path: AnyPath, state_name: str) -> None:
     """Raise OutputError where a folder that is no run's is not empty."""
     foreign = sorted(p.name for p in path.iterdir() if not p.name.startswith(LOCK))
     if not foreign:
@@ -48,7 +47,7 @@ def refuse_other_content(path: Path, state_name: str) -> None:
 
 
 def refuse_foreign_results(
-    path: Path, folders: Iterable[str], files: Iterable[str], own_names: str
+    path: AnyPath, folders: Iterable[str], files: Iterable[str], own_names: str
 ) -> None:
     """Raise OutputError where results are links, or hold what no run has written.
 
@@ -78,7 +77,7 @@ def refuse_foreign_results(
             )
 
 
-def refuse_foreign_stages(stages: Path, out: Path, folders: Iterable[str]) -> None:
+def refuse_foreign_stages(stages: AnyPath, out: AnyPath, folders: Iterable[str]) -> None:
     """Raise OutputError where the working files are a link, or others are among them.
 
     Nor may they lie in the result ``folders`` of ``out``, which are replaced.
@@ -86,8 +85,8 @@ def refuse_foreign_stages(stages: Path, out: Path, folders: Iterable[str]) -> No
     if is_remote(stages):
         return
     real = f"{os.path.realpath(stages)}/"
-    own = [] if is_remote(out) else folders
-    inside = [name for name in own if real.startswith(f"{os.path.realpath(out / name)}/")]
+    own = {} if is_remote(out) else {name: os.path.realpath(out / name) for name in folders}
+    inside = [name for name, folder in own.items() if real.startswith(f"{folder}/")]
     if inside:
         raise OutputError(
             f"{stages}: lies in {out / inside[0]}, which the results replace. Tell another place "
@@ -115,13 +114,13 @@ def refuse_foreign_stages(stages: Path, out: Path, folders: Iterable[str]) -> No
 
 
 def refuse_other_data(
-    path: Path, told: Mapping[str, Any] | None, source: str, sketch: Sequence[str]
+    path: AnyPath, told: Mapping[str, Any] | None, source: str, sketch: Sequence[str]
 ) -> None:
     """Raise OutputError where the results are of a data set that shares nothing with another.
 
     Parameters
     ----------
-    path : Path
+    path : AnyPath
         OUT.
     told : mapping or None
         ``path`` and ``sketch`` of the data set that the results are of.
@@ -138,12 +137,12 @@ def refuse_other_data(
         )
 
 
-def refuse_inputs_inside(out: Path, names: Iterable[str], paths: Iterable[str]) -> None:
+def refuse_inputs_inside(out: AnyPath, names: Iterable[str], paths: Iterable[str]) -> None:
     """Raise InputError where files of the input lie among the results, which are replaced.
 
     Parameters
     ----------
-    out : Path
+    out : AnyPath
     names : iterable of str
         What a run writes into ``out``, or removes there.
     paths : iterable of str
