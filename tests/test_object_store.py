@@ -14,7 +14,8 @@ from botocore.session import Session
 from click.testing import CliRunner
 from s3fs import S3FileSystem
 
-from dask_dedup import Settings, cli, load_settings, read_dataset, run
+from dask_dedup import Settings, load_settings, read_dataset, run
+from dask_dedup.cli import commands as cli
 from dask_dedup.errors import InputError, OutputError, SettingsError
 from dask_dedup.paths import as_path
 from dask_dedup.runtime.executor import NoProgress

@@ -218,7 +218,15 @@ def _read_piece(file: RecordFile, own: np.ndarray, words: int) -> np.ndarray:
 
 
 @numba.njit(cache=True, nogil=True)
-def _copy_cells(piece, offsets, row_start, place, row_ids, content, images):
+def _copy_cells(
+    piece: np.ndarray,
+    offsets: np.ndarray,
+    row_start: int,
+    place: np.ndarray,
+    row_ids: np.ndarray,
+    content: np.ndarray,
+    images: np.ndarray,
+) -> None:
     """Copy the records of each cell of one file's piece to where they belong."""
     for cell in range(len(place)):
         target = place[cell]
@@ -231,7 +239,9 @@ def _copy_cells(piece, offsets, row_start, place, row_ids, content, images):
 
 
 @numba.njit(cache=True, nogil=True)
-def _copy_records(piece, offsets, shift, place, merged):
+def _copy_records(
+    piece: np.ndarray, offsets: np.ndarray, shift: int, place: np.ndarray, merged: np.ndarray
+) -> None:
     """Copy whole records of each cell, their positions counted from another row."""
     for cell in range(len(place)):
         target = place[cell]

@@ -201,7 +201,7 @@ def _collapse(records: Records, batch: Candidates) -> np.ndarray:
 
 
 @numba.njit(cache=True, nogil=True)
-def _first_of_content(content, bounds):
+def _first_of_content(content: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     """Return the first record of the same content in its cell, for each record: int64."""
     first = np.arange(len(content))
     most = 1

@@ -140,7 +140,9 @@ def thin(points: np.ndarray, kept: int) -> np.ndarray:
 
 
 @numba.njit(cache=True, nogil=True)
-def _count_near(product, first, core):
+def _count_near(
+    product: np.ndarray, first: int, core: np.float32
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Tell of row i, which is column ``first + i``, what values of at least 0 it holds.
 
     Returns

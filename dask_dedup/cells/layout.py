@@ -223,7 +223,9 @@ def _write_links(
 
 
 @numba.njit(cache=True, nogil=True)
-def _fill_records(records, source, heads, images):
+def _fill_records(
+    records: np.ndarray, source: np.ndarray, heads: np.ndarray, images: np.ndarray
+) -> None:
     """Put heads and images of the source rows side by side."""
     width = heads.shape[1]
     for i in range(len(source)):

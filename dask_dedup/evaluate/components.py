@@ -160,7 +160,7 @@ def one_pass_labels(src: np.ndarray, dst: np.ndarray, rows: int) -> np.ndarray:
 
 
 @numba.njit(cache=True, nogil=True)
-def _visit_rows(starts, others):
+def _visit_rows(starts: np.ndarray, others: np.ndarray) -> np.ndarray:
     labels = np.full(len(starts) - 1, -1)
     for row in range(len(labels)):
         if labels[row] < 0:

@@ -112,14 +112,14 @@ def component_sizes(labels: np.ndarray) -> np.ndarray:
 
 
 @numba.njit(cache=True, nogil=True)
-def _count(counts, labels):
+def _count(counts: np.ndarray, labels: np.ndarray) -> None:
     """Count labels; ``counts`` is changed."""
     for i in range(len(labels)):
         counts[labels[i]] += 1
 
 
 @numba.njit(cache=True, nogil=True)
-def _flatten(parent):
+def _flatten(parent: np.ndarray) -> None:
     """Turn parents into roots: a parent is smaller than its child, so its root is known by then."""
     for node in range(len(parent)):
         parent[node] = parent[parent[node]]

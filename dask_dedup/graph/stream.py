@@ -316,7 +316,7 @@ def _mirrored(bits: np.ndarray) -> np.ndarray:
 
 
 @numba.njit(cache=True, nogil=True)
-def _count(counts, values, first, width):
+def _count(counts: np.ndarray, values: np.ndarray, first: int, width: int) -> None:
     """Count values in bins of so many numbers; ``counts`` is changed."""
     for i in range(len(values)):
         counts[(np.int64(values[i]) - first) // width] += 1

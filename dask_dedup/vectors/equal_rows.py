@@ -64,7 +64,7 @@ def as_words(stored: np.ndarray) -> np.ndarray:
 
 
 @numba.njit(cache=True, nogil=True)
-def hash_words(words):
+def hash_words(words: np.ndarray) -> np.ndarray:
     """Hash the words of each row: multiply and shift, 64 bits.
 
     Four words at a time, each fourth on a chain of its own: the products need not wait for each
@@ -86,13 +86,15 @@ def hash_words(words):
 
 
 @numba.njit(cache=True, nogil=True)
-def _mix(value, word):
+def _mix(value: np.uint64, word: np.uint64) -> np.uint64:
     value = (value ^ np.uint64(word)) * np.uint64(0xFF51AFD7ED558CCD)
     return value ^ (value >> np.uint64(29))
 
 
 @numba.njit(cache=True, nogil=True)
-def _meet(hashes, usable, start, table, first):
+def _meet(
+    hashes: np.ndarray, usable: np.ndarray, start: int, table: np.ndarray, first: np.ndarray
+) -> np.ndarray:
     """Return for each row the first one of the same hash, itself included; fill the table."""
     found = np.empty(len(hashes), np.int64)
     mask = np.uint64(len(table) - 1)

@@ -156,7 +156,7 @@ class PcaModel:
 
 
 @numba.njit(cache=True, nogil=True)
-def _project_rows(rows, mean, axes):
+def _project_rows(rows: np.ndarray, mean: np.ndarray, axes: np.ndarray) -> np.ndarray:
     image = np.zeros((rows.shape[0], axes.shape[1]))
     for i in range(rows.shape[0]):
         square = 0.0
