@@ -1,10 +1,13 @@
-"""Places: local paths and URLs of object stores under one type.
+"""Local paths and URLs of object stores under one type, `AnyPath`.
 
 A local path is a `pathlib.Path`. A URL such as ``s3://bucket/folder`` becomes fsspec's pathlib
-layer, an ``upath.UPath``: not a subclass, but with the methods that are used here, so that both are
-annotated as Path. Options of a store (endpoint, region, credentials) come from its own environment
-variables and files, never from the URL.
+layer, an ``upath.UPath``, of which `RemotePath` declares what may be used. Whatever else is done
+with an `AnyPath` (``open``, ``os``, ``np.load``, ``rename``) is an error for mypy, unless
+`is_remote` has told the two apart. Options of a store (endpoint, region, credentials) come from its
+own environment variables and files, never from the URL.
 """
+
+# ruff: noqa: D102  the methods of RemotePath are those of pathlib
 
 from __future__ import annotations
 
@@ -13,18 +16,23 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, overload
 from urllib.parse import parse_qsl, urlsplit
 
 from dask_dedup.errors import DedupError, SettingsError, StoreError
 
-__all__ = ["as_place", "is_remote", "refuse_secrets", "refuse_undecodable", "without_secrets"]
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
 __all__ = [
+    "AnyPath",
+    "RemotePath",
     "absolute_name",
-    "as_place",
+    "as_path",
     "is_remote",
     "read_text",
     "refuse_secrets",
+    "refuse_undecodable",
     "store_errors",
     "without_secrets",
     "words_of",
@@ -40,7 +48,48 @@ _SECRETS = (
 )
 
 
-def as_place(text: str | os.PathLike) -> Path:
+class RemotePath(Protocol):
+    """What of an ``upath.UPath`` may be used: the members that do the same as a local path's."""
+
+    @property
+    def fs(self) -> Any:
+        """The store's client, an ``fsspec.AbstractFileSystem``."""
+
+    @property
+    def path(self) -> str:
+        """The name in the store."""
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+
+    @property
+    def suffix(self) -> str:
+        """The name's ending, with its dot."""
+
+    @property
+    def parent(self) -> RemotePath:
+        """The path without its last part."""
+
+    def __truediv__(self, name: str, /) -> RemotePath: ...
+    def __hash__(self) -> int: ...
+    def with_name(self, name: str, /) -> RemotePath: ...
+    def with_suffix(self, suffix: str, /) -> RemotePath: ...
+    def exists(self) -> bool: ...
+    def is_dir(self) -> bool: ...
+    def is_file(self) -> bool: ...
+    def iterdir(self) -> Iterator[RemotePath]: ...
+    def glob(self, pattern: str, /) -> Iterator[RemotePath]: ...
+    def rglob(self, pattern: str, /) -> Iterator[RemotePath]: ...
+    def unlink(self, missing_ok: bool = False) -> None: ...
+    def read_bytes(self) -> bytes: ...
+
+
+#: A path on a disk or in a store.
+AnyPath: TypeAlias = Path | RemotePath
+
+
+def as_path(text: str | os.PathLike | RemotePath) -> AnyPath:
     """Return the path of a local name or of a URL.
 
     Raises
@@ -49,8 +98,8 @@ def as_place(text: str | os.PathLike) -> Path:
         The URL holds credentials or has lost a slash, no package is installed that speaks its
         protocol, or the name is not UTF-8.
     """
-    if not isinstance(text, str | Path):
-        return cast(Path, text)  # a UPath already
+    if not isinstance(text, str | os.PathLike):
+        return text
     refuse_undecodable(str(text) if is_remote(text) else os.path.abspath(text))
     name = os.fspath(text)
     for prefix in _LOCAL:
@@ -66,8 +115,8 @@ def as_place(text: str | os.PathLike) -> Path:
     try:
         from upath import UPath  # a quarter of a second that local runs do not spend
 
-        place = UPath(name, use_listings_cache=False)  # what other processes write must be seen
-        place.fs  # noqa: B018  finds the package
+        path = UPath(name, use_listings_cache=False)  # what other processes write must be seen
+        path.fs  # noqa: B018  finds the package
     except (ImportError, ValueError) as error:
         protocol = name.partition("://")[0]
         extra = "'dask_dedup[s3]'"
@@ -77,12 +126,16 @@ def as_place(text: str | os.PathLike) -> Path:
             f"{name}: no package is installed for URLs of {protocol}:// ({words_of(error)}). "
             f"Install it: pip install {extra}."
         ) from error
-    return cast(Path, place)
+    return path
 
 
-def is_remote(place: str | os.PathLike) -> bool:
-    """Return whether a place, or its name, is that of a store that is no local disk."""
-    return "://" in place if isinstance(place, str) else not isinstance(place, Path)
+@overload
+def is_remote(path: AnyPath) -> TypeIs[RemotePath]: ...
+@overload
+def is_remote(path: str | os.PathLike | RemotePath) -> bool: ...
+def is_remote(path: str | os.PathLike | RemotePath) -> bool:
+    """Return whether a path, or its name, is that of a store that is no local disk."""
+    return "://" in path if isinstance(path, str) else not isinstance(path, os.PathLike)
 
 
 def refuse_undecodable(name: str) -> None:
@@ -98,34 +151,36 @@ def refuse_undecodable(name: str) -> None:
         ) from error
 
 
-def absolute_name(place: str | os.PathLike) -> str:
-    """Return the name of a place that holds in any folder: a URL is one already."""
-    return str(place) if is_remote(place) else os.path.abspath(place)
+def absolute_name(path: str | os.PathLike | RemotePath) -> str:
+    """Return the name of a path that holds in any folder: a URL is one already."""
+    if is_remote(path) or not isinstance(path, str | os.PathLike):
+        return str(path)
+    return os.path.abspath(path)
 
 
-def read_text(place: str | os.PathLike) -> str:
+def read_text(path: str | os.PathLike | RemotePath) -> str:
     """Return a small text file, wherever it lies.
 
     Raises
     ------
     OSError, UnicodeDecodeError
     """
-    place = as_place(place)
-    with store_errors(place):
-        return place.read_bytes().decode("utf-8")
+    path = as_path(path)
+    with store_errors(path):
+        return path.read_bytes().decode("utf-8")
 
 
 @contextmanager
-def store_errors(place: Path) -> Iterator[None]:
+def store_errors(path: AnyPath) -> Iterator[None]:
     """Turn the errors of a store's client into StoreError; each client has its own."""
     try:
         yield
     except (FileExistsError, FileNotFoundError, DedupError):
         raise
     except Exception as error:
-        if not is_remote(place):
+        if not is_remote(path):
             raise
-        raise StoreError(None, words_of(error), str(place)) from error
+        raise StoreError(None, words_of(error), str(path)) from error
 
 
 def words_of(error: BaseException) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pandas as pd
@@ -128,3 +130,20 @@ def test_readme_snippet_runs_and_finds_what_an_exact_search_finds(readme, clipar
     kept = pd.read_parquet(tmp_path / "deduplicated")
     assert len(kept) == 10_248 - 2957
     assert list(kept.columns) == ["row_id", "url", "caption"]
+
+
+@pytest.mark.slow
+def test_wheel_holds_every_module_and_says_that_it_has_types(tmp_path):
+    source = tmp_path / "source"
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "dask_dedup", source / "dask_dedup", ignore=ignored)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    command = [sys.executable, "-m", "pip", "wheel", *options, "--wheel-dir", str(tmp_path), "."]
+    subprocess.run(command, cwd=source, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    inside = {name for name in zipfile.ZipFile(wheel).namelist() if "dist-info" not in name}
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "dask_dedup").rglob("*.py*")}
+    modules = {name for name in modules if "__pycache__" not in name}
+    assert inside == modules | {"dask_dedup/py.typed"}

@@ -19,7 +19,7 @@ import dask_dedup
 from dask_dedup import Settings, load_settings, read_dataset
 from dask_dedup.cli import commands as cli
 from dask_dedup.errors import InputError, OutputError, SettingsError
-from dask_dedup.paths import as_place
+from dask_dedup.paths import as_path
 from dask_dedup.runtime.executor import NoProgress, compute_tasks
 from dask_dedup.storage.checksums import noted_files
 from dask_dedup.storage.files import write_aside
@@ -42,7 +42,7 @@ def bucket(endpoint, clipart):
     Session().create_client("s3").create_bucket(Bucket="images")
     for path in sorted(clipart.rglob("*")):
         if path.is_file():
-            upload(path, as_place(f"s3://images/data/{path.relative_to(clipart)}"))
+            upload(path, as_path(f"s3://images/data/{path.relative_to(clipart)}"))
     return "s3://images"
 
 
@@ -61,7 +61,7 @@ def dedup(*arguments):
 
 
 def clusters_in(out):
-    names = glob_files(as_place(out), "clusters/*.parquet")
+    names = glob_files(as_path(out), "clusters/*.parquet")
     return pd.concat([pd.read_parquet(local_copy(name)) for name in sorted(names)])
 
 
@@ -82,10 +82,10 @@ def test_run_from_a_bucket_into_a_bucket_equals_the_local_run(bucket, endpoint, 
     embeddings = [one for one in seen if one[0] == "GET" and "/data/img_emb/" in one[1]]
     assert embeddings
     assert {status for _, _, status in embeddings} == {"206"}  # byte ranges, never a whole file
-    left = glob_files(as_place(f"{bucket}/out"), "**")
+    left = glob_files(as_path(f"{bucket}/out"), "**")
     assert not [name for name in left if "/stages/" in name or name.endswith(".lock")]
     for name in left:
-        assert SECRET.encode() not in read_content(as_place(name)), name
+        assert SECRET.encode() not in read_content(as_path(name)), name
     assert SECRET not in ran.stdout + ran.stderr
     arguments = ["run", f"{bucket}/data", f"{bucket}/out", *OPTIONS]
     assert "nothing to do" in CliRunner().invoke(cli.main, arguments).output
@@ -106,7 +106,7 @@ def test_run_from_a_bucket_to_a_disk_with_working_files_elsewhere(bucket, local_
 def test_run_with_working_files_in_a_bucket_leaves_none_there(bucket, clipart, tmp_path):
     settings = Settings.model_validate({**SMALL, "compute": {"work": f"{bucket}/work"}})
     run_here(clipart, tmp_path / "out", settings)
-    assert glob_files(as_place(bucket), "work/**") == []
+    assert glob_files(as_path(bucket), "work/**") == []
 
 
 def test_run_that_was_stopped_goes_on_in_the_bucket(bucket, local_clusters):
@@ -128,11 +128,11 @@ def test_run_that_was_stopped_goes_on_in_the_bucket(bucket, local_clusters):
     settings = Settings.model_validate(SMALL)
     with pytest.raises(StoppedError):
         run_here(f"{bucket}/data", out, settings, progress=StopInJoin())
-    (records,) = [glob_files(as_place(out), "stages/join/*.done.json")]
-    before = [as_place(name).stat().st_mtime for name in records]
+    (records,) = [glob_files(as_path(out), "stages/join/*.done.json")]
+    before = [as_path(name).stat().st_mtime for name in records]
     assert before
     run_here(f"{bucket}/data", out, settings, keep_stages=True)
-    assert [as_place(name).stat().st_mtime for name in records] == before
+    assert [as_path(name).stat().st_mtime for name in records] == before
     found = clusters_in(out).reset_index(drop=True)
     pd.testing.assert_frame_equal(found, local_clusters)
 
@@ -173,7 +173,7 @@ def test_wrong_credentials_are_told_in_the_words_of_the_store(
 
 
 def test_run_whose_lock_was_broken_publishes_nothing(bucket, tmp_path):
-    folder = as_place(f"{bucket}/robbed")
+    folder = as_path(f"{bucket}/robbed")
     with RunFolder(
         folder, {}, "input", work=str(tmp_path / "work"), working=("clusters",)
     ) as first:
@@ -193,18 +193,18 @@ def test_part_replaced_in_the_midst_of_a_run_is_noticed(bucket, tmp_path, write_
     rows = np.random.default_rng(1).normal(size=(2, 60, 8)).astype(np.float32)
     local = write_dataset(tmp_path / "data", list(rows))
     for path in local.glob("*/*"):
-        upload(path, as_place(f"{bucket}/replaced/{path.relative_to(local)}"))
+        upload(path, as_path(f"{bucket}/replaced/{path.relative_to(local)}"))
     victim = next((local / "img_emb").iterdir())
 
     class ReplaceInJoin(NoProgress):
         def start(self, stage, rows):
             if stage == "join":
                 np.save(victim, np.load(victim)[::-1])
-                upload(victim, as_place(f"{bucket}/replaced/img_emb/{victim.name}"))
+                upload(victim, as_path(f"{bucket}/replaced/img_emb/{victim.name}"))
 
     with pytest.raises(InputError, match=rf"{victim.name}: changed while the run was reading "):
         run_here(f"{bucket}/replaced", f"{bucket}/mixed", progress=ReplaceInJoin())
-    left = [name.partition("/mixed/")[2] for name in glob_files(as_place(f"{bucket}/mixed"), "**")]
+    left = [name.partition("/mixed/")[2] for name in glob_files(as_path(f"{bucket}/mixed"), "**")]
     assert [name for name in left if not name.startswith("stages/")] == ["run.json"]
 
 
@@ -218,7 +218,7 @@ def test_part_that_is_replaced_by_another_is_noticed(bucket, tmp_path):
         np.save(local / "img_emb" / "a.npy", rows)
         pd.DataFrame({"url": [f"u{i}" for i in range(50)]}).to_parquet(local / "metadata/a.parquet")
         for path in (local / "img_emb" / "a.npy", local / "metadata" / "a.parquet"):
-            upload(path, as_place(f"{data}/{path.parent.name}/{path.name}"))
+            upload(path, as_path(f"{data}/{path.parent.name}/{path.name}"))
         fingerprint = read_dataset(data).fingerprint
         if seed == 0:
             before = fingerprint
@@ -226,7 +226,7 @@ def test_part_that_is_replaced_by_another_is_noticed(bucket, tmp_path):
 
 
 def test_copies_of_a_file_are_made_once_and_anew_when_it_changes(bucket, tmp_path):
-    place = as_place(f"{bucket}/copied/x.bin")
+    place = as_path(f"{bucket}/copied/x.bin")
     (tmp_path / "x.bin").write_bytes(b"one")
     upload(tmp_path / "x.bin", place)
     first = local_copy(place)
@@ -240,10 +240,10 @@ COPY = """
 import os, signal, sys
 from dask_dedup.storage.objects import local_copy
 from dask_dedup.storage.files import write_aside
-from dask_dedup.paths import as_place
+from dask_dedup.paths import as_path
 copy = local_copy(sys.argv[1])
 assert copy.read_bytes() == b"one" and os.readlink(copy).startswith(os.environ["TMPDIR"])
-with write_aside(as_place(sys.argv[1] + "-other")) as temporary:
+with write_aside(as_path(sys.argv[1] + "-other")) as temporary:
     temporary.write_bytes(b"unfinished")
     assert os.readlink(temporary).startswith(os.environ["TMPDIR"])
     os.kill(os.getpid(), int(sys.argv[2]))
@@ -253,20 +253,20 @@ with write_aside(as_place(sys.argv[1] + "-other")) as temporary:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_copies_are_gone_however_their_process_ends(bucket, tmp_path, monkeypatch, how):
     (tmp_path / "x.bin").write_bytes(b"one")
-    upload(tmp_path / "x.bin", as_place(f"{bucket}/left/x.bin"))
+    upload(tmp_path / "x.bin", as_path(f"{bucket}/left/x.bin"))
     (tmp_path / "scratch").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
     command = [sys.executable, "-c", COPY, f"{bucket}/left/x.bin", str(int(how))]
     ended = subprocess.run(command, check=False, capture_output=True, text=True)
     assert ended.returncode == -how, ended.stderr
     assert list((tmp_path / "scratch").iterdir()) == []
-    assert not exists(as_place(f"{bucket}/left/x.bin-other"))
+    assert not exists(as_path(f"{bucket}/left/x.bin-other"))
 
 
 def test_copies_of_many_files_keep_few_open(bucket, tmp_path):
     for i in range(40):
         (tmp_path / "x.bin").write_bytes(bytes([i]))
-        upload(tmp_path / "x.bin", as_place(f"{bucket}/many/{i}"))
+        upload(tmp_path / "x.bin", as_path(f"{bucket}/many/{i}"))
     before = len(os.listdir("/proc/self/fd"))
     assert [local_copy(f"{bucket}/many/{i}").read_bytes()[0] for i in range(40)] == list(range(40))
     assert len(os.listdir("/proc/self/fd")) - before <= 32
@@ -298,9 +298,9 @@ def test_url_without_the_packages_for_it_says_what_to_install(tmp_path, missing,
 def test_url_that_has_lost_a_slash_is_no_folder(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SettingsError, match=r"s3:/images/data: .*give a URL as text"):
-        as_place(name)
+        as_path(name)
     (tmp_path / "s3:").mkdir()  # unless there is one
-    assert as_place(name) == Path("s3:/images/data")
+    assert as_path(name) == Path("s3:/images/data")
 
 
 @pytest.mark.parametrize(
@@ -325,11 +325,11 @@ def test_folder_with_brackets_in_a_bucket_is_found_by_patterns(bucket, tmp_path,
     local = write_dataset(tmp_path / "data", [np.eye(3, 5, dtype="f4"), np.eye(2, 5, dtype="f4")])
     base = f"{bucket}/sets/data [v1]"
     for path in local.glob("*/*"):
-        upload(path, as_place(f"{base}/{path.relative_to(local)}"))
-        upload(path, as_place(f"{bucket}/sets/data v/{path.relative_to(local)}"))
+        upload(path, as_path(f"{base}/{path.relative_to(local)}"))
+        upload(path, as_path(f"{bucket}/sets/data v/{path.relative_to(local)}"))
     expected = [f"{base}/metadata/metadata_{i}.parquet" for i in (0, 1)]
-    assert sorted(glob_files(as_place(base), "meta*/*.parquet")) == expected
-    assert sorted(glob_files(as_place(base), "**/metadata_[0-9].parquet")) == expected
+    assert sorted(glob_files(as_path(base), "meta*/*.parquet")) == expected
+    assert sorted(glob_files(as_path(base), "**/metadata_[0-9].parquet")) == expected
     read = {"metadata": "metadata/*.parquet", "image_embeddings": "**/*.npy"}
     assert read_dataset(base, **read).rows == 5
 
@@ -337,14 +337,14 @@ def test_folder_with_brackets_in_a_bucket_is_found_by_patterns(bucket, tmp_path,
 def test_fingerprint_in_a_bucket_changes_with_any_byte(bucket, tmp_path, write_dataset):
     local = write_dataset(tmp_path / "data", [np.zeros((9000, 16), "f4")])
     for path in local.glob("*/*"):
-        upload(path, as_place(f"{bucket}/marked/{path.relative_to(local)}"))
+        upload(path, as_path(f"{bucket}/marked/{path.relative_to(local)}"))
     dataset = read_dataset(f"{bucket}/marked")
     before = dataset.fingerprint
     assert read_dataset(f"{bucket}/marked").fingerprint == before
     rows = np.zeros((9000, 16), "f4")
     rows[4321, 7] = 1
     np.save(local / "img_emb" / "img_emb_0.npy", rows)
-    upload(local / "img_emb" / "img_emb_0.npy", as_place(f"{bucket}/marked/img_emb/img_emb_0.npy"))
+    upload(local / "img_emb" / "img_emb_0.npy", as_path(f"{bucket}/marked/img_emb/img_emb_0.npy"))
     with pytest.raises(InputError, match="changed while the run was reading"):
         dataset.check_unchanged()
     assert read_dataset(f"{bucket}/marked").fingerprint != before

@@ -20,8 +20,9 @@ import pytest
 from botocore.session import Session
 from click.testing import CliRunner
 
+from dask_dedup import Settings
 from dask_dedup.cli import commands as cli
-from dask_dedup.paths import as_place
+from dask_dedup.paths import as_path
 from dask_dedup.storage.listing import glob_files
 from dask_dedup.storage.objects import read_content, upload
 
@@ -52,12 +53,25 @@ CALLS = {
         Call(["run", "{data}", "{out}", "--config", "{config}", *RUN], CLUSTERS),
         Call(["run", "{data}", "{out}", *RUN, "--threshold", "0.98"], CLUSTERS),
         Call(["status", "{out}"]),
+        Call(["status", "{out}", "--verify"]),
         Call(["plan", "{data}", "--like", "{out}"]),
         Call(["evaluate", "components", "{out}/forest/part-00000.parquet", "--threshold", "0.95"]),
     ],
     "run --overwrite": [
         Call(["run", "{data}", "{out}", *RUN], CLUSTERS),
         Call(["run", "{data}", "{out}", *RUN, "--threshold", "0.97", "--overwrite"], CLUSTERS),
+    ],
+    "run --keep-stages": [
+        Call(["run", "{data}", "{out}", *RUN, "--keep-stages"], CLUSTERS),
+        Call(["run", "{data}", "{out}", *RUN, "--threshold", "0.97", "--keep-stages"], CLUSTERS),
+    ],
+    "run patterns": [
+        Call(["run", "{data}", "{out}", *RUN, "--modality", "text", "--metadata",
+              "{data}/metadata/*.parquet", "--image-embeddings", "img_emb/*.npy",
+              "--text-embeddings", "{data}/text_emb/*.npy"], CLUSTERS),
+    ],
+    "run columns": [
+        Call(["run", "{columns}", "{out}", *RUN, "--embedding-column", "emb"], CLUSTERS),
     ],
     "run adc": [
         Call(["run", "{data}", "{out}", "--work", "{work}", *ADC], CLUSTERS),
@@ -119,8 +133,8 @@ CALLS = {
              "components.json", True),
     ],
 }  # fmt: skip
-INPUTS = ("data", "model", "index", "queries", "classes", "labels", "config", "slurm", "pareto",
-          "paper")  # fmt: skip
+INPUTS = ("data", "columns", "model", "index", "queries", "classes", "labels", "config", "slurm",
+          "pareto", "paper")  # fmt: skip
 FILES = {"queries": "queries.npy", "classes": "classes.npy", "labels": "labels.parquet",
          "config": "config.toml", "slurm": "slurm.toml", "pareto": "pareto.toml",
          "paper": "paper.toml"}  # fmt: skip
@@ -159,6 +173,10 @@ def disk(cluster, tmp_path_factory, write_dataset):
     parts = [np.split(rows[order].astype("f4"), [250]) for rows in (images, texts)]
     places = {name: str(base / FILES.get(name, name)) for name in INPUTS}
     write_dataset(base / "data", parts[0], texts=parts[1])
+    (base / "columns").mkdir()
+    for i, rows in enumerate(parts[0]):
+        frame = pd.DataFrame({"url": [f"u{i}-{j}" for j in range(len(rows))], "emb": list(rows)})
+        frame.to_parquet(base / "columns" / f"{i}.parquet")
     np.save(base / "queries.npy", images[:5].astype("f4"))
     np.save(base / "classes.npy", rng.normal(size=(4, 16)).astype("f4"))
     labels = pd.DataFrame({"row": np.arange(0, 600, 3), "class_id": np.arange(200) % 4})
@@ -183,7 +201,7 @@ def store(disk):
     base = Path(disk["data"]).parent
     for path in sorted(base.rglob("*")):
         if path.is_file():
-            upload(path, as_place(f"{BUCKET}/{path.relative_to(base)}"))
+            upload(path, as_path(f"{BUCKET}/{path.relative_to(base)}"))
     urls = {name: f"{BUCKET}/{Path(disk[name]).name}" for name in INPUTS}
     return {**urls, "cluster": disk["cluster"]}
 
@@ -210,11 +228,11 @@ def content_of(call, places, done):
         return re.sub(r"[0-9.]+ (s|ms|min)\b", "TIME", " ".join(text.split()))
     out = places["out"]
     base, _, pattern = f"{out}{'' if call.result[0] in '-/' else '/'}{call.result}".rpartition("//")
-    files = sorted(glob_files(as_place("/"), f"{base}{'//' if base else ''}{pattern}"))
+    files = sorted(glob_files(as_path("/"), f"{base}{'//' if base else ''}{pattern}"))
     assert files, (call, done.output)
     digests = {}
     for file in files:
-        content = read_content(as_place(file))
+        content = read_content(as_path(file))
         if file.endswith(".json"):
             content = re.sub(rb'.*(seconds|"path"|"model").*', b"", content)
         digests[file.removeprefix(out)] = hashlib.sha256(content).hexdigest()
@@ -254,6 +272,7 @@ def check(name, places, expected, tmp_path):
 SLOW = (
     "run --overwrite",
     "compress --overwrite",
+    "run --keep-stages",
     "run adc --no-verify",
     "fit-compressor",
     "calibrate",
@@ -272,8 +291,9 @@ def test_command_with_all_places_in_a_bucket(name, store, expected, tmp_path, mo
     check(name, places, expected, tmp_path)
     if CALLS[name][0].on_disk:
         check(name, {**places, "out": f"{tmp_path}/out"}, expected, tmp_path)
-    left = glob_files(as_place(BUCKET), f"{base}/**")
-    assert not [one for one in left if "/.lock" in one or "/work/" in one or "/stages/" in one]
+    left = glob_files(as_path(BUCKET), f"{base}/**")
+    left = [one for one in left if "/.lock" in one or "/work/" in one or "/stages/" in one]
+    assert bool(left) == (name == "run --keep-stages"), left
 
 
 ONE_PLACE = [
@@ -312,3 +332,15 @@ def test_every_command_and_option_that_takes_a_place_is_tried():
         for param in command.params:
             if "path" in param.type.name and param.param_type_name == "option":
                 assert any(set(param.opts) & set(call) for call in own), (words, param.opts)
+
+
+def test_every_setting_that_is_a_path_is_tried():
+    used = {word for calls in CALLS.values() for call in calls for word in call.words}
+    for table, field in Settings.model_fields.items():
+        for key, setting in getattr(field.annotation, "model_fields", {}).items():
+            # as those are declared that may be URLs
+            names = [
+                getattr(getattr(one, "func", None), "__name__", "") for one in setting.metadata
+            ]
+            if "_without_credentials" in names:
+                assert f"--{key.replace('_', '-')}" in used, (table, key)

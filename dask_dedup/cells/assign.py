@@ -157,7 +157,7 @@ def _calibrate(
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _boundary_scale(centroids, weights, a, b):
+def _boundary_scale(centroids: np.ndarray, weights: np.ndarray, a: int, b: int) -> np.float32:
     """Return sqrt((a - b)' W (a - b)) of two centroids."""
     square = np.float32(0)
     for d in range(centroids.shape[1]):
@@ -167,7 +167,9 @@ def _boundary_scale(centroids, weights, a, b):
 
 
 @numba.njit(cache=True, nogil=True)
-def coarse_limits(coarse, weights, margin, reach):
+def coarse_limits(
+    coarse: np.ndarray, weights: np.ndarray, margin: np.float32, reach: np.float32
+) -> np.ndarray:
     """Return how much further than cell a, the nearest, cell b may be for a row to probe it."""
     limits = np.empty((len(coarse), len(coarse)), np.float32)
     for a in range(len(coarse)):
@@ -177,7 +179,9 @@ def coarse_limits(coarse, weights, margin, reach):
 
 
 @numba.njit(cache=True, nogil=True)
-def pick_within(scores, limits, error, cells, unsure):
+def pick_within(
+    scores: np.ndarray, limits: np.ndarray, error: np.float32, cells: np.ndarray, unsure: np.ndarray
+) -> None:
     """Pick the nearest cell of each row and those within its limits; mark what is too close.
 
     At most as many as ``cells`` has columns, then the nearest ones. The first is the nearest, the
@@ -217,7 +221,14 @@ def pick_within(scores, limits, error, cells, unsure):
 
 
 @numba.njit(cache=True, nogil=True)
-def _merge_top(scores, rows, first_cell, best, cells, reach):
+def _merge_top(
+    scores: np.ndarray,
+    rows: np.ndarray,
+    first_cell: int,
+    best: np.ndarray,
+    cells: np.ndarray,
+    reach: np.float32,
+) -> None:
     """Merge the scores of some rows against some cells into the rows' running best.
 
     Scores further than ``reach`` below a row's best one are passed over: with the nearest coarse
@@ -254,7 +265,9 @@ def _merge_top(scores, rows, first_cell, best, cells, reach):
 
 
 @numba.njit(cache=True, nogil=True)
-def _margins(scores, cells, centroids, weights):
+def _margins(
+    scores: np.ndarray, cells: np.ndarray, centroids: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
     """Return each cell's weighted distance to the boundary with the first; infinity for none."""
     margins = np.full(scores.shape, np.inf, np.float32)
     for i in range(scores.shape[0]):
@@ -266,7 +279,16 @@ def _margins(scores, cells, centroids, weights):
 
 
 @numba.njit(cache=True, nogil=True)
-def cut_to_margin(scores, cells, centroids, weights, margin, reach, error, unsure):
+def cut_to_margin(
+    scores: np.ndarray,
+    cells: np.ndarray,
+    centroids: np.ndarray,
+    weights: np.ndarray,
+    margin: np.float32,
+    reach: np.float32,
+    error: np.float32,
+    unsure: np.ndarray,
+) -> None:
     """Keep the nearest cell of each row and those within the margin; mark what is too close.
 
     ``scores`` and ``cells`` are by falling score and one column wider than may be kept. What is
@@ -298,7 +320,7 @@ def cut_to_margin(scores, cells, centroids, weights, margin, reach, error, unsur
 
 
 @numba.njit(cache=True, nogil=True)
-def sort_by_value(values, limit):
+def sort_by_value(values: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
     """Counting sort: row numbers grouped by each value they hold (-1 is none), and the bounds."""
     bounds = np.zeros(limit + 1, np.int64)
     for i in range(values.shape[0]):

@@ -35,7 +35,16 @@ def assign_exactly(image: np.ndarray, model: CellModel) -> np.ndarray:
 
 
 @numba.njit(cache=True, nogil=True)
-def _nearest_within(distances, ids, centroids, weights, margin, reach, looked_at, most):
+def _nearest_within(
+    distances: np.ndarray,
+    ids: np.ndarray,
+    centroids: np.ndarray,
+    weights: np.ndarray,
+    margin: float,
+    reach: float,
+    looked_at: int,
+    most: int,
+) -> np.ndarray:
     """Return the nearest cells within the margin, ties to the lower, among the nearest of all."""
     within = np.flatnonzero(distances - distances.min() <= reach)
     order = within[np.argsort(distances[within], kind="mergesort")][:looked_at]
@@ -57,7 +66,7 @@ def _nearest_within(distances, ids, centroids, weights, margin, reach, looked_at
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _distances(point, centroids, first, last):
+def _distances(point: np.ndarray, centroids: np.ndarray, first: int, last: int) -> np.ndarray:
     """Return |c|^2/2 - x.c in float64 for a range of centroids."""
     distances = np.empty(last - first)
     for i in range(first, last):
@@ -70,7 +79,15 @@ def _distances(point, centroids, first, last):
 
 
 @numba.njit(cache=True, nogil=True)
-def _assign_rows(image, coarse, fine, fine_start, weights, margins, reaches):
+def _assign_rows(
+    image: np.ndarray,
+    coarse: np.ndarray,
+    fine: np.ndarray,
+    fine_start: np.ndarray,
+    weights: np.ndarray,
+    margins: np.ndarray,
+    reaches: np.ndarray,
+) -> np.ndarray:
     """Assign each row in float64."""
     cells = np.full((len(image), MOST_VISITS), -1, np.int32)
     every_coarse = np.arange(len(coarse))

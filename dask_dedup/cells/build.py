@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ from dask_dedup.cells.sizes import FINE_TASKS, LEADER_SAMPLE, default_cells, def
 from dask_dedup.data.dataset import Dataset
 from dask_dedup.data.part_list import write_parts
 from dask_dedup.data.spans import cut_spans
-from dask_dedup.paths import as_place
+from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.runtime.executor import Execute, OnWorker, compute_tasks, ignore_result
 from dask_dedup.storage.objects import make_folder
 from dask_dedup.vectors.sample import sample_row_ids, split_rows
@@ -31,7 +30,7 @@ _PURPOSE, _LEADER_PURPOSE = 2, 4  # of the samples: see compress.sample
 def build_cells(
     dataset: Dataset,
     pca: PcaModel,
-    folder: str | os.PathLike,
+    folder: str | AnyPath,
     *,
     visits: float | None = None,
     cells: int = 0,
@@ -94,7 +93,7 @@ def build_cells(
     merge = delayed(OnWorker("dask_dedup.cells.entries", "merge_records"))
     while len(files) > most_files:
         level += 1
-        merged = plan_merges(files, as_place(folder) / f"merge-{level}", most_files)
+        merged = plan_merges(files, as_path(folder) / f"merge-{level}", most_files)
         execute([merge(layout, *task) for task in merged.tasks], ignore_result)
         files = merged.files
     layout.write_record_files(files)
@@ -103,16 +102,16 @@ def build_cells(
 
 def begin_layout(
     dataset: Dataset,
-    folder: str | os.PathLike,
+    folder: str | AnyPath,
     kept: int,
     cells: int = 0,
     dense_groups: bool = True,
     span_rows: int = 0,
 ) -> CellLayout:
     """Make the folder of a layout and write its list of parts; ``cells`` is how many are wanted."""
-    make_folder(as_place(folder))
+    make_folder(as_path(folder))
     layout = CellLayout(str(folder), kept, cells or default_cells(dataset.rows), dense_groups)
-    write_parts(dataset.filled_parts, as_place(layout.parts_path), span_rows)
+    write_parts(dataset.filled_parts, as_path(layout.parts_path), span_rows)
     return layout
 
 

@@ -11,7 +11,7 @@ from dask_dedup.cells.layout_files import SAME_SIMILARITY
 from dask_dedup.cells.leaders import find_leaders, save_leaders
 from dask_dedup.cells.sizes import FINE_TASKS
 from dask_dedup.data.spans import Span
-from dask_dedup.paths import as_place
+from dask_dedup.paths import as_path
 from dask_dedup.vectors.pca import PcaModel, filter_radius, load_pca, save_pca
 from dask_dedup.vectors.unit import prepare_block
 
@@ -34,7 +34,7 @@ _SKETCH = 32  # random directions that tell what an image leaves out, for `thin`
 
 def write_pca(pca: PcaModel, path: str) -> str:
     """Write the PCA where the workers read it; return the path."""
-    save_pca(pca, as_place(path))
+    save_pca(pca, as_path(path))
     return path
 
 
@@ -64,7 +64,7 @@ def choose_leaders(
     pca = load_pca(pca_path)
     stored = np.concatenate(pieces) if pieces else np.empty((0, len(pca.mean)), np.float32)
     leaders = find_leaders(row_ids, stored, pca)
-    save_leaders(leaders, as_place(path))
+    save_leaders(leaders, as_path(path))
     return leaders.image[:, : pca.kept]
 
 
@@ -129,7 +129,7 @@ def combine(
         np.zeros(2),
         np.zeros(2),
     )
-    save_cells(set_margins(model, _margin_rows(sample, leaders), probes, visits), as_place(path))
+    save_cells(set_margins(model, _margin_rows(sample, leaders), probes, visits), as_path(path))
     return model.cells
 
 

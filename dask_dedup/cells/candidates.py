@@ -208,7 +208,15 @@ class Candidates:
 
 
 @numba.njit(cache=True, nogil=True)
-def _meet_first(i, j, rank, met, cell, visited, visited_start):
+def _meet_first(
+    i: np.ndarray,
+    j: np.ndarray,
+    rank: np.ndarray,
+    met: np.ndarray,
+    cell: int,
+    visited: np.ndarray,
+    visited_start: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the ranks of pairs of records whose rows have no cell in common before ``cell``.
 
     ``met`` has a bit for each cell before that a row visits, at its number's remainder of 64: where
@@ -237,7 +245,7 @@ def _meet_first(i, j, rank, met, cell, visited, visited_start):
 
 
 @numba.njit(cache=True, nogil=True)
-def _by_columns(i, j):
+def _by_columns(i: np.ndarray, j: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return pairs ordered by blocks of 64 columns j, so that full rows stay in the cache."""
     first = j.min() >> 6
     stops = np.zeros((j.max() >> 6) - first + 2, np.int64)

@@ -165,7 +165,7 @@ def _units(batch: Candidates, records: np.ndarray) -> torch.Tensor:
 
 
 @numba.njit(cache=True, nogil=True)
-def _near_best(product, least):
+def _near_best(product: np.ndarray, least: np.float32) -> tuple[np.ndarray, np.ndarray]:
     """Return where a row's values cannot be told from its best one, if that is at least so much."""
     found_i, found_j = [], []
     for i in range(product.shape[0]):

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import NamedTuple
 
 import numba
@@ -26,7 +25,7 @@ import numpy as np
 
 from dask_dedup.cells.layout_files import CellLayout, RecordFile
 from dask_dedup.errors import CapacityError, DamagedError
-from dask_dedup.paths import as_place
+from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.storage.sealed_file import read_sealed, write_sealed, writing_sealed
 
 __all__ = [
@@ -116,7 +115,7 @@ def read_cell_counts(layout: CellLayout) -> np.ndarray:
     return counts
 
 
-def plan_merges(files: Sequence[RecordFile], folder: Path, most: int = MOST_FILES) -> Merges:
+def plan_merges(files: Sequence[RecordFile], folder: AnyPath, most: int = MOST_FILES) -> Merges:
     """Put neighbouring files together, as few as it takes: at most ``most`` in a group.
 
     So many groups as are wanted in the end, of nearly equal numbers of files: all workers have some
@@ -125,7 +124,7 @@ def plan_merges(files: Sequence[RecordFile], folder: Path, most: int = MOST_FILE
     Parameters
     ----------
     files : sequence of RecordFile
-    folder : Path
+    folder : AnyPath
         Of what is made.
     """
     count = max(min(most, len(files)), -(-len(files) // most))
@@ -168,7 +167,7 @@ def merge_records(
     for file in files:
         counts += np.diff(_read_offsets(layout, file, 0, layout.cells))
     offsets = np.concatenate([[0], np.cumsum(counts)])
-    with writing_sealed(as_place(merged.path), _WORD, words) as out:
+    with writing_sealed(as_path(merged.path), _WORD, words) as out:
         for start, stop in _ranges(offsets, max(1, merge_bytes // (4 * words))):
             own_offsets = [_read_offsets(layout, file, start, stop) for file in files]
             bounds, places = _places(own_offsets)
@@ -178,7 +177,7 @@ def merge_records(
                 shift = file.row_start - merged.row_start
                 _copy_records(piece, own - own[0], shift, first, together)
             out.add(together)
-    write_sealed(as_place(merged.offsets_path), offsets)
+    write_sealed(as_path(merged.offsets_path), offsets)
 
 
 def _ranges(offsets: np.ndarray, most: int) -> list[tuple[int, int]]:
@@ -205,7 +204,7 @@ def _places(own_offsets: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]
 
 def _read_offsets(layout: CellLayout, file: RecordFile, start: int, stop: int) -> np.ndarray:
     """Read where the cells from ``start`` to ``stop`` begin in a file, the last one's end too."""
-    path = as_place(file.offsets_path)
+    path = as_path(file.offsets_path)
     offsets = read_sealed(path, _OFFSET, 1, start, stop - start + 1, layout.cells + 1)[:, 0]
     ends = (start > 0 or offsets[0] == 0) and (stop < layout.cells or offsets[-1] == file.records)
     if not ends or offsets[0] < 0 or offsets[-1] > file.records or (np.diff(offsets) < 0).any():
@@ -216,11 +215,19 @@ def _read_offsets(layout: CellLayout, file: RecordFile, start: int, stop: int) -
 def _read_piece(file: RecordFile, own: np.ndarray, words: int) -> np.ndarray:
     """Read the records of some cells, as they lie in a file."""
     start, count = int(own[0]), int(own[-1] - own[0])
-    return read_sealed(as_place(file.path), _WORD, words, start, count, file.records)
+    return read_sealed(as_path(file.path), _WORD, words, start, count, file.records)
 
 
 @numba.njit(cache=True, nogil=True)
-def _copy_cells(piece, offsets, row_start, place, row_ids, content, images):
+def _copy_cells(
+    piece: np.ndarray,
+    offsets: np.ndarray,
+    row_start: int,
+    place: np.ndarray,
+    row_ids: np.ndarray,
+    content: np.ndarray,
+    images: np.ndarray,
+) -> None:
     """Copy the records of each cell of one file's piece to where they belong."""
     for cell in range(len(place)):
         target = place[cell]
@@ -233,7 +240,9 @@ def _copy_cells(piece, offsets, row_start, place, row_ids, content, images):
 
 
 @numba.njit(cache=True, nogil=True)
-def _copy_records(piece, offsets, shift, place, merged):
+def _copy_records(
+    piece: np.ndarray, offsets: np.ndarray, shift: int, place: np.ndarray, merged: np.ndarray
+) -> None:
     """Copy whole records of each cell, their positions counted from another row."""
     for cell in range(len(place)):
         target = place[cell]

@@ -129,7 +129,9 @@ def _width_that_pays(rows: np.ndarray, reach: float) -> int:
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _to_grid(rows, chosen, middle, step, steps):
+def _to_grid(
+    rows: np.ndarray, chosen: np.ndarray, middle: np.ndarray, step: float, steps: np.ndarray
+) -> None:
     """Write rows at unit length, some coordinates of them, as steps from the middle."""
     some = np.empty(len(chosen), np.float32)
     for i in range(len(rows)):

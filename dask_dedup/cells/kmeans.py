@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 
 import faiss
 import numba
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 
 from dask_dedup.cells.sizes import COARSE_SAMPLE, ITERATIONS
+from dask_dedup.paths import AnyPath
 from dask_dedup.storage.files import read_arrays, write_arrays
 
 __all__ = [
@@ -139,7 +139,9 @@ def thin(points: np.ndarray, kept: int) -> np.ndarray:
 
 
 @numba.njit(cache=True, nogil=True)
-def _count_near(product, first, core):
+def _count_near(
+    product: np.ndarray, first: int, core: np.float32
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Tell of row i, which is column ``first + i``, what values of at least 0 it holds.
 
     Returns
@@ -192,12 +194,12 @@ def _half_squares(centroids: np.ndarray) -> torch.Tensor:
     return torch.linalg.vecdot(columns, columns).mul_(0.5)
 
 
-def save_cells(model: CellModel, path: Path) -> None:
+def save_cells(model: CellModel, path: AnyPath) -> None:
     """Write the centroids as arrays."""
     write_arrays(path, **asdict(model))
 
 
-def load_cells(path: Path | str) -> CellModel:
+def load_cells(path: AnyPath | str) -> CellModel:
     """Read centroids that `save_cells` wrote."""
     return CellModel(**read_arrays(path))
 

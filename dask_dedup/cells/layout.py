@@ -14,7 +14,6 @@ written once and read once.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import numba
@@ -31,6 +30,7 @@ from dask_dedup.cells.layout_files import CellLayout
 from dask_dedup.cells.leaders import link_members, load_leaders
 from dask_dedup.cells.sizes import BLOCK_ROWS, MOST_VISITS
 from dask_dedup.data.spans import Span, read_span
+from dask_dedup.paths import AnyPath
 from dask_dedup.schema import EDGES
 from dask_dedup.storage.files import open_once, write_frame
 from dask_dedup.storage.sealed_file import write_sealed
@@ -166,7 +166,7 @@ def _assign(
 
 
 def _write_links(
-    path: Path, links: list[tuple[np.ndarray, np.ndarray, np.ndarray | float]]
+    path: AnyPath, links: list[tuple[np.ndarray, np.ndarray, np.ndarray | float]]
 ) -> None:
     """Write edges between rows and those that stand for them as EDGES."""
     one = np.concatenate([link[0] for link in links])
@@ -179,7 +179,9 @@ def _write_links(
 
 
 @numba.njit(cache=True, nogil=True)
-def _fill_records(records, source, heads, images):
+def _fill_records(
+    records: np.ndarray, source: np.ndarray, heads: np.ndarray, images: np.ndarray
+) -> None:
     """Put heads and images of the source rows side by side."""
     width = heads.shape[1]
     for i in range(len(source)):

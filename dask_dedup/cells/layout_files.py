@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from dask_dedup.data.part_files import SpanFiles
@@ -12,7 +11,7 @@ from dask_dedup.data.spans import Span
 from dask_dedup.errors import DamagedError, SettingsError
 from dask_dedup.graph.forest_range import SAME_SIMILARITY, ForestRange, looks_inside_groups
 from dask_dedup.graph.origin import Origin
-from dask_dedup.paths import as_place
+from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.storage.files import open_once, read_arrays, read_json, write_json
 
 __all__ = ["SAME_SIMILARITY", "CellLayout", "RecordFile"]
@@ -94,37 +93,37 @@ class CellLayout(SpanFiles):
         path, offsets = str(self.path("records", span)), str(self.path("offsets", span))
         return RecordFile(path, offsets, span.row_start, span.row_stop, records)
 
-    def path(self, kind: str, span: Span) -> Path:
+    def path(self, kind: str, span: Span) -> AnyPath:
         """Return the path of one file of one span."""
         path = super().path(kind, span)
         return path.with_suffix(".bin") if kind in ("records", "offsets") else path
 
     @property
-    def _record_files_path(self) -> Path:
-        return as_place(self.folder) / "record-files.json"
+    def _record_files_path(self) -> AnyPath:
+        return as_path(self.folder) / "record-files.json"
 
     @property
-    def model_paths(self) -> list[Path]:
+    def model_paths(self) -> list[AnyPath]:
         """The files of PCA, cells and leaders."""
-        return [as_place(p) for p in (self.pca_path, self.cells_path, self.leaders_path)]
+        return [as_path(p) for p in (self.pca_path, self.cells_path, self.leaders_path)]
 
     @property
     def pca_path(self) -> str:
         """The PCA's file."""
-        return str(as_place(self.folder) / "pca.safetensors")
+        return str(as_path(self.folder) / "pca.safetensors")
 
     @property
     def leaders_path(self) -> str:
         """The file of the dense groups' leaders."""
-        return str(as_place(self.folder) / "leaders.safetensors")
+        return str(as_path(self.folder) / "leaders.safetensors")
 
     @property
     def cells_path(self) -> str:
         """The centroids' file."""
-        return str(as_place(self.folder) / "cells.safetensors")
+        return str(as_path(self.folder) / "cells.safetensors")
 
 
-def _read_record_files(path: Path) -> tuple[RecordFile, ...]:
+def _read_record_files(path: AnyPath) -> tuple[RecordFile, ...]:
     content = read_json(path)
     if content is None:
         raise DamagedError(f"{path}: is missing or damaged.", str(path))

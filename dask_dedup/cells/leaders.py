@@ -16,12 +16,12 @@ so such thresholds need a layout without leaders. Ours.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from dask_dedup.cells.layout_files import SAME_SIMILARITY
+from dask_dedup.paths import AnyPath
 from dask_dedup.storage.files import read_arrays, write_arrays
 from dask_dedup.vectors.cosines import cosine_pairs, exact_rows
 from dask_dedup.vectors.pca import PcaModel, filter_radius
@@ -115,11 +115,11 @@ def link_members(
     return position, leaders.row_ids[k[first]], similarity[first]
 
 
-def save_leaders(leaders: Leaders, path: Path) -> None:
+def save_leaders(leaders: Leaders, path: AnyPath) -> None:
     """Write leaders as arrays."""
     write_arrays(path, row_ids=leaders.row_ids, rows=leaders.rows, image=leaders.image)
 
 
-def load_leaders(path: Path | str) -> Leaders:
+def load_leaders(path: AnyPath | str) -> Leaders:
     """Read what `save_leaders` wrote."""
     return Leaders(**read_arrays(path))

@@ -21,6 +21,7 @@ from dask_dedup.cli.group import (
     tell,
     worker_settings,
 )
+from dask_dedup.paths import AnyPath
 
 __all__ = ["calibrate"]
 
@@ -42,7 +43,7 @@ __all__ = ["calibrate"]
 @click.option("--config", type=PLACE, help="TOML file with settings")
 @overwriting
 def calibrate(
-    dataset: Path, out: Path, config: Path | None, overwrite: bool, **options: Any
+    dataset: AnyPath, out: AnyPath, config: AnyPath | None, overwrite: bool, **options: Any
 ) -> None:
     """Measure what search by quantized distances finds in DATASET, and choose its tolerance T.
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from dask_dedup.cli.group import PLACE, any_setting, chosen_settings, main, setting
+from dask_dedup.paths import AnyPath
 
 __all__ = ["cluster_script"]
 
@@ -17,7 +17,7 @@ __all__ = ["cluster_script"]
 @setting("threads", int)
 @setting("memory", str)
 @any_setting
-def cluster_script(config: Path | None, **options: Any) -> None:
+def cluster_script(config: AnyPath | None, **options: Any) -> None:
     """Print the script of one SLURM job as `run --cluster slurm` submits it.
 
     It starts the workers of [cluster]; instead of the scheduler's address, which is known when a

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import click
@@ -24,6 +23,7 @@ from dask_dedup.cli.group import (
     worker_settings,
 )
 from dask_dedup.compressors.network_settings import NetworkSettings, load_network_settings
+from dask_dedup.paths import AnyPath
 
 __all__ = ["compress", "fit_compressor"]
 
@@ -77,8 +77,8 @@ def _network(flag: str, name: str, kind: Any = None) -> Callable:
 @click.option("-v", "--verbose", is_flag=True, help="log what is done and why")
 @click.option("-q", "--quiet", is_flag=True, help="print errors only")
 def fit_compressor(
-    dataset: Path,
-    model: Path,
+    dataset: AnyPath,
+    model: AnyPath,
     kind: str,
     dim: int,
     modality: str,
@@ -164,9 +164,9 @@ def fit_compressor(
 @click.option("-v", "--verbose", is_flag=True, help="log what is done and why")
 @click.option("-q", "--quiet", is_flag=True, help="print errors only")
 def compress(
-    dataset: Path,
-    model: Path,
-    out: Path,
+    dataset: AnyPath,
+    model: AnyPath,
+    out: AnyPath,
     modality: str | None,
     dtype: str,
     device: str,
@@ -201,9 +201,9 @@ def compress(
 
 
 def _compress(
-    dataset: Path,
-    model: Path,
-    out: Path,
+    dataset: AnyPath,
+    model: AnyPath,
+    out: AnyPath,
     modality: str | None,
     dtype: str,
     device: str,
@@ -257,7 +257,7 @@ def _compress(
             progress.close()
 
 
-def _print_fit(fitted: Any, model: Path, seconds: float, console: Console) -> None:
+def _print_fit(fitted: Any, model: AnyPath, seconds: float, console: Console) -> None:
     facts, statistics = fitted.facts, fitted.facts.statistics
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")

@@ -26,6 +26,7 @@ from dask_dedup.cli.group import (
 )
 from dask_dedup.errors import SettingsError
 from dask_dedup.evaluate.evaluation_settings import ParetoSettings, SpaceSettings
+from dask_dedup.paths import AnyPath
 
 __all__ = ["evaluate"]
 
@@ -74,7 +75,7 @@ def interruptible(console: Console) -> Iterator[None]:
 
 
 @contextmanager
-def executor(settings: Any, products: float, out: Path) -> Iterator[Any]:
+def executor(settings: Any, products: float, out: AnyPath) -> Iterator[Any]:
     """Give workers for much work, and this process for little: they take seconds to start."""
     from dask_dedup.evaluate.evaluation_folder import one_by_one
 
@@ -91,7 +92,7 @@ def executor(settings: Any, products: float, out: Path) -> Iterator[Any]:
         yield execute
 
 
-def late_executor(settings: Any, products: float, out: Path) -> Callable:
+def late_executor(settings: Any, products: float, out: AnyPath) -> Callable:
     """Return `executor` as a function: its workers live for one call, not while times are taken."""
 
     def execute(tasks: Sequence[Any], on_result: Any) -> list[Any]:
@@ -118,7 +119,7 @@ def late_executor(settings: Any, products: float, out: Path) -> Callable:
 @overwriting
 @common
 def truth(
-    dataset: Path,
+    dataset: AnyPath,
     out: Path,
     queries: str,
     k: int,
@@ -178,7 +179,7 @@ def truth(
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
 @common
 def components(
-    source: Path, threshold: float | None, as_json: bool, verbose: bool, quiet: bool
+    source: AnyPath, threshold: float | None, as_json: bool, verbose: bool, quiet: bool
 ) -> None:
     """Compare exact components with a one-pass labelling of the edges in SOURCE.
 

@@ -20,6 +20,7 @@ from dask_dedup.cli.group import (
     worker_settings,
 )
 from dask_dedup.evaluate.evaluation_settings import read_toml
+from dask_dedup.paths import AnyPath
 
 __all__ = ["paper"]
 
@@ -40,10 +41,10 @@ __all__ = ["paper"]
 @overwriting
 @common
 def paper(
-    dataset: Path,
+    dataset: AnyPath,
     out: Path,
-    config: Path,
-    space: Path | None,
+    config: AnyPath,
+    space: AnyPath | None,
     device: str,
     overwrite: bool,
     verbose: bool,

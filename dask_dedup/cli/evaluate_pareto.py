@@ -31,6 +31,7 @@ from dask_dedup.cli.group import (
     training_device,
 )
 from dask_dedup.evaluate.evaluation_settings import ParetoSettings, load_table, read_toml
+from dask_dedup.paths import AnyPath
 
 __all__ = ["pareto"]
 
@@ -52,10 +53,10 @@ __all__ = ["pareto"]
 @overwriting
 @common
 def pareto(
-    dataset: Path,
+    dataset: AnyPath,
     out: Path,
     device: str,
-    config: Path | None,
+    config: AnyPath | None,
     overwrite: bool,
     verbose: bool,
     quiet: bool,
@@ -106,7 +107,7 @@ def pareto(
     gc.freeze()
 
 
-def _print_front(points: Any, ks: Sequence[int], out: Path) -> None:
+def _print_front(points: Any, ks: Sequence[int], out: AnyPath) -> None:
     table = Table(box=None, pad_edge=False)
     for name in ("model", "factory", "setting"):
         table.add_column(name)

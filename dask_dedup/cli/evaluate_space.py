@@ -18,6 +18,7 @@ from dask_dedup.cli.evaluate import common, evaluate, settings_of, show
 from dask_dedup.cli.group import LOCAL_PLACE, PLACE, configure_logging, training_device
 from dask_dedup.errors import SettingsError
 from dask_dedup.evaluate.evaluation_settings import SpaceSettings, load_table
+from dask_dedup.paths import AnyPath
 
 __all__ = ["retrieval", "zeroshot"]
 
@@ -60,9 +61,9 @@ def _row_options(command: Callable) -> Callable:
 @settings_of(SpaceSettings)
 @common
 def zeroshot(
-    dataset: Path,
-    classes: Path,
-    labels: Path,
+    dataset: AnyPath,
+    classes: AnyPath,
+    labels: AnyPath,
     row_column: str,
     filters: Sequence[str],
     out: Path | None,
@@ -117,8 +118,8 @@ def zeroshot(
 @settings_of(SpaceSettings)
 @common
 def retrieval(
-    dataset: Path,
-    table: Path | None,
+    dataset: AnyPath,
+    table: AnyPath | None,
     row_column: str,
     filters: Sequence[str],
     out: Path | None,

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from dask_dedup.cli.terminal import Terminated, end_code, end_word
 from dask_dedup.errors import ClusterError, DedupError, SettingsError
-from dask_dedup.paths import as_place, is_remote
+from dask_dedup.paths import AnyPath, as_path, is_remote
 from dask_dedup.runtime.forkserver import stop_server
 from dask_dedup.settings.option_names import OPTIONS
 from dask_dedup.settings.run_settings import Settings, load_settings
@@ -43,9 +43,9 @@ class _Place(click.ParamType):
 
     def convert(
         self, value: Any, param: click.Parameter | None, context: click.Context | None
-    ) -> Path:
+    ) -> AnyPath:
         """Return what the text names."""
-        return as_place(value)
+        return as_path(value)
 
 
 class _LocalPlace(_Place):
@@ -205,7 +205,7 @@ def any_setting(command: Callable) -> Callable:
 
 def chosen_settings(
     options: dict[str, Any],
-    config: str | os.PathLike | None = None,
+    config: str | AnyPath | None = None,
     used: Sequence[str] = (),
 ) -> Settings:
     """Return the settings of a command: defaults, then ``config``, then ``--set``, then options.

@@ -18,6 +18,7 @@ from dask_dedup.cli.group import (
     worker_settings,
 )
 from dask_dedup.errors import InputError, OutputError
+from dask_dedup.paths import AnyPath
 
 __all__ = ["build", "search"]
 
@@ -32,10 +33,10 @@ __all__ = ["build", "search"]
 @setting("seed", int)
 @worker_settings
 def build(
-    dataset: Path,
-    index: Path,
+    dataset: AnyPath,
+    index: AnyPath,
     factory: str | None,
-    model: Path | None,
+    model: AnyPath | None,
     sample_rows: int,
     iterations: int,
     **options: Any,
@@ -101,12 +102,12 @@ def build(
 @click.option("--dataset", type=PLACE, help="what INDEX was built from")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="of faiss")
 def search(
-    index: Path,
-    queries: Path,
-    out: Path,
+    index: AnyPath,
+    queries: AnyPath,
+    out: AnyPath,
     k: int,
     nprobe: int,
-    dataset: Path | None,
+    dataset: AnyPath | None,
     threads: int,
 ) -> None:
     """Find the nearest rows of INDEX to each of QUERIES, and write them to OUT, a parquet file.

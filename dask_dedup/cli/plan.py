@@ -19,6 +19,7 @@ from dask_dedup.cli.group import (
     tell,
 )
 from dask_dedup.errors import SettingsError
+from dask_dedup.paths import AnyPath
 from dask_dedup.runtime.shares import memory_per_worker, worker_count
 from dask_dedup.settings.run_settings import Settings
 
@@ -56,7 +57,7 @@ __all__ = ["plan"]
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
 @click.option("--calibrate", is_flag=True, help="measure this machine first, and remember it")
 @click.option("--calibrate-seconds", type=float, default=1.0, hidden=True)
-def plan(dataset: Path | None, config: Path | None, **options: Any) -> None:
+def plan(dataset: AnyPath | None, config: AnyPath | None, **options: Any) -> None:
     """Tell what a run over DATASET, or over so many --rows, will cost: time, disk, memory.
 
     Nothing is run. Times rest on what `--calibrate` measured on this machine, else on shipped
@@ -119,7 +120,7 @@ def plan(dataset: Path | None, config: Path | None, **options: Any) -> None:
         refuse(planned, memory_per_worker(compute))
 
 
-def _facts(dataset: Path | None, settings: Settings, own: dict[str, Any]) -> dict[str, Any]:
+def _facts(dataset: AnyPath | None, settings: Settings, own: dict[str, Any]) -> dict[str, Any]:
     """Return what is to be planned for: a data set's headers, or the numbers given."""
     facts: dict[str, Any] = {
         "rows": own["rows"],

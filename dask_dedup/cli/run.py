@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
@@ -25,6 +24,7 @@ from dask_dedup.cli.group import (
 )
 from dask_dedup.cli.terminal import end_code, end_word
 from dask_dedup.errors import UnreadableError
+from dask_dedup.paths import AnyPath
 from dask_dedup.runtime.forkserver import stop_server
 
 __all__ = ["run"]
@@ -71,9 +71,9 @@ __all__ = ["run"]
 @click.option("-v", "--verbose", is_flag=True, help="log what is done and why")
 @click.option("-q", "--quiet", is_flag=True, help="print errors only")
 def run(
-    dataset: Path,
-    out: Path,
-    config: Path | None,
+    dataset: AnyPath,
+    out: AnyPath,
+    config: AnyPath | None,
     overwrite: bool,
     break_lock: bool,
     keep_stages: bool,
@@ -126,7 +126,7 @@ def run(
     gc.freeze()  # else Python looks at every object again before it ends: most of a second
 
 
-def _print_summary(summary: dict[str, Any], out: Path, console: Console) -> None:
+def _print_summary(summary: dict[str, Any], out: AnyPath, console: Console) -> None:
     from dask_dedup.report.histogram import bin_sizes, read_histogram
 
     def line(name: str, value: str, note: str = "") -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.table import Table
 
 from dask_dedup.cli.group import PLACE, main, tell
+from dask_dedup.paths import AnyPath
 
 __all__ = ["status"]
 
@@ -21,7 +21,7 @@ __all__ = ["status"]
 @click.option(
     "--verify", is_flag=True, help="read every file of a finished result, to its last page"
 )
-def status(out: Path, as_json: bool, verify: bool) -> None:
+def status(out: AnyPath, as_json: bool, verify: bool) -> None:
     """Tell stage by stage what the run into OUT has done and what is left.
 
     It reads OUT alone, while the run goes on as well as after it was stopped or killed. The time

@@ -23,10 +23,11 @@ from dask_dedup.compressors.fit import views_of
 from dask_dedup.data.dataset import Dataset
 from dask_dedup.data.parts import Part, read_rows
 from dask_dedup.errors import InputError, OutputError, SettingsError
-from dask_dedup.paths import as_place
+from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.runtime.executor import Execute, NoProgress, Progress, compute_tasks
 from dask_dedup.storage.checksums import FileFacts, facts_of_file
 from dask_dedup.storage.files import open_once, write_aside
+from dask_dedup.storage.listing import names_in
 from dask_dedup.storage.objects import exists, local_copy, remove_tree
 from dask_dedup.storage.results_list import RESULTS
 from dask_dedup.storage.run_folder import RunFolder
@@ -50,7 +51,7 @@ class CompressFolder(RunFolder):
     own_names = r".*\.(npy|parquet|safetensors|json)"  # those of the input
 
     def __init__(
-        self, path: Path, settings: Mapping[str, Any], fingerprint: str, overwrite: bool = False
+        self, path: AnyPath, settings: Mapping[str, Any], fingerprint: str, overwrite: bool = False
     ) -> None:
         super().__init__(path, settings, fingerprint, overwrite, working=(_STAGE,))
         modalities = (_FOLDERS[name] for name in settings["modalities"])
@@ -74,8 +75,8 @@ class CompressFolder(RunFolder):
 
 def compress_dataset(
     dataset: Dataset,
-    model: Compressor | str | Path,
-    out: str | Path,
+    model: Compressor | str | AnyPath,
+    out: str | AnyPath,
     *,
     modality: str | None = None,
     dtype: str = "float16",
@@ -118,8 +119,8 @@ def compress_dataset(
     InputError, OutputError, SettingsError
     """
     progress = progress or NoProgress()
-    if isinstance(model, str | os.PathLike):
-        model = load_model(as_place(model))
+    if not isinstance(model, Compressor):
+        model = load_model(as_path(model))
     facts = model.facts
     device = choose_device(device)
     modality = modality or facts.modality
@@ -137,7 +138,7 @@ def compress_dataset(
         "model": facts.model_dump(exclude={"statistics"}),
         "tensors": digest_tensors(model),
     }
-    with CompressFolder(as_place(out), settings, dataset.fingerprint, overwrite) as folder:
+    with CompressFolder(as_path(out), settings, dataset.fingerprint, overwrite) as folder:
         folder.refuse_others()
         if folder.is_finished():
             logger.info("%s: finished before with these settings; nothing to do", out)
@@ -177,8 +178,8 @@ def _write(
         target = stage.folder / "metadata" / name
         _link(str(local_copy(part.metadata_path)), target)
         copied[f"metadata/{name}"] = facts_of_file(target)
-    for path in sorted((stage.folder / "model").iterdir()):
-        copied[f"model/{path.name}"] = facts_of_file(path)
+    for name in names_in(stage.folder / "model") or ():
+        copied[f"model/{name}"] = facts_of_file(stage.folder / "model" / name)
     for name in folder.result_folders:
         folder.publish(stage, name, [*records, {FILES: copied}])
     zero_rows = {
@@ -203,7 +204,7 @@ def _write(
 def write_compressed(
     part: Part,
     model_path: str,
-    path: Path,
+    path: AnyPath,
     dtype: str,
     device: str,
     threads: int,
@@ -254,15 +255,15 @@ def _open_model(path: str, device: str) -> Compressor:
     return open_once(load, find_model(path))
 
 
-def _load_on_cpu(path: Path) -> Compressor:
+def _load_on_cpu(path: AnyPath) -> Compressor:
     return load_model(path.parent, device="cpu")
 
 
-def _load_on_cuda(path: Path) -> Compressor:
+def _load_on_cuda(path: AnyPath) -> Compressor:
     return load_model(path.parent, device="cuda")
 
 
-def _link(source: str, target: Path) -> None:
+def _link(source: str, target: AnyPath) -> None:
     """Link a file, or copy it where links cannot go."""
     with write_aside(target) as temporary:
         try:

@@ -12,8 +12,7 @@ import shutil
 import uuid
 from collections.abc import Mapping
 from importlib import import_module
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -22,7 +21,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from dask_dedup.errors import InputError, OutputError
-from dask_dedup.paths import as_place, is_remote, words_of
+from dask_dedup.paths import AnyPath, as_path, is_remote, words_of
 from dask_dedup.storage.files import read_json, write_aside, write_json
 from dask_dedup.storage.listing import has_files, list_files
 from dask_dedup.storage.objects import exists, read_content, remove_tree
@@ -87,6 +86,7 @@ class ModelFacts(BaseModel):
     versions: dict[str, str]
 
 
+@runtime_checkable
 class Compressor(Protocol):
     """A fitted compressor of any kind."""
 
@@ -145,7 +145,7 @@ class ByFacts:
         return self.facts.dim_out
 
 
-def check_model_path(path: Path, overwrite: bool) -> None:
+def check_model_path(path: AnyPath, overwrite: bool) -> None:
     """Raise OutputError where `save_model` would: call it before the work, not after.
 
     With ``overwrite`` an earlier model may be there, but nothing else.
@@ -159,7 +159,7 @@ def check_model_path(path: Path, overwrite: bool) -> None:
         raise OutputError(f"{path}: is no model of this tool; it is not overwritten.")
 
 
-def save_model(model: Compressor, path: Path | str, *, overwrite: bool = False) -> None:
+def save_model(model: Compressor, path: AnyPath | str, *, overwrite: bool = False) -> None:
     """Write a model's folder, complete or not at all.
 
     Raises
@@ -168,7 +168,7 @@ def save_model(model: Compressor, path: Path | str, *, overwrite: bool = False) 
         The folder exists and ``overwrite`` is false, or it is something else; or it cannot be
         written.
     """
-    path = as_place(path)
+    path = as_path(path)
     check_model_path(path, overwrite)
     tensors = _pack(model)
     header = {
@@ -212,7 +212,7 @@ def model_digest(path: str) -> str:
         There is none.
     """
     digest = hashlib.sha256()
-    place = as_place(path)
+    place = as_path(path)
     names = list_files(place)
     for file in [place] if names is None else [place / name for name in sorted(names)]:
         try:
@@ -226,7 +226,7 @@ def _pack(model: Compressor) -> bytes:
     return save_tensors({name: np.ascontiguousarray(a) for name, a in model.tensors().items()})
 
 
-def load_model(path: Path | str, *, device: str = "cpu") -> Compressor:
+def load_model(path: AnyPath | str, *, device: str = "cpu") -> Compressor:
     """Read a model that `save_model` wrote.
 
     Parameters
@@ -243,7 +243,7 @@ def load_model(path: Path | str, *, device: str = "cpu") -> Compressor:
     InputError
         The folder is missing, damaged, of another format, or its parts do not fit together.
     """
-    path = as_place(path)
+    path = as_path(path)
     facts, digest = _read_header(path / _HEADER)
     where = path / _TENSORS
     try:
@@ -294,7 +294,7 @@ def check_rows(rows: np.ndarray, facts: ModelFacts) -> None:
         )
 
 
-def find_model(path: Path | str) -> Path:
+def find_model(path: AnyPath | str) -> AnyPath:
     """Return the file with a model's tensors.
 
     Raises
@@ -302,7 +302,7 @@ def find_model(path: Path | str) -> Path:
     InputError
         There is none.
     """
-    place = as_place(path)
+    place = as_path(path)
     for name in (_HEADER, _TENSORS):
         if name not in (list_files(place) or ()):
             raise InputError(
@@ -312,7 +312,7 @@ def find_model(path: Path | str) -> Path:
     return place / _TENSORS
 
 
-def _read_header(path: Path) -> tuple[ModelFacts, str]:
+def _read_header(path: AnyPath) -> tuple[ModelFacts, str]:
     find_model(path.parent)
     header = read_json(path)
     if not isinstance(header, dict) or header.get("format") != _FORMAT:

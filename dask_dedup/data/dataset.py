@@ -24,7 +24,7 @@ from dask_dedup.data.metadata import (
 from dask_dedup.data.parts import EmbeddingFile, Part, read_rows
 from dask_dedup.data.scan import add_texts, find_usual, scan_parts
 from dask_dedup.errors import InputError
-from dask_dedup.paths import as_place, is_remote
+from dask_dedup.paths import AnyPath, as_path, is_remote
 from dask_dedup.storage.listing import has_files
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ class BadFile(NamedTuple):
 
 
 def read_dataset(
-    path: str | os.PathLike,
+    path: str | AnyPath,
     *,
     url_column: str | None = None,
     caption_column: str | None = None,
@@ -279,7 +279,7 @@ def read_dataset(
     >>> dataset.metadata[["url", "caption"]].npartitions
     5
     """
-    folder = as_place(path)
+    folder = as_path(path)
     if not is_remote(folder) and not os.path.isdir(folder):  # Path.is_dir raises of long names
         raise InputError(f"{folder}: no such folder.")
     if modality not in ("image", "text"):

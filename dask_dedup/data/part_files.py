@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,7 +11,7 @@ import pandas as pd
 from dask_dedup.data.part_list import PartList, read_parts
 from dask_dedup.data.parts import Part
 from dask_dedup.data.spans import Span
-from dask_dedup.paths import as_place
+from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.storage.files import open_once, read_arrays, read_frame
 
 __all__ = ["PartFiles", "SpanFiles", "read_invalid", "read_linked"]
@@ -32,7 +31,7 @@ class PartFiles(ABC):
     @property
     def parts_path(self) -> str:
         """The file of the filled parts: see `dask_dedup.data.part_list.write_parts`."""
-        return str(as_place(self.folder) / "parts.json")
+        return str(as_path(self.folder) / "parts.json")
 
     @property
     def part_list(self) -> PartList:
@@ -54,11 +53,11 @@ class PartFiles(ABC):
         """Return the rows that the audit has sampled: int64, sorted."""
 
     @abstractmethod
-    def invalid_paths(self, span: Span) -> Sequence[Path]:
+    def invalid_paths(self, span: Span) -> Sequence[AnyPath]:
         """Return the files of a span's rows without a usable embedding."""
 
     @abstractmethod
-    def audit_paths(self) -> Sequence[Path]:
+    def audit_paths(self) -> Sequence[AnyPath]:
         """Return the files of the true pairs of the audit's queries."""
 
 
@@ -70,23 +69,23 @@ class SpanFiles(PartFiles):
     """
 
     @property
-    def queries_path(self) -> Path:
+    def queries_path(self) -> AnyPath:
         """The file of the rows that the audit has sampled."""
-        return as_place(self.folder) / "queries.safetensors"
+        return as_path(self.folder) / "queries.safetensors"
 
-    def path(self, kind: str, span: Span) -> Path:
+    def path(self, kind: str, span: Span) -> AnyPath:
         """Return the path of one file of one span."""
-        return as_place(self.folder) / f"{kind}-{span.index:05d}.parquet"
+        return as_path(self.folder) / f"{kind}-{span.index:05d}.parquet"
 
     def query_ids(self) -> np.ndarray:
         """Return the rows that the audit has sampled."""
         return read_arrays(self.queries_path)["row_ids"]
 
-    def invalid_paths(self, span: Span) -> list[Path]:
+    def invalid_paths(self, span: Span) -> list[AnyPath]:
         """Return the files of a span's rows without a usable embedding."""
         return [self.path("invalid", span)]
 
-    def audit_paths(self) -> list[Path]:
+    def audit_paths(self) -> list[AnyPath]:
         """Return the files of the audit's true pairs."""
         return [self.path("audit", span) for span in self.spans]
 

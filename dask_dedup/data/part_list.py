@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from dask_dedup.data.part_rows import PartRows
 from dask_dedup.data.parts import EmbeddingFile, Part
 from dask_dedup.data.spans import Span, cut_spans
 from dask_dedup.errors import DamagedError
+from dask_dedup.paths import AnyPath
 from dask_dedup.storage.checksums import seal_json
 from dask_dedup.storage.files import read_json, write_aside
 
@@ -43,14 +43,14 @@ class PartList:
         return PartRows(self.parts)
 
 
-def write_parts(parts: Sequence[Part], path: Path, span_rows: int = 0) -> None:
+def write_parts(parts: Sequence[Part], path: AnyPath, span_rows: int = 0) -> None:
     """Write parts as JSON: some 400 bytes each."""
     content = {"span_rows": span_rows, "parts": [_fields(part) for part in parts]}
     with write_aside(path) as temporary:  # in one line: indented, 20,000 parts take a second
         temporary.write_text(json.dumps(seal_json(content)), encoding="utf-8")
 
 
-def read_parts(path: Path) -> PartList:
+def read_parts(path: AnyPath) -> PartList:
     """Read what `write_parts` wrote."""
     content = read_json(path)
     if content is None:

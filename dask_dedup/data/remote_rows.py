@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
+from fsspec.utils import merge_offset_ranges
 
 from dask_dedup.data.embedding_file import EmbeddingFile
 from dask_dedup.errors import InputError
@@ -28,49 +29,38 @@ def fetch_rows(file: EmbeddingFile, start: int, stop: int) -> np.ndarray:
     return _as_rows(file, content, stop - start)
 
 
-def fetch_single_rows(file: EmbeddingFile, positions: np.ndarray) -> np.ndarray:
+def fetch_single_rows(
+    file: EmbeddingFile,
+    positions: np.ndarray,
+    gap_bytes: int = _GAP_BYTES,
+    range_bytes: int = _RANGE_BYTES,
+    batch_bytes: int = _BATCH_BYTES,
+) -> np.ndarray:
     """Read single rows, neighbours by one range; see `dask_dedup.data.parts.gather_rows`."""
     row_bytes = _row_bytes(file)
     rows = np.empty((len(positions), file.dim), np.dtype(file.dtype).newbyteorder("="))
-    spans = _spans(positions, row_bytes)
-    begin = 0
-    while begin < len(spans):
-        end, size = begin, 0
-        while end < len(spans) and (end == begin or size < _BATCH_BYTES):
-            first, last = positions[spans[end][0]], positions[spans[end][1] - 1]
-            size += int(last + 1 - first) * row_bytes
-            end += 1
-        ranges = [
-            (
-                file.data_offset + int(positions[one]) * row_bytes,
-                file.data_offset + int(positions[other - 1] + 1) * row_bytes,
-            )
-            for one, other in spans[begin:end]
-        ]
+    starts = file.data_offset + positions.astype(np.int64) * row_bytes
+    _, begins, ends = merge_offset_ranges(
+        [file.path] * len(positions),
+        starts.tolist(),
+        (starts + row_bytes).tolist(),
+        max_gap=gap_bytes,
+        max_block=range_bytes,
+        sort=False,
+    )
+    spans = list(pairwise([*np.searchsorted(starts, begins).tolist(), len(positions)]))
+    batches = np.cumsum([0, *np.subtract(ends, begins)])[:-1] // batch_bytes
+    for batch in np.unique(batches):
+        chosen = np.flatnonzero(batches == batch).tolist()
         try:
-            contents = read_ranges(file.path, ranges)
+            contents = read_ranges(file.path, [(begins[i], ends[i]) for i in chosen])
         except OSError as error:
             raise InputError(f"{file.path}: cannot be read ({words_of(error)}).") from error
-        for (one, other), content in zip(spans[begin:end], contents, strict=True):
-            own = positions[one:other] - positions[one]
-            rows[one:other] = _as_rows(file, content, int(own[-1]) + 1)[own]
-        begin = end
+        for i, content in zip(chosen, contents, strict=True):
+            own = slice(*spans[i])
+            inside = (starts[own] - begins[i]) // row_bytes
+            rows[own] = _as_rows(file, content, int(inside[-1]) + 1)[inside]
     return rows
-
-
-def _spans(positions: np.ndarray, row_bytes: int) -> list[tuple[int, int]]:
-    """Cut sorted positions into runs that one range each reads."""
-    if not len(positions):
-        return []
-    gaps = np.diff(positions) * row_bytes > _GAP_BYTES + row_bytes
-    most = max(1, _RANGE_BYTES // row_bytes)
-    cuts = [0]
-    for stop in [*(np.flatnonzero(gaps) + 1).tolist(), len(positions)]:
-        while positions[stop - 1] - positions[cuts[-1]] >= most:  # a run that is too long
-            limit = positions[cuts[-1]] + most
-            cuts.append(int(np.searchsorted(positions, limit)))
-        cuts.append(stop)
-    return list(pairwise(cuts))
 
 
 def _row_bytes(file: EmbeddingFile) -> int:

@@ -20,7 +20,7 @@ from dask_dedup.data.metadata_footer import read_footer
 from dask_dedup.data.pairing import check_pairs, missing_numbers
 from dask_dedup.data.parts import Part, read_npy_header
 from dask_dedup.errors import ColumnError, InputError, UnreadableError
-from dask_dedup.paths import as_place, refuse_undecodable
+from dask_dedup.paths import AnyPath, as_path, refuse_undecodable
 from dask_dedup.storage.listing import glob_files, has_files, list_files
 from dask_dedup.storage.objects import words_of
 
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 Read = TypeVar("Read")
 
 
-def find_files(folder: Path, suffix: str) -> list[str]:
+def find_files(folder: AnyPath, suffix: str) -> list[str]:
     """Return the files of ``folder`` that end in ``suffix``, in natural order.
 
     ``part_10`` comes after ``part_9``. Hidden files are passed over.
@@ -65,12 +65,12 @@ def find_files(folder: Path, suffix: str) -> list[str]:
     return [str(folder / name) for name in natsorted(names, alg=ns.PATH)]
 
 
-def find_matching(base: Path, pattern: str) -> list[str]:
+def find_matching(base: AnyPath, pattern: str) -> list[str]:
     """Return the files that match a pattern, in natural order of their paths.
 
     Parameters
     ----------
-    base : Path
+    base : AnyPath
         What a relative pattern starts from.
     pattern : str
         With ``*``, ``?``, ``[...]`` and ``**`` for any folders; a local path or a URL.
@@ -92,7 +92,7 @@ def find_matching(base: Path, pattern: str) -> list[str]:
     return natsorted(paths, alg=ns.PATH)
 
 
-def find_usual(folder: Path, pattern: str | None, usual: str, suffix: str) -> list[str]:
+def find_usual(folder: AnyPath, pattern: str | None, usual: str, suffix: str) -> list[str]:
     """Return the files that match a pattern, or those of a usual folder where there is none."""
     if pattern is not None:
         return find_matching(folder, pattern)
@@ -154,7 +154,7 @@ def scan_parts(
         schemas.append(schema if column is None else _without(schema, column))
         row_start += rows
     if row_start == 0:
-        raise InputError(f"{as_place(metadata_paths[0]).parent}: all parts are empty.")
+        raise InputError(f"{as_path(metadata_paths[0]).parent}: all parts are empty.")
     return tuple(parts), tuple(schemas)
 
 
@@ -191,8 +191,8 @@ def _check_paired(kind: str, paths: Sequence[str], metadata_paths: Sequence[str]
     missing = missing_numbers(f"{kind}s", paths, metadata_paths)
     names = f"the first names are {Path(paths[0]).name} and {Path(metadata_paths[0]).name}"
     raise InputError(
-        f"{as_place(paths[0]).parent}: {len(paths)} {kind} files, but "
-        f"{as_place(metadata_paths[0]).parent} has {len(metadata_paths)} metadata files. "
+        f"{as_path(paths[0]).parent}: {len(paths)} {kind} files, but "
+        f"{as_path(metadata_paths[0]).parent} has {len(metadata_paths)} metadata files. "
         f"Each part needs one of each; {missing or names}."
     )
 
@@ -276,7 +276,7 @@ def _without(schema: pa.Schema, column: str) -> pa.Schema:
 
 
 def add_texts(
-    parts: tuple[Part, ...], folder: Path, pattern: str | None, skip_bad: bool
+    parts: tuple[Part, ...], folder: AnyPath, pattern: str | None, skip_bad: bool
 ) -> tuple[tuple[Part, ...], str | None]:
     """Add the text embeddings, if there are any; or say why they are left aside."""
     if pattern is None and not has_files(folder / "text_emb"):

@@ -16,7 +16,7 @@ _pread: Any = types.ExternalFunction(
 
 
 @numba.njit(cache=True, nogil=True)
-def read_each(number, offsets, rows):
+def read_each(number: int, offsets: np.ndarray, rows: np.ndarray) -> int:
     """Read as many bytes as a row has at each offset; stop at the first that cannot be had.
 
     Half of the time of `os.preadv` in a loop, and less than that of a memory map, which takes a

@@ -19,7 +19,6 @@ components and not for one pass: with few edges it misses far more (1,188 unions
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numba
@@ -31,6 +30,7 @@ import pyarrow.parquet as pq
 from dask_dedup.data.parts import one_line
 from dask_dedup.errors import InputError, SettingsError
 from dask_dedup.graph.forest import forest_of_edges, label_forest
+from dask_dedup.paths import AnyPath
 from dask_dedup.schema import EDGES
 from dask_dedup.storage.files import read_json
 from dask_dedup.storage.listing import has_files, list_files, names_in
@@ -160,7 +160,7 @@ def one_pass_labels(src: np.ndarray, dst: np.ndarray, rows: int) -> np.ndarray:
 
 
 @numba.njit(cache=True, nogil=True)
-def _visit_rows(starts, others):
+def _visit_rows(starts: np.ndarray, others: np.ndarray) -> np.ndarray:
     labels = np.full(len(starts) - 1, -1)
     for row in range(len(labels)):
         if labels[row] < 0:
@@ -186,7 +186,7 @@ class EdgeSource(NamedTuple):
     threshold: float | None
 
 
-def read_edges(path: Path) -> EdgeSource:
+def read_edges(path: AnyPath) -> EdgeSource:
     """Read edges from a file, or from the truth of all rows.
 
     Raises
@@ -241,7 +241,7 @@ def choose_threshold(wanted: float | None, source: EdgeSource) -> float:
     return wanted
 
 
-def _read_edge_file(path: Path) -> pd.DataFrame:
+def _read_edge_file(path: AnyPath) -> pd.DataFrame:
     try:
         table = pq.read_table(open_parquet_source(path))
     except (OSError, pa.ArrowException) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
@@ -10,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dask_dedup.errors import SettingsError
-from dask_dedup.paths import read_text, words_of
+from dask_dedup.paths import AnyPath, read_text, words_of
 
 __all__ = ["ParetoSettings", "SpaceSettings", "load_table", "read_toml"]
 
@@ -129,7 +128,7 @@ def load_table(
         ) from error
 
 
-def read_toml(path: str | os.PathLike | None) -> dict[str, Any]:
+def read_toml(path: str | AnyPath | None) -> dict[str, Any]:
     """Return the content of a TOML file; empty where there is none to read.
 
     Raises

@@ -22,7 +22,7 @@ from dask_dedup.compressors.fit import fit_compressor
 from dask_dedup.data.dataset import Dataset
 from dask_dedup.data.parts import Part, read_rows
 from dask_dedup.errors import InputError, SettingsError
-from dask_dedup.paths import as_place
+from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.storage.files import read_json, write_aside
 from dask_dedup.storage.listing import has_files
 from dask_dedup.vectors.unit import prepare_block
@@ -92,7 +92,7 @@ def check_model_names(specs: Sequence[str]) -> None:
         if names.count(name) > 1:
             raise SettingsError(f"models: {name!r} is named more than once; rename a folder.")
         known = spec == "raw" or _FITTED.fullmatch(spec)
-        if not known and not has_files(as_place(spec)):
+        if not known and not has_files(as_path(spec)):
             raise SettingsError(
                 f"models: expected raw, pca:DIM, mse:DIM, snip:DIM or a model's folder, "
                 f"got {spec!r}."
@@ -102,13 +102,13 @@ def check_model_names(specs: Sequence[str]) -> None:
 def model_identity(spec: str) -> str:
     """Return what tells a model from another: its spec, and a folder's tensors' digest."""
     known = spec == "raw" or _FITTED.fullmatch(spec)
-    header = None if known else read_json(as_place(spec) / "model.json")
+    header = None if known else read_json(as_path(spec) / "model.json")
     digest = header.get("tensors_sha256") if isinstance(header, dict) else None
     return f"{spec} {str(digest)[:16]}" if digest else spec
 
 
 def open_model(
-    spec: str, dataset: Dataset, folder: Path, *, modality: str, seed: int, device: str = "auto"
+    spec: str, dataset: Dataset, folder: AnyPath, *, modality: str, seed: int, device: str = "auto"
 ) -> NamedModel:
     """Load a model, or fit it and keep it under ``folder``.
 
@@ -118,7 +118,7 @@ def open_model(
         ``raw``, ``kind:dim``, or a folder.
     dataset : Dataset
         What a model is fitted on.
-    folder : Path
+    folder : AnyPath
         Models that were fitted, one folder each; what is there already is loaded.
     modality : str
         ``image``, ``text`` or ``both``: what is fitted on.
@@ -137,7 +137,7 @@ def open_model(
     if spec == "raw":
         return NamedModel("raw", _Raw(dim))
     fitted = _FITTED.fullmatch(spec)
-    path = folder / model_name(spec) if fitted else as_place(spec)
+    path = folder / model_name(spec) if fitted else as_path(spec)
     if fitted and not path.is_dir():
         logger.info("fitting %s", model_name(spec))
         save_model(
@@ -175,14 +175,14 @@ def transform_rows(model: Model, stored: np.ndarray) -> tuple[np.ndarray, np.nda
     return rows, usable
 
 
-def write_rows(model: Model, parts: Sequence[Part], path: Path) -> dict[str, float]:
+def write_rows(model: Model, parts: Sequence[Part], path: AnyPath) -> dict[str, float]:
     """Compress all rows into one file, and note which are usable in another beside it.
 
     Memory is that of a block; the file takes 4 bytes a value.
 
     Parameters
     ----------
-    path : Path
+    path : AnyPath
         Gets a float32 ``.npy`` of shape (rows, dim_out), row by ``row_id``; ``path`` with the
         suffix ``.usable.npy`` the ids of usable rows (int64).
 

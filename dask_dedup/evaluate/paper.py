@@ -24,7 +24,7 @@ from dask_dedup.evaluate.pareto import measure_pareto
 from dask_dedup.evaluate.row_table import read_classes, read_row_ids, read_row_labels
 from dask_dedup.evaluate.space import choose_rows, measure_retrieval, measure_zeroshot
 from dask_dedup.evaluate.truth import TruthSettings, find_truth
-from dask_dedup.paths import as_place
+from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.runtime.executor import Execute, NoProgress, Progress, compute_tasks
 from dask_dedup.storage.files import read_json, write_aside, write_json
 
@@ -190,7 +190,7 @@ def _components(
     return found
 
 
-def _once(path: Path, measure: Any, *arguments: Any) -> list[dict[str, Any]]:
+def _once(path: AnyPath, measure: Any, *arguments: Any) -> list[dict[str, Any]]:
     """Return what was measured before, or measure and write it as JSON and CSV."""
     found = read_json(path)
     if not isinstance(found, list):
@@ -202,11 +202,11 @@ def _once(path: Path, measure: Any, *arguments: Any) -> list[dict[str, Any]]:
 
 
 def _zeroshot(
-    data: Dataset, table: ZeroshotSettings, models: Path, device: str
+    data: Dataset, table: ZeroshotSettings, models: AnyPath, device: str
 ) -> list[dict[str, Any]]:
-    classes = read_classes(as_place(data.path) / table.classes)
+    classes = read_classes(as_path(data.path) / table.classes)
     rows = read_row_labels(
-        as_place(data.path) / table.labels,
+        as_path(data.path) / table.labels,
         row_column=table.row_column,
         label_column=table.label_column,
         filters=table.filters,
@@ -218,13 +218,13 @@ def _zeroshot(
 
 
 def _retrieval(
-    data: Dataset, table: RetrievalSettings, models: Path, device: str
+    data: Dataset, table: RetrievalSettings, models: AnyPath, device: str
 ) -> list[dict[str, Any]]:
     if table.table is None:
         rows = choose_rows(data, table)
     else:
         rows = read_row_ids(
-            as_place(data.path) / table.table,
+            as_path(data.path) / table.table,
             row_column=table.row_column,
             filters=table.filters,
             rows=data.rows,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 
 from dask_dedup.data.parts import one_line, read_npy_header, read_rows
 from dask_dedup.errors import InputError, SettingsError
+from dask_dedup.paths import AnyPath
 from dask_dedup.storage.objects import open_parquet_source
 
 __all__ = ["LabelledRows", "read_classes", "read_row_ids", "read_row_labels"]
@@ -37,18 +37,20 @@ class LabelledRows:
     groups: dict[str, tuple[np.ndarray, np.ndarray]]
 
 
-def read_classes(path: Path) -> np.ndarray:
+def read_classes(path: AnyPath) -> np.ndarray:
     """Read the classes' text embeddings: (classes, dim), as stored."""
     file = read_npy_header(str(path))
     return read_rows(file, 0, file.rows)
 
 
-def read_row_ids(path: Path, *, row_column: str, filters: Sequence[str], rows: int) -> np.ndarray:
+def read_row_ids(
+    path: AnyPath, *, row_column: str, filters: Sequence[str], rows: int
+) -> np.ndarray:
     """Return the rows that a table names and the filters let pass: int64, sorted.
 
     Parameters
     ----------
-    path : Path
+    path : AnyPath
         Parquet, one line for each row.
     row_column : str
         Column with ``row_id``.
@@ -70,7 +72,7 @@ def read_row_ids(path: Path, *, row_column: str, filters: Sequence[str], rows: i
 
 
 def read_row_labels(
-    path: Path,
+    path: AnyPath,
     *,
     row_column: str,
     label_column: str,
@@ -117,7 +119,7 @@ def read_row_labels(
     return LabelledRows(row_ids[order], passed[label_column].to_numpy(np.int64), groups)
 
 
-def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+def _read_table(path: AnyPath, columns: Sequence[str]) -> pd.DataFrame:
     try:
         schema = pq.read_schema(open_parquet_source(path))
         missing = [name for name in columns if name not in schema.names]
@@ -150,7 +152,7 @@ def _passes(frame: pd.DataFrame, filters: Sequence[str]) -> np.ndarray:
 
 
 def _row_ids(
-    frame: pd.DataFrame, path: Path, row_column: str, rows: int, filters: Sequence[str]
+    frame: pd.DataFrame, path: AnyPath, row_column: str, rows: int, filters: Sequence[str]
 ) -> np.ndarray:
     if not len(frame):
         told = f" that pass {', '.join(filters)}" if filters else ""

@@ -11,7 +11,6 @@ What is evaluated is held in memory: 12 bytes a value and row.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +26,7 @@ from dask_dedup.evaluate.retrieval import retrieval_recall
 from dask_dedup.evaluate.row_table import LabelledRows
 from dask_dedup.evaluate.zeroshot import zeroshot_accuracy
 from dask_dedup.ivf.train_base import train_base
+from dask_dedup.paths import AnyPath
 from dask_dedup.runtime.executor import NoProgress, Progress
 from dask_dedup.vectors.sample import hash_rows, sample_row_ids
 
@@ -54,7 +54,7 @@ def measure_zeroshot(
     classes: np.ndarray,
     rows: LabelledRows,
     settings: SpaceSettings,
-    models_folder: Path,
+    models_folder: AnyPath,
     *,
     device: str = "auto",
     progress: Progress | None = None,
@@ -68,7 +68,7 @@ def measure_zeroshot(
         Text embedding of each class, in the images' space.
     rows : LabelledRows
     settings : SpaceSettings
-    models_folder : Path
+    models_folder : AnyPath
         Where models that are fitted here are kept.
     device : str
         Where networks are trained.
@@ -106,7 +106,7 @@ def measure_retrieval(
     dataset: Dataset,
     row_ids: np.ndarray,
     settings: SpaceSettings,
-    models_folder: Path,
+    models_folder: AnyPath,
     *,
     device: str = "auto",
     progress: Progress | None = None,
@@ -147,7 +147,7 @@ def _variants(
     view: Dataset,
     evaluated: np.ndarray,
     settings: SpaceSettings,
-    models_folder: Path,
+    models_folder: AnyPath,
     device: str,
     progress: Progress | None,
     whole: Dataset | None = None,

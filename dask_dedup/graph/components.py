@@ -7,7 +7,6 @@ diameter of the graph. The forest is in memory here; `dask_dedup.graph.on_disk` 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -24,7 +23,7 @@ from dask_dedup.graph.forest_range import (
     with_range,
 )
 from dask_dedup.graph.origin import cut_rows, origin_of, with_origin
-from dask_dedup.paths import as_place
+from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.schema import FOREST, LABELS
 from dask_dedup.storage.files import read_frame
 
@@ -74,7 +73,7 @@ def spanning_forest(edges: dd.DataFrame) -> dd.DataFrame:
     return dd.from_delayed([merge_tree(forests)], meta=meta, prefix="spanning-forest")
 
 
-def read_forest(out: str | os.PathLike) -> dd.DataFrame:
+def read_forest(out: str | AnyPath) -> dd.DataFrame:
     """Return the forest of a finished run, or one that `dask_dedup.write_forest` wrote.
 
     Parameters
@@ -107,7 +106,7 @@ def read_forest(out: str | os.PathLike) -> dd.DataFrame:
 
 
 def _read_part(path: str, known: ForestRange | None) -> pd.DataFrame:
-    return with_range(read_frame(as_place(path)), known)
+    return with_range(read_frame(as_path(path)), known)
 
 
 def merge_tree(forests: Sequence[Delayed]) -> Delayed:

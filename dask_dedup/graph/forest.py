@@ -134,7 +134,7 @@ def _local_ids(src: np.ndarray, dst: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 @numba.njit(cache=True, nogil=True)
-def _find(parent, node):
+def _find(parent: np.ndarray, node: int) -> int:
     while parent[node] != node:
         parent[node] = parent[parent[node]]
         node = parent[node]
@@ -142,7 +142,7 @@ def _find(parent, node):
 
 
 @numba.njit(cache=True, nogil=True)
-def _join_trees(parent, a, b, edges):
+def _join_trees(parent: np.ndarray, a: np.ndarray, b: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """Return which of some edges, in this order, join two trees; ``parent`` is changed."""
     joins = np.zeros(len(edges), np.bool_)
     for i in range(len(edges)):
@@ -157,7 +157,9 @@ def _join_trees(parent, a, b, edges):
 
 
 @numba.njit(cache=True, nogil=True)
-def _between_trees(parent, a, b, edges):
+def _between_trees(
+    parent: np.ndarray, a: np.ndarray, b: np.ndarray, edges: np.ndarray
+) -> np.ndarray:
     """Return which of some edges lie between two trees."""
     between = np.empty(len(edges), np.bool_)
     for i in range(len(edges)):
@@ -166,7 +168,7 @@ def _between_trees(parent, a, b, edges):
 
 
 @numba.njit(cache=True, nogil=True)
-def _roots(a, b, nodes):
+def _roots(a: np.ndarray, b: np.ndarray, nodes: int) -> np.ndarray:
     """Return for each node the smallest node of its component."""
     parent = np.arange(nodes)
     for edge in range(len(a)):

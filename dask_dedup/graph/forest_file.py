@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pyarrow.parquet as pq
 
 from dask_dedup.errors import SettingsError
 from dask_dedup.graph.forest_range import ForestRange, range_of_notes
 from dask_dedup.graph.origin import Origin, origin_of_notes
-from dask_dedup.paths import as_place
+from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.storage.checksums import damage
 from dask_dedup.storage.objects import open_parquet_source
 
@@ -20,17 +17,17 @@ __all__ = ["UNVERIFIED", "check_answers", "forest_path", "read_origin", "read_ra
 UNVERIFIED = {"dask_dedup.similarity": "quantized"}
 
 
-def forest_path(out: str | os.PathLike) -> Path:
+def forest_path(out: str | AnyPath) -> AnyPath:
     """Return the one file of a forest, below OUT of a run or the folder of `write_forest`."""
-    return as_place(out) / "forest" / "part-00000.parquet"
+    return as_path(out) / "forest" / "part-00000.parquet"
 
 
-def check_answers(path: Path, threshold: float) -> None:
+def check_answers(path: AnyPath, threshold: float) -> None:
     """Refuse a threshold that a forest file does not answer; whatever labels one calls this first.
 
     Parameters
     ----------
-    path : Path
+    path : AnyPath
         One file of ``OUT/forest``.
     threshold : float
         Cosine. -1 takes all edges, which quantized distances allow, too.
@@ -47,7 +44,7 @@ def check_answers(path: Path, threshold: float) -> None:
         known.check(threshold, str(path))
 
 
-def read_range(path: Path) -> ForestRange | None:
+def read_range(path: AnyPath) -> ForestRange | None:
     """Return the thresholds that a forest file answers; None where it is none of ours.
 
     Raises
@@ -64,11 +61,11 @@ def read_range(path: Path) -> ForestRange | None:
     return range_of_notes(notes)
 
 
-def read_origin(path: Path) -> Origin | None:
+def read_origin(path: AnyPath) -> Origin | None:
     """Return which data set a forest file is of; None where it does not say."""
     return origin_of_notes(_read_notes(path))
 
 
-def _read_notes(path: Path) -> dict[bytes, bytes]:
+def _read_notes(path: AnyPath) -> dict[bytes, bytes]:
     with damage(path):
         return pq.read_schema(open_parquet_source(path)).metadata or {}

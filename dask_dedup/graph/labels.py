@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numba
 import numpy as np
@@ -12,6 +11,7 @@ import pandas as pd
 from dask_dedup.graph.forest import label_forest
 from dask_dedup.graph.forest_file import check_answers
 from dask_dedup.graph.stream import dense_parent, join_edges, read_edges
+from dask_dedup.paths import AnyPath
 from dask_dedup.schema import LABELS, check_frame
 from dask_dedup.storage.files import read_frame
 
@@ -75,12 +75,12 @@ class SparseLabels:
         return np.where(place >= 0, self.frame["cluster_id"].to_numpy()[place], row_ids)
 
 
-def label_densely(forest_path: Path, rows: int, threshold: float) -> DenseLabels:
+def label_densely(forest_path: AnyPath, rows: int, threshold: float) -> DenseLabels:
     """Label every row with its component among a forest's edges at or above a threshold.
 
     Parameters
     ----------
-    forest_path : Path
+    forest_path : AnyPath
         FOREST in a parquet file; it is never in memory as a whole.
     rows : int
     threshold : float
@@ -96,7 +96,7 @@ def label_densely(forest_path: Path, rows: int, threshold: float) -> DenseLabels
     return DenseLabels(parent, component_sizes(parent), edges)
 
 
-def label_sparsely(forest_path: Path, threshold: float) -> SparseLabels:
+def label_sparsely(forest_path: AnyPath, threshold: float) -> SparseLabels:
     """Do what `label_densely` does in memory that grows with the edges, not with the rows."""
     check_answers(forest_path, threshold)
     forest = read_frame(forest_path)
@@ -112,14 +112,14 @@ def component_sizes(labels: np.ndarray) -> np.ndarray:
 
 
 @numba.njit(cache=True, nogil=True)
-def _count(counts, labels):
+def _count(counts: np.ndarray, labels: np.ndarray) -> None:
     """Count labels; ``counts`` is changed."""
     for i in range(len(labels)):
         counts[labels[i]] += 1
 
 
 @numba.njit(cache=True, nogil=True)
-def _flatten(parent):
+def _flatten(parent: np.ndarray) -> None:
     """Turn parents into roots: a parent is smaller than its child, so its root is known by then."""
     for node in range(len(parent)):
         parent[node] = parent[parent[node]]

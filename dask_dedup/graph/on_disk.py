@@ -10,9 +10,7 @@ What `dask_dedup.run` does between the search and the clusters, for a caller who
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
@@ -27,7 +25,7 @@ from dask_dedup.graph.forest_range import range_of
 from dask_dedup.graph.labels import DenseLabels, SparseLabels, label_densely, label_sparsely
 from dask_dedup.graph.origin import cut_rows, origin_of, with_origin
 from dask_dedup.graph.stream import count_edges, stream_merge
-from dask_dedup.paths import as_place
+from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.runtime.executor import Execute, compute_tasks, ignore_result
 from dask_dedup.runtime.limits import cpu_count, memory_limit
 from dask_dedup.schema import LABELS
@@ -47,7 +45,7 @@ _MEMORY_SHARE = 0.75  # of what this process may use, as `dask_dedup.runtime.sha
 
 def write_forest(
     edges: dd.DataFrame,
-    out: str | os.PathLike,
+    out: str | AnyPath,
     *,
     how: How = "auto",
     memory_bytes: int | None = None,
@@ -117,9 +115,9 @@ def write_forest(
 
 
 def write_labels(
-    out: str | os.PathLike,
+    out: str | AnyPath,
     threshold: float,
-    folder: str | os.PathLike,
+    folder: str | AnyPath,
     *,
     how: How = "auto",
     memory_bytes: int | None = None,
@@ -192,8 +190,8 @@ def _choose(edges: int, rows: int, memory_bytes: int | None) -> How:
     return "stream" if choose_merge(edges, rows, memory) == "stream" else "tree"
 
 
-def _new_folder(name: str | os.PathLike) -> Path:
-    folder = as_place(name)
+def _new_folder(name: str | AnyPath) -> AnyPath:
+    folder = as_path(name)
     if names_in(folder):
         raise OutputError(
             f"{folder}: is not empty, and what is in it would be mixed with what is written. Name "
@@ -202,25 +200,25 @@ def _new_folder(name: str | os.PathLike) -> Path:
     return folder
 
 
-def _write_piece(edges: pd.DataFrame, path: Path) -> tuple[int, int]:
+def _write_piece(edges: pd.DataFrame, path: AnyPath) -> tuple[int, int]:
     """Contract and write one partition; return its edges, and the rows that it reaches into."""
     forest = forest_of_edges(edges)
     write_frame(path, forest)
     return len(forest), int(forest["dst"].max()) + 1 if len(forest) else 0
 
 
-def _write_merged(forest: pd.DataFrame, path: Path, notes: dict[str, str]) -> None:
+def _write_merged(forest: pd.DataFrame, path: AnyPath, notes: dict[str, str]) -> None:
     """Write what a tree of merges has come to."""
     write_frame(path, forest, notes, durable=True)
 
 
 def _label(
-    path: Path,
+    path: AnyPath,
     rows: int,
     threshold: float,
     how: How,
     cuts: Sequence[tuple[int, int]],
-    targets: Sequence[Path],
+    targets: Sequence[AnyPath],
 ) -> None:
     """Label a forest and write the labels of each range of rows."""
     labels: DenseLabels | SparseLabels
@@ -233,4 +231,4 @@ def _label(
 
 
 def _read_labels(path: str) -> pd.DataFrame:
-    return read_frame(as_place(path)).set_index("row_id")
+    return read_frame(as_path(path)).set_index("row_id")

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numba
@@ -27,6 +26,7 @@ from dask_dedup.errors import InputError
 from dask_dedup.graph.choice import BAND_EDGES, row_bytes
 from dask_dedup.graph.edge_order import edge_order, falling_key, similarity_of
 from dask_dedup.graph.forest import _join_trees
+from dask_dedup.paths import AnyPath
 from dask_dedup.storage.checksums import damage
 from dask_dedup.storage.files import write_aside
 from dask_dedup.storage.objects import open_parquet_source
@@ -48,9 +48,9 @@ _ORDER = ("similarity", "src", "dst")  # the forest's order: three coordinates o
 
 
 def stream_merge(
-    paths: Sequence[Path],
+    paths: Sequence[AnyPath],
     rows: int,
-    out_path: Path,
+    out_path: AnyPath,
     notes: Mapping[str, str] | None = None,
     *,
     band_edges: int = BAND_EDGES,
@@ -60,12 +60,12 @@ def stream_merge(
 
     Parameters
     ----------
-    paths : sequence of Path
+    paths : sequence of AnyPath
         FOREST in parquet files, as `dask_dedup.storage.files.write_frame` writes them. Their
         edges may be in any order; in the forest's order, few row groups reach into a band.
     rows : int
         Rows of the data set: every id is below.
-    out_path : Path
+    out_path : AnyPath
         FOREST, what `dask_dedup.graph.forest.merge_forests` would return: complete or absent.
     notes : mapping, optional
         Metadata of the file's schema.
@@ -105,7 +105,7 @@ def stream_merge(
     return counts
 
 
-def count_edges(path: Path) -> tuple[int, int]:
+def count_edges(path: AnyPath) -> tuple[int, int]:
     """Return how many edges a forest file has, and the rows that it reaches into, by its headers.
 
     The latter is the highest row with an edge, and one; 0 without edges.
@@ -114,12 +114,14 @@ def count_edges(path: Path) -> tuple[int, int]:
     return int(groups.edges.sum()), int(groups.high[:, 2].max(initial=-1)) + 1
 
 
-def read_edges(path: Path, rows: int, threshold: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def read_edges(
+    path: AnyPath, rows: int, threshold: float
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield ``src`` and ``dst`` of a forest file's edges at or above a threshold, piece by piece.
 
     Parameters
     ----------
-    path : Path
+    path : AnyPath
         FOREST in a parquet file.
     rows : int
         Rows of the data set: every id is below.
@@ -160,7 +162,7 @@ class _Band(NamedTuple):
 class _Groups:
     """The row groups of all files, in their order: int64 arrays, shapes (groups,), (groups, 3)."""
 
-    paths: Sequence[Path]
+    paths: Sequence[AnyPath]
     rows: int
     file: np.ndarray  # which of the paths
     number: np.ndarray  # which row group of it
@@ -206,7 +208,7 @@ class _Groups:
         return np.flatnonzero(reaching.all(axis=1))
 
 
-def _survey(paths: Sequence[Path], rows: int) -> _Groups:
+def _survey(paths: Sequence[AnyPath], rows: int) -> _Groups:
     """Read the headers of all files."""
     found = []
     for i, path in enumerate(paths):
@@ -225,14 +227,14 @@ def _survey(paths: Sequence[Path], rows: int) -> _Groups:
     return _Groups(paths, rows, file_of, number_of, edges_of, table[:, 3:6], table[:, 6:])
 
 
-def _open(path: Path) -> pq.ParquetFile:
+def _open(path: AnyPath) -> pq.ParquetFile:
     """Open a forest file; a buffer before it would hold all of it."""
     return pq.ParquetFile(
         open_parquet_source(path), pre_buffer=False, page_checksum_verification=True
     )
 
 
-def _group_limits(path: Path, file: Any, number: int, rows: int) -> list[tuple[int, int]]:
+def _group_limits(path: AnyPath, file: Any, number: int, rows: int) -> list[tuple[int, int]]:
     """Return the lowest and the highest of each coordinate of a row group."""
     header = file.metadata.row_group(number)
     columns = {header.column(i).path_in_schema: i for i in range(header.num_columns)}
@@ -245,7 +247,7 @@ def _group_limits(path: Path, file: Any, number: int, rows: int) -> list[tuple[i
     return [(int(some.min()), int(some.max())) for some in values]
 
 
-def _coordinates(path: Path, batch: Any, rows: int) -> list[np.ndarray]:
+def _coordinates(path: AnyPath, batch: Any, rows: int) -> list[np.ndarray]:
     """Return what the forest's order goes by, of the columns that were read, in this order."""
     columns = [batch.column(name) for name in _ORDER if name in batch.schema.names]
     if any(column.null_count for column in columns):
@@ -309,7 +311,7 @@ def _read_band(
 
 
 @numba.njit(cache=True, nogil=True)
-def _count(counts, values, first, width):
+def _count(counts: np.ndarray, values: np.ndarray, first: int, width: int) -> None:
     """Count values in bins of so many numbers; ``counts`` is changed."""
     for i in range(len(values)):
         counts[(np.int64(values[i]) - first) // width] += 1

@@ -21,6 +21,7 @@ import numpy as np
 
 from dask_dedup.data.parts import one_line
 from dask_dedup.errors import InputError
+from dask_dedup.paths import AnyPath
 from dask_dedup.storage.objects import local_copy, words_of
 
 __all__ = [
@@ -84,7 +85,7 @@ def write_index_file(index: faiss.Index, path: str | os.PathLike) -> None:
 
 
 def open_index_file(
-    path: str | os.PathLike, expected_bytes: int | None = None, *, mapped: bool = True
+    path: str | AnyPath, expected_bytes: int | None = None, *, mapped: bool = True
 ) -> faiss.Index:
     """Open an index file; a few stay open per process.
 

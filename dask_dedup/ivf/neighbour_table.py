@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +13,7 @@ from dask_dedup.data.metadata import empty_table, read_metadata, take_rows
 from dask_dedup.data.parts import EmbeddingFile, read_rows
 from dask_dedup.errors import InputError
 from dask_dedup.ivf.vector_index import VectorIndex, search_block
+from dask_dedup.paths import AnyPath
 from dask_dedup.runtime.executor import Progress
 from dask_dedup.storage.files import write_aside
 from dask_dedup.vectors.sample import split_rows
@@ -27,7 +27,7 @@ _TEXTS = ("url", "caption")
 def write_neighbours(
     index: VectorIndex,
     files: Sequence[EmbeddingFile],
-    out: Path,
+    out: AnyPath,
     k: int,
     nprobe: int,
     dataset: Dataset | None,

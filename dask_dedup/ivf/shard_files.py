@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from dask_dedup.data.part_files import SpanFiles
 from dask_dedup.errors import InputError
-from dask_dedup.paths import as_place
+from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.storage.files import open_once, read_json
 
 __all__ = ["IndexLayout", "Shard"]
@@ -43,14 +42,14 @@ class IndexLayout(SpanFiles):
     @property
     def shards(self) -> tuple[Shard, ...]:
         """The finished shards; from a file as well, see `write_shards`."""
-        return open_once(_read_shards, as_place(self.folder) / "shards.json")
+        return open_once(_read_shards, as_path(self.folder) / "shards.json")
 
-    def shard_path(self, name: str) -> Path:
+    def shard_path(self, name: str) -> AnyPath:
         """Return the path of one shard."""
-        return as_place(self.folder) / f"{name}.faiss"
+        return as_path(self.folder) / f"{name}.faiss"
 
 
-def _read_shards(path: Path) -> tuple[Shard, ...]:
+def _read_shards(path: AnyPath) -> tuple[Shard, ...]:
     content = read_json(path)
     if content is None:
         raise InputError(f"{path}: cannot be read. The index is damaged; build it again.")

@@ -16,7 +16,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,7 +39,7 @@ from dask_dedup.ivf.faiss_index import (
 )
 from dask_dedup.ivf.shard_files import IndexLayout, Shard
 from dask_dedup.ivf.train_base import make_base, train_base
-from dask_dedup.paths import as_place
+from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.runtime.executor import Execute, compute_tasks, ignore_result
 from dask_dedup.schema import EDGES
 from dask_dedup.storage.files import (
@@ -231,7 +230,7 @@ def write_shards(layout: IndexLayout, records: Sequence[Mapping[str, Any]]) -> t
     """Write the list of shards, from what `fill_shard` returned, for the tasks that search."""
     shards = tuple(Shard(r["name"], r["indexed"], r["bytes"]) for r in records)
     write_json(
-        as_place(layout.folder) / "shards.json", {"shards": [asdict(shard) for shard in shards]}
+        as_path(layout.folder) / "shards.json", {"shards": [asdict(shard) for shard in shards]}
     )
     return shards
 
@@ -246,7 +245,7 @@ def open_model(path: str) -> Compressor:
     return open_once(_load_beside, find_model(path))
 
 
-def _load_beside(tensors: Path) -> Compressor:
+def _load_beside(tensors: AnyPath) -> Compressor:
     return load_model(tensors.parent)
 
 
@@ -311,7 +310,7 @@ def _train(
         return None
     base = train_base(sample, factory, iterations=iterations, seed=seed, threads=threads)
     use_threads(1)
-    with write_aside(as_place(path)) as temporary:
+    with write_aside(as_path(path)) as temporary:
         write_index_file(base, temporary)
     return {
         "sample_rows": len(sample),

@@ -6,11 +6,9 @@ global row ids, ``index.json`` describes them and is written last.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +30,7 @@ from dask_dedup.ivf.shards import (
     train_index,
     write_shards,
 )
-from dask_dedup.paths import absolute_name, as_place
+from dask_dedup.paths import AnyPath, absolute_name, as_path
 from dask_dedup.runtime.executor import Execute, NoProgress, Progress, compute_tasks
 from dask_dedup.storage.claim import Claim
 from dask_dedup.storage.files import read_json, write_json
@@ -106,15 +104,15 @@ class VectorIndex:
     @property
     def layout(self) -> IndexLayout:
         """Where the files lie."""
-        return _layout(as_place(self.folder), self.model)
+        return _layout(as_path(self.folder), self.model)
 
 
 def build_index(
     dataset: Dataset,
-    out: str | os.PathLike,
+    out: str | AnyPath,
     factory: str,
     *,
-    model: str | os.PathLike | None = None,
+    model: str | AnyPath | None = None,
     sample_rows: int = 0,
     iterations: int = 0,
     seed: int = 0,
@@ -155,7 +153,7 @@ def build_index(
     ------
     InputError, SettingsError, OutputError
     """
-    folder, progress = as_place(out), progress or NoProgress()
+    folder, progress = as_path(out), progress or NoProgress()
     path = None if model is None else absolute_name(model)
     digest = None if path is None else model_digest(path)
     keys: dict[str, Any] = {
@@ -231,7 +229,7 @@ def build_index(
     return index
 
 
-def open_index(path: str | os.PathLike) -> VectorIndex:
+def open_index(path: str | AnyPath) -> VectorIndex:
     """Open an index folder that `build_index` has finished.
 
     Raises
@@ -239,7 +237,7 @@ def open_index(path: str | os.PathLike) -> VectorIndex:
     InputError
         There is none, or it was not finished.
     """
-    place = as_place(path)
+    place = as_path(path)
     content = read_json(place / _MANIFEST)
     if not isinstance(content, dict) or content.get("kind") != _KIND:
         raise InputError(
@@ -320,5 +318,5 @@ def search_index(
     return [delayed(search_block)(index, block, k, nprobe) for block in blocks]
 
 
-def _layout(folder: Path, model: str | None) -> IndexLayout:
+def _layout(folder: AnyPath, model: str | None) -> IndexLayout:
     return IndexLayout(str(folder / "train" / "base.faiss"), str(folder / "shards"), model)

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any
 
 from dask.delayed import delayed
@@ -27,6 +26,7 @@ from dask_dedup.ivf.shards import (
     train_index,
     write_shards,
 )
+from dask_dedup.paths import AnyPath
 from dask_dedup.pipeline.adc_tasks import (
     AUDIT,
     TRUTH,
@@ -235,7 +235,7 @@ class AdcFinder(Finder):
         self.counts["calibration"] = chosen
         return AdaptiveRule(chosen["tolerance"], chosen["epsilon"], rounding)
 
-    def _path(self, span: Span) -> Path:
+    def _path(self, span: Span) -> AnyPath:
         return self.search_stage.folder / f"{span.name}.parquet"
 
 

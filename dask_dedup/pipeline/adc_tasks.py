@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +15,7 @@ from dask_dedup.ivf.faiss_index import search_shards, self_distances, use_thread
 from dask_dedup.ivf.shard_files import IndexLayout
 from dask_dedup.ivf.shards import embed, fill_shard, open_base, open_shards
 from dask_dedup.ivf.tolerance import Judged, choose_tolerance, judge_results
-from dask_dedup.paths import as_place
+from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.pipeline.audit import AuditCollector, AuditQueries, read_pairs
 from dask_dedup.storage.files import write_frame
 from dask_dedup.vectors.pca import load_pca
@@ -73,7 +72,7 @@ def fill_and_audit(
     """Write one shard; collect the true pairs of the samples from its spans."""
     if not samples:
         return {**fill_shard(layout, name, spans, threads, True), "audit_seconds": 0.0}
-    pca = load_pca(as_place(layout.folder) / "pca.safetensors")
+    pca = load_pca(as_path(layout.folder) / "pca.safetensors")
     queries = {sample.name: _load_queries(layout, sample) for sample in samples}
     collectors = {
         (span.index, kind): AuditCollector(rows, pca, threshold, seed)
@@ -124,7 +123,7 @@ def calibrate_sample(
     return choose_tolerance(judged, *slack, **asked).to_dict()
 
 
-def search_and_write(plan: AdcPlan, span: Span, path: Path) -> dict[str, int]:
+def search_and_write(plan: AdcPlan, span: Span, path: AnyPath) -> dict[str, int]:
     """Search the rows of one span in all shards; write the forest of what passes."""
     torch.set_num_threads(plan.threads)
     use_threads(plan.threads)
@@ -161,4 +160,4 @@ def search_and_write(plan: AdcPlan, span: Span, path: Path) -> dict[str, int]:
 
 
 def _load_queries(layout: IndexLayout, sample: Sample) -> AuditQueries:
-    return AuditQueries.read(as_place(layout.folder) / f"{sample.file}.safetensors")
+    return AuditQueries.read(as_path(layout.folder) / f"{sample.file}.safetensors")

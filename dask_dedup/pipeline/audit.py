@@ -13,13 +13,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
 from dask_dedup.data.part_rows import PartRows
+from dask_dedup.paths import AnyPath
 from dask_dedup.schema import EDGES
 from dask_dedup.storage.files import read_arrays, read_frame, write_arrays, write_frame
 from dask_dedup.vectors.cosines import cosine_pairs, exact_rows
@@ -44,12 +44,12 @@ class AuditQueries:
     row_ids: np.ndarray
     rows: np.ndarray
 
-    def write(self, path: Path) -> None:
+    def write(self, path: AnyPath) -> None:
         """Write them as arrays."""
         write_arrays(path, row_ids=self.row_ids, rows=self.rows)
 
     @staticmethod
-    def read(path: Path) -> AuditQueries:
+    def read(path: AnyPath) -> AuditQueries:
         """Read what `write` wrote."""
         return AuditQueries(**read_arrays(path))
 
@@ -110,7 +110,7 @@ def sample_queries(stored: PartRows, size: int, seed: int, purpose: int = _PURPO
     return AuditQueries(row_ids[usable], exact_rows(rows[usable]))
 
 
-def read_pairs(paths: Sequence[Path], seed: int = 0) -> pd.DataFrame:
+def read_pairs(paths: Sequence[AnyPath], seed: int = 0) -> pd.DataFrame:
     """Return the true pairs that collectors have written; of each query as many as one keeps.
 
     Those of smallest hash, as a collector takes them: which spans there are plays no part. In
@@ -165,7 +165,7 @@ class AuditCollector:
         self._compare(block, steps)
         self.seconds += time.perf_counter() - began
 
-    def write(self, path: Path, per_query: int = _PAIRS_PER_QUERY) -> None:
+    def write(self, path: AnyPath, per_query: int = _PAIRS_PER_QUERY) -> None:
         """Write the pairs of the span: ``query``, ``row_id`` int64, ``similarity`` float32."""
         frames = [
             pd.DataFrame(dict(zip(_NO_PAIRS.columns, columns, strict=True)))

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from dask_dedup.data.dataset import Dataset
 from dask_dedup.data.part_files import PartFiles
 from dask_dedup.graph.forest_range import ForestRange
+from dask_dedup.paths import AnyPath
 from dask_dedup.pipeline.stages import DeclaredStage, values_of
 from dask_dedup.report.summary import StageTime
 from dask_dedup.runtime.executor import Execute, OnResult, Progress
@@ -104,7 +104,7 @@ class Found(NamedTuple):
     ----------
     layout : PartFiles
         Tells invalid rows, and the audit's true pairs.
-    paths : list of Path
+    paths : list of AnyPath
         Files of EDGES: what the tasks have found, contracted to forests, and links to equal rows.
     edges : int
         In all of them.
@@ -121,7 +121,7 @@ class Found(NamedTuple):
     """
 
     layout: PartFiles
-    paths: list[Path]
+    paths: list[AnyPath]
     edges: int
     keys: dict[str, Any]
     counts: dict[str, Any]

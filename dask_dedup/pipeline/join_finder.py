@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from dask.delayed import delayed
@@ -19,6 +18,7 @@ from dask_dedup.cells.build import begin_layout, cells_task
 from dask_dedup.cells.entries import MOST_FILES, plan_merges
 from dask_dedup.cells.join_groups import CellGroup, plan_groups
 from dask_dedup.cells.layout_files import CellLayout, RecordFile
+from dask_dedup.paths import AnyPath
 from dask_dedup.pipeline.finders import Finder
 from dask_dedup.pipeline.job import Found, Job, conserve
 from dask_dedup.pipeline.stages import FIT, JOIN, LAYOUT, MERGES, values_of
@@ -201,7 +201,7 @@ class JoinFinder(Finder):
         conserve(JOIN.name, sum(record["visits"] for record in records), visits)
         return groups
 
-    def _group_path(self, group: CellGroup) -> Path:
+    def _group_path(self, group: CellGroup) -> AnyPath:
         return self.join_stage.folder / f"group-{group.number:05d}.parquet"
 
     def _advance(self, record: dict[str, Any]) -> None:

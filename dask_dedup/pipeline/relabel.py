@@ -10,7 +10,6 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from dask_dedup.data.part_files import PartFiles
 from dask_dedup.data.part_list import write_parts
 from dask_dedup.data.spans import Span
 from dask_dedup.graph.forest_range import ForestRange
-from dask_dedup.paths import as_place
+from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.pipeline.job import Found, Job
 from dask_dedup.pipeline.stages import KEPT
 from dask_dedup.settings.run_settings import Settings
@@ -49,20 +48,20 @@ class KeptFiles(PartFiles):
     @property
     def parts_path(self) -> str:
         """The file of the filled parts."""
-        return str(as_place(self.parts_folder) / "parts.json")
+        return str(as_path(self.parts_folder) / "parts.json")
 
-    def invalid_paths(self, span: Span) -> list[Path]:
+    def invalid_paths(self, span: Span) -> list[AnyPath]:
         """Return the files of a span's rows without a usable embedding: one a part."""
-        folder = as_place(self.folder) / "invalid"
+        folder = as_path(self.folder) / "invalid"
         return [folder / f"part-{part.index:05d}.parquet" for part in span.parts if part.rows]
 
-    def audit_paths(self) -> list[Path]:
+    def audit_paths(self) -> list[AnyPath]:
         """Return the file of the audit's true pairs."""
-        return [as_place(self.folder) / AUDIT_PAIRS]
+        return [as_path(self.folder) / AUDIT_PAIRS]
 
     def query_ids(self) -> np.ndarray:
         """Return the rows that the audit has sampled."""
-        return read_frame(as_place(self.folder) / AUDIT_QUERIES)["row_id"].to_numpy()
+        return read_frame(as_path(self.folder) / AUDIT_QUERIES)["row_id"].to_numpy()
 
 
 def facts_of(found: Found, settings: Settings) -> dict[str, Any]:
@@ -125,7 +124,7 @@ def _searched(settings: Mapping[str, Any]) -> Any:
 def found_before(job: Job, facts: Mapping[str, Any]) -> Found:
     """Return a search of before as if it had been done now."""
     files = KeptFiles(str(job.folder.path), str(job.folder.stages / KEPT))
-    write_parts(job.data.filled_parts, as_place(files.parts_path))
+    write_parts(job.data.filled_parts, as_path(files.parts_path))
     return Found(
         files,
         [],

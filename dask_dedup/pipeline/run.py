@@ -13,13 +13,12 @@ the workers start meanwhile.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from dask_dedup.paths import as_place
+from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.pipeline.worker_imports import PRELOAD
 from dask_dedup.runtime.current_client import current_client
 from dask_dedup.runtime.forkserver import start_server
@@ -42,9 +41,9 @@ Say = Callable[[str], None]
 
 
 def run(
-    dataset: str | os.PathLike,
-    out: str | os.PathLike,
-    settings: Settings | Mapping[str, Any] | str | os.PathLike | None = None,
+    dataset: str | AnyPath,
+    out: str | AnyPath,
+    settings: Settings | Mapping[str, Any] | str | AnyPath | None = None,
     *,
     overwrite: bool = False,
     break_lock: bool = False,
@@ -112,7 +111,7 @@ def run(
     >>> summary["rows"], summary["threshold"]
     (10248, 0.9)
     """
-    chosen, out, say = settings_from(settings, keywords), as_place(out), say or _log
+    chosen, out, say = settings_from(settings, keywords), as_path(out), say or _log
     client = current_client() if execute is None else None
     if execute is None and client is None and chosen.cluster.kind == "local":
         start_server(PRELOAD)  # unless it runs already; imports for seconds, beside what follows

@@ -11,7 +11,6 @@ import logging
 import time
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -21,6 +20,7 @@ from dask_dedup.data.spans import cut_spans
 from dask_dedup.errors import DamagedError, OutputError, UnreadableError
 from dask_dedup.graph.choice import choose_merge
 from dask_dedup.graph.forest_file import UNVERIFIED
+from dask_dedup.paths import AnyPath
 from dask_dedup.pipeline.finders import choose_finder
 from dask_dedup.pipeline.job import Found, Job, conserve
 from dask_dedup.pipeline.packing import pack_rows
@@ -147,7 +147,7 @@ class _Forest:
         self.results: list[tuple[Stage, str, list[dict[str, Any]]]] = []  # to be published
 
     @property
-    def path(self) -> Path:
+    def path(self) -> AnyPath:
         """The file: inside the stage until it is published."""
         inside = self.folder / "part-00000.parquet"
         published = self.job.folder.path / "forest" / inside.name

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from dask_dedup.data.parts import Part, read_rows
 from dask_dedup.data.spans import Span
 from dask_dedup.graph.forest import forest_of_edges, spanning_edges
 from dask_dedup.graph.labels import DenseLabels, SparseLabels, label_densely, label_sparsely
+from dask_dedup.paths import AnyPath
 from dask_dedup.pipeline.audit import (
     AuditCollector,
     AuditQueries,
@@ -56,7 +56,7 @@ __all__ = [
 _PACK_BYTES = 32 << 20  # of rows in memory at a time
 
 
-def pack_span(span: Span, path: Path) -> dict[str, int]:
+def pack_span(span: Span, path: AnyPath) -> dict[str, int]:
     """Write the embeddings of a span behind each other: what `dask_dedup.pipeline.packing` says.
 
     Each part keeps its dtype, in native byte order.
@@ -106,7 +106,7 @@ def join_and_write(
     threshold: float,
     threads: int,
     device: str,
-    path: Path,
+    path: AnyPath,
 ) -> dict[str, int]:
     """Find the edges of one group of cells and write the forest that they contract to."""
     result = join_group(layout, group, threshold, threads, spanning_edges, device)
@@ -119,13 +119,13 @@ def join_and_write(
     }
 
 
-def read_forest(path: Path) -> pd.DataFrame:
+def read_forest(path: AnyPath) -> pd.DataFrame:
     """Read FOREST, or EDGES, from a file."""
     return read_frame(path)
 
 
 def write_forest(
-    forest: pd.DataFrame, path: Path, notes: Mapping[str, str] | None = None
+    forest: pd.DataFrame, path: AnyPath, notes: Mapping[str, str] | None = None
 ) -> dict[str, int]:
     """Write what a tree of merges has come to; alone in it, a file may have been no forest."""
     forest = forest_of_edges(forest)
@@ -135,14 +135,14 @@ def write_forest(
 
 def label_and_judge(
     layout: PartFiles,
-    forest_path: Path,
+    forest_path: AnyPath,
     rows: int,
     merged: str,
     lowest: float,
     threshold: float,
     seed: int,
     queries: int,
-    folder: Path,
+    folder: AnyPath,
 ) -> dict[str, Any]:
     """Label the components, write the labels of each span, judge the audit.
 
@@ -168,7 +168,7 @@ def label_and_judge(
     return {"edges": labels.edges, "audit": audit}
 
 
-def labels_path(folder: Path, span: Span) -> Path:
+def labels_path(folder: AnyPath, span: Span) -> AnyPath:
     """Return the path of a span's LABELS."""
     return folder / f"labels-{span.index:05d}.parquet"
 
@@ -177,9 +177,9 @@ def write_span(
     layout: PartFiles,
     span: Span,
     columns: MetadataColumns,
-    labels_folder: Path,
-    clusters: Path,
-    invalid: Path,
+    labels_folder: AnyPath,
+    clusters: AnyPath,
+    invalid: AnyPath,
     threshold: float,
 ) -> dict[str, Any]:
     """Write the clusters of a span's parts and their invalid rows, a file each.
@@ -226,7 +226,7 @@ def _no_invalid() -> pd.DataFrame:
 
 
 def _write_invalid(
-    part: Part, columns: MetadataColumns, ids: np.ndarray, reason: np.ndarray, path: Path
+    part: Part, columns: MetadataColumns, ids: np.ndarray, reason: np.ndarray, path: AnyPath
 ) -> None:
     """Write the rows without a usable embedding, and why: every part, even if there are none."""
     if len(ids):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from dask_dedup.errors import OutputError
-from dask_dedup.paths import as_place
+from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.pipeline.stages import CLUSTERS, PLAN, DeclaredStage, stages_of
 from dask_dedup.storage.files import read_json
 from dask_dedup.storage.folder_lock import FolderLock
@@ -40,7 +39,7 @@ class StageStatus:
     left: float | None
 
 
-def run_status(out: Path, verify: bool = False) -> dict[str, Any]:
+def run_status(out: AnyPath, verify: bool = False) -> dict[str, Any]:
     """Tell how far a run is; changes nothing.
 
     Parameters
@@ -80,7 +79,7 @@ def run_status(out: Path, verify: bool = False) -> dict[str, Any]:
             "damage": [str(error) for error in Results(out).find_damage(*_ALL_RESULTS, verify)],
             "seconds_left": 0.0,
         }
-    working = as_place(state.get("stages", out / "stages"))
+    working = as_path(state.get("stages", out / "stages"))
     planned = read_json(working / PLAN) or {}
     expected = {stage["name"]: stage["seconds"] for stage in planned.get("stages", [])}
     declared = [one for one in stages_of(state["settings"].get("finder", "join")) if one.is_shown]
@@ -104,7 +103,7 @@ def run_status(out: Path, verify: bool = False) -> dict[str, Any]:
     }
 
 
-def _stage_status(folder: Path, declared: DeclaredStage, expected: float | None) -> StageStatus:
+def _stage_status(folder: AnyPath, declared: DeclaredStage, expected: float | None) -> StageStatus:
     """Read one stage's folder: its manifest and the records of its tasks."""
     name = declared.name
     manifest = read_json(folder / MANIFEST)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -12,6 +11,7 @@ from dask.delayed import delayed
 
 from dask_dedup.data.dataset import Dataset
 from dask_dedup.ivf.tolerance import Chosen, Judged, choose_tolerance, curve, sample_curve
+from dask_dedup.paths import AnyPath
 from dask_dedup.pipeline.adc_finder import AdcFinder
 from dask_dedup.pipeline.adc_tasks import judge_sample
 from dask_dedup.pipeline.job import Job
@@ -36,7 +36,7 @@ class CalibrationFolder(RunFolder):
 
 def calibrate(
     data: Dataset,
-    out: Path,
+    out: AnyPath,
     settings: Settings,
     *,
     overwrite: bool = False,
@@ -120,7 +120,7 @@ def calibrate(
 
 
 def _write_curves(
-    judged: Judged, chosen: dict[str, Chosen], rounding: float, folder: Path
+    judged: Judged, chosen: dict[str, Chosen], rounding: float, folder: AnyPath
 ) -> pd.DataFrame:
     epsilons = {rule: one.epsilon for rule, one in chosen.items()} | {"fixed": None}
     tables = [
@@ -136,7 +136,9 @@ def _write_curves(
     return curves
 
 
-def _write_setting(chosen: dict[str, Chosen], factory: str, settings: Settings, path: Path) -> None:
+def _write_setting(
+    chosen: dict[str, Chosen], factory: str, settings: Settings, path: AnyPath
+) -> None:
     """Write what `run --config` takes: the index, and T as `verify` decides."""
     adc = settings.adc
     rule = "verified" if adc.verify else "unverified"

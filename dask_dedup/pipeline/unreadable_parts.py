@@ -8,12 +8,11 @@ bad later ends the run with one error: the same command again goes on without it
 from __future__ import annotations
 
 import logging
-import os
-from pathlib import Path
 from typing import Any
 
 from dask_dedup.data.dataset import Dataset, read_dataset
 from dask_dedup.errors import UnreadableError
+from dask_dedup.paths import AnyPath
 from dask_dedup.settings.run_settings import Settings
 from dask_dedup.storage.foreign_content import refuse_inputs_inside
 from dask_dedup.storage.run_folder import RunFolder
@@ -23,7 +22,7 @@ __all__ = ["facts_of_bad", "note_bad", "open_dataset", "result_settings"]
 logger = logging.getLogger(__name__)
 
 
-def open_dataset(dataset: str | os.PathLike, out: Path, settings: Settings) -> Dataset:
+def open_dataset(dataset: str | AnyPath, out: AnyPath, settings: Settings) -> Dataset:
     """Open the data set of a run.
 
     A file that an earlier run into ``out`` has set aside stays so as long as it is unchanged.

@@ -13,7 +13,7 @@ import numpy as np
 from dask_dedup.data.dataset import Dataset
 from dask_dedup.data.spans import cut_spans, packed_spans
 from dask_dedup.errors import CapacityError
-from dask_dedup.paths import is_remote
+from dask_dedup.paths import AnyPath, is_remote
 from dask_dedup.planning.cost_model import Plan, plan, refuse
 from dask_dedup.planning.scaled_plan import MeasuredRun, scale_plan
 from dask_dedup.planning.workload import Machine, Rates, load_rates, numbers_workload, rates_path
@@ -76,7 +76,7 @@ def plan_run(
 
 
 def check_room(
-    planned: Plan, data: Dataset, settings: Settings, out: Path, memory_bytes: int | None = None
+    planned: Plan, data: Dataset, settings: Settings, out: AnyPath, memory_bytes: int | None = None
 ) -> int | None:
     """Refuse a run that does not fit into its workers or onto its disk; return the free bytes.
 
@@ -87,7 +87,7 @@ def check_room(
     planned : Plan
     data : Dataset
     settings : Settings
-    out : Path
+    out : AnyPath
     memory_bytes : int, optional
         What each worker has, where it is not this machine that decides.
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from dask_dedup.errors import SettingsError
+from dask_dedup.paths import AnyPath
 from dask_dedup.planning.cost_model import Plan, plan
 from dask_dedup.planning.workload import Machine, Rates, Workload, numbers_workload
 from dask_dedup.settings.run_settings import load_settings
@@ -33,7 +33,7 @@ class MeasuredRun:
     seconds: dict[str, float]
 
 
-def read_run(out: Path) -> MeasuredRun:
+def read_run(out: AnyPath) -> MeasuredRun:
     """Read the output folder of a finished run with the finder join.
 
     Raises

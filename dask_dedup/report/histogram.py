@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from io import BytesIO
-from pathlib import Path
 
 import pandas as pd
 
+from dask_dedup.paths import AnyPath
 from dask_dedup.storage.files import write_aside
 from dask_dedup.storage.objects import read_content
 
@@ -35,13 +35,13 @@ def histogram_frame(sizes: Mapping[int, int]) -> pd.DataFrame:
     return frame
 
 
-def write_histogram_csv(histogram: pd.DataFrame, path: Path) -> None:
+def write_histogram_csv(histogram: pd.DataFrame, path: AnyPath) -> None:
     """Write `histogram_frame` as CSV."""
     with write_aside(path) as temporary:
         histogram.to_csv(temporary, index=False)
 
 
-def read_histogram(path: Path) -> pd.DataFrame:
+def read_histogram(path: AnyPath) -> pd.DataFrame:
     """Read what `write_histogram_csv` wrote."""
     return pd.read_csv(BytesIO(read_content(path)), dtype="int64")
 
@@ -68,7 +68,7 @@ def prepare_plots() -> None:
     figure.savefig(io.BytesIO(), format="png")
 
 
-def plot_histogram(histogram: pd.DataFrame, threshold: float, path: Path) -> None:
+def plot_histogram(histogram: pd.DataFrame, threshold: float, path: AnyPath) -> None:
     """Draw clusters by size, both axes logarithmic, as the paper does: a PNG of 1200 x 800."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from dask_dedup.paths import AnyPath
 from dask_dedup.storage.files import write_aside
 
 __all__ = ["plot_curve", "write_curve_csv"]
 
 
-def write_curve_csv(curve: Sequence[Mapping[str, Any]], path: Path) -> None:
+def write_curve_csv(curve: Sequence[Mapping[str, Any]], path: AnyPath) -> None:
     """Write ``epoch``, ``learning_rate``, ``train_loss`` and ``validation_loss`` as CSV.
 
     Parameters
@@ -25,7 +25,9 @@ def write_curve_csv(curve: Sequence[Mapping[str, Any]], path: Path) -> None:
         pd.DataFrame(list(curve)).to_csv(temporary, index=False)
 
 
-def plot_curve(curve: Sequence[Mapping[str, Any]], best_epoch: int, title: str, path: Path) -> None:
+def plot_curve(
+    curve: Sequence[Mapping[str, Any]], best_epoch: int, title: str, path: AnyPath
+) -> None:
     """Draw both losses by epoch, the epoch whose weights were kept marked: a PNG of 1200 x 800."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator

@@ -8,12 +8,13 @@ from typing import Any
 
 import pandas as pd
 
+from dask_dedup.paths import AnyPath
 from dask_dedup.storage.files import write_aside
 
 __all__ = ["write_page"]
 
 
-def write_page(result: dict[str, Any], path: Path) -> None:
+def write_page(result: dict[str, Any], path: AnyPath) -> None:
     """Write what `dask_dedup.evaluate.paper.measure_paper` returns as one page.
 
     The plot is expected beside it, as ``pareto/pareto.png``.

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 
+from dask_dedup.paths import AnyPath
 from dask_dedup.storage.files import write_aside
 
 __all__ = ["plot_pareto"]
@@ -15,7 +14,7 @@ _COLUMNS = 2  # panels side by side
 _LABELLED = 14  # lines of one panel that can carry a name and stay legible
 
 
-def plot_pareto(points: pd.DataFrame, k: int, title: str, path: Path) -> None:
+def plot_pareto(points: pd.DataFrame, k: int, title: str, path: AnyPath) -> None:
     """Draw recall@k against queries per second: one panel for each model, axes and colours shared.
 
     A line is one factory over its search settings, slowest to fastest. Colour is bytes per vector
@@ -28,7 +27,7 @@ def plot_pareto(points: pd.DataFrame, k: int, title: str, path: Path) -> None:
         ``front``.
     k : int
     title : str
-    path : Path
+    path : AnyPath
         Gets a PNG.
     """
     from matplotlib.cm import ScalarMappable

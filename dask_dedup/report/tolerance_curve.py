@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 
+from dask_dedup.paths import AnyPath
 from dask_dedup.storage.files import write_aside
 
 __all__ = ["plot_tolerance"]
@@ -14,7 +13,7 @@ _COLOURS = {"verified": "#1f6f8b", "unverified": "#c8553d", "fixed": "#888888"}
 
 
 def plot_tolerance(
-    curves: pd.DataFrame, chosen: dict[str, tuple[float, float]], path: Path
+    curves: pd.DataFrame, chosen: dict[str, tuple[float, float]], path: AnyPath
 ) -> None:
     """Draw precision against recall for each rule, and where the chosen T lie: a PNG.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_right
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from dask_dedup.data.part_rows import PartRows
 from dask_dedup.data.parts import Part, gather_rows
 from dask_dedup.errors import InputError
 from dask_dedup.graph.origin import origin_of
-from dask_dedup.paths import as_place
+from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.results.invalid_rows import find_layout, invalid_rows
 from dask_dedup.results.sizes import COMPARED_BYTES
 from dask_dedup.schema import CLUSTERS
@@ -160,7 +159,7 @@ def write_clusters(
     labels: pd.DataFrame,
     invalid: np.ndarray,
     stored: PartRows,
-    path: str | os.PathLike,
+    path: str | AnyPath,
     threshold: float,
 ) -> dict[str, Any]:
     """Write `clusters_of_part` to one file.
@@ -173,7 +172,7 @@ def write_clusters(
         ``linked_through_others``, from `count_linked_through_others`.
     """
     table = clusters_of_part(part, columns, labels, invalid, stored)
-    write_frame(as_place(path), table, table.schema.metadata, durable=True)
+    write_frame(as_path(path), table, table.schema.metadata, durable=True)
     similarity = table["similarity_to_representative"].to_numpy()
     counted = np.asarray(table["is_representative"]) & np.asarray(table["is_valid"])
     sizes = Counter(np.asarray(table["cluster_size"])[counted].tolist())

@@ -15,7 +15,7 @@ from dask_dedup.data.dataset import Dataset
 from dask_dedup.data.part_files import PartFiles, read_invalid
 from dask_dedup.data.parts import Part, read_rows
 from dask_dedup.graph.origin import Origin
-from dask_dedup.paths import as_place
+from dask_dedup.paths import as_path
 from dask_dedup.storage.objects import exists
 from dask_dedup.vectors.unit import prepare_block
 
@@ -29,7 +29,7 @@ def find_layout(dataset: Dataset, origin: Origin | None) -> CellLayout | None:
     if origin is None:
         return None
     layout = CellLayout(**origin.layout)
-    if not exists(as_place(layout.parts_path)) or layout.parts != dataset.filled_parts:
+    if not exists(as_path(layout.parts_path)) or layout.parts != dataset.filled_parts:
         return None
     return layout
 

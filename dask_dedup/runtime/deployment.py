@@ -20,6 +20,7 @@ from distributed import Client, KilledWorker, LocalCluster, as_completed
 from distributed.scheduler import NoWorkerError
 
 from dask_dedup.errors import CapacityError, ClusterError
+from dask_dedup.paths import AnyPath
 from dask_dedup.runtime.executor import OnResult
 from dask_dedup.runtime.forkserver import (
     NOTHING,
@@ -185,7 +186,7 @@ class ClientExecutor:
 def open_cluster(
     settings: Settings,
     scratch: Path,
-    out: Path | None = None,
+    out: AnyPath | None = None,
     preload: Preload = NOTHING,
     connect_seconds: float = _CONNECT_SECONDS,
 ) -> Iterator[ClientExecutor]:
@@ -196,7 +197,7 @@ def open_cluster(
     settings : Settings
     scratch : Path
         Folder for the files of workers on this machine.
-    out : Path, optional
+    out : AnyPath, optional
         What the workers write into or beside; checked to be one folder for all of them.
     preload : Preload
         What workers import as they start; those of a scheduler that runs already do not.
@@ -227,7 +228,7 @@ def open_cluster(
 def use_client(
     client: Client,
     job: ClusterJobSettings | None = None,
-    out: Path | None = None,
+    out: AnyPath | None = None,
     connect_seconds: float = _CONNECT_SECONDS,
 ) -> ClientExecutor:
     """Return what computes on the workers of a scheduler that runs already, once one is there.
@@ -237,7 +238,7 @@ def use_client(
     client : distributed.Client
     job : ClusterJobSettings, optional
         Tells how long to wait for a worker.
-    out : Path, optional
+    out : AnyPath, optional
         As in `open_cluster`.
     connect_seconds : float
         How long to wait for the scheduler where the connection is lost.

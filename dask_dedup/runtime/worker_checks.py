@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dask_dedup.errors import ClusterError
+from dask_dedup.paths import AnyPath, is_remote
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -68,9 +69,9 @@ def check_same_code(client: Client) -> None:
         )
 
 
-def check_sees(client: Client, out: Path | None) -> None:
+def check_sees(client: Client, out: AnyPath | None) -> None:
     """Check that each worker reads and writes in the folder that this process sees."""
-    if out is None or "://" in str(out):
+    if out is None or is_remote(out):
         return
     out = out.absolute()
     folder = next(path for path in (out, *out.parents) if path.is_dir())

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
 from dask_dedup.errors import SettingsError
+from dask_dedup.paths import AnyPath
 from dask_dedup.settings.run_settings import Settings, load_settings
 
 __all__ = ["OPTIONS", "settings_from"]
@@ -52,7 +52,7 @@ OPTIONS = {
 
 
 def settings_from(
-    settings: Settings | Mapping[str, Any] | str | os.PathLike | None = None,
+    settings: Settings | Mapping[str, Any] | str | AnyPath | None = None,
     keywords: Mapping[str, Any] | None = None,
 ) -> Settings:
     """Return settings, whichever way they are given.
@@ -82,13 +82,13 @@ def settings_from(
     given = {OPTIONS[name]: value for name, value in keywords.items() if value is not None}
     if settings is None:
         return load_settings(None, given)
-    if isinstance(settings, str | os.PathLike):
-        return load_settings(settings, given)
     if isinstance(settings, Settings):
         if not given:
             return settings
-        settings = settings.model_dump(exclude_unset=True)
-    return load_settings(None, {**_dotted(settings), **given})
+        return load_settings(None, {**_dotted(settings.model_dump(exclude_unset=True)), **given})
+    if isinstance(settings, Mapping):
+        return load_settings(None, {**_dotted(settings), **given})
+    return load_settings(settings, given)
 
 
 def _dotted(tables: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -20,7 +19,7 @@ from pydantic import (
 )
 
 from dask_dedup.errors import SettingsError
-from dask_dedup.paths import read_text, refuse_secrets, words_of
+from dask_dedup.paths import AnyPath, read_text, refuse_secrets, words_of
 from dask_dedup.settings.cluster_settings import ClusterJobSettings, parse_memory
 
 __all__ = [
@@ -266,7 +265,7 @@ class Settings(_Table):
 
 
 def load_settings(
-    config_path: str | os.PathLike | None = None,
+    config_path: str | AnyPath | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Settings:
     """Read settings: defaults, then a TOML file, then single values.

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import zlib
 from collections.abc import Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dask_dedup.errors import DamagedError, StoreError
-from dask_dedup.paths import is_remote
+from dask_dedup.paths import AnyPath, is_remote
 from dask_dedup.storage.objects import open_parquet_source, read_range, size_of
 
 __all__ = [
@@ -55,12 +54,12 @@ class FileFacts(NamedTuple):
     crc32: int
 
 
-def facts_of_file(path: Path, name: str | None = None) -> FileFacts:
+def facts_of_file(path: AnyPath, name: str | None = None) -> FileFacts:
     """Return the facts of a file that has just been written.
 
     Parameters
     ----------
-    path : Path
+    path : AnyPath
     name : str, optional
         What it will be called, where ``path`` is a temporary name: the suffix tells the tail.
     """
@@ -74,7 +73,7 @@ def facts_of_file(path: Path, name: str | None = None) -> FileFacts:
     return FileFacts(size, tail, _crc32_of_tail(path, size, tail))
 
 
-def check_file(path: Path, facts: FileFacts) -> None:
+def check_file(path: AnyPath, facts: FileFacts) -> None:
     """Raise DamagedError where a file is not what it was when it was written."""
     try:
         size = size_of(path)
@@ -86,7 +85,7 @@ def check_file(path: Path, facts: FileFacts) -> None:
         raise DamagedError(f"{path}: is damaged: its checksum is another.", str(path))
 
 
-def check_pages(path: Path) -> None:
+def check_pages(path: AnyPath) -> None:
     """Raise DamagedError where a page of a parquet file is not what was written; reads it all."""
     with (
         damage(path),
@@ -97,7 +96,7 @@ def check_pages(path: Path) -> None:
 
 
 def find_damage(
-    files: Mapping[Path, Sequence[int]], pages: Container[Path] = ()
+    files: Mapping[AnyPath, Sequence[int]], pages: Container[AnyPath] = ()
 ) -> list[DamagedError]:
     """Return what is wrong with some files, in their order.
 
@@ -105,11 +104,11 @@ def find_damage(
     ----------
     files : mapping
         Paths, and `FileFacts` of each.
-    pages : container of Path
+    pages : container of AnyPath
         Parquet files that are read from end to end, too.
     """
 
-    def look(path: Path) -> DamagedError | None:
+    def look(path: AnyPath) -> DamagedError | None:
         try:
             check_file(path, FileFacts(*files[path]))
             if path in pages and path.suffix == ".parquet":
@@ -133,7 +132,7 @@ def noted_files() -> Iterator[dict[str, FileFacts]]:
         _NOTED.reset(token)
 
 
-def note_file(target: Path, facts: FileFacts) -> None:
+def note_file(target: AnyPath, facts: FileFacts) -> None:
     """Note a file that was written, for whoever collects: see `noted_files`."""
     noted = _NOTED.get()
     if noted is not None:
@@ -144,7 +143,7 @@ _NOTED: ContextVar[dict[str, FileFacts] | None] = ContextVar("noted_files", defa
 
 
 @contextmanager
-def damage(path: str | os.PathLike) -> Iterator[None]:
+def damage(path: str | AnyPath) -> Iterator[None]:
     """Turn what readers say of a damaged or missing file into DamagedError.
 
     A disk or a store that fails, and too many open files, say nothing about the file.
@@ -184,14 +183,14 @@ def _checksum_of(content: Mapping[str, Any]) -> str:
     return f"crc32:{zlib.crc32(text.encode()):08x}"
 
 
-def _crc32_of_tail(path: Path, size: int, tail: int) -> int:
+def _crc32_of_tail(path: AnyPath, size: int, tail: int) -> int:
     crc = 0
     for start in range(size - tail, size, _READ_BYTES):
         crc = zlib.crc32(_read(path, start, min(_READ_BYTES, size - start)), crc)
     return crc
 
 
-def _read(path: Path, start: int, count: int) -> bytes:
+def _read(path: AnyPath, start: int, count: int) -> bytes:
     if is_remote(path):
         return read_range(path, start, start + count)
     with open(path, "rb") as file:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from dask_dedup.errors import OutputError
-from dask_dedup.paths import is_remote
+from dask_dedup.paths import AnyPath, is_remote
 from dask_dedup.storage.folder_lock import FolderLock
 from dask_dedup.storage.objects import exists, make_folder, remove_file, remove_tree, words_of
 
@@ -26,7 +26,7 @@ class Claim:
 
     Parameters
     ----------
-    path : Path
+    path : AnyPath
         Made if it is missing, and removed in the end if nothing was written.
     check : callable
         Raises OutputError where the folder holds what is not to be written over.
@@ -41,7 +41,7 @@ class Claim:
     """
 
     def __init__(
-        self, path: Path, check: Callable[[], None], lock: FolderLock | None = None
+        self, path: AnyPath, check: Callable[[], None], lock: FolderLock | None = None
     ) -> None:
         self.path = path
         self._check = check
@@ -96,7 +96,7 @@ class Claim:
                 folder.rmdir()
 
 
-def remove_names(folder: Path, names: Iterable[str]) -> None:
+def remove_names(folder: AnyPath, names: Iterable[str]) -> None:
     """Remove what has these names in a folder, folders with all that is in them; nothing else."""
     for path in (folder / name for name in names):
         is_link = not is_remote(path) and path.is_symlink()

@@ -27,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from dask_dedup.errors import CapacityError, StoreError
-from dask_dedup.paths import as_place, is_remote
+from dask_dedup.paths import AnyPath, as_path, is_remote
 from dask_dedup.storage.checksums import damage, facts_of_file, note_file, seal_json, unseal_json
 from dask_dedup.storage.objects import (
     local_copy,
@@ -62,7 +62,7 @@ _CHECKSUM = "checksum"  # note of a file of arrays
 
 
 @contextmanager
-def write_aside(path: Path, durable: bool = False) -> Iterator[Path]:
+def write_aside(path: AnyPath, durable: bool = False) -> Iterator[Path]:
     """Give a temporary local name; what is written there becomes ``path`` when the block succeeds.
 
     By renaming, where ``path`` is local; a file for an object store is put there as a whole.
@@ -117,7 +117,7 @@ def sync(path: Path) -> None:
         os.close(number)
 
 
-def write_json(path: Path, content: Any, durable: bool = False, sealed: bool = True) -> None:
+def write_json(path: AnyPath, content: Any, durable: bool = False, sealed: bool = True) -> None:
     """Write JSON, complete or not at all; a mapping with its checksum, where it is ``sealed``."""
     if sealed and isinstance(content, Mapping):
         content = seal_json(content)
@@ -125,7 +125,7 @@ def write_json(path: Path, content: Any, durable: bool = False, sealed: bool = T
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def read_json(path: Path, sealed: bool = False) -> Any | None:
+def read_json(path: AnyPath, sealed: bool = False) -> Any | None:
     """Return the content of a JSON file; None where it is missing or damaged.
 
     ``sealed``: also where it has no checksum, and so is not of `write_json`.
@@ -138,7 +138,9 @@ def read_json(path: Path, sealed: bool = False) -> Any | None:
         return None
 
 
-def write_arrays(path: Path, notes: Mapping[str, str] | None = None, **arrays: np.ndarray) -> None:
+def write_arrays(
+    path: AnyPath, notes: Mapping[str, str] | None = None, **arrays: np.ndarray
+) -> None:
     """Write arrays by name as safetensors, complete or not at all.
 
     ``notes`` and a checksum of everything go into the header.
@@ -150,12 +152,12 @@ def write_arrays(path: Path, notes: Mapping[str, str] | None = None, **arrays: n
         temporary.write_bytes(save(whole, {**notes, _CHECKSUM: _checksum_of(whole, notes)}))
 
 
-def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def read_arrays(path: str | AnyPath) -> dict[str, np.ndarray]:
     """Return what `write_arrays` wrote; DamagedError where it is something else."""
     return read_noted_arrays(path)[0]
 
 
-def read_noted_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def read_noted_arrays(path: str | AnyPath) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Return the arrays and the notes that `write_arrays` wrote.
 
     Raises
@@ -174,7 +176,7 @@ def read_noted_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], d
     return arrays, notes
 
 
-def read_frame(path: Path, first_columns: int | None = None) -> pd.DataFrame:
+def read_frame(path: AnyPath, first_columns: int | None = None) -> pd.DataFrame:
     """Return the content of one parquet file that we wrote, or its first columns.
 
     The user's columns stand behind ours, and notes of theirs say nothing about ours.
@@ -193,7 +195,7 @@ def read_frame(path: Path, first_columns: int | None = None) -> pd.DataFrame:
 
 
 def write_frame(
-    path: Path,
+    path: AnyPath,
     table: pa.Table | pd.DataFrame,
     notes: Mapping[str, str] | Mapping[bytes, bytes] | None = None,
     durable: bool = False,
@@ -209,19 +211,19 @@ def write_frame(
         pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
 
-def open_once(read: Callable[[Path], Opened], path: str | Path) -> Opened:
+def open_once(read: Callable[[AnyPath], Opened], path: str | AnyPath) -> Opened:
     """Return what ``read`` makes of a file: tasks carry paths, and a worker reads each file once.
 
     A file that was written anew is read anew. Eight are kept.
     """
-    place = as_place(path)
+    place = as_path(path)
     number = 0 if is_remote(place) else os.stat(place).st_ino
     return _read_version(read, place, version_of(place), number)
 
 
 @lru_cache(maxsize=8)
 def _read_version(
-    read: Callable[[Path], Opened], path: Path, version: tuple[int, str], number: int
+    read: Callable[[AnyPath], Opened], path: AnyPath, version: tuple[int, str], number: int
 ) -> Opened:
     return read(path)
 

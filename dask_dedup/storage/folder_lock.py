@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from dask_dedup.paths import is_remote
+from dask_dedup.paths import AnyPath, is_remote
 from dask_dedup.storage.disk_lock import DiskLock
 from dask_dedup.storage.store_lock import DEAD_SECONDS, RENEW_SECONDS, StoreLock
 
@@ -19,14 +18,14 @@ class FolderLock:
 
     Parameters
     ----------
-    folder : Path
+    folder : AnyPath
     break_lock, renew_seconds, dead_seconds
         Of a store: as `dask_dedup.storage.store_lock.StoreLock` takes them.
     """
 
     def __init__(
         self,
-        folder: Path,
+        folder: AnyPath,
         break_lock: bool = False,
         renew_seconds: float = RENEW_SECONDS,
         dead_seconds: float = DEAD_SECONDS,
@@ -34,7 +33,7 @@ class FolderLock:
         path = folder / LOCK
         self._file: StoreLock | DiskLock = (
             StoreLock(path, break_lock, renew_seconds, dead_seconds)
-            if is_remote(folder)
+            if is_remote(path)
             else DiskLock(path)
         )
 

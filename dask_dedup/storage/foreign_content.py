@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from dask_dedup.errors import InputError, OutputError
-from dask_dedup.paths import is_remote
+from dask_dedup.paths import AnyPath, is_remote
 from dask_dedup.storage.folder_lock import LOCK
 from dask_dedup.storage.listing import names_in
 from dask_dedup.storage.objects import exists
@@ -27,13 +26,13 @@ _ASIDE = r"\.unfinished-[0-9a-f]{12}-.*"  # see `dask_dedup.storage.files.write_
 
 
 def refuse_other_content(
-    path: Path, own_names: Collection[str] = (), *, state_name: str | None = None
+    path: AnyPath, own_names: Collection[str] = (), *, state_name: str | None = None
 ) -> None:
     """Raise OutputError where a folder is not empty, and is not ours as far as we know.
 
     Parameters
     ----------
-    path : Path
+    path : AnyPath
     own_names : collection of str
         What may be there all the same.
     state_name : str, optional
@@ -55,7 +54,7 @@ def refuse_other_content(
 
 
 def refuse_foreign_results(
-    path: Path, folders: Iterable[str], files: Iterable[str], own_names: str
+    path: AnyPath, folders: Iterable[str], files: Iterable[str], own_names: str
 ) -> None:
     """Raise OutputError where results are links, or hold what no run has written.
 
@@ -86,7 +85,7 @@ def refuse_foreign_results(
 
 
 def refuse_foreign_stages(
-    stages: Path, out: Path, folders: Iterable[str], working: Container[str]
+    stages: AnyPath, out: AnyPath, folders: Iterable[str], working: Container[str]
 ) -> None:
     """Raise OutputError where the working files are a link, or others are among them.
 
@@ -96,8 +95,8 @@ def refuse_foreign_stages(
     if is_remote(stages):
         return
     real = f"{os.path.realpath(stages)}/"
-    own = [] if is_remote(out) else folders
-    inside = [name for name in own if real.startswith(f"{os.path.realpath(out / name)}/")]
+    own = {} if is_remote(out) else {name: os.path.realpath(out / name) for name in folders}
+    inside = [name for name, folder in own.items() if real.startswith(f"{folder}/")]
     if inside:
         raise OutputError(
             f"{stages}: lies in {out / inside[0]}, which the results replace. Tell another place "
@@ -125,13 +124,13 @@ def refuse_foreign_stages(
 
 
 def refuse_other_data(
-    path: Path, told: Mapping[str, Any] | None, source: str, sketch: Sequence[str]
+    path: AnyPath, told: Mapping[str, Any] | None, source: str, sketch: Sequence[str]
 ) -> None:
     """Raise OutputError where the results are of a data set that shares nothing with another.
 
     Parameters
     ----------
-    path : Path
+    path : AnyPath
         OUT.
     told : mapping or None
         ``path`` and ``sketch`` of the data set that the results are of.
@@ -148,12 +147,12 @@ def refuse_other_data(
         )
 
 
-def refuse_inputs_inside(out: Path, names: Iterable[str], paths: Iterable[str]) -> None:
+def refuse_inputs_inside(out: AnyPath, names: Iterable[str], paths: Iterable[str]) -> None:
     """Raise InputError where files of the input lie among the results, which are replaced.
 
     Parameters
     ----------
-    out : Path
+    out : AnyPath
     names : iterable of str
         What a run writes into ``out``, or removes there.
     paths : iterable of str

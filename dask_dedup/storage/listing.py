@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 from glob import escape, glob
-from pathlib import Path
 
-from dask_dedup.paths import as_place, is_remote, refuse_secrets, store_errors
+from dask_dedup.paths import AnyPath, as_path, is_remote, refuse_secrets, store_errors
 from dask_dedup.storage.objects import file_system, key_of
 
 __all__ = ["glob_files", "has_files", "list_files", "names_in"]
 
 
-def list_files(folder: Path) -> list[str] | None:
+def list_files(folder: AnyPath) -> list[str] | None:
     """Return the names of the files of a folder, hidden ones left out.
 
     None where there is no such folder.
@@ -42,7 +41,7 @@ def list_files(folder: Path) -> list[str] | None:
     return [name for name in names if name and not name.startswith(".")]
 
 
-def names_in(folder: Path) -> list[str] | None:
+def names_in(folder: AnyPath) -> list[str] | None:
     """Return the names of all that is in a folder, sorted; None where there is no such folder.
 
     Raises
@@ -59,7 +58,7 @@ def names_in(folder: Path) -> list[str] | None:
     return sorted(name.rsplit("/", 1)[-1] for name in inside)
 
 
-def has_files(folder: Path) -> bool:
+def has_files(folder: AnyPath) -> bool:
     """Return whether there is such a folder; a store that refuses is told elsewhere."""
     try:
         return list_files(folder) is not None
@@ -67,7 +66,7 @@ def has_files(folder: Path) -> bool:
         return False
 
 
-def glob_files(base: Path, pattern: str) -> list[str]:
+def glob_files(base: AnyPath, pattern: str) -> list[str]:
     """Return the files that match a pattern, which may be relative to ``base``.
 
     In a store, a base that holds ``*?[`` itself is listed from above these on.
@@ -78,7 +77,8 @@ def glob_files(base: Path, pattern: str) -> list[str]:
         return [path for path in glob(pattern, recursive=True) if os.path.isfile(path)]
     refuse_secrets(pattern)
     bare = pattern.partition("://")
-    place = as_place(f"{bare[0]}://{bare[2].partition('/')[0]}")
+    place = as_path(f"{bare[0]}://{bare[2].partition('/')[0]}")
+    assert is_remote(place), place
     system = file_system(place)
     with store_errors(place):
         found = system.glob(system._strip_protocol(pattern), detail=True)

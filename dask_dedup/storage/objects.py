@@ -20,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 
 from dask_dedup.errors import OutputError
-from dask_dedup.paths import as_place, is_remote, store_errors, words_of
+from dask_dedup.paths import AnyPath, RemotePath, as_path, is_remote, store_errors, words_of
 
 __all__ = [
     "OLD_PREFIX",
@@ -56,24 +56,24 @@ _CACHE_FILES = 32  # each is an open file
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "memory"}
 
 
-def file_system(place: Path) -> Any:
+def file_system(place: RemotePath) -> Any:
     """Return the client of a place's store."""
-    return place.fs  # type: ignore[attr-defined]
+    return place.fs
 
 
-def key_of(place: Path) -> str:
+def key_of(place: RemotePath) -> str:
     """Return the name of a place in its store."""
-    return place.path  # type: ignore[attr-defined]
+    return place.path
 
 
-def size_of(place: str | os.PathLike) -> int:
+def size_of(place: str | AnyPath) -> int:
     """Return the size of a file in bytes."""
     return version_of(place)[0]
 
 
-def version_of(place: str | os.PathLike) -> tuple[int, str]:
+def version_of(place: str | AnyPath) -> tuple[int, str]:
     """Return size and version of a file: what changes when it is written anew."""
-    place = as_place(place)
+    place = as_path(place)
     if not is_remote(place):
         status = os.stat(place)
         return status.st_size, str(status.st_mtime_ns)
@@ -83,9 +83,15 @@ def version_of(place: str | os.PathLike) -> tuple[int, str]:
     return int(facts["size"] or 0), next((str(mark) for mark in marks if mark is not None), "")
 
 
-def read_range(place: str | os.PathLike, start: int, stop: int) -> bytes:
+def _in_store(place: str | AnyPath) -> RemotePath:
+    path = as_path(place)
+    assert is_remote(path), path
+    return path
+
+
+def read_range(place: str | AnyPath, start: int, stop: int) -> bytes:
     """Return the bytes ``start`` to ``stop`` of a file in a store; fewer where it ends before."""
-    place = as_place(place)
+    place = _in_store(place)
     if stop <= start:
         return b""
     with store_errors(place):
@@ -97,9 +103,9 @@ def read_range(place: str | os.PathLike, start: int, stop: int) -> bytes:
             raise
 
 
-def read_ranges(place: str | os.PathLike, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+def read_ranges(place: str | AnyPath, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
     """Return several ranges of one file in a store, asked for at the same time."""
-    place = as_place(place)
+    place = _in_store(place)
     with store_errors(place):
         starts, stops = zip(*ranges, strict=True) if ranges else ((), ())
         paths = [key_of(place)] * len(ranges)
@@ -107,7 +113,7 @@ def read_ranges(place: str | os.PathLike, ranges: Sequence[tuple[int, int]]) -> 
     return [bytes(one) for one in found]
 
 
-def read_content(place: Path) -> bytes:
+def read_content(place: AnyPath) -> bytes:
     """Return a whole small file, wherever it lies."""
     if not is_remote(place):
         return place.read_bytes()
@@ -115,7 +121,7 @@ def read_content(place: Path) -> bytes:
         return bytes(file_system(place).cat_file(key_of(place)))
 
 
-def read_values(place: Path, dtype: Any, start: int, count: int) -> np.ndarray:
+def read_values(place: AnyPath, dtype: Any, start: int, count: int) -> np.ndarray:
     """Return ``count`` values from position ``start`` of a file without header."""
     dtype = np.dtype(dtype)
     if not is_remote(place):
@@ -127,7 +133,7 @@ def read_values(place: Path, dtype: Any, start: int, count: int) -> np.ndarray:
 class _RangeReader(io.RawIOBase):
     """A file in a store as pyarrow reads it: every read is one range."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: RemotePath) -> None:
         self._place, self._size, self._position = place, size_of(place), 0
 
     def readable(self) -> bool:
@@ -154,13 +160,13 @@ class _RangeReader(io.RawIOBase):
         return self.read()
 
 
-def open_parquet_source(place: str | os.PathLike) -> Any:
+def open_parquet_source(place: str | AnyPath) -> Any:
     """Return what pyarrow opens for a parquet file: its path, or a reader of ranges."""
-    place = as_place(place)
+    place = as_path(place)
     return _RangeReader(place) if is_remote(place) else place
 
 
-def upload(source: Path, target: Path) -> None:
+def upload(source: Path, target: RemotePath) -> None:
     """Put a local file into a store, whole or not at all."""
     with store_errors(target):
         system, key = file_system(target), key_of(target)
@@ -169,20 +175,20 @@ def upload(source: Path, target: Path) -> None:
         system.put_file(str(source), key)
 
 
-def exists(place: Path) -> bool:
+def exists(place: AnyPath) -> bool:
     """Return whether there is such a file or folder."""
     with store_errors(place):
         return place.exists()
 
 
-def remove_file(place: Path) -> None:
+def remove_file(place: AnyPath) -> None:
     """Remove a file, if it is there."""
     with store_errors(place):
         place.unlink(missing_ok=True)
 
 
 def move_folder(
-    source: Path, target: Path, keep: bool = False, check: Callable[[], None] | None = None
+    source: AnyPath, target: AnyPath, keep: bool = False, check: Callable[[], None] | None = None
 ) -> None:
     """Put a folder into another place; what is there already is replaced, or kept beside it.
 
@@ -209,19 +215,20 @@ def move_folder(
         return
     if not keep:
         remove_tree(target)
-    for path in sorted(path for path in source.rglob("*") if path.is_file()):
+    for path in sorted((path for path in source.rglob("*") if path.is_file()), key=str):
         if check is not None:
             check()
         name = str(path).removeprefix(str(source)).lstrip("/")
-        if is_remote(source) and is_remote(target):
+        moved = target / name
+        if is_remote(path) and is_remote(moved):
             with store_errors(target):
-                file_system(target).copy(key_of(path), key_of(target / name))
-        elif is_remote(target):
-            upload(path, target / name)
-        else:
-            make_folder((target / name).parent)
+                file_system(moved).copy(key_of(path), key_of(moved))
+        elif is_remote(path):
+            make_folder(moved.parent)
             with store_errors(path):
-                file_system(path).get_file(key_of(path), str(target / name))
+                file_system(path).get_file(key_of(path), str(moved))
+        elif is_remote(moved):
+            upload(path, moved)
     remove_tree(source)
 
 
@@ -236,13 +243,13 @@ def _copy_durably(source: str, target: str) -> None:
         os.fsync(file.fileno())
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: AnyPath) -> None:
     """Make a folder where there are folders."""
     if not is_remote(folder):
         folder.mkdir(parents=True, exist_ok=True)
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: AnyPath) -> None:
     """Refuse a local folder that nothing can be written to; leaves nothing there.
 
     Raises
@@ -258,7 +265,7 @@ def check_writable(folder: Path) -> None:
         raise OutputError(f"{folder}: cannot be written ({words_of(error)}).") from error
 
 
-def remove_tree(folder: Path) -> None:
+def remove_tree(folder: AnyPath) -> None:
     """Remove a folder and all that is in it, if it is there."""
     if not is_remote(folder):
         shutil.rmtree(folder, ignore_errors=True)
@@ -280,7 +287,7 @@ def scratch_folder() -> str:
 
 
 @contextmanager
-def scratch_beside(folder: Path) -> Iterator[Path]:
+def scratch_beside(folder: AnyPath) -> Iterator[Path]:
     """Give a local folder for the files of processes: below ``folder``, if that is local."""
     if not is_remote(folder):
         yield folder / SCRATCH
@@ -317,7 +324,7 @@ class _Copies:
         self._copies: OrderedDict[tuple[str, str], tuple[IO[bytes], int]] = OrderedDict()
         self._process = os.getpid()
 
-    def get(self, place: Path) -> Path:
+    def get(self, place: RemotePath) -> Path:
         size, version = version_of(place)
         key = (str(place), version)
         with self._lock:
@@ -342,11 +349,11 @@ class _Copies:
 _COPIES = _Copies()
 
 
-def local_copy(place: str | os.PathLike) -> Path:
+def local_copy(place: str | AnyPath) -> Path:
     """Return a local path with the content of a file: its own, or that of a copy.
 
     For what is mapped into memory or read by libraries that know no stores; to be opened at once,
     by this process. Each process keeps up to 32 copies, of 4 GB together, until it ends.
     """
-    place = as_place(place)
+    place = as_path(place)
     return _COPIES.get(place) if is_remote(place) else place

@@ -10,11 +10,10 @@ Cost: 100 bytes a file; to look at the results, one small read a file (of a stor
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from dask_dedup.errors import DamagedError
-from dask_dedup.paths import is_remote
+from dask_dedup.paths import AnyPath, is_remote
 from dask_dedup.storage.checksums import FileFacts, check_file, find_damage
 from dask_dedup.storage.files import read_json, sync, write_json
 from dask_dedup.storage.listing import names_in
@@ -30,11 +29,11 @@ class Results:
 
     Parameters
     ----------
-    path : Path
+    path : AnyPath
         OUT.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: AnyPath) -> None:
         self.path = path
         content = read_json(path / RESULTS, sealed=True)
         content = content if isinstance(content, dict) else {}
@@ -81,7 +80,7 @@ class Results:
 
         ``pages``: read parquet files from end to end; otherwise sizes and tails tell.
         """
-        wanted: dict[Path, list[int]] = {}
+        wanted: dict[AnyPath, list[int]] = {}
         others: list[DamagedError] = []
         for name in folders:
             if name not in self._folders:
@@ -108,7 +107,7 @@ class Results:
             sync(self.path)
 
 
-def remove_others(folder: Path, files: Iterable[str]) -> None:
+def remove_others(folder: AnyPath, files: Iterable[str]) -> None:
     """Remove the files of a result folder that are not of a result."""
     for name in set(names_in(folder) or ()) - set(files):
         remove_file(folder / name)

@@ -10,11 +10,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Self
 
 from dask_dedup.errors import OutputError
-from dask_dedup.paths import as_place, is_remote
+from dask_dedup.paths import AnyPath, as_path, is_remote
 from dask_dedup.storage.checksums import FileFacts, facts_of_file, find_damage
 from dask_dedup.storage.claim import Claim, remove_names
 from dask_dedup.storage.files import digest_of, read_json, sync, write_json
@@ -52,7 +51,7 @@ class RunFolder(Claim):
 
     Parameters
     ----------
-    path : Path
+    path : AnyPath
         Made if it is missing.
     settings : mapping
         All settings that the result depends on.
@@ -99,7 +98,7 @@ class RunFolder(Claim):
 
     def __init__(
         self,
-        path: Path,
+        path: AnyPath,
         settings: Mapping[str, Any],
         fingerprint: str,
         overwrite: bool = False,
@@ -201,7 +200,7 @@ class RunFolder(Claim):
         self._write_state(finished=False)
 
     @classmethod
-    def read_set_aside(cls, path: Path) -> list[dict[str, Any]]:
+    def read_set_aside(cls, path: AnyPath) -> list[dict[str, Any]]:
         """Return the files that the last run into ``path`` went without."""
         state = read_json(path / cls.state_name, sealed=True)
         found = state.get("set_aside") if isinstance(state, dict) else None
@@ -249,7 +248,7 @@ class RunFolder(Claim):
         damaged = [
             error
             for error in find_damage({place: facts for place, (_, facts) in places.items()})
-            if not stage.is_published(*places[as_place(error.path)])
+            if not stage.is_published(*places[as_path(error.path)])
         ]
         if damaged:
             raise damaged[0]
@@ -258,9 +257,9 @@ class RunFolder(Claim):
         results.enter(name, stage.digest, files)
         move_folder(made, target, is_ours, self.check_after_pause)
         remove_others(target, files)  # a run before, killed between the two, has left its own
-        if not is_remote(self.path):
+        if not is_remote(target):
             sync(target)
-            sync(self.path)
+            sync(target.parent)
 
     def mend(self, path: str) -> bool:
         """Have a damaged working file made again: see `forget_file`."""
@@ -306,8 +305,9 @@ class RunFolder(Claim):
     def _facts_of_files(self) -> dict[str, FileFacts]:
         """Return the facts of the single result files, once they have reached the disk."""
         files = {name: self.path / name for name in self.result_files if name != RESULTS}
-        for path in files.values() if not is_remote(self.path) else ():
-            sync(path)
+        for path in files.values():
+            if not is_remote(path):
+                sync(path)
         return {name: facts_of_file(path) for name, path in files.items()}
 
     def _remove_own(self) -> None:
@@ -319,9 +319,7 @@ class RunFolder(Claim):
     def _read_state(self) -> dict[str, Any]:
         """Return what our ``run.json`` says; empty where there is none, or another tool's."""
         state = read_json(self.path / self.state_name, sealed=True)
-        if isinstance(state, dict) and state.get("tool") == _TOOL:
-            return state
-        return {}
+        return state if isinstance(state, dict) and state.get("tool") == _TOOL else {}
 
     def _write_state(self, finished: bool) -> None:
         write_json(
@@ -341,9 +339,9 @@ class RunFolder(Claim):
         )
 
 
-def work_folder(out: Path, work: str | None) -> Path:
+def work_folder(out: AnyPath, work: str | None) -> AnyPath:
     """Return the folder of a run's working files: in OUT, or one of its own under ``work``."""
     if work is None:
         return out / "stages"
     name = str(out) if is_remote(out) else str(out.absolute())
-    return as_place(work) / f"dask-dedup-{digest_of({'out': name})}"
+    return as_path(work) / f"dask-dedup-{digest_of({'out': name})}"

@@ -15,13 +15,12 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from dask_dedup.errors import DamagedError
-from dask_dedup.paths import is_remote
+from dask_dedup.paths import AnyPath, is_remote
 from dask_dedup.storage.files import write_aside
 from dask_dedup.storage.objects import read_range
 
@@ -114,7 +113,7 @@ class SealedWriter:
 
 
 @contextmanager
-def writing_sealed(path: Path, dtype: np.dtype, width: int = 1) -> Iterator[SealedWriter]:
+def writing_sealed(path: AnyPath, dtype: np.dtype, width: int = 1) -> Iterator[SealedWriter]:
     """Give a writer of rows of ``width`` values; the file is there when the block succeeds."""
     with write_aside(path) as temporary, open(temporary, "wb", buffering=0) as file:
         writer = SealedWriter(file, dtype, width)
@@ -122,13 +121,13 @@ def writing_sealed(path: Path, dtype: np.dtype, width: int = 1) -> Iterator[Seal
         writer.finish()
 
 
-def write_sealed(path: Path, rows: np.ndarray) -> None:
+def write_sealed(path: AnyPath, rows: np.ndarray) -> None:
     """Write an array of one or two dimensions, complete or not at all."""
     with writing_sealed(path, rows.dtype, 1 if rows.ndim == 1 else rows.shape[1]) as writer:
         writer.add(rows)
 
 
-def sealed_rows(path: Path, dtype: np.dtype, width: int = 1) -> int:
+def sealed_rows(path: AnyPath, dtype: np.dtype, width: int = 1) -> int:
     """Return how many rows a file has, by its head.
 
     Raises
@@ -141,13 +140,13 @@ def sealed_rows(path: Path, dtype: np.dtype, width: int = 1) -> int:
 
 
 def read_sealed(
-    path: Path, dtype: np.dtype, width: int, start: int, count: int, rows: int | None = None
+    path: AnyPath, dtype: np.dtype, width: int, start: int, count: int, rows: int | None = None
 ) -> np.ndarray:
     """Read rows ``start`` to ``start + count``, and check every block that they touch.
 
     Parameters
     ----------
-    path : Path
+    path : AnyPath
         Local, or in an object store.
     dtype, width
         Of the rows.
@@ -187,7 +186,7 @@ def read_sealed(
 
 
 def _checked(
-    path: Path, content: bytearray, first: int, shape: _Shape, dtype: np.dtype, width: int
+    path: AnyPath, content: bytearray, first: int, shape: _Shape, dtype: np.dtype, width: int
 ) -> np.ndarray:
     """Return the rows of some blocks without their checksums, each block checked."""
     view, stride = memoryview(content), shape.stride
@@ -220,7 +219,7 @@ def _sum_of(block: memoryview, number: int) -> int:
 class _Reader:
     """Reads ranges of one open file, or of one in a store."""
 
-    def __init__(self, path: Path, number: int | None) -> None:
+    def __init__(self, path: AnyPath, number: int | None) -> None:
         self.path, self._number = path, number
 
     @property
@@ -250,7 +249,7 @@ class _Reader:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[_Reader]:
+def _reading(path: AnyPath) -> Iterator[_Reader]:
     """Open a file for reading ranges."""
     try:
         if is_remote(path):
@@ -265,7 +264,7 @@ def _reading(path: Path) -> Iterator[_Reader]:
         raise DamagedError(f"{path}: is missing.", str(path)) from error
 
 
-def _read_shape(path: Path, read: _Reader, dtype: np.dtype, width: int) -> _Shape:
+def _read_shape(path: AnyPath, read: _Reader, dtype: np.dtype, width: int) -> _Shape:
     """Read and check the head: nothing is believed that its checksum does not cover."""
     head = bytes(read(0, _HEAD_BYTES))
     body, expected = head[:-_SUM_BYTES], int.from_bytes(head[-_SUM_BYTES:], "little")

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import time
 from email.utils import parsedate_to_datetime
-from pathlib import Path
-from typing import Any
 
-from dask_dedup.paths import is_remote, store_errors
+from dask_dedup.paths import AnyPath, RemotePath, is_remote, store_errors
 from dask_dedup.storage.listing import list_files
 
 __all__ = ["create", "modified_at", "store_time", "write", "written_at"]
 
-# The place of an object is an `upath.UPath`, whose ``fs`` is fsspec's, and ``path`` the key.
 
-
-def create(place: Any, content: bytes) -> None:
+def create(place: RemotePath, content: bytes) -> None:
     """Put an object that is not there yet.
 
     Raises
@@ -26,13 +22,13 @@ def create(place: Any, content: bytes) -> None:
         place.fs.pipe_file(place.path, content, mode="create")
 
 
-def write(place: Any, content: bytes) -> None:
+def write(place: RemotePath, content: bytes) -> None:
     """Put an object of a few bytes, over what is there."""
     with store_errors(place):
         place.fs.pipe_file(place.path, content)
 
 
-def modified_at(place: Any) -> float:
+def modified_at(place: RemotePath) -> float:
     """Return when an object was written, by its store's clock: seconds since 1970.
 
     Raises
@@ -43,7 +39,7 @@ def modified_at(place: Any) -> float:
         return place.fs.modified(place.path).timestamp()
 
 
-def store_time(place: Any) -> float:
+def store_time(place: RemotePath) -> float:
     """Return the time by the clock of an object's store, as S3 tells it in its answers.
 
     Of a store that does not, our own.
@@ -58,7 +54,7 @@ def store_time(place: Any) -> float:
         return parsedate_to_datetime(date).timestamp()
 
 
-def written_at(folder: Path, suffix: str) -> list[float]:
+def written_at(folder: AnyPath, suffix: str) -> list[float]:
     """Return when the files of a folder whose names end so were written: seconds since 1970."""
     if not is_remote(folder):
         return [path.stat().st_mtime for path in folder.glob(f"*{suffix}")]

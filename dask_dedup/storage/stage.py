@@ -15,13 +15,12 @@ import logging
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import dask
 from dask.delayed import delayed
 
-from dask_dedup.paths import as_place, is_remote
+from dask_dedup.paths import AnyPath, as_path, is_remote
 from dask_dedup.runtime.executor import Execute, OnResult
 from dask_dedup.storage.checksums import FileFacts, facts_of_file, find_damage, noted_files
 from dask_dedup.storage.files import TEMPORARY_PREFIX, digest_of, read_json, write_json
@@ -61,14 +60,14 @@ class Stage:
 
     Attributes
     ----------
-    folder : Path
+    folder : AnyPath
     settings : mapping
         Everything that the stage's output depends on, the input's fingerprint included.
     is_published : callable, optional
         A file that is missing here does not count as lost where this is true of it.
     """
 
-    folder: Path
+    folder: AnyPath
     settings: Mapping[str, Any]
     is_published: IsPublished = field(default=_is_nowhere_else, compare=False)
 
@@ -162,16 +161,16 @@ class Stage:
                 # Files in a folder of their own become results, which no later stage reads.
                 pages={path for path, (_, name, _) in owners.items() if "/" in name},
             )
-            if not self.is_published(*owners[as_place(error.path)][1:])
+            if not self.is_published(*owners[as_path(error.path)][1:])
         ]
         for error in errors:
-            records.pop(owners[as_place(error.path)][0], None)
+            records.pop(owners[as_path(error.path)][0], None)
         if errors:
             more = f" (and {len(errors) - 1} more files)" if len(errors) > 1 else ""
             logger.warning("%s%s: made again", str(errors[0]).rstrip("."), more)
         return records
 
-    def _record_path(self, name: str) -> Path:
+    def _record_path(self, name: str) -> AnyPath:
         return self.folder / f"{name}{RECORD}"
 
     def _remove_leftovers(self) -> None:
@@ -193,13 +192,15 @@ class Stage:
         )
 
 
-def write_note(folder: Path, name: str, content: Mapping[str, Any], files: Iterable[Path]) -> None:
+def write_note(
+    folder: AnyPath, name: str, content: Mapping[str, Any], files: Iterable[AnyPath]
+) -> None:
     """Write what is known of the models that a stage begins with, and the facts of their files."""
     facts = {path.name: list(facts_of_file(path)) for path in files if exists(path)}
     write_json(folder / name, {**content, FILES: facts})
 
 
-def read_note(folder: Path, name: str) -> dict[str, Any] | None:
+def read_note(folder: AnyPath, name: str) -> dict[str, Any] | None:
     """Return what `write_note` wrote; None where it, or one of its files, is not whole."""
     content = read_json(folder / name)
     if not isinstance(content, dict) or FILES not in content:
@@ -211,18 +212,18 @@ def read_note(folder: Path, name: str) -> dict[str, Any] | None:
     return content
 
 
-def files_of_note(folder: Path, name: str) -> dict[str, Any] | None:
+def files_of_note(folder: AnyPath, name: str) -> dict[str, Any] | None:
     """Return the facts of the files that a note tells of, whole or not; None without a note."""
     content = read_json(folder / name)
     return content.get(FILES) if isinstance(content, dict) else None
 
 
-def forget_file(stages: Path, path: str) -> bool:
+def forget_file(stages: AnyPath, path: str) -> bool:
     """Forget the task that wrote a working file, so that it runs again.
 
     Parameters
     ----------
-    stages : Path
+    stages : AnyPath
         The folder of the stages.
     path : str
         The file. Where no task has recorded it, it is removed, and the driver makes it again.
@@ -232,7 +233,7 @@ def forget_file(stages: Path, path: str) -> bool:
     bool
         Whether it is a file of a stage.
     """
-    place = as_place(path)
+    place = as_path(path)
     above = f"{str(stages).rstrip('/')}/"
     if not str(place).startswith(above):
         return False
@@ -253,5 +254,5 @@ def _run_and_record(
         record = dict(function(*arguments))
     below = {path.removeprefix(folder).lstrip("/"): list(facts) for path, facts in noted.items()}
     record[FILES] = below
-    write_json(as_place(record_path), record)
+    write_json(as_path(record_path), record)
     return record

@@ -21,11 +21,10 @@ import time
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from dask_dedup.errors import OutputError
-from dask_dedup.paths import words_of
+from dask_dedup.paths import RemotePath, words_of
 from dask_dedup.storage.lock_holder import facts_of_this_process, holder_text, is_dead, read_facts
 from dask_dedup.storage.objects import read_content, remove_file
 from dask_dedup.storage.small_objects import create, modified_at, store_time, write
@@ -43,7 +42,7 @@ class StoreLock:
 
     Parameters
     ----------
-    path : Path
+    path : RemotePath
         Of the first object; the others are beside it.
     break_lock : bool
         Take the lock over, even where its run may be alive.
@@ -54,7 +53,7 @@ class StoreLock:
 
     def __init__(
         self,
-        path: Path,
+        path: RemotePath,
         break_lock: bool = False,
         renew_seconds: float = RENEW_SECONDS,
         dead_seconds: float = DEAD_SECONDS,
@@ -151,7 +150,7 @@ class StoreLock:
         renewed = datetime.fromtimestamp(signed, UTC).isoformat(" ", "seconds")
         return {**chain[-1][1], "renewed": renewed, "renewed_seconds": age}
 
-    def _check_exclusive(self, own: Path) -> None:
+    def _check_exclusive(self, own: RemotePath) -> None:
         """Warn where a store, or an old client of it, creates what is there already."""
         try:
             create(own, facts_of_this_process(self._token))
@@ -197,9 +196,9 @@ class StoreLock:
         write(self._sign_of(self._token), datetime.now(UTC).isoformat().encode())
         self._renewed = sent
 
-    def _chain(self) -> list[tuple[Path, dict[str, Any]]]:
+    def _chain(self) -> list[tuple[RemotePath, dict[str, Any]]]:
         """Return the lock and its successors, each with its owner: the last one has the folder."""
-        chain: list[tuple[Path, dict[str, Any]]] = []
+        chain: list[tuple[RemotePath, dict[str, Any]]] = []
         path = self._path
         while True:
             try:
@@ -210,13 +209,13 @@ class StoreLock:
             chain.append((path, facts))
             path = self._beside(facts)
 
-    def _beside(self, facts: Mapping[str, Any], ending: str = "") -> Path:
+    def _beside(self, facts: Mapping[str, Any], ending: str = "") -> RemotePath:
         return self._path.with_name(f"{self._path.name}-{facts['token']}{ending}")
 
-    def _sign_of(self, token: str) -> Path:
+    def _sign_of(self, token: str) -> RemotePath:
         return self._beside({"token": token}, "-alive")
 
-    def _signed_at(self, link: tuple[Path, Mapping[str, Any]]) -> float:
+    def _signed_at(self, link: tuple[RemotePath, Mapping[str, Any]]) -> float:
         """Return when the owner of a lock was last known to live, by the store's clock."""
         times = [0.0]
         for path in (link[0], self._sign_of(link[1]["token"])):
@@ -226,7 +225,7 @@ class StoreLock:
                 continue
         return max(times)
 
-    def _is_silent(self, link: tuple[Path, Mapping[str, Any]], now: float) -> bool:
+    def _is_silent(self, link: tuple[RemotePath, Mapping[str, Any]], now: float) -> bool:
         return now - self._signed_at(link) > self._dead_seconds
 
     def _written_now(self) -> float:
@@ -238,7 +237,7 @@ class StoreLock:
         finally:
             remove_file(probe)
 
-    def _held(self, link: tuple[Path, Mapping[str, Any]]) -> str:
+    def _held(self, link: tuple[RemotePath, Mapping[str, Any]]) -> str:
         return (
             f"{self._path.parent}: another run is writing into this folder "
             f"({holder_text(link[1])}). Wait for it to end, or choose another folder. If that "

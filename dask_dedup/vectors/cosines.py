@@ -52,7 +52,7 @@ def exact_rows(block: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
-def cosine_pairs(left, right, i, j):
+def cosine_pairs(left: np.ndarray, right: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
     """Cosine of pairs of rows.
 
     Products, norms and sums in float64; clipped to 1 and rounded to float32. Rows with equal
@@ -84,7 +84,7 @@ def cosine_pairs(left, right, i, j):
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def short_rows(rows):
+def short_rows(rows: np.ndarray) -> np.ndarray:
     """Return rows at length 32,767, for `may_reach`.
 
     Parameters
@@ -108,7 +108,7 @@ def short_rows(rows):
 
 
 @numba.njit(cache=True, nogil=True)
-def short_margin(dim):
+def short_margin(dim: int) -> float:
     """Return what the cosine of two rows of `short_rows` may be less than their own.
 
     Rounding moves a row by at most sqrt(dim) / 2 of its length of 32,767, and a cosine by twice as
@@ -118,7 +118,7 @@ def short_margin(dim):
 
 
 @numba.njit(cache=True, nogil=True)
-def may_reach(short, i, j, cosine):
+def may_reach(short: np.ndarray, i: np.ndarray, j: np.ndarray, cosine: float) -> np.ndarray:
     """Return which pairs of rows their short forms cannot say to be below a cosine.
 
     A fifth of the work of `cosine_pairs`, for candidates most of which fail.

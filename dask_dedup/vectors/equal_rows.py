@@ -71,7 +71,7 @@ def _as_words(stored: np.ndarray) -> np.ndarray:
 
 
 @numba.njit(cache=True, nogil=True)
-def hash_words(words):
+def hash_words(words: np.ndarray) -> np.ndarray:
     """Hash the words of each row: multiply and shift, 64 bits.
 
     Four words at a time, each fourth on a chain of its own: the products need not wait for each
@@ -93,13 +93,13 @@ def hash_words(words):
 
 
 @numba.njit(cache=True, nogil=True)
-def _mix(value, word):
+def _mix(value: np.uint64, word: np.uint64) -> np.uint64:
     value = (value ^ np.uint64(word)) * np.uint64(0xFF51AFD7ED558CCD)
     return value ^ (value >> np.uint64(29))
 
 
 @numba.njit(cache=True, nogil=True)
-def first_in_groups(hashes, bounds):
+def first_in_groups(hashes: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     """Return for each row the first one of the same hash in its group: int64.
 
     The rows of group g are ``bounds[g]`` to ``bounds[g + 1]``.
@@ -123,7 +123,14 @@ def first_in_groups(hashes, bounds):
 
 
 @numba.njit(cache=True, nogil=True)
-def _meet(hashes, start, stop, usable, slots, first):
+def _meet(
+    hashes: np.ndarray,
+    start: int,
+    stop: int,
+    usable: np.ndarray | None,
+    slots: np.ndarray,
+    first: np.ndarray,
+) -> None:
     """Find the first row of the same hash for the rows from ``start`` to ``stop``, themselves too.
 
     ``slots`` is a hash table of rows, -1 where there is none, and is filled; ``first`` and

@@ -197,7 +197,7 @@ def _seconds_of(product: Callable, left: torch.Tensor, right: torch.Tensor) -> f
 
 
 @numba.njit(cache=True, nogil=True)
-def _squares(steps):
+def _squares(steps: np.ndarray) -> np.ndarray:
     squares = np.empty(len(steps), np.int32)
     for i in range(len(steps)):
         square = np.int32(0)
@@ -208,7 +208,7 @@ def _squares(steps):
 
 
 @numba.njit(cache=True, nogil=True)
-def within_steps(steps, i, j, limit):
+def within_steps(steps: np.ndarray, i: np.ndarray, j: np.ndarray, limit: int) -> np.ndarray:
     """Return which pairs of rows are near.
 
     Parameters
@@ -234,7 +234,14 @@ def within_steps(steps, i, j, limit):
 
 
 @numba.njit(cache=True, nogil=True)
-def scan_product(product, left_squares, right_squares, limit, first, step):
+def scan_product(
+    product: np.ndarray,
+    left_squares: np.ndarray,
+    right_squares: np.ndarray,
+    limit: int,
+    first: int,
+    step: int,
+) -> tuple[np.ndarray, np.ndarray]:
     """Find the pairs within the limit: |x|^2 + |y|^2 - 2 x.y <= limit.
 
     Parameters
@@ -274,7 +281,7 @@ def scan_product(product, left_squares, right_squares, limit, first, step):
 
 
 @numba.njit(cache=True, nogil=True)
-def _largest_gap(values, squares):
+def _largest_gap(values: np.ndarray, squares: np.ndarray) -> np.int32:
     """Return the largest 2 x.y - |y|^2: int32."""
     largest = np.int32(-(1 << 31))
     for j in range(len(values)):
@@ -283,7 +290,7 @@ def _largest_gap(values, squares):
 
 
 @numba.njit(cache=True, nogil=True)
-def _longer(values, least):
+def _longer(values: np.ndarray, least: int) -> np.ndarray:
     longer = np.empty(2 * least, values.dtype)
     longer[: len(values)] = values
     return longer

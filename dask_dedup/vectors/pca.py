@@ -15,13 +15,13 @@ through at the best, none fewer on synthetic rows, and cost the integer products
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numba
 import numpy as np
 import torch
 
 from dask_dedup.errors import InputError
+from dask_dedup.paths import AnyPath
 from dask_dedup.storage.files import read_noted_arrays, write_arrays
 from dask_dedup.vectors.unit import VectorBlock, prepare_block
 
@@ -156,7 +156,7 @@ class PcaModel:
 
 
 @numba.njit(cache=True, nogil=True)
-def _project_rows(rows, mean, axes):
+def _project_rows(rows: np.ndarray, mean: np.ndarray, axes: np.ndarray) -> np.ndarray:
     image = np.zeros((rows.shape[0], axes.shape[1]))
     for i in range(rows.shape[0]):
         square = 0.0
@@ -221,7 +221,7 @@ def leading_axes(moment: torch.Tensor, kept: int) -> tuple[np.ndarray, float]:
     return axes, share
 
 
-def save_pca(model: PcaModel, path: Path) -> None:
+def save_pca(model: PcaModel, path: AnyPath) -> None:
     """Write a model as safetensors with a JSON header: tensors, no code."""
     header = {
         "kind": _KIND,
@@ -231,7 +231,7 @@ def save_pca(model: PcaModel, path: Path) -> None:
     write_arrays(path, header, mean=model.mean, axes=model.axes, centre=model.centre)
 
 
-def load_pca(path: Path | str) -> PcaModel:
+def load_pca(path: AnyPath | str) -> PcaModel:
     """Read a model that `save_pca` wrote.
 
     Raises

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from upath import UPath
 
 import dask_dedup
 from dask_dedup import (
@@ -82,6 +83,16 @@ def test_compress_dataset_makes_a_data_set_of_the_same_layout(tmp_path, data, mo
     assert os.path.samefile(a, b)
     copy = load_model(out / "model")
     np.testing.assert_array_equal(copy.transform(rows[0]), model.transform(rows[0]))
+
+
+def test_compress_dataset_with_a_model_in_a_store_gives_the_same(tmp_path, data, model):
+    stored = UPath("memory://compress/model")
+    save_model(model, stored)
+    compress_dataset(data, stored, tmp_path / "stored")
+    compress_dataset(data, model, tmp_path / "given")
+    for path in (tmp_path / "given" / "img_emb").iterdir():
+        assert path.read_bytes() == (tmp_path / "stored" / "img_emb" / path.name).read_bytes()
+    stored.fs.rm("/compress", recursive=True)
 
 
 def test_compress_dataset_result_can_be_run(tmp_path, data, model):

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 from dask_dedup.cli import commands as cli
 from dask_dedup.errors import OutputError
-from dask_dedup.paths import as_place
+from dask_dedup.paths import as_path
 from dask_dedup.storage.claim import Claim
 from dask_dedup.storage.folder_lock import LOCK, FolderLock
 from dask_dedup.storage.listing import glob_files, names_in
@@ -135,13 +135,16 @@ def test_holder_of_a_lock_on_a_disk_is_told_until_it_is_killed(tmp_path):
 HOLD = """
 import json, logging, sys
 from dask_dedup.storage.folder_lock import LOCK, FolderLock
-from dask_dedup.paths import as_place
+from dask_dedup.paths import as_path
+import logging, sys
+from dask_dedup.storage import lock_holder
+from dask_dedup.storage.folder_lock import FolderLock
 logging.basicConfig()
 periods = map(float, sys.argv[3:])
-lock = FolderLock(as_place(sys.argv[1]), False, *periods)
+lock = FolderLock(as_path(sys.argv[1]), False, *periods)
 lock.acquire()
 if sys.argv[2]:
-    path = as_place(sys.argv[1]) / LOCK
+    path = as_path(sys.argv[1]) / LOCK
     path.write_text(json.dumps({**json.loads(path.read_text()), "machine": sys.argv[2]}))
 print("ready", flush=True)
 for line in sys.stdin:
@@ -151,7 +154,7 @@ lock.release()
 
 
 def test_lock_in_a_bucket_is_for_one(bucket):
-    folder = as_place(f"{bucket}/locked")
+    folder = as_path(f"{bucket}/locked")
     first, second = FolderLock(folder), FolderLock(folder)
     first.acquire()
     assert second.is_held()
@@ -167,7 +170,7 @@ def test_lock_in_a_bucket_is_for_one(bucket):
 
 
 def test_lock_of_a_killed_process_of_this_machine_is_taken_over_by_one(bucket):
-    folder = as_place(f"{bucket}/killed")
+    folder = as_path(f"{bucket}/killed")
     process = start(HOLD, folder, "")
     process.kill()
     process.communicate()
@@ -186,7 +189,7 @@ def test_lock_of_a_killed_process_of_this_machine_is_taken_over_by_one(bucket):
 
 
 def test_lock_of_another_machine_is_kept_until_it_is_broken(bucket):
-    folder = as_place(f"{bucket}/broken")
+    folder = as_path(f"{bucket}/broken")
     first = FolderLock(folder)
     first.acquire()
     path = folder / LOCK  # which says now that its machine is another
@@ -206,7 +209,7 @@ def test_lock_of_another_machine_is_kept_until_it_is_broken(bucket):
 
 
 def test_lock_in_a_bucket_is_renewed_however_busy_its_process_is(bucket):
-    folder = as_place(f"{bucket}/busy")
+    folder = as_path(f"{bucket}/busy")
     lock = FolderLock(folder, **QUICK)
     lock.acquire()
     until = time.monotonic() + 2 * QUICK["dead_seconds"]
@@ -221,7 +224,7 @@ def test_lock_in_a_bucket_is_renewed_however_busy_its_process_is(bucket):
 
 
 def test_lock_of_a_run_killed_elsewhere_is_free_after_the_time_said_and_for_one(bucket):
-    folder = as_place(f"{bucket}/silent")
+    folder = as_path(f"{bucket}/silent")
     process = start(HOLD, folder, "elsewhere", *QUICK.values())
     time.sleep(1)
     process.kill()
@@ -245,7 +248,7 @@ def test_lock_of_a_run_killed_elsewhere_is_free_after_the_time_said_and_for_one(
 
 
 def test_run_that_was_stopped_for_long_notices_when_it_wakes_up(bucket):
-    folder = as_place(f"{bucket}/stopped")
+    folder = as_path(f"{bucket}/stopped")
     process = start(HOLD, folder, "", *QUICK.values())
     os.kill(process.pid, signal.SIGSTOP)
     second = FolderLock(folder, **QUICK)
@@ -267,7 +270,7 @@ def test_run_that_was_stopped_for_long_notices_when_it_wakes_up(bucket):
 
 
 def test_run_that_wakes_up_after_its_successor_has_ended_notices_too(bucket):
-    folder = as_place(f"{bucket}/overslept")
+    folder = as_path(f"{bucket}/overslept")
     process = start(HOLD, folder, "", *QUICK.values())
     os.kill(process.pid, signal.SIGSTOP)
     time.sleep(QUICK["dead_seconds"] + 2)
@@ -288,7 +291,7 @@ def let_in(requests):
 
 def test_run_that_was_stopped_while_it_publishes_moves_nothing_more(bucket, tmp_path):
     """Its pause begins at the second of three files; meanwhile another takes the folder."""
-    place = as_place(f"{bucket}/publishing")
+    place = as_path(f"{bucket}/publishing")
     (tmp_path / "made").mkdir()
     for name in "abc":
         (tmp_path / "made" / name).write_text(name)
@@ -312,7 +315,7 @@ def test_run_that_was_stopped_while_it_publishes_moves_nothing_more(bucket, tmp_
 
 
 def test_lock_that_cannot_be_renewed_says_so(bucket, caplog):
-    folder = as_place(f"{bucket}/unwritable")
+    folder = as_path(f"{bucket}/unwritable")
     lock = FolderLock(folder, **QUICK)
     lock.acquire()
     try:
@@ -332,7 +335,7 @@ def test_lock_that_cannot_be_renewed_says_so(bucket, caplog):
 
 
 def test_status_tells_who_has_a_bucket_and_when_it_gave_a_sign_of_life(bucket):
-    folder = as_place(f"{bucket}/told")
+    folder = as_path(f"{bucket}/told")
     with RunFolder(folder, {"finder": "join"}, "input") as run:
         run.begin()
         shown = CliRunner().invoke(cli.main, ["status", str(folder)], catch_exceptions=False)
