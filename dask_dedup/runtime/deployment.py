@@ -203,7 +203,7 @@ def open_cluster(
     """
     job = settings.cluster
     if job.kind == "local":
-        with local_cluster(settings.compute, scratch, job, preload) as execute:
+        with local_cluster(settings.compute, scratch, job, preload=preload) as execute:
             yield execute
     elif job.kind == "slurm":
         with start_slurm(settings, preload) as cluster, Client(cluster) as client:
