@@ -130,8 +130,8 @@ def run(
         overwrite,
         chosen.compute.work,
         break_lock,
-        (data.path, data.sketch),
-        WORKING,
+        source=(data.path, data.sketch),
+        working=WORKING,
     ) as folder:
         folder.set_aside = facts_of_bad(data)
         if folder.is_finished():
@@ -217,7 +217,7 @@ class _Start:
             return
         with (
             scratch_beside(stages) as scratch,
-            open_cluster(settings, scratch, stages, PRELOAD) as started,
+            open_cluster(settings, scratch, stages, preload=PRELOAD) as started,
         ):
             yield started
 

@@ -104,12 +104,13 @@ def choose_progress(console: Console) -> BarProgress | LineProgress:
     return BarProgress(console) if console.is_terminal else LineProgress(console)
 
 
-def library_progress() -> Progress:
+def library_progress(console: Console | None = None) -> Progress:
     """Return a display for a caller of the library, who has asked for none.
 
-    Bars where standard error is a terminal, lines in a notebook, else nothing.
+    Bars where ``console``, standard error by default, is a terminal; lines in a notebook; else
+    nothing.
     """
-    console = Console(stderr=True)
+    console = console or Console(stderr=True)
     if console.is_terminal or console.is_jupyter:
         return choose_progress(console)
     return NoProgress()

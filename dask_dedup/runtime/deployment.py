@@ -211,7 +211,7 @@ def open_cluster(
     """
     job = settings.cluster
     if job.kind == "local":
-        with local_cluster(settings.compute, scratch, job, preload) as execute:
+        with local_cluster(settings.compute, scratch, job, preload=preload) as execute:
             yield execute
     elif job.kind == "slurm":
         with start_slurm(settings, preload) as cluster, Client(cluster) as client:
@@ -349,13 +349,20 @@ def _start_cluster(
     starts them.
     """
     with without_interrupts():
-        return LocalCluster(
-            n_workers=worker_count(compute),
-            threads_per_worker=1,
-            memory_limit=memory_per_worker(compute),
-            dashboard_address=job.listens_at,
-            scheduler_kwargs={"dashboard": job.dashboard},
-            security=own_security(),
-            local_directory=str(scratch),
-            silence_logs=logging.CRITICAL,
-        )
+        try:
+            return LocalCluster(
+                n_workers=worker_count(compute),
+                threads_per_worker=1,
+                memory_limit=memory_per_worker(compute),
+                dashboard_address=job.listens_at,
+                scheduler_kwargs={"dashboard": job.dashboard},
+                security=own_security(),
+                local_directory=str(scratch),
+                silence_logs=logging.CRITICAL,
+            )
+        except RuntimeError as error:
+            raise ClusterError(
+                f"worker processes cannot be started ({error}). Where a script has started "
+                f"processes of multiprocessing's forkserver before, workers run it again: put what "
+                f'it does under `if __name__ == "__main__":`.'
+            ) from error

@@ -174,3 +174,28 @@ def test_run_closes_the_display_that_it_is_given_after_an_error_too(data, tmp_pa
     with pytest.raises(InterruptedError):
         dask_dedup.run(data, tmp_path / "out", execute=fail, progress=seen)
     assert (seen.stages, seen.is_closed) == (["fit"], True)
+
+
+AFTER_OTHERS = """
+import sys
+from multiprocessing import forkserver
+if sys.modules["__main__"].__name__ == "__main__" and "--again" not in sys.argv:
+    sys.argv.append("--again")  # as workers get it
+    forkserver.ensure_running()
+import dask_dedup
+dask_dedup.run(sys.argv[1], sys.argv[2], workers=1)
+"""
+
+
+def test_run_of_a_script_without_a_guard_after_other_processes_ends_with_one_error(data, tmp_path):
+    """The process to fork from is not ours, so Python runs the script again in each worker."""
+    (tmp_path / "script.py").write_text(AFTER_OTHERS)
+    ran = subprocess.run(
+        [sys.executable, "script.py", str(data), "out"],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=200,
+    )  # fmt: skip
+    assert ran.returncode == 1
+    last = ran.stderr.splitlines()[-1]
+    assert last.startswith("dask_dedup.errors.ClusterError: worker processes cannot be started")
+    assert last.endswith('put what it does under `if __name__ == "__main__":`.')
+    assert "a worker process was made to run this script again" in ran.stderr

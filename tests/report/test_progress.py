@@ -7,7 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from dask_dedup.report.progress import BarProgress, LineProgress, choose_progress
+from dask_dedup.report.progress import BarProgress, LineProgress, choose_progress, library_progress
+from dask_dedup.runtime.executor import NoProgress
 
 
 class Clock:
@@ -37,6 +38,13 @@ def lines(shown: Console) -> list[str]:
 def test_choose_progress_bars_for_a_terminal_and_lines_elsewhere():
     assert isinstance(choose_progress(console(terminal=True)), BarProgress)
     assert isinstance(choose_progress(console()), LineProgress)
+
+
+def test_library_progress_is_shown_where_somebody_watches_only():
+    notebook = Console(file=io.StringIO(), force_jupyter=True)
+    assert isinstance(library_progress(console(terminal=True)), BarProgress)
+    assert isinstance(library_progress(notebook), LineProgress)
+    assert isinstance(library_progress(console()), NoProgress)
 
 
 def test_line_progress_tells_rate_and_remaining_time_every_five_seconds(clock):

@@ -216,7 +216,7 @@ def test_jobs_cancelled_in_each_stage_are_replaced_and_the_clusters_are_the_same
     synthetic.generate(tmp_path / "data", ROWS, 64, seed=0)
 
     settings = Settings.model_validate({"cluster": cluster})
-    with open_cluster(settings, tmp_path / "dask", tmp_path / "out", PRELOAD) as execute:
+    with open_cluster(settings, tmp_path / "dask", tmp_path / "out", preload=PRELOAD) as execute:
         while len(execute.workers()) < 2:
             time.sleep(0.1)
         progress = CancelInEachStage(execute)
