@@ -113,7 +113,7 @@ def test_run_that_was_stopped_goes_on_in_the_bucket(bucket, local_clusters):
     class StoppedError(Exception):
         pass
 
-    class StopInJoin:
+    class StopInJoin(NoProgress):
         def start(self, stage, rows):
             if stage == "forest":
                 raise StoppedError
