@@ -84,7 +84,7 @@ def join_group(
         `dask_dedup.graph.forest.spanning_edges`; keeps memory bounded where one group of
         near-copies makes more pairs than rows.
     device : str
-        ``auto``, ``cpu`` or ``cuda``: where the filter's products run.
+        ``cpu``, or, experimental, ``cuda`` or ``auto``: where the filter's products run.
     """
     torch.set_num_threads(threads)
     chosen = torch.device(choose_device(device))

@@ -101,7 +101,8 @@ def layout_span(
     watch : callable, optional
         Called with each `Block` while it is in memory.
     device : str
-        ``auto``, ``cpu`` or ``cuda``: where rows are projected and compared with the cells.
+        ``cpu``, or, experimental, ``cuda`` or ``auto``: where rows are projected and compared with
+        the cells.
     """
     torch.set_num_threads(threads)
     pca = open_once(load_pca, layout.pca_path)
