@@ -35,11 +35,9 @@ from dask_dedup.cells.entries import Records, read_records
 from dask_dedup.cells.full_filter import add_tiles
 from dask_dedup.cells.join_groups import CellGroup, plan_groups
 from dask_dedup.cells.layout_files import SAME_SIMILARITY, CellLayout
-from dask_dedup.cells.leaders import load_leaders
 from dask_dedup.data.part_files import read_linked
 from dask_dedup.data.spans import Span
-from dask_dedup.errors import SettingsError
-from dask_dedup.graph.forest_range import looks_inside_groups, with_range
+from dask_dedup.graph.forest_range import with_range
 from dask_dedup.schema import EDGES
 from dask_dedup.storage.files import open_once
 from dask_dedup.vectors.device import choose_device
@@ -142,21 +140,9 @@ def join_cells(layout: CellLayout, threshold: float, threads: int = 1) -> dd.Dat
     -------
     dask DataFrame
         EDGES: lazy; one partition per task, where a pair may stand in two of them, and one per
-        span with the edges of rows that are equal inside it, or members of a dense group.
-
-    Raises
-    ------
-    SettingsError
-        The layout has dense groups, and the threshold would look inside them.
+        span with the edges of rows that are equal inside it.
     """
     import dask.dataframe as dd
-
-    if looks_inside_groups(threshold) and len(load_leaders(layout.leaders_path).row_ids):
-        raise SettingsError(
-            f"{layout.folder}: rows of cosine {SAME_SIMILARITY:g} or above to the leader of a "
-            f"dense group were not compared with each other, so a threshold of {threshold:g} has "
-            f"no answer here. Make another layout with build_cells(dense_groups=False)."
-        )
 
     return dd.from_map(
         _join_edges,

@@ -14,7 +14,6 @@ written once and read once.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import numba
@@ -28,7 +27,6 @@ from dask_dedup.cells.assign_exact import assign_exactly
 from dask_dedup.cells.entries import HEAD_WORDS, image_words
 from dask_dedup.cells.kmeans import CellModel, load_cells
 from dask_dedup.cells.layout_files import CellLayout
-from dask_dedup.cells.leaders import link_members, load_leaders
 from dask_dedup.data.part_rows import PartRows
 from dask_dedup.data.spans import Span, read_span
 from dask_dedup.schema import EDGES
@@ -54,7 +52,7 @@ class SpanLayout(NamedTuple):
     """What `layout_span` did: row counts that must add up.
 
     ``rows = invalid + identical + distinct``; ``visits`` is the number of records, ``linked`` that
-    of the edges to equal rows and to leaders.
+    of the edges to equal rows.
     """
 
     rows: int
@@ -89,8 +87,7 @@ def layout_span(
 
     Files written: ``records`` and ``offsets`` (see `cells.entries`), ``linked`` (EDGES: of
     similarity 1 from the smallest row of each group of equal bytes to the others, which are left
-    out of the records; and from members of dense groups to their leaders) and ``invalid``
-    (``row_id``, ``reason`` code).
+    out of the records) and ``invalid`` (``row_id``, ``reason`` code).
 
     Parameters
     ----------
@@ -109,7 +106,6 @@ def layout_span(
     cells = open_once(load_cells, layout.cells_path)
     chosen = torch.device(choose_device(device))
     moved = DeviceCells(cells, chosen) if chosen.type != "cpu" else None
-    leaders = open_once(load_leaders, layout.leaders_path)
     rows, kept = span.rows, layout.kept
     heads = np.empty((rows, HEAD_WORDS), np.uint32)
     images = np.empty((rows, image_words(kept)), np.uint32)
@@ -120,7 +116,6 @@ def layout_span(
     block_rows = min(_BLOCK_ROWS, rows)
     buffer = torch.empty(block_rows, span.embeddings.dim)
     image = torch.empty(block_rows, kept + 1)
-    links = []  # members of dense groups: row_id, that of the leader, similarity
     for start in range(0, rows, _BLOCK_ROWS):
         stop = min(start + _BLOCK_ROWS, rows)
         stored = read_span(span, start, stop)
@@ -128,11 +123,6 @@ def layout_span(
         block_image = pca.transform(vectors, image[: stop - start], chosen)
         visited[start:stop] = _assign(block_image, vectors, pca, cells, moved)
         steps[start:stop] = pca.to_grid(block_image)
-        ids = span.row_start + np.arange(start, stop)
-        usable_here = vectors.reason == 0
-        members, *link = link_members(leaders, ids, stored, usable_here, block_image)
-        visited[start + members, 1:] = -1
-        links.append((ids[members], *link))
         content[start:stop] = hash_words(as_words(stored))
         reason[start:stop] = vectors.reason
         if watch is not None:
@@ -153,8 +143,14 @@ def layout_span(
     _fill_records(records, distinct[order], heads, images)
 
     write_sealed(layout.path("records", span), records)
-    links.append((span.row_start + copies, span.row_start + first[first != usable], 1.0))
-    _write_links(layout.path("linked", span), links)
+    linked = pd.DataFrame(
+        {
+            "src": span.row_start + first[first != usable],
+            "dst": span.row_start + copies,
+            "similarity": 1.0,
+        }
+    )
+    write_frame(layout.path("linked", span), linked.astype(EDGES.dtypes))
     invalid = np.flatnonzero(reason)
     write_frame(
         layout.path("invalid", span),
@@ -162,8 +158,7 @@ def layout_span(
     )
     write_sealed(layout.path("offsets", span), offsets.astype(np.int64, copy=False))
     assert len(invalid) + len(copies) + len(distinct) == rows
-    linked = sum(len(link[0]) for link in links)
-    return SpanLayout(rows, len(invalid), len(copies), len(distinct), len(records), linked)
+    return SpanLayout(rows, len(invalid), len(copies), len(distinct), len(records), len(linked))
 
 
 def _assign(
@@ -208,19 +203,6 @@ def _first_of_equals(
         equal = (ours[member_back] == theirs[back]).all(axis=1)
         first[order[chunk[equal]]] = leader[chunk[equal]]
     return first[positions]
-
-
-def _write_links(
-    path: Path, links: list[tuple[np.ndarray, np.ndarray, np.ndarray | float]]
-) -> None:
-    """Write edges between rows and those that stand for them as EDGES."""
-    one = np.concatenate([link[0] for link in links])
-    other = np.concatenate([link[1] for link in links])
-    similarity = np.concatenate([np.broadcast_to(link[2], len(link[0])) for link in links])
-    frame = pd.DataFrame(
-        {"src": np.minimum(one, other), "dst": np.maximum(one, other), "similarity": similarity}
-    )
-    write_frame(path, frame.astype(EDGES.dtypes))
 
 
 @numba.njit(cache=True, nogil=True)

@@ -45,8 +45,8 @@ class CellLayout:
         Axes of the PCA; a stored image has one coordinate more.
     cells : int
     dense_groups : bool
-        Whether members of a dense group are compared with its leader only: see
-        `dask_dedup.cells.leaders`.
+        Whether a search below `SAME_SIMILARITY` compares members of a dense group with one of them
+        only: see `dask_dedup.cells.dense_groups`.
     """
 
     folder: str
@@ -124,18 +124,13 @@ class CellLayout:
 
     @property
     def model_paths(self) -> list[Path]:
-        """The files of PCA, cells and leaders."""
-        return [as_place(p) for p in (self.pca_path, self.cells_path, self.leaders_path)]
+        """The files of PCA and cells."""
+        return [as_place(p) for p in (self.pca_path, self.cells_path)]
 
     @property
     def pca_path(self) -> str:
         """The PCA's file."""
         return str(as_place(self.folder) / "pca.safetensors")
-
-    @property
-    def leaders_path(self) -> str:
-        """The file of the dense groups' leaders."""
-        return str(as_place(self.folder) / "leaders.safetensors")
 
     @property
     def cells_path(self) -> str:

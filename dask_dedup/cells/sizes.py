@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["FINE_TASKS", "LEADER_SAMPLE", "default_cells", "default_visits"]
+__all__ = ["FINE_TASKS", "default_cells", "default_visits"]
 
 FINE_TASKS = 16  # the coarse cells are divided in so many tasks
-LEADER_SAMPLE = 4096  # rows that leaders of dense groups are chosen from
 
 
 def default_cells(rows: int) -> int:
