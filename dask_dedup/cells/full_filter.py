@@ -6,6 +6,15 @@ one more product, of the full rows at unit length on a grid of the cell's own. L
 images it loses no pair: to leave coordinates out, or to move them to the border of the grid, only
 shortens distances, and the limit makes up for rounding. As many coordinates are used as pay, those
 that vary most first. What passes is verified like any candidate. Ours.
+
+Cells, or tiles of large ones, that use it at 0.95: none of 6 of clip art (16,827 rows) and of 9 of
+11,883 photos and clip art, nor at 0.9; 4 of 310 of 200,000 synthetic rows; of 200,000 isotropic
+rows, of whose variance 64 axes keep an eighth, 17 of 309, and where these lie in 2,000 clusters of
+cosine 0.8, 200 of 312, which gains nothing (2.3 and 2.2 s of CPU time for an eighth of the join).
+It pays where many rows are alike and no duplicates: of 300,000 rows, half at a cosine of some 0.85
+to each other (`examples/benchmarks/skew.py`, one-cell), 194 of 526 tiles use it; an eighth of the
+join took 3.05 s, and 9.34 s without it, as 79 million pairs passed in place of 0.65 million. The
+whole run takes 38 s, so without it some 88.
 """
 
 from __future__ import annotations

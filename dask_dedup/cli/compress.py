@@ -157,7 +157,7 @@ def fit_compressor(
     type=click.Choice(["auto", "cpu", "cuda"]),
     default="cpu",
     show_default=True,
-    help="to compute on",
+    help="to compute on; cuda and auto (a GPU if there is one) are experimental",
 )
 @worker_settings
 @overwriting

@@ -180,9 +180,9 @@ def training_device(command: Callable) -> Callable:
     return click.option(
         "--device",
         type=click.Choice(["auto", "cpu", "cuda"]),
-        default="auto",
+        default="cpu",
         show_default=True,
-        help="to train networks on",
+        help="to train networks on; cuda and auto (a GPU if there is one) are experimental",
     )(command)
 
 

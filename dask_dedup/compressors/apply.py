@@ -102,7 +102,7 @@ def compress_dataset(
     dtype : str
         ``float16`` or ``float32``: of the files written.
     device, threads : str, int
-        Of each task.
+        Of each task; ``cuda`` and ``auto`` are experimental.
     overwrite : bool
         Begin anew, whatever an earlier compression left in ``out``.
     execute, progress

@@ -234,7 +234,7 @@ def load_model(path: AnyPath | str, *, device: str = "cpu") -> Compressor:
     path : path
         The model's folder.
     device : str
-        Where `transform` computes: ``cpu``, ``cuda`` or ``auto``.
+        Where `transform` computes: ``cpu``, or, experimental, ``cuda`` or ``auto``.
 
     Raises
     ------

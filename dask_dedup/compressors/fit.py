@@ -42,7 +42,7 @@ def fit_compressor(
     modality: str = "image",
     settings: NetworkSettings | None = None,
     seed: int = 0,
-    device: str = "auto",
+    device: str = "cpu",
     execute: Execute = compute_tasks,
     progress: Progress | None = None,
 ) -> Compressor:
@@ -67,8 +67,8 @@ def fit_compressor(
     settings : NetworkSettings, optional
     seed : int
     device : str
-        ``auto``, ``cpu`` or ``cuda``: where a network is trained, and where the model that is
-        returned computes. A PCA is always fitted on the CPU.
+        ``cpu``, or, experimental, ``cuda`` or ``auto``: where a network is trained, and where the
+        model that is returned computes. A PCA is always fitted on the CPU.
     execute, progress
         See `dask_dedup.runtime.executor`.
 

@@ -108,7 +108,7 @@ def model_identity(spec: str) -> str:
 
 
 def open_model(
-    spec: str, dataset: Dataset, folder: AnyPath, *, modality: str, seed: int, device: str = "auto"
+    spec: str, dataset: Dataset, folder: AnyPath, *, modality: str, seed: int, device: str = "cpu"
 ) -> NamedModel:
     """Load a model, or fit it and keep it under ``folder``.
 

@@ -109,7 +109,7 @@ def measure_paper(
     settings: PaperSettings,
     *,
     space: Dataset | None = None,
-    device: str = "auto",
+    device: str = "cpu",
     overwrite: bool = False,
     execute: Execute = compute_tasks,
     progress: Progress | None = None,
@@ -126,7 +126,7 @@ def measure_paper(
         A data set with ``text_emb`` for zero-shot classification and retrieval; else those two are
         passed over.
     device : str
-        Where networks are trained.
+        Where networks are trained: ``cpu``, or, experimental, ``cuda`` or ``auto``.
     overwrite : bool
         Begin anew.
     execute : Execute

@@ -75,7 +75,7 @@ def measure_pareto(
     out: Path,
     settings: ParetoSettings,
     *,
-    device: str = "auto",
+    device: str = "cpu",
     overwrite: bool = False,
     truth_execute: Execute = compute_tasks,
     progress: Progress | None = None,
@@ -93,7 +93,7 @@ def measure_pareto(
     out : Path
     settings : ParetoSettings
     device : str
-        Where networks are trained.
+        Where networks are trained: ``cpu``, or, experimental, ``cuda`` or ``auto``.
     overwrite : bool
         Begin anew.
     truth_execute : Execute

@@ -56,7 +56,7 @@ def measure_zeroshot(
     settings: SpaceSettings,
     models_folder: AnyPath,
     *,
-    device: str = "auto",
+    device: str = "cpu",
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """Measure zero-shot classification of images; computes.
@@ -71,7 +71,7 @@ def measure_zeroshot(
     models_folder : AnyPath
         Where models that are fitted here are kept.
     device : str
-        Where networks are trained.
+        Where networks are trained: ``cpu``, or, experimental, ``cuda`` or ``auto``.
 
     Returns
     -------
@@ -108,7 +108,7 @@ def measure_retrieval(
     settings: SpaceSettings,
     models_folder: AnyPath,
     *,
-    device: str = "auto",
+    device: str = "cpu",
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """Measure retrieval between images and texts of some rows, both ways; computes.

@@ -153,7 +153,11 @@ class ClientExecutor:
         )
 
     def peak_bytes(self) -> int:
-        """Peak memory of the largest of the workers that are there; 0 where none answers."""
+        """Peak memory of the largest of the workers that are there; 0 where none answers.
+
+        By the kernel. `distributed.diagnostics.MemorySampler` knows the sum over all workers, at
+        their heartbeats: of two, one with 400 MB for 0.2 s, it saw 448 MB where one had 476.
+        """
         try:
             peaks = self.client.run(_peak_bytes, on_error="ignore")
         except (OSError, RuntimeError):  # a worker is lost just now

@@ -183,8 +183,8 @@ class ComputeSettings(_Table):
     threads: Annotated[int, Field(ge=1)] = 1
     """BLAS and OpenMP threads of each worker"""
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """where the matrix products run: auto takes a GPU if there is one"""
+    device: Literal["auto", "cpu", "cuda"] = "cpu"
+    """where the matrix products run; cuda and auto (a GPU if there is one) are experimental"""
 
     work: Annotated[str | None, AfterValidator(_without_credentials)] = None
     """folder or URL for the working files, shared by all workers [default: OUT/stages]"""

@@ -1,4 +1,4 @@
-"""Where torch computes."""
+"""Where torch computes: on the CPU; on a GPU experimentally, as none has run it yet."""
 
 from __future__ import annotations
 

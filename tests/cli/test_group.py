@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -108,3 +111,26 @@ def test_every_command_with_settings_offers_set(name, tmp_path):
     )
     assert done.exit_code == 2
     assert "unknown setting compute.wrokers; known here: workers, threads" in done.output
+
+
+def every_command(group: click.Group, name: str = "") -> Iterator[tuple[str, click.Command]]:
+    for word, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from every_command(command, f"{name}{word} ")
+        else:
+            yield name + word, command
+
+
+def test_device_is_the_cpu_everywhere_and_help_calls_others_experimental():
+    takers = [
+        name
+        for name, command in every_command(cli.main)
+        if any("--device" in option.opts for option in command.params)
+    ]
+    assert {"run", "compress", "fit-compressor", "evaluate zeroshot"} <= set(takers)
+    for name in takers:
+        asked = CliRunner().invoke(cli.main, [*name.split(), "--help"])
+        said = " ".join(asked.output.partition("--device ")[2].partition("\n  -")[0].split())
+        assert said.endswith(
+            "cuda and auto (a GPU if there is one) are experimental [default: cpu]"
+        )

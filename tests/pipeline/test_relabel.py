@@ -90,7 +90,7 @@ CHANGES = {
     "audit.queries": (100, ALL),
     "compute.workers": (1, []),
     "compute.threads": (2, []),
-    "compute.device": ("cpu", []),
+    "compute.device": ("auto", []),
     "compute.memory": ("2GB", []),
 }
 

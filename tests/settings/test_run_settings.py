@@ -119,7 +119,7 @@ def test_to_toml_names_every_table_and_every_setting_that_has_a_value():
     assert set(content) == set(Settings.model_fields)
     assert content["clusters"] == {"threshold": 0.95}
     # Neither workers nor memory: these are chosen by the machine.
-    assert content["compute"] == {"threads": 1, "device": "auto"}
+    assert content["compute"] == {"threads": 1, "device": "cpu"}
 
 
 def test_load_settings_without_anything_gives_the_defaults():
