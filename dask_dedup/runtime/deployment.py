@@ -26,6 +26,7 @@ from dask_dedup.runtime.forkserver import (
     NOTHING,
     Preload,
     check_semaphores,
+    environment,
     start_method,
     start_server,
     without_interrupts,
@@ -319,12 +320,14 @@ def local_cluster(
     check_floor(memory_per_worker(compute), memory_limit())
     check_semaphores()
     start_server(preload)
+    variables = worker_environment(compute.threads)
     with (
+        environment(variables),  # Dask sets them here as well, and leaves them
         dask.config.set(
             {
                 **http_settings(job.dashboard),
                 "distributed.worker.multiprocessing-method": start_method(),
-                "distributed.nanny.pre-spawn-environ": worker_environment(compute.threads),
+                "distributed.nanny.pre-spawn-environ": variables,
                 "distributed.scheduler.no-workers-timeout": "5 minutes",
                 "distributed.worker.use-file-locking": False,
                 # A paused worker waits for others to take its data; ours hold none, and it would

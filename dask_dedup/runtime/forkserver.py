@@ -27,6 +27,7 @@ __all__ = [
     "NOTHING",
     "Preload",
     "check_semaphores",
+    "environment",
     "start_method",
     "start_server",
     "stop_server",
@@ -101,7 +102,7 @@ def start_server(preload: Preload = NOTHING) -> None:
         )
     if start_method() != "forkserver" or memory_limit() < WORKER_BYTES + DRIVER_BYTES // 2:
         return
-    with _environment({**worker_environment(1), **caller_variables()}), _temporary_files():
+    with environment({**worker_environment(1), **caller_variables()}), _temporary_files():
         resource_tracker.ensure_running()  # would lift the block, were it started meanwhile
         forkserver.set_forkserver_preload([CALLER, *preload.forked])
         with without_interrupts():
@@ -156,7 +157,8 @@ def without_interrupts() -> Iterator[None]:
 
 
 @contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
+def environment(variables: dict[str, str]) -> Iterator[None]:
+    """Set environment variables until the block ends."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:

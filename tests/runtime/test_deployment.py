@@ -272,3 +272,11 @@ def test_check_sees_a_folder_that_workers_do_not_see_is_named(tmp_path):
     with pytest.raises(ClusterError, match=r"tcp://node7:1 does not see the folder"):
         check_sees(Elsewhere(), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_local_cluster_leaves_the_environment_of_the_process_as_it_was(tmp_path):
+    before = dict(os.environ)
+    settings = load_settings(None, {"compute.workers": 1, "compute.memory": "1GB"})
+    with open_cluster(settings, tmp_path) as execute:
+        assert execute.workers()
+    assert dict(os.environ) == before
