@@ -21,6 +21,7 @@ from dask_dedup import InputError, Settings, SettingsError
 from dask_dedup.cells.join import join_group
 from dask_dedup.cells.join_groups import plan_groups
 from dask_dedup.graph import origin
+from dask_dedup.runtime.executor import compute_tasks
 
 DIM = 24
 SEARCH, THRESHOLDS = 0.9, (0.9, 0.95, 0.995)
