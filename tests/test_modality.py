@@ -83,8 +83,8 @@ def test_run_another_modality_in_the_same_folder_searches_again(tmp_path, data, 
         keep_stages=True,
     )
     after = read_json(tmp_path / "out" / "stages" / "join" / "manifest.json")
-    assert before["settings"]["modality"] == "text"
-    assert after["settings"]["modality"] == "image"
+    assert before["settings"]["read.modality"] == "text"
+    assert after["settings"]["read.modality"] == "image"
     np.testing.assert_array_equal(clusters_of(tmp_path / "out"), groups_of(rows[0], 0.95))
 
 
