@@ -4,7 +4,7 @@ from .cells.build import build_cells
 from .cells.join import join_cells
 from .cells.layout_files import CellLayout
 from .compressors.apply import compress_dataset
-from .compressors.base import Compressor, ModelFacts, load_model, save_model
+from .compressors.base import Compressor, ModelHeader, load_model, save_model
 from .compressors.fit import fit_compressor
 from .compressors.network_settings import NetworkSettings
 from .data.dataset import BadFile, Dataset, read_dataset
@@ -47,7 +47,7 @@ __all__ = [
     "EmbeddingFile",
     "InputError",
     "MetadataColumns",
-    "ModelFacts",
+    "ModelHeader",
     "Neighbours",
     "NetworkSettings",
     "OutputError",

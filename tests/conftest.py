@@ -48,7 +48,7 @@ def clipart() -> Path:
 def clipart_clusters(clipart: Path, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     """Clusters of the example data set by an undisturbed run of 40 cells and 4 visits."""
     out = tmp_path_factory.mktemp("undisturbed") / "out"
-    settings = {"cells": {"visits": 4.0, "cells": 40}}
+    settings = {"cells": {"cells_per_row": 4.0, "cells": 40}}
     run_here(clipart, out, dask_dedup.Settings.model_validate(settings))
     return pd.read_parquet(out / "clusters")
 

@@ -19,7 +19,7 @@ from dask_dedup.storage.stage import Stage
 
 run_here = partial(dask_dedup.run, execute=compute_tasks)
 
-CELLS = {"cells": {"visits": 4.0, "cells": 40}}  # as for `clipart_clusters`
+CELLS = {"cells": {"cells_per_row": 4.0, "cells": 40}}  # as for `clipart_clusters`
 SLURM = {"cluster.kind": "slurm", "compute.workers": 4, "compute.memory": "4GB"}
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # a killed worker's sockets
 

@@ -10,7 +10,7 @@ import pytest
 
 import dask_dedup
 
-OPTIONS = ["--workers", "2", "--visits", "4", "--cells", "40", "-q"]  # as for `clipart_clusters`
+OPTIONS = ["--workers", "2", "--cells-per-row", "4", "--cells", "40", "-q"]
 
 
 def in_own_space(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -63,9 +63,9 @@ def test_disk_that_fills_stops_the_run_and_with_room_it_goes_on(
     assert "Traceback" not in ran.stderr
     assert "full" in said[0] or "No space left on device" in said[0]
     assert "the same command continues where this stopped" in said[0]
-    told = ran.stdout.splitlines()
-    assert (told[0], told[-1]) == ("ended with 2", "then with 0")
-    assert not [line for line in told if "unfinished" in line or line == "summary.json"]
+    report = ran.stdout.splitlines()
+    assert (report[0], report[-1]) == ("ended with 2", "then with 0")
+    assert not [line for line in report if "unfinished" in line or line == "summary.json"]
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "clusters"), clipart_clusters)
 
 

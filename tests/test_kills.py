@@ -24,7 +24,7 @@ FOLDERS = {
 }
 
 
-OPTIONS = ["--workers", "2", "--visits", "4", "--cells", "40", "-q"]  # as for `clipart_clusters`
+OPTIONS = ["--workers", "2", "--cells-per-row", "4", "--cells", "40", "-q"]
 
 
 def start(data: Path, out: Path) -> subprocess.Popen:

@@ -32,8 +32,8 @@ run_here = partial(dask_dedup.run, execute=compute_tasks)
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 
 SECRET = "not-to-be-seen"  # the key of `endpoint`
-OPTIONS = ["--workers", "2", "--cells", "40", "--visits", "4"]
-SMALL = {"cells": {"cells": 40, "visits": 4.0}}
+OPTIONS = ["--workers", "2", "--cells", "40", "--cells-per-row", "4"]
+SMALL = {"cells": {"cells": 40, "cells_per_row": 4.0}}
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +89,8 @@ def test_run_from_a_bucket_into_a_bucket_equals_the_local_run(bucket, endpoint, 
     assert SECRET not in ran.stdout + ran.stderr
     arguments = ["run", f"{bucket}/data", f"{bucket}/out", *OPTIONS]
     assert "nothing to do" in CliRunner().invoke(cli.main, arguments).output
-    told = CliRunner().invoke(cli.main, ["status", f"{bucket}/out"])
-    assert "finished" in told.output
+    report = CliRunner().invoke(cli.main, ["status", f"{bucket}/out"])
+    assert "finished" in report.output
 
 
 def test_run_from_a_bucket_to_a_disk_with_working_files_elsewhere(bucket, local_clusters, tmp_path):

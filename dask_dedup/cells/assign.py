@@ -10,8 +10,8 @@ the boundary is met. Two things about the margin are ours:
 - The margin is weighted by direction. Duplicates differ more along axes where the data vary more,
   so the distance to a boundary with the normal n is divided by sqrt(n' W n), W being half the
   identity and half the variances of the compressed axes (scaled to a mean of 1).
-- The margin is set on the sample so that a row makes ``visits`` visits on average: cost and disk
-  are known beforehand, and rows near a boundary get more visits than rows well inside.
+- The margin is set on the sample so that a row has ``cells_per_row`` entries on average: cost and
+  disk are known beforehand, and rows near a boundary get more entries than rows well inside.
 
 Measured on 10^6 synthetic rows in 8,192 cells, groups of up to 50, pairs at cosine >= 0.95 that
 meet in some cell, and rows that meet all of theirs:
@@ -39,7 +39,7 @@ import numpy as np
 import torch
 
 from dask_dedup.cells.kmeans import CellModel, nearness
-from dask_dedup.cells.sizes import MOST_VISITS
+from dask_dedup.cells.sizes import MOST_CELLS_PER_ROW
 
 __all__ = [
     "MOST_PROBES",
@@ -60,7 +60,9 @@ _REACH_SHARE = 0.998  # of the cells inside the margin are in reach; for all, tw
 SCORE_ERROR = np.float32(3e-6)
 
 
-def set_margins(model: CellModel, sample: np.ndarray, probes: float, visits: float) -> CellModel:
+def set_margins(
+    model: CellModel, sample: np.ndarray, probes: float, cells_per_row: float
+) -> CellModel:
     """Return the model with margins that give the wanted numbers of probes and visits on average.
 
     Parameters
@@ -72,23 +74,23 @@ def set_margins(model: CellModel, sample: np.ndarray, probes: float, visits: flo
     probes : float
         Coarse cells probed per row on average, at most `MOST_PROBES` for any.
     visits : float
-        Cells visited per row on average, at most `MOST_VISITS` for any.
+        Cells visited per row on average, at most `MOST_CELLS_PER_ROW` for any.
     """
-    image = torch.from_numpy(sample)
-    best = nearness(image, model.coarse).sort(dim=1, descending=True)
+    projection = torch.from_numpy(sample)
+    best = nearness(projection, model.coarse).sort(dim=1, descending=True)
     scores, cells = best.values.numpy(), best.indices.int().numpy()
     coarse = _calibrate(scores, cells, model.coarse, model.weights, probes)
     probed = replace(
         model, margins=np.array([coarse[0], np.inf]), reaches=np.array([coarse[1], np.inf])
     )
-    scores, cells, _ = _visit(image, probed, _probe(image, probed)[0])
-    scores, cells = scores[:, :MOST_VISITS], cells[:, :MOST_VISITS]
-    fine = _calibrate(scores, cells, model.fine, model.weights, visits)
+    scores, cells, _ = _choose_cells(projection, probed, _probe(projection, probed)[0])
+    scores, cells = scores[:, :MOST_CELLS_PER_ROW], cells[:, :MOST_CELLS_PER_ROW]
+    fine = _calibrate(scores, cells, model.fine, model.weights, cells_per_row)
     margins, reaches = np.array([coarse, fine]).T.copy()
     return replace(model, margins=margins, reaches=reaches)
 
 
-def assign_cells(image: torch.Tensor, model: CellModel) -> tuple[np.ndarray, np.ndarray]:
+def assign_cells(projection: torch.Tensor, model: CellModel) -> tuple[np.ndarray, np.ndarray]:
     """Find the cells that each row visits.
 
     Parameters
@@ -104,29 +106,29 @@ def assign_cells(image: torch.Tensor, model: CellModel) -> tuple[np.ndarray, np.
         Rows of which some decision hangs on less than float32 can tell; it is made in
         `dask_dedup.cells.assign_exact`.
     """
-    probed, probe_unsure = _probe(image, model)
-    _, cells, visit_unsure = _visit(image, model, probed)
-    return cells[:, :MOST_VISITS], probe_unsure | visit_unsure
+    probed, probe_unsure = _probe(projection, model)
+    _, cells, choose_unsure = _choose_cells(projection, model, probed)
+    return cells[:, :MOST_CELLS_PER_ROW], probe_unsure | choose_unsure
 
 
-def _probe(image: torch.Tensor, model: CellModel) -> tuple[np.ndarray, np.ndarray]:
+def _probe(projection: torch.Tensor, model: CellModel) -> tuple[np.ndarray, np.ndarray]:
     """Return the coarse cells to probe for each row, the nearest first, and which are unsure."""
     limits = coarse_limits(model.coarse, model.weights, model.margins[0], model.reaches[0])
-    scores = nearness(image, model.coarse).numpy()
-    cells = np.full((len(image), MOST_PROBES), -1, np.int32)
-    unsure = np.zeros(len(image), bool)
+    scores = nearness(projection, model.coarse).numpy()
+    cells = np.full((len(projection), MOST_PROBES), -1, np.int32)
+    unsure = np.zeros(len(projection), bool)
     pick_within(scores, limits, SCORE_ERROR, cells, unsure)
     return cells, unsure
 
 
-def _visit(
-    image: torch.Tensor, model: CellModel, probed: np.ndarray
+def _choose_cells(
+    projection: torch.Tensor, model: CellModel, probed: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return scores and numbers of the nearest cells among those of the probed coarse cells."""
     # One cell more than may be kept, to see what is close.
-    best = np.full((len(image), MOST_VISITS + 1), -np.inf, np.float32)
-    cells = np.full((len(image), MOST_VISITS + 1), -1, np.int32)
-    unsure = np.zeros(len(image), bool)
+    best = np.full((len(projection), MOST_CELLS_PER_ROW + 1), -np.inf, np.float32)
+    cells = np.full((len(projection), MOST_CELLS_PER_ROW + 1), -1, np.int32)
+    unsure = np.zeros(len(projection), bool)
     margin, reach = model.margins[1], np.float32(model.reaches[1])
     for ranks in (probed[:, :1], probed[:, 1:]):
         order, bounds = sort_by_value(ranks, len(model.coarse))
@@ -134,7 +136,7 @@ def _visit(
             first, last = model.fine_start[coarse], model.fine_start[coarse + 1]
             if first < last:
                 chosen = order[bounds[coarse] : bounds[coarse + 1]]
-                some = image.index_select(0, torch.from_numpy(chosen))
+                some = projection.index_select(0, torch.from_numpy(chosen))
                 halves = model.fine_half_squares[first:last]
                 scores = nearness(some, model.fine[first:last], halves)
                 _merge_top(scores.numpy(), chosen, first, best, cells, reach + SCORE_ERROR)

@@ -17,7 +17,7 @@ from dask_dedup.cells.assign import (
     pick_within,
 )
 from dask_dedup.cells.kmeans import CellModel
-from dask_dedup.cells.sizes import MOST_VISITS
+from dask_dedup.cells.sizes import MOST_CELLS_PER_ROW
 
 __all__ = ["DeviceCells"]
 
@@ -49,33 +49,35 @@ class DeviceCells:
         sizes = torch.from_numpy(np.diff(model.fine_start))
         self._coarse_of = torch.arange(len(sizes)).repeat_interleave(sizes).to(device)
 
-    def assign(self, image: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    def assign(self, projection: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Do `dask_dedup.cells.assign.assign_cells`: 5 bytes a row and cell on the device."""
         rows = max(1, self.score_bytes // (5 * self.model.cells))
-        cells, unsure = zip(*(self._assign(some) for some in image.split(rows)), strict=True)
+        cells, unsure = zip(*(self._assign(some) for some in projection.split(rows)), strict=True)
         return np.concatenate(cells), np.concatenate(unsure)
 
-    def _assign(self, image: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        model, moved = self.model, image.to(self.device)
-        unsure = np.zeros(len(image), np.bool_)
-        probed = np.full((len(image), MOST_PROBES), -1, np.int32)
+    def _assign(self, projection: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        model, moved = self.model, projection.to(self.device)
+        unsure = np.zeros(len(projection), np.bool_)
+        probed = np.full((len(projection), MOST_PROBES), -1, np.int32)
         coarse_scores = torch.addmm(self._coarse_half, moved, self._coarse, beta=-1)
         pick_within(coarse_scores.cpu().numpy(), self._limits, SCORE_ERROR, probed, unsure)
 
-        may = torch.zeros(len(image), len(model.coarse) + 1, dtype=torch.bool, device=self.device)
+        may = torch.zeros(
+            len(projection), len(model.coarse) + 1, dtype=torch.bool, device=self.device
+        )
         # Absent probes (-1) fall into the last column, which stands for no cell.
         may.scatter_(1, torch.from_numpy(probed % (len(model.coarse) + 1)).long().to(may.device), 1)
         scores = torch.addmm(self._fine_half, moved, self._fine, beta=-1)
         scores.masked_fill_(~may[:, self._coarse_of], -torch.inf)
-        found = scores.topk(min(MOST_VISITS + 1, model.cells), dim=1)
-        best = np.full((len(image), MOST_VISITS + 1), -np.inf, np.float32)
-        cells = np.full((len(image), MOST_VISITS + 1), -1, np.int32)
+        found = scores.topk(min(MOST_CELLS_PER_ROW + 1, model.cells), dim=1)
+        best = np.full((len(projection), MOST_CELLS_PER_ROW + 1), -np.inf, np.float32)
+        cells = np.full((len(projection), MOST_CELLS_PER_ROW + 1), -1, np.int32)
         best[:, : found.values.shape[1]] = found.values.cpu().numpy()
         cells[:, : found.values.shape[1]] = found.indices.cpu().numpy()
         cells[best == -np.inf] = -1
         margin, reach = model.margins[1], np.float32(model.reaches[1])
         cut_to_margin(best, cells, model.fine, model.weights, margin, reach, SCORE_ERROR, unsure)
-        return cells[:, :MOST_VISITS], unsure
+        return cells[:, :MOST_CELLS_PER_ROW], unsure
 
     def _columns(self, centroids: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Return centroids as columns, and half of their squared lengths."""

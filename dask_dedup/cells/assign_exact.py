@@ -7,12 +7,12 @@ import numpy as np
 
 from dask_dedup.cells.assign import MOST_PROBES
 from dask_dedup.cells.kmeans import CellModel
-from dask_dedup.cells.sizes import MOST_VISITS
+from dask_dedup.cells.sizes import MOST_CELLS_PER_ROW
 
 __all__ = ["assign_exactly"]
 
 
-def assign_exactly(image: np.ndarray, model: CellModel) -> np.ndarray:
+def assign_exactly(projection: np.ndarray, model: CellModel) -> np.ndarray:
     """Do `assign_cells` in float64, row by row, ties to the lower cell: some 50 us a row.
 
     Parameters
@@ -24,7 +24,7 @@ def assign_exactly(image: np.ndarray, model: CellModel) -> np.ndarray:
     int32 array, shape (n, MOST_VISITS)
     """
     return _assign_rows(
-        image,
+        projection,
         model.coarse,
         model.fine,
         model.fine_start,
@@ -51,14 +51,14 @@ def _nearest_within(
     nearest = ids[order[0]]
     chosen = np.full(most, -1, np.int32)
     kept = 0
-    for place in order:
+    for position in order:
         square = 0.0
         for d in range(centroids.shape[1]):
-            step = np.float64(centroids[ids[place], d]) - np.float64(centroids[nearest, d])
+            step = np.float64(centroids[ids[position], d]) - np.float64(centroids[nearest, d])
             square += weights[d] * step * step
-        gap = distances[place] - distances[order[0]]
+        gap = distances[position] - distances[order[0]]
         if kept == 0 or gap <= margin * np.sqrt(square):
-            chosen[kept] = ids[place]
+            chosen[kept] = ids[position]
             kept += 1
             if kept == most:
                 break
@@ -80,7 +80,7 @@ def _distances(point: np.ndarray, centroids: np.ndarray, first: int, last: int) 
 
 @numba.njit(cache=True, nogil=True)
 def _assign_rows(
-    image: np.ndarray,
+    projection: np.ndarray,
     coarse: np.ndarray,
     fine: np.ndarray,
     fine_start: np.ndarray,
@@ -89,10 +89,10 @@ def _assign_rows(
     reaches: np.ndarray,
 ) -> np.ndarray:
     """Assign each row in float64."""
-    cells = np.full((len(image), MOST_VISITS), -1, np.int32)
+    cells = np.full((len(projection), MOST_CELLS_PER_ROW), -1, np.int32)
     every_coarse = np.arange(len(coarse))
-    for i in range(len(image)):
-        point = image[i]
+    for i in range(len(projection)):
+        point = projection[i]
         distances = _distances(point, coarse, 0, len(coarse))
         probed = _nearest_within(
             distances,
@@ -116,7 +116,14 @@ def _assign_rows(
             distances[at : at + last - first] = _distances(point, fine, first, last)
             at += last - first
         chosen = _nearest_within(
-            distances, ids, fine, weights, margins[1], reaches[1], MOST_VISITS, MOST_VISITS
+            distances,
+            ids,
+            fine,
+            weights,
+            margins[1],
+            reaches[1],
+            MOST_CELLS_PER_ROW,
+            MOST_CELLS_PER_ROW,
         )
         cells[i, : len(chosen)] = chosen
     return cells

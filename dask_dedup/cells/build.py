@@ -9,7 +9,7 @@ from dask.delayed import Delayed, delayed
 
 from dask_dedup.cells.entries import MOST_FILES, plan_merges
 from dask_dedup.cells.layout_files import CellLayout
-from dask_dedup.cells.sizes import FINE_TASKS, default_cells, default_visits
+from dask_dedup.cells.sizes import FINE_TASKS, default_cells, default_cells_per_row
 from dask_dedup.data.dataset import Dataset
 from dask_dedup.data.part_list import write_parts
 from dask_dedup.data.spans import cut_spans
@@ -31,7 +31,7 @@ def build_cells(
     pca: PcaModel,
     folder: str | AnyPath,
     *,
-    visits: float | None = None,
+    cells_per_row: float | None = None,
     cells: int = 0,
     probes: float = 8.0,
     dense_groups: bool = True,
@@ -79,23 +79,23 @@ def build_cells(
     files.
     """
     layout = begin_layout(dataset, folder, pca.kept, cells, dense_groups, span_rows)
-    task = cells_task(dataset, pca, layout, visits=visits, probes=probes, seed=seed)
+    task = cells_task(dataset, pca, layout, cells_per_row=cells_per_row, probes=probes, seed=seed)
     (trained,) = execute([task], ignore_result)
     layout = replace(layout, cells=trained)
     write = delayed(OnWorker("dask_dedup.cells.layout", "layout_span"))
     counts = execute([write(layout, span) for span in layout.spans], ignore_result)
     files = [
-        layout.record_file(span, count.visits)
+        layout.entry_file(span, count.cells_per_row)
         for span, count in zip(layout.spans, counts, strict=True)
     ]
     level = 0
-    merge = delayed(OnWorker("dask_dedup.cells.entries", "merge_records"))
+    merge = delayed(OnWorker("dask_dedup.cells.entries", "merge_entries"))
     while len(files) > most_files:
         level += 1
         merged = plan_merges(files, as_path(folder) / f"merge-{level}", most_files)
         execute([merge(layout, *task) for task in merged.tasks], ignore_result)
         files = merged.files
-    layout.write_record_files(files)
+    layout.write_entry_files(files)
     return layout
 
 
@@ -119,7 +119,7 @@ def cells_task(
     pca: PcaModel | Delayed,
     layout: CellLayout,
     *,
-    visits: float | None = None,
+    cells_per_row: float | None = None,
     probes: float = 8.0,
     sample_per_cell: int = 24,
     seed: int = 0,
@@ -138,18 +138,19 @@ def cells_task(
         Rows of the sample per cell; others as in `build_cells`.
     """
     wanted = layout.cells
-    visits = visits or default_visits(dataset.rows)
+    cells_per_row = cells_per_row or default_cells_per_row(dataset.rows)
     pca_path = _task("write_pca")(pca, layout.pca_path)
     spans = cut_spans(dataset.filled_parts)
     chosen = sample_row_ids(dataset.rows, max(4096, sample_per_cell * wanted), seed, _PURPOSE)
     blocks = [
-        _task("read_images")(span, ids, pca_path, seed) for span, ids in split_rows(chosen, spans)
+        _task("read_projections")(span, ids, pca_path, seed)
+        for span, ids in split_rows(chosen, spans)
     ]
     coarse = _task("train_coarse_cells")(blocks, layout.kept, wanted, seed)
     thinned = [_task("thin_some")(coarse, layout.kept, share) for share in range(FINE_TASKS)]
     counts = [_task("count_rows")(members) for members in thinned]
     fine = [_task("train_some")(members, counts, wanted, seed) for members in thinned]
-    return _task("combine")(coarse, fine, blocks, probes, visits, layout.cells_path)
+    return _task("combine")(coarse, fine, blocks, probes, cells_per_row, layout.cells_path)
 
 
 def _task(name: str) -> Delayed:

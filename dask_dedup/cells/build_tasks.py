@@ -16,7 +16,7 @@ from dask_dedup.vectors.unit import prepare_block
 __all__ = [
     "combine",
     "count_rows",
-    "read_images",
+    "read_projections",
     "thin_some",
     "train_coarse_cells",
     "train_some",
@@ -34,7 +34,7 @@ def write_pca(pca: PcaModel, path: str) -> str:
     return path
 
 
-def read_images(span: Span, row_ids: np.ndarray, pca_path: str, seed: int) -> np.ndarray:
+def read_projections(span: Span, row_ids: np.ndarray, pca_path: str, seed: int) -> np.ndarray:
     """Return images and sketches of the usable ones of some rows.
 
     float32, shape (usable, kept + `_SKETCH`).
@@ -85,7 +85,7 @@ def combine(
     fine: list[list[np.ndarray]],
     blocks: list[np.ndarray],
     probes: float,
-    visits: float,
+    cells_per_row: float,
     path: str,
 ) -> int:
     """Put the model together, set its margins, write it; return its number of cells."""
@@ -107,7 +107,7 @@ def combine(
         np.zeros(2),
         np.zeros(2),
     )
-    save_cells(set_margins(model, _margin_rows(sample), probes, visits), as_path(path))
+    save_cells(set_margins(model, _margin_rows(sample), probes, cells_per_row), as_path(path))
     return model.cells
 
 

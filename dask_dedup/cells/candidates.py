@@ -83,11 +83,11 @@ class Candidates:
     ) -> None:
         self.layout = layout
         self.ids, self.rank = np.unique(row_ids, return_inverse=True)
-        by_rank, self._visited_start = sort_by_value(self.rank[:, None], len(self.ids))
+        by_rank, self._row_cells_start = sort_by_value(self.rank[:, None], len(self.ids))
         self.cell = 0
         self._bounds = np.searchsorted(cells, np.arange(cells[-1] + 2)) if len(cells) else cells
         self._met = np.zeros(len(self.ids), np.uint64)  # see `_meet_first`
-        self._visited = cells[by_rank]  # by rank, then by cell
+        self._row_cells = cells[by_rank]  # by rank, then by cell
         self.threshold = np.float32(threshold)
         self.limits = limits
         self.candidates = 0
@@ -103,7 +103,7 @@ class Candidates:
         self._most = READ_BYTES // (self._wide.itemsize * self._dim)
         self._rows = np.empty((0, self._dim), self._wide)
 
-    def enter(self, cell: int) -> None:
+    def begin_cell(self, cell: int) -> None:
         """Go on to a cell, the next one or a later one: what `add` takes is of this one."""
         for left in range(self.cell, cell):
             ranks = self.rank[self._bounds[left] : self._bounds[left + 1]]
@@ -115,7 +115,7 @@ class Candidates:
         if len(i) >= _MANY_PAIRS:
             i, j = _by_columns(i, j)
         a, b = _meet_first(
-            i, j, self.rank, self._met, self.cell, self._visited, self._visited_start
+            i, j, self.rank, self._met, self.cell, self._row_cells, self._row_cells_start
         )
         self._waiting.append((a, b))
         self._waiting_pairs += len(a)
@@ -178,7 +178,7 @@ class Candidates:
         self._place[missing] = np.arange(self._filled, wanted)
         self._filled = wanted
 
-    def keep(self, a: np.ndarray, b: np.ndarray, similarity: np.ndarray) -> None:
+    def add_edges(self, a: np.ndarray, b: np.ndarray, similarity: np.ndarray) -> None:
         """Keep verified pairs of ranks as edges."""
         self._edges.add(a, b, similarity)
 
@@ -196,14 +196,14 @@ class Candidates:
                 a, b = self._screened(a, b)
             similarity = self.similarity(a, b)
             passed = similarity >= self.threshold
-            self.keep(a[passed], b[passed], similarity[passed])
+            self.add_edges(a[passed], b[passed], similarity[passed])
 
     def _screened(self, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the pairs of ranks that a product in int16 does not rule out."""
         needed = self._read_all(a, b)
-        place = np.empty(len(self.ids), np.int64)
-        place[needed] = np.arange(len(needed))
-        passed = may_reach(self.short_rows(needed), place[a], place[b], float(self.threshold))
+        position = np.empty(len(self.ids), np.int64)
+        position[needed] = np.arange(len(needed))
+        passed = may_reach(self.short_rows(needed), position[a], position[b], float(self.threshold))
         return a[passed], b[passed]
 
 
@@ -214,8 +214,8 @@ def _meet_first(
     rank: np.ndarray,
     met: np.ndarray,
     cell: int,
-    visited: np.ndarray,
-    visited_start: np.ndarray,
+    row_cells: np.ndarray,
+    row_cells_start: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the ranks of pairs of records whose rows have no cell in common before ``cell``.
 
@@ -229,14 +229,14 @@ def _meet_first(
         if met[a[kept]] & met[b[kept]] == 0:
             kept += 1
             continue
-        x, x_stop = visited_start[a[kept]], visited_start[a[kept] + 1]
-        y, y_stop = visited_start[b[kept]], visited_start[b[kept] + 1]
+        x, x_stop = row_cells_start[a[kept]], row_cells_start[a[kept] + 1]
+        y, y_stop = row_cells_start[b[kept]], row_cells_start[b[kept] + 1]
         new = True
-        while x < x_stop and y < y_stop and visited[x] < cell and visited[y] < cell:
-            if visited[x] == visited[y]:
+        while x < x_stop and y < y_stop and row_cells[x] < cell and row_cells[y] < cell:
+            if row_cells[x] == row_cells[y]:
                 new = False
                 break
-            if visited[x] < visited[y]:
+            if row_cells[x] < row_cells[y]:
                 x += 1
             else:
                 y += 1

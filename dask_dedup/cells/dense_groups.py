@@ -31,7 +31,7 @@ import torch
 from dask_dedup.cells.candidates import Candidates
 from dask_dedup.cells.full_filter import add_tiles
 from dask_dedup.cells.layout_files import SAME_SIMILARITY
-from dask_dedup.vectors.int8_codes import GridRows, near_grid_rows
+from dask_dedup.vectors.int8_codes import CodeRows, near_code_rows
 
 __all__ = ["find_groups", "join_around"]
 
@@ -40,7 +40,9 @@ _VERIFIED_AT_ONCE = 1 << 15  # pairs: as many full rows are in memory
 _TOLD_APART = 4e-6  # cosines in float32 that lie nearer to each other are decided in float64
 
 
-def find_groups(images: GridRows, records: np.ndarray, limit: int, batch: Candidates) -> np.ndarray:
+def find_groups(
+    projections: CodeRows, entries: np.ndarray, limit: int, batch: Candidates
+) -> np.ndarray:
     """Find the dense groups among some records, and link members with leaders.
 
     Parameters
@@ -59,36 +61,38 @@ def find_groups(images: GridRows, records: np.ndarray, limit: int, batch: Candid
     int64 array, shape (len(records),)
         Record of the leader of each record; -1 outside of all groups. A leader is its own.
     """
-    leader = np.full(len(records), -1)
-    tried = np.arange(0, len(records), max(1, len(records) // _TRIES))
-    blocks = near_grid_rows(images.take(records[tried]), images.take(records), limit, False)
+    leader = np.full(len(entries), -1)
+    tried = np.arange(0, len(entries), max(1, len(entries) // _TRIES))
+    blocks = near_code_rows(
+        projections.take(entries[tried]), projections.take(entries), limit, False
+    )
     pairs = [*zip(*blocks, strict=True)]
     if not pairs:
         return leader
     least = batch.limits.group_members
     trial, around = (np.concatenate(side) for side in pairs)
     for k in np.flatnonzero(np.bincount(trial) >= least):
-        place, near = tried[k], around[trial == k]
+        position, near = tried[k], around[trial == k]
         near = near[leader[near] < 0]
-        is_left = leader[place] < 0 and (leader < 0).sum() >= batch.limits.group_entries
+        is_left = leader[position] < 0 and (leader < 0).sum() >= batch.limits.group_entries
         if not is_left or len(near) < least:
             continue
-        other = near[near != place]
-        similarity = _verify(batch, records[place], records[other])
+        other = near[near != position]
+        similarity = _verify(batch, entries[position], entries[other])
         member = similarity >= np.float32(SAME_SIMILARITY)
         if member.sum() < least:
             continue
         members = other[member]
-        rank = batch.rank[records[members]]
-        batch.keep(np.full(len(rank), batch.rank[records[place]]), rank, similarity[member])
-        leader[members] = leader[place] = records[place]
+        rank = batch.rank[entries[members]]
+        batch.add_edges(np.full(len(rank), batch.rank[entries[position]]), rank, similarity[member])
+        leader[members] = leader[position] = entries[position]
     return leader
 
 
 def join_around(
-    images: GridRows,
+    projections: CodeRows,
     limit: int,
-    records: np.ndarray,
+    entries: np.ndarray,
     leader: np.ndarray,
     in_rows: np.ndarray,
     same: bool,
@@ -111,38 +115,40 @@ def join_around(
     """
     outside = leader < 0
     for one, other in [(outside, outside)] if same else [(outside & in_rows, outside & ~in_rows)]:
-        a, b = records[one], records[other]
-        add_tiles(images, limit, a, None if same else b, batch)
+        a, b = entries[one], entries[other]
+        add_tiles(projections, limit, a, None if same else b, batch)
     leaders = np.unique(leader[~outside])
-    sides = [np.ones(len(records), np.bool_)] if same else [in_rows, ~in_rows]
+    sides = [np.ones(len(entries), np.bool_)] if same else [in_rows, ~in_rows]
     for group in leaders:
         member = leader == group
         for side, across in zip(sides, reversed(sides), strict=True):
-            _join_outside(images, limit, records[outside & side], records[member & across], batch)
+            _join_outside(
+                projections, limit, entries[outside & side], entries[member & across], batch
+            )
         others = leaders[leaders != group]
-        _join_outside(images, limit, others, records[member], batch)
+        _join_outside(projections, limit, others, entries[member], batch)
 
 
 def _join_outside(
-    images: GridRows, limit: int, records: np.ndarray, members: np.ndarray, batch: Candidates
+    projections: CodeRows, limit: int, entries: np.ndarray, members: np.ndarray, batch: Candidates
 ) -> None:
     """Join some records with the members of a group; where there are many pairs, keep the best."""
-    many = np.zeros(len(records), np.bool_)
-    for i, j in near_grid_rows(images.take(records), images.take(members), limit, False):
-        counts = np.bincount(i, minlength=len(records))
+    many = np.zeros(len(entries), np.bool_)
+    for i, j in near_code_rows(projections.take(entries), projections.take(members), limit, False):
+        counts = np.bincount(i, minlength=len(entries))
         many |= counts > batch.limits.many_pairs
         few = ~many[i]
-        batch.add(records[i[few]], members[j[few]])
+        batch.add(entries[i[few]], members[j[few]])
     if many.any():
-        _best_pairs(records[many], members, batch)
+        _best_pairs(entries[many], members, batch)
 
 
-def _best_pairs(records: np.ndarray, members: np.ndarray, batch: Candidates) -> None:
+def _best_pairs(entries: np.ndarray, members: np.ndarray, batch: Candidates) -> None:
     """Keep the best pair, at the threshold or above, of each record and a group's members.
 
     Cost: one product of full vectors in float32; memory: two blocks of them.
     """
-    for some in np.array_split(records, -(-len(records) // 2048)):
+    for some in np.array_split(entries, -(-len(entries) // 2048)):
         outside = _units(batch, some)
         for block in np.array_split(members, -(-len(members) // 8192)):
             product = torch.mm(outside, _units(batch, block).T)
@@ -150,7 +156,7 @@ def _best_pairs(records: np.ndarray, members: np.ndarray, batch: Candidates) -> 
             a, b = batch.rank[some[i]], batch.rank[block[j]]
             similarity = batch.similarity(a, b)
             passed = similarity >= batch.threshold
-            batch.keep(a[passed], b[passed], similarity[passed])
+            batch.add_edges(a[passed], b[passed], similarity[passed])
 
 
 def _verify(batch: Candidates, one: int, others: np.ndarray) -> np.ndarray:
@@ -161,9 +167,9 @@ def _verify(batch: Candidates, one: int, others: np.ndarray) -> np.ndarray:
     return np.concatenate(pieces)
 
 
-def _units(batch: Candidates, records: np.ndarray) -> torch.Tensor:
+def _units(batch: Candidates, entries: np.ndarray) -> torch.Tensor:
     """Return full rows at unit length: float32, shape (records, dim)."""
-    rows = torch.from_numpy(batch.full_rows(batch.rank[records])).double()
+    rows = torch.from_numpy(batch.full_rows(batch.rank[entries])).double()
     return (rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True)).float()
 
 

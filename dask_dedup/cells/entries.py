@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from dask_dedup.cells.layout_files import CellLayout, RecordFile
+from dask_dedup.cells.layout_files import CellLayout, EntryFile
 from dask_dedup.errors import CapacityError, DamagedError
 from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.storage.sealed_file import read_sealed, write_sealed, writing_sealed
@@ -32,13 +32,13 @@ __all__ = [
     "HEAD_WORDS",
     "MERGE_BYTES",
     "MOST_FILES",
+    "Entries",
     "Merges",
-    "Records",
-    "image_words",
-    "merge_records",
+    "code_words",
+    "merge_entries",
     "plan_merges",
     "read_cell_counts",
-    "read_records",
+    "read_entries",
 ]
 
 HEAD_WORDS = 2  # words of 32 bits before the image of a record: position and hash
@@ -54,11 +54,11 @@ class Merges(NamedTuple):
     ``tasks``: the files of each merge, and the one that it makes; ``files``: what is left then.
     """
 
-    tasks: list[tuple[list[RecordFile], RecordFile]]
-    files: list[RecordFile]
+    tasks: list[tuple[list[EntryFile], EntryFile]]
+    files: list[EntryFile]
 
 
-class Records(NamedTuple):
+class Entries(NamedTuple):
     """Records of a range of cells: by cell, then in ``row_id`` order.
 
     Attributes
@@ -67,39 +67,39 @@ class Records(NamedTuple):
     content : uint32 array, shape (n,)
         Hash of the stored bytes.
     steps : int8 array, shape (n, kept + 1, filled up with zeros to a multiple of 4)
-        Images on the grid of the PCA: see `PcaModel.to_grid`.
+        Images on the grid of the PCA: see `PcaModel.to_codes`.
     bounds : int64 array, shape (cells of the range + 1,)
         The records of cell i of the range are ``bounds[i]`` to ``bounds[i + 1]``.
     """
 
     row_ids: np.ndarray
     content: np.ndarray
-    steps: np.ndarray
+    codes: np.ndarray
     bounds: np.ndarray
 
 
-def image_words(kept: int) -> int:
+def code_words(kept: int) -> int:
     """Return the words of 32 bits that an image of one byte a coordinate takes."""
     return -(-(kept + 1) // 4)
 
 
-def read_records(layout: CellLayout, cell_start: int, cell_stop: int) -> Records:
+def read_entries(layout: CellLayout, cell_start: int, cell_stop: int) -> Entries:
     """Read the records of a range of cells from all files, one after another.
 
     Raises
     ------
     DamagedError
     """
-    files = layout.record_files
+    files = layout.entry_files
     own_offsets = [_read_offsets(layout, file, cell_start, cell_stop) for file in files]
-    bounds, places = _places(own_offsets)
-    words = HEAD_WORDS + image_words(layout.kept)
+    bounds, positions = _positions(own_offsets)
+    words = HEAD_WORDS + code_words(layout.kept)
     row_ids, content = np.empty(bounds[-1], np.int64), np.empty(bounds[-1], np.uint32)
-    images = np.empty((bounds[-1], words - HEAD_WORDS), np.uint32)
-    for file, own, first in zip(files, own_offsets, places, strict=True):
+    projections = np.empty((bounds[-1], words - HEAD_WORDS), np.uint32)
+    for file, own, first in zip(files, own_offsets, positions, strict=True):
         piece = _read_piece(file, own, words)
-        _copy_cells(piece, own - own[0], file.row_start, first, row_ids, content, images)
-    return Records(row_ids, content, images.view(np.int8), bounds)
+        _copy_cells(piece, own - own[0], file.row_start, first, row_ids, content, projections)
+    return Entries(row_ids, content, projections.view(np.int8), bounds)
 
 
 def read_cell_counts(layout: CellLayout) -> np.ndarray:
@@ -110,12 +110,12 @@ def read_cell_counts(layout: CellLayout) -> np.ndarray:
     DamagedError
     """
     counts = np.zeros(layout.cells, np.int64)
-    for file in layout.record_files:
+    for file in layout.entry_files:
         counts += np.diff(_read_offsets(layout, file, 0, layout.cells))
     return counts
 
 
-def plan_merges(files: Sequence[RecordFile], folder: AnyPath, most: int = MOST_FILES) -> Merges:
+def plan_merges(files: Sequence[EntryFile], folder: AnyPath, most: int = MOST_FILES) -> Merges:
     """Put neighbouring files together, as few as it takes: at most ``most`` in a group.
 
     So many groups as are wanted in the end, of nearly equal numbers of files: all workers have some
@@ -134,8 +134,8 @@ def plan_merges(files: Sequence[RecordFile], folder: AnyPath, most: int = MOST_F
         group = list(files[start:stop])
         if len(group) > 1:
             paths = [str(folder / f"{kind}-{number:05d}.bin") for kind in ("records", "offsets")]
-            records = sum(file.records for file in group)
-            one = RecordFile(paths[0], paths[1], group[0].row_start, group[-1].row_stop, records)
+            entries = sum(file.entries for file in group)
+            one = EntryFile(paths[0], paths[1], group[0].row_start, group[-1].row_stop, entries)
             if one.row_stop - one.row_start > _MOST_ROWS:
                 raise CapacityError(
                     f"{one.row_stop - one.row_start} rows in one file of records; positions reach "
@@ -147,10 +147,10 @@ def plan_merges(files: Sequence[RecordFile], folder: AnyPath, most: int = MOST_F
     return merges
 
 
-def merge_records(
+def merge_entries(
     layout: CellLayout,
-    files: Sequence[RecordFile],
-    merged: RecordFile,
+    files: Sequence[EntryFile],
+    merged: EntryFile,
     merge_bytes: int = MERGE_BYTES,
 ) -> None:
     """Merge the records of neighbouring files, range of cells by range of cells.
@@ -162,7 +162,7 @@ def merge_records(
     ------
     DamagedError
     """
-    words = HEAD_WORDS + image_words(layout.kept)
+    words = HEAD_WORDS + code_words(layout.kept)
     counts = np.zeros(layout.cells, np.int64)
     for file in files:
         counts += np.diff(_read_offsets(layout, file, 0, layout.cells))
@@ -170,12 +170,12 @@ def merge_records(
     with writing_sealed(as_path(merged.path), _WORD, words) as out:
         for start, stop in _ranges(offsets, max(1, merge_bytes // (4 * words))):
             own_offsets = [_read_offsets(layout, file, start, stop) for file in files]
-            bounds, places = _places(own_offsets)
+            bounds, positions = _positions(own_offsets)
             together = np.empty((bounds[-1], words), np.uint32)
-            for file, own, first in zip(files, own_offsets, places, strict=True):
+            for file, own, first in zip(files, own_offsets, positions, strict=True):
                 piece = _read_piece(file, own, words)
                 shift = file.row_start - merged.row_start
-                _copy_records(piece, own - own[0], shift, first, together)
+                _copy_entries(piece, own - own[0], shift, first, together)
             out.add(together)
     write_sealed(as_path(merged.offsets_path), offsets)
 
@@ -189,33 +189,33 @@ def _ranges(offsets: np.ndarray, most: int) -> list[tuple[int, int]]:
     return list(pairwise(cuts))
 
 
-def _places(own_offsets: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
+def _positions(own_offsets: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
     """Return where each cell begins, and where in it the records of each file do."""
-    place = np.zeros(len(own_offsets[0]) - 1, np.int64)
-    places = []
+    position = np.zeros(len(own_offsets[0]) - 1, np.int64)
+    positions = []
     for own in own_offsets:
-        places.append(place.copy())
-        place += np.diff(own)
-    bounds = np.concatenate([[0], np.cumsum(place)])
-    for first in places:
+        positions.append(position.copy())
+        position += np.diff(own)
+    bounds = np.concatenate([[0], np.cumsum(position)])
+    for first in positions:
         first += bounds[:-1]
-    return bounds, places
+    return bounds, positions
 
 
-def _read_offsets(layout: CellLayout, file: RecordFile, start: int, stop: int) -> np.ndarray:
+def _read_offsets(layout: CellLayout, file: EntryFile, start: int, stop: int) -> np.ndarray:
     """Read where the cells from ``start`` to ``stop`` begin in a file, the last one's end too."""
     path = as_path(file.offsets_path)
     offsets = read_sealed(path, _OFFSET, 1, start, stop - start + 1, layout.cells + 1)[:, 0]
-    ends = (start > 0 or offsets[0] == 0) and (stop < layout.cells or offsets[-1] == file.records)
-    if not ends or offsets[0] < 0 or offsets[-1] > file.records or (np.diff(offsets) < 0).any():
-        raise DamagedError(f"{path}: does not fit the {file.records} records beside it.", str(path))
+    ends = (start > 0 or offsets[0] == 0) and (stop < layout.cells or offsets[-1] == file.entries)
+    if not ends or offsets[0] < 0 or offsets[-1] > file.entries or (np.diff(offsets) < 0).any():
+        raise DamagedError(f"{path}: does not fit the {file.entries} records beside it.", str(path))
     return offsets
 
 
-def _read_piece(file: RecordFile, own: np.ndarray, words: int) -> np.ndarray:
+def _read_piece(file: EntryFile, own: np.ndarray, words: int) -> np.ndarray:
     """Read the records of some cells, as they lie in a file."""
     start, count = int(own[0]), int(own[-1] - own[0])
-    return read_sealed(as_path(file.path), _WORD, words, start, count, file.records)
+    return read_sealed(as_path(file.path), _WORD, words, start, count, file.entries)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -223,29 +223,29 @@ def _copy_cells(
     piece: np.ndarray,
     offsets: np.ndarray,
     row_start: int,
-    place: np.ndarray,
+    position: np.ndarray,
     row_ids: np.ndarray,
     content: np.ndarray,
-    images: np.ndarray,
+    projections: np.ndarray,
 ) -> None:
     """Copy the records of each cell of one file's piece to where they belong."""
-    for cell in range(len(place)):
-        target = place[cell]
+    for cell in range(len(position)):
+        target = position[cell]
         for source in range(offsets[cell], offsets[cell + 1]):
             row_ids[target] = row_start + np.int64(piece[source, 0])
             content[target] = piece[source, 1]
-            for k in range(images.shape[1]):
-                images[target, k] = piece[source, 2 + k]
+            for k in range(projections.shape[1]):
+                projections[target, k] = piece[source, 2 + k]
             target += 1
 
 
 @numba.njit(cache=True, nogil=True)
-def _copy_records(
-    piece: np.ndarray, offsets: np.ndarray, shift: int, place: np.ndarray, merged: np.ndarray
+def _copy_entries(
+    piece: np.ndarray, offsets: np.ndarray, shift: int, position: np.ndarray, merged: np.ndarray
 ) -> None:
     """Copy whole records of each cell, their positions counted from another row."""
-    for cell in range(len(place)):
-        target = place[cell]
+    for cell in range(len(position)):
+        target = position[cell]
         for source in range(offsets[cell], offsets[cell + 1]):
             merged[target, 0] = np.uint32(np.int64(piece[source, 0]) + shift)
             for k in range(1, merged.shape[1]):

@@ -24,10 +24,10 @@ import numpy as np
 import torch
 
 from dask_dedup.cells.candidates import Candidates
-from dask_dedup.vectors.int8_codes import GridRows, grid_rows, near_grid_rows, within_steps
-from dask_dedup.vectors.pca import GRID_STEPS, MOST_LIMIT
+from dask_dedup.vectors.int8_codes import CodeRows, code_rows, near_code_rows, within_code_distance
+from dask_dedup.vectors.pca import LARGEST_CODE, MOST_CODE_DISTANCE
 
-__all__ = ["add_tiles", "full_grid"]
+__all__ = ["add_tiles", "full_codes"]
 
 _TRIED = 32  # rows and columns of a tile whose pairs tell the share
 _CANDIDATE = 40_000  # coordinates of products that take as long as to look at one pair
@@ -41,7 +41,7 @@ _CPU = torch.device("cpu")
 
 
 def add_tiles(
-    images: GridRows,
+    projections: CodeRows,
     limit: int,
     rows: np.ndarray,
     columns: np.ndarray | None,
@@ -67,26 +67,26 @@ def add_tiles(
     others = rows if columns is None else columns
     if not len(rows) or not len(others):
         return
-    left = images.take(rows)
-    right = left if columns is None else images.take(columns)
-    if _passing(images.steps.numpy(), rows, others, limit) > batch.limits.full_share:
+    left = projections.take(rows)
+    right = left if columns is None else projections.take(columns)
+    if _passing(projections.codes.numpy(), rows, others, limit) > batch.limits.full_share:
         both = rows if columns is None else np.concatenate([rows, columns])
-        full, limit = full_grid(batch, both)
+        full, limit = full_codes(batch, both)
         left, right = full.head(len(rows)), full.tail(len(others))
-    for i, j in near_grid_rows(left, right, limit, columns is None, device):
+    for i, j in near_code_rows(left, right, limit, columns is None, device):
         batch.add(rows[i], others[j])
 
 
-def _passing(steps: np.ndarray, rows: np.ndarray, columns: np.ndarray, limit: int) -> float:
+def _passing(codes: np.ndarray, rows: np.ndarray, columns: np.ndarray, limit: int) -> float:
     """Return about what share of the pairs of two tiles, or of one, the filter lets through."""
     # Evenly spaced ones; no record with itself, if there are enough.
     i = rows[np.linspace(0, len(rows) - 1, _TRIED, dtype=np.int64)]
     j = columns[np.linspace(0, len(columns) - 1, 2 * _TRIED, dtype=np.int64)[1::2]]
     i, j = np.repeat(i, _TRIED), np.tile(j, _TRIED)
-    return float((within_steps(steps, i, j, limit) & (i != j)).mean())
+    return float((within_code_distance(codes, i, j, limit) & (i != j)).mean())
 
 
-def full_grid(batch: Candidates, records: np.ndarray) -> tuple[GridRows, int]:
+def full_codes(batch: Candidates, entries: np.ndarray) -> tuple[CodeRows, int]:
     """Return full rows on a grid, and the squared distance in steps that a pair may have.
 
     Parameters
@@ -94,22 +94,22 @@ def full_grid(batch: Candidates, records: np.ndarray) -> tuple[GridRows, int]:
     batch : Candidates
     records : int64 array, shape (n,)
     """
-    few = batch.full_rows(batch.rank[records[:: -(-len(records) // _SAMPLE_ROWS)]])
+    few = batch.full_rows(batch.rank[entries[:: -(-len(entries) // _SAMPLE_ROWS)]])
     few = few / np.linalg.norm(few, axis=1, keepdims=True)
     reach = max(0.0, 2.0 - 2.0 * float(batch.threshold)) + _LENGTH_ERROR
     variance = few.var(axis=0)
     chosen = np.argsort(-variance, kind="stable")
     chosen = chosen[: _width_that_pays(few[:, chosen], reach)]
-    step = batch.limits.full_spread / GRID_STEPS * float(np.sqrt(variance.max())) or 1.0
-    steps = np.zeros((len(records), -(-len(chosen) // 4) * 4), np.int8)
+    step = batch.limits.full_spread / LARGEST_CODE * float(np.sqrt(variance.max())) or 1.0
+    codes = np.zeros((len(entries), -(-len(chosen) // 4) * 4), np.int8)
     middle = (few.mean(axis=0)[chosen] / step).astype(np.float32)
     at_once = batch.limits.full_rows
-    for start in range(0, len(records), at_once):
+    for start in range(0, len(entries), at_once):
         some = slice(start, start + at_once)
-        _to_grid(batch.full_rows(batch.rank[records[some]]), chosen, middle, step, steps[some])
+        _to_codes(batch.full_rows(batch.rank[entries[some]]), chosen, middle, step, codes[some])
     # Rounding moves each of two rows by half the diagonal of a step.
     radius = np.sqrt(reach) / step + (1.0 + 2.0 * _STEP_ERROR) * np.sqrt(len(chosen))
-    return grid_rows(steps), int(min(radius**2, MOST_LIMIT))
+    return code_rows(codes), int(min(radius**2, MOST_CODE_DISTANCE))
 
 
 def _width_that_pays(rows: np.ndarray, reach: float) -> int:
@@ -138,13 +138,13 @@ def _width_that_pays(rows: np.ndarray, reach: float) -> int:
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _to_grid(
-    rows: np.ndarray, chosen: np.ndarray, middle: np.ndarray, step: float, steps: np.ndarray
+def _to_codes(
+    rows: np.ndarray, chosen: np.ndarray, middle: np.ndarray, step: float, codes: np.ndarray
 ) -> None:
     """Write rows at unit length, some coordinates of them, as steps from the middle."""
     some = np.empty(len(chosen), np.float32)
     for i in range(len(rows)):
-        row, out, square = rows[i], steps[i], 0.0
+        row, out, square = rows[i], codes[i], 0.0
         for k in range(len(row)):
             square += np.float64(row[k]) * np.float64(row[k])
         scale = np.float32(1.0 / (np.sqrt(square) * step))

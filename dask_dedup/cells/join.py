@@ -30,7 +30,7 @@ import torch
 
 from dask_dedup.cells.candidates import DEFAULT_LIMITS, Candidates, JoinLimits
 from dask_dedup.cells.dense_groups import find_groups, join_around
-from dask_dedup.cells.entries import Records, read_records
+from dask_dedup.cells.entries import Entries, read_entries
 from dask_dedup.cells.full_filter import add_tiles
 from dask_dedup.cells.join_groups import CellGroup, plan_groups
 from dask_dedup.cells.layout_files import SAME_SIMILARITY, CellLayout
@@ -45,7 +45,7 @@ from dask_dedup.schema import EDGES
 from dask_dedup.storage.files import open_once
 from dask_dedup.vectors.device import choose_device
 from dask_dedup.vectors.equal_rows import first_in_groups
-from dask_dedup.vectors.int8_codes import grid_rows
+from dask_dedup.vectors.int8_codes import code_rows
 from dask_dedup.vectors.pca import load_pca
 
 if TYPE_CHECKING:
@@ -55,10 +55,10 @@ __all__ = ["JoinResult", "join_cells", "join_group"]
 
 
 class JoinResult(NamedTuple):
-    """``edges`` EDGES, contracted where asked; ``visits`` records; pairs looked at and verified."""
+    """``edges`` EDGES, contracted where asked; entries read; pairs looked at and verified."""
 
     edges: pd.DataFrame
-    visits: int
+    entry_count: int
     candidates: int
     pairs: int
 
@@ -93,43 +93,45 @@ def join_group(
     torch.set_num_threads(threads)
     chosen = torch.device(choose_device(device))
     pca = open_once(load_pca, layout.pca_path)
-    records = read_records(layout, group.cell_start, group.cell_stop)
-    cell = np.repeat(np.arange(len(records.bounds) - 1), np.diff(records.bounds))
-    batch = Candidates(layout, records.row_ids, cell, threshold, contract, limits)
-    alive = _collapse(records, batch)
-    images = grid_rows(records.steps, alive)
-    limit = pca.grid_limit(threshold)
+    entries = read_entries(layout, group.cell_start, group.cell_stop)
+    cell = np.repeat(np.arange(len(entries.bounds) - 1), np.diff(entries.bounds))
+    batch = Candidates(layout, entries.row_ids, cell, threshold, contract, limits)
+    alive = _collapse(entries, batch)
+    projections = code_rows(entries.codes, alive)
+    limit = pca.largest_code_distance(threshold)
     has_groups = layout.answers_from(threshold).below is not None
-    tiles = [(bounds, bounds) for bounds in pairwise(records.bounds.tolist())]
+    tiles = [(bounds, bounds) for bounds in pairwise(entries.bounds.tolist())]
     if group.left is not None and group.right is not None:
         tiles = [(group.left, group.right)]
     for number, (rows, columns) in enumerate(tiles):
-        batch.enter(number)
-        there = _alive_records(rows, columns, alive)
-        if len(there) >= limits.group_entries and has_groups:
-            leader = find_groups(images, there, pca.grid_limit(SAME_SIMILARITY), batch)
+        batch.begin_cell(number)
+        present = _alive_entries(rows, columns, alive)
+        if len(present) >= limits.group_entries and has_groups:
+            leader = find_groups(
+                projections, present, pca.largest_code_distance(SAME_SIMILARITY), batch
+            )
             if (leader >= 0).any():
                 same = columns == rows
-                join_around(images, limit, there, leader, there < rows[1], same, batch)
+                join_around(projections, limit, present, leader, present < rows[1], same, batch)
                 continue
-        one = _alive_records(rows, rows, alive)
-        other = None if columns == rows else _alive_records(columns, columns, alive)
-        add_tiles(images, limit, one, other, batch, chosen)
+        one = _alive_entries(rows, rows, alive)
+        other = None if columns == rows else _alive_entries(columns, columns, alive)
+        add_tiles(projections, limit, one, other, batch, chosen)
     edges = batch.finish()
     # The records of a large cell are counted once, with each tile against itself.
-    visits = len(records.row_ids) if group.left is None else 0
+    entry_count = len(entries.row_ids) if group.left is None else 0
     if group.left is not None and group.left == group.right:
-        visits = group.left[1] - group.left[0]
-    return JoinResult(edges, visits, batch.candidates, batch.pairs)
+        entry_count = group.left[1] - group.left[0]
+    return JoinResult(edges, entry_count, batch.candidates, batch.pairs)
 
 
-def _alive_records(
+def _alive_entries(
     rows: tuple[int, int], columns: tuple[int, int], alive: np.ndarray
 ) -> np.ndarray:
     """Return the records of one tile or two that have not been collapsed."""
     both = [np.arange(*rows)] if rows == columns else [np.arange(*rows), np.arange(*columns)]
-    records = np.concatenate(both)
-    return records[alive[records]]
+    entries = np.concatenate(both)
+    return entries[alive[entries]]
 
 
 def join_cells(
@@ -215,12 +217,12 @@ def _join_edges(
     return with_range(edges, layout.answers_from(threshold))
 
 
-def _collapse(records: Records, batch: Candidates) -> np.ndarray:
+def _collapse(entries: Entries, batch: Candidates) -> np.ndarray:
     """Leave one row of each group of equal rows in each cell: bool array over the records.
 
     The others become edges of similarity 1 from the smallest row.
     """
-    first = first_in_groups(records.content, records.bounds)
+    first = first_in_groups(entries.content, entries.bounds)
     alive = np.ones(len(first), np.bool_)
     j = np.flatnonzero(first != np.arange(len(first)))
     if not len(j):
@@ -231,6 +233,6 @@ def _collapse(records: Records, batch: Candidates) -> np.ndarray:
     a, b = np.divmod(pairs, len(batch.ids))
     similarity = batch.similarity(a, b)
     equal = similarity == np.float32(1)
-    batch.keep(a[equal], b[equal], similarity[equal])
+    batch.add_edges(a[equal], b[equal], similarity[equal])
     alive[j[equal[back]]] = False
     return alive

@@ -16,7 +16,7 @@ from dask_dedup.cells.layout_files import CellLayout
 __all__ = [
     "LEAST_TASKS",
     "LEAST_VISITS",
-    "MOST_VISITS",
+    "MOST_CELLS_PER_ROW",
     "TILE_ROWS",
     "CellGroup",
     "plan_groups",
@@ -25,7 +25,7 @@ __all__ = [
 TILE_ROWS = 32_768  # records of a tile of a large cell
 LEAST_TASKS = 64  # where there are enough records for as many
 LEAST_VISITS = 16_384  # of a task
-MOST_VISITS = 1 << 18  # of a task: the full rows of more would not be kept together
+MOST_CELLS_PER_ROW = 1 << 18  # of a task: the full rows of more would not be kept together
 
 
 class CellGroup(NamedTuple):
@@ -48,22 +48,24 @@ def plan_groups(layout: CellLayout, tile_rows: int = TILE_ROWS) -> list[CellGrou
 
     The cut depends on the data and on ``tile_rows`` alone, never on the number of workers.
     """
-    visits = read_cell_counts(layout)
-    products = (visits.astype(float) ** 2).tolist()
-    visits_per_group = int(np.clip(visits.sum() // LEAST_TASKS, LEAST_VISITS, MOST_VISITS))
+    entries = read_cell_counts(layout)
+    products = (entries.astype(float) ** 2).tolist()
+    entries_per_group = int(np.clip(entries.sum() // LEAST_TASKS, LEAST_VISITS, MOST_CELLS_PER_ROW))
     cost_per_group = max(sum(products) / LEAST_TASKS, float(tile_rows) ** 2)
     groups: list[CellGroup] = []
     start, gathered, cost = 0, 0, 0.0
     for cell in range(layout.cells):
-        large = visits[cell] > 4 * tile_rows
-        full = gathered + visits[cell] > visits_per_group or cost + products[cell] > cost_per_group
+        large = entries[cell] > 4 * tile_rows
+        full = (
+            gathered + entries[cell] > entries_per_group or cost + products[cell] > cost_per_group
+        )
         if gathered and (large or full):
             groups.append(CellGroup(len(groups), start, cell, None, None, cost))
             start, gathered, cost = cell, 0, 0.0
         if large:
             tiles = [
-                (i, min(i + tile_rows, int(visits[cell])))
-                for i in range(0, int(visits[cell]), tile_rows)
+                (i, min(i + tile_rows, int(entries[cell])))
+                for i in range(0, int(entries[cell]), tile_rows)
             ]
             groups += [
                 CellGroup(number, cell, cell + 1, left, right, float(tile_rows) ** 2)
@@ -73,7 +75,7 @@ def plan_groups(layout: CellLayout, tile_rows: int = TILE_ROWS) -> list[CellGrou
             ]
             start = cell + 1
         else:
-            gathered += int(visits[cell])
+            gathered += int(entries[cell])
             cost += products[cell]
     if gathered:
         groups.append(CellGroup(len(groups), start, layout.cells, None, None, cost))

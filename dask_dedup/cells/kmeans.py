@@ -129,13 +129,13 @@ def thin(points: np.ndarray, kept: int) -> np.ndarray:
     left = torch.cat([rows, -half_square, one], dim=1)
     right = torch.cat([rows, one, THIN_RADIUS**2 / 2 - half_square], dim=1)
     core = np.float32((THIN_RADIUS**2 - _CORE_RADIUS**2) / 2)
-    keep = np.ones(len(points), np.bool_)
+    add_edges = np.ones(len(points), np.bool_)
     for start in range(0, len(points), _THIN_ROWS):
         stop = min(start + _THIN_ROWS, len(points))
         product = torch.mm(left[start:stop], right.T).numpy()
         before, near, nearer = _count_near(product, start, core)
-        keep[start:stop] = ~(before & ((nearer >= _CORE_SHARE * near) | (near < _CROWD)))
-    return points[keep, :kept]
+        add_edges[start:stop] = ~(before & ((nearer >= _CORE_SHARE * near) | (near < _CROWD)))
+    return points[add_edges, :kept]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -181,12 +181,12 @@ def train_fine(members: np.ndarray, cells: int, seed: int) -> np.ndarray:
 
 
 def nearness(
-    image: torch.Tensor, centroids: np.ndarray, half_squares: torch.Tensor | None = None
+    projection: torch.Tensor, centroids: np.ndarray, half_squares: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Return x.c - |c|^2/2, highest for the nearest: shape (n, centroids)."""
     if half_squares is None:
         half_squares = _half_squares(centroids)
-    return torch.addmm(half_squares, image, torch.from_numpy(centroids).T, beta=-1)
+    return torch.addmm(half_squares, projection, torch.from_numpy(centroids).T, beta=-1)
 
 
 def _half_squares(centroids: np.ndarray) -> torch.Tensor:

@@ -24,10 +24,10 @@ import torch
 from dask_dedup.cells.assign import assign_cells, sort_by_value
 from dask_dedup.cells.assign_device import DeviceCells
 from dask_dedup.cells.assign_exact import assign_exactly
-from dask_dedup.cells.entries import HEAD_WORDS, image_words
+from dask_dedup.cells.entries import HEAD_WORDS, code_words
 from dask_dedup.cells.kmeans import CellModel, load_cells
 from dask_dedup.cells.layout_files import CellLayout
-from dask_dedup.cells.sizes import BLOCK_ROWS, MOST_VISITS
+from dask_dedup.cells.sizes import BLOCK_ROWS, MOST_CELLS_PER_ROW
 from dask_dedup.data.spans import Span, read_span
 from dask_dedup.schema import EDGES
 from dask_dedup.storage.files import open_once, write_frame
@@ -43,7 +43,7 @@ __all__ = ["SpanLayout", "layout_span"]
 class SpanLayout(NamedTuple):
     """What `layout_span` did: row counts that must add up.
 
-    ``rows = invalid + identical + distinct``; ``visits`` is the number of records, ``linked`` that
+    ``rows = invalid + identical + distinct``; ``entries`` is the number of records, ``linked`` that
     of the edges to equal rows.
     """
 
@@ -51,7 +51,7 @@ class SpanLayout(NamedTuple):
     invalid: int
     identical: int
     distinct: int
-    visits: int
+    entries: int
     linked: int
 
 
@@ -91,24 +91,24 @@ def layout_span(
     moved = DeviceCells(cells, chosen) if chosen.type != "cpu" else None
     rows, kept = span.rows, layout.kept
     heads = np.empty((rows, HEAD_WORDS), np.uint32)
-    images = np.empty((rows, image_words(kept)), np.uint32)
-    steps = torch.from_numpy(images.view(np.int8))
-    visited = np.empty((rows, MOST_VISITS), np.int32)
+    projections = np.empty((rows, code_words(kept)), np.uint32)
+    codes = torch.from_numpy(projections.view(np.int8))
+    row_cells = np.empty((rows, MOST_CELLS_PER_ROW), np.int32)
     equals, first = EqualRows(span), np.empty(rows, np.int64)
     reason = np.empty(rows, np.uint8)
     buffer = torch.empty(min(block_rows, rows), span.embeddings.dim)
-    image = torch.empty(min(block_rows, rows), kept + 1)
+    projection = torch.empty(min(block_rows, rows), kept + 1)
     for start in range(0, rows, block_rows):
         stop = min(start + block_rows, rows)
         stored = read_span(span, start, stop)
         vectors = prepare_block(stored, buffer)
-        block_image = pca.transform(vectors, image[: stop - start], chosen)
-        visited[start:stop] = _assign(block_image, vectors, pca, cells, moved)
-        steps[start:stop] = pca.to_grid(block_image)
+        block_projection = pca.transform(vectors, projection[: stop - start], chosen)
+        row_cells[start:stop] = _assign(block_projection, vectors, pca, cells, moved)
+        codes[start:stop] = pca.to_codes(block_projection)
         first[start:stop] = equals.look(start, stored, vectors.reason == 0)
         reason[start:stop] = vectors.reason
         if watch is not None:
-            watch(Block(span.row_start + start, stored, vectors), steps[start:stop])
+            watch(Block(span.row_start + start, stored, vectors), codes[start:stop])
 
     for part in span.parts:
         if part.embeddings.problem is not None:
@@ -118,14 +118,14 @@ def layout_span(
     usable = np.flatnonzero(reason == 0)
     is_copy = first[usable] != usable
     distinct, copies = usable[~is_copy], usable[is_copy]
-    assert (visited[distinct, 0] >= 0).all(), "a row without a home would be compared with none"
-    order, offsets = sort_by_value(visited[distinct], layout.cells)
+    assert (row_cells[distinct, 0] >= 0).all(), "a row without a home would be compared with none"
+    order, offsets = sort_by_value(row_cells[distinct], layout.cells)
     heads[:, 0] = np.arange(rows)
     heads[:, 1] = content >> np.uint64(32)
-    records = np.empty((len(order), HEAD_WORDS + images.shape[1]), np.uint32)
-    _fill_records(records, distinct[order], heads, images)
+    entries = np.empty((len(order), HEAD_WORDS + projections.shape[1]), np.uint32)
+    _fill_entries(entries, distinct[order], heads, projections)
 
-    write_sealed(layout.path("records", span), records)
+    write_sealed(layout.path("records", span), entries)
     equal = {"src": span.row_start + first[copies], "dst": span.row_start + copies}
     linked = pd.DataFrame({**equal, "similarity": 1.0})
     write_frame(layout.path("linked", span), linked.astype(EDGES.dtypes))
@@ -136,18 +136,18 @@ def layout_span(
     )
     write_sealed(layout.path("offsets", span), offsets.astype(np.int64, copy=False))
     assert len(invalid) + len(copies) + len(distinct) == rows
-    return SpanLayout(rows, len(invalid), len(copies), len(distinct), len(records), len(copies))
+    return SpanLayout(rows, len(invalid), len(copies), len(distinct), len(entries), len(copies))
 
 
 def _assign(
-    image: torch.Tensor,
+    projection: torch.Tensor,
     vectors: VectorBlock,
     pca: PcaModel,
     cells: CellModel,
     moved: DeviceCells | None,
 ) -> np.ndarray:
     """Assign a block, undecided rows again in float64: int32, shape (n, MOST_VISITS)."""
-    coordinates = image[:, : pca.kept]
+    coordinates = projection[:, : pca.kept]
     found, unsure = moved.assign(coordinates) if moved else assign_cells(coordinates, cells)
     again = np.flatnonzero(unsure)
     if len(again):
@@ -157,14 +157,14 @@ def _assign(
 
 
 @numba.njit(cache=True, nogil=True)
-def _fill_records(
-    records: np.ndarray, source: np.ndarray, heads: np.ndarray, images: np.ndarray
+def _fill_entries(
+    entries: np.ndarray, source: np.ndarray, heads: np.ndarray, projections: np.ndarray
 ) -> None:
     """Put heads and images of the source rows side by side."""
     width = heads.shape[1]
     for i in range(len(source)):
         row = source[i]
         for k in range(width):
-            records[i, k] = heads[row, k]
-        for k in range(images.shape[1]):
-            records[i, width + k] = images[row, k]
+            entries[i, k] = heads[row, k]
+        for k in range(projections.shape[1]):
+            entries[i, width + k] = projections[row, k]

@@ -14,10 +14,10 @@ from dask_dedup.graph.origin import Origin
 from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.storage.files import open_once, read_json, write_json
 
-__all__ = ["SAME_SIMILARITY", "CellLayout", "RecordFile"]
+__all__ = ["SAME_SIMILARITY", "CellLayout", "EntryFile"]
 
 
-class RecordFile(NamedTuple):
+class EntryFile(NamedTuple):
     """Records of some neighbouring rows, sorted by cell, in two files; see `cells.entries`.
 
     ``path`` and ``offsets_path`` are text; ``records`` how many; ``row_start`` to ``row_stop`` the
@@ -28,7 +28,7 @@ class RecordFile(NamedTuple):
     offsets_path: str
     row_start: int
     row_stop: int
-    records: int
+    entries: int
 
 
 @dataclass(frozen=True)
@@ -65,18 +65,18 @@ class CellLayout(SpanFiles):
         return Origin(self.parts[-1].row_stop, asdict(self))
 
     @property
-    def record_files(self) -> tuple[RecordFile, ...]:
+    def entry_files(self) -> tuple[EntryFile, ...]:
         """What the join reads."""
-        return open_once(_read_record_files, self._record_files_path)
+        return open_once(_read_entry_files, self._entry_files_path)
 
-    def write_record_files(self, files: Sequence[RecordFile]) -> None:
+    def write_entry_files(self, files: Sequence[EntryFile]) -> None:
         """Tell the tasks of the join what to read."""
-        write_json(self._record_files_path, {"files": [list(file) for file in files]})
+        write_json(self._entry_files_path, {"files": [list(file) for file in files]})
 
-    def record_file(self, span: Span, records: int) -> RecordFile:
+    def entry_file(self, span: Span, entries: int) -> EntryFile:
         """Return what `dask_dedup.cells.layout.layout_span` makes of a span."""
         path, offsets = str(self.path("records", span)), str(self.path("offsets", span))
-        return RecordFile(path, offsets, span.row_start, span.row_stop, records)
+        return EntryFile(path, offsets, span.row_start, span.row_stop, entries)
 
     def path(self, kind: str, span: Span) -> AnyPath:
         """Return the path of one file of one span."""
@@ -84,7 +84,7 @@ class CellLayout(SpanFiles):
         return path.with_suffix(".bin") if kind in ("records", "offsets") else path
 
     @property
-    def _record_files_path(self) -> AnyPath:
+    def _entry_files_path(self) -> AnyPath:
         return as_path(self.folder) / "record-files.json"
 
     @property
@@ -103,8 +103,8 @@ class CellLayout(SpanFiles):
         return str(as_path(self.folder) / "cells.safetensors")
 
 
-def _read_record_files(path: AnyPath) -> tuple[RecordFile, ...]:
+def _read_entry_files(path: AnyPath) -> tuple[EntryFile, ...]:
     content = read_json(path)
     if content is None:
         raise DamagedError(f"{path}: is missing or damaged.", str(path))
-    return tuple(RecordFile(*fields) for fields in content["files"])
+    return tuple(EntryFile(*fields) for fields in content["files"])

@@ -11,10 +11,10 @@ __all__ = [
     "COARSE_SAMPLE",
     "FINE_TASKS",
     "ITERATIONS",
-    "MOST_VISITS",
+    "MOST_CELLS_PER_ROW",
     "READ_BYTES",
     "default_cells",
-    "default_visits",
+    "default_cells_per_row",
 ]
 
 ITERATIONS = 10  # of k-means
@@ -23,7 +23,7 @@ FINE_TASKS = 16  # the coarse cells are divided in so many tasks
 #: Rows read, projected and assigned at a time: 16 MB at 1,024 dimensions. Four times as many take 5
 #: to 10 % longer where all cores are busy, as these share a cache and the memory.
 BLOCK_ROWS = 4096
-MOST_VISITS = 16  # cells visited by a row, at most
+MOST_CELLS_PER_ROW = 16  # cells visited by a row, at most
 BATCH_PAIRS = 1 << 20  # candidates verified at a time
 READ_BYTES = 256 << 20  # full rows that a task of the join keeps in memory
 
@@ -39,9 +39,9 @@ def default_cells(rows: int) -> int:
     return max(1, round(2500 * (scale ** (2 / 3) if scale > 1 else scale**1.3)))
 
 
-def default_visits(rows: int) -> float:
+def default_cells_per_row(rows: int) -> float:
     """Return the visits for so many rows: 4.5 up to 10^6, 6.4 at 10^7, at most 16.
 
     Where there are more cells, a boundary is more often between the rows of a pair.
     """
-    return min(float(MOST_VISITS), 4.5 * max(1.0, rows / 1e6) ** 0.15)
+    return min(float(MOST_CELLS_PER_ROW), 4.5 * max(1.0, rows / 1e6) ** 0.15)

@@ -16,9 +16,9 @@ from dask_dedup.cli.group import (
     input_settings,
     main,
     overwriting,
+    say,
     setting,
     switch,
-    tell,
     worker_settings,
 )
 from dask_dedup.paths import AnyPath
@@ -75,12 +75,12 @@ def calibrate(
         finally:
             progress.close()
     printed = Console()
-    tell(printed, f"{summary['queries']:,} sampled rows with {summary['true_pairs']:,} true pairs")
+    say(printed, f"{summary['queries']:,} sampled rows with {summary['true_pairs']:,} true pairs")
     for rule, one in summary["chosen"].items():
         reached = "" if one["is_reached"] else "  (what was asked for is out of reach)"
-        tell(
+        say(
             printed,
             f"{rule:<11} T {one['tolerance']:.4g}: recall {one['recall']:.2%}, "
             f"precision {one['precision']:.2%}{reached}",
         )
-    tell(printed, f"curves and settings in {out}")
+    say(printed, f"curves and settings in {out}")

@@ -18,7 +18,7 @@ from dask_dedup.cli.group import (
     configure_logging,
     main,
     overwriting,
-    tell,
+    say,
     training_device,
     worker_settings,
 )
@@ -108,7 +108,7 @@ def fit_compressor(
     from dask_dedup.report.progress import choose_progress
 
     base.check_model_path(model, overwrite)
-    tell(console, f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts, dimension {data.dim}")
+    say(console, f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts, dimension {data.dim}")
     progress = choose_progress(console)
     began = time.perf_counter()
     try:
@@ -129,7 +129,7 @@ def fit_compressor(
         progress.close()
     seconds = time.perf_counter() - began
     base.save_model(fitted, model, overwrite=overwrite)
-    statistics = fitted.facts.statistics
+    statistics = fitted.header.statistics
     if "curve" in statistics:
         from dask_dedup.report.learning_curve import plot_curve, write_curve_csv
 
@@ -196,8 +196,8 @@ def compress(
         os._exit(_INTERRUPTED)
     if not quiet:
         for name, count in summary["zero_rows"].items():
-            tell(Console(), f"{name}: {summary['rows']:,} rows, {count:,} of them without values")
-        tell(Console(), f"compressed data set in {out}")
+            say(Console(), f"{name}: {summary['rows']:,} rows, {count:,} of them without values")
+        say(Console(), f"compressed data set in {out}")
 
 
 def _compress(
@@ -221,9 +221,9 @@ def _compress(
     from dask_dedup.storage.objects import scratch_beside
 
     fitted = load_model(model)
-    modality = modality or fitted.facts.modality
+    modality = modality or fitted.header.modality
     data = read_dataset(dataset, modality="text" if modality == "text" else "image")
-    tell(
+    say(
         console,
         f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts; "
         f"{fitted.kind} from {fitted.dim_in} to {fitted.dim_out} dimensions",
@@ -258,12 +258,12 @@ def _compress(
 
 
 def _print_fit(fitted: Any, model: AnyPath, seconds: float, console: Console) -> None:
-    facts, statistics = fitted.facts, fitted.facts.statistics
+    header, statistics = fitted.header, fitted.header.statistics
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column()
-    table.add_row("model", f"{facts.kind}, {facts.dim_in} to {facts.dim_out} dimensions")
-    table.add_row("modality", facts.modality)
+    table.add_row("model", f"{header.kind}, {header.dim_in} to {header.dim_out} dimensions")
+    table.add_row("modality", header.modality)
     table.add_row("sampled rows", f"{statistics['sampled_rows']:,} usable ones")
     if "curve" in statistics:
         last = len(statistics["curve"]) - 1
@@ -276,4 +276,4 @@ def _print_fit(fitted: Any, model: AnyPath, seconds: float, console: Console) ->
     console.print()
     console.print(table)
     console.print()
-    tell(console, f"model in {model}")
+    say(console, f"model in {model}")

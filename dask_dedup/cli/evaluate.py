@@ -21,7 +21,7 @@ from dask_dedup.cli.group import (
     configure_logging,
     main,
     overwriting,
-    tell,
+    say,
     worker_settings,
 )
 from dask_dedup.errors import SettingsError
@@ -150,7 +150,7 @@ def truth(
 
     wanted = TruthSettings(None if queries == "all" else int(queries), k, threshold, modality, seed)
     data = read_dataset(dataset, modality=modality)
-    tell(console, f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts, dimension {data.dim}")
+    say(console, f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts, dimension {data.dim}")
     progress = choose_progress(console)
     products = float(data.rows) * (wanted.queries or data.rows)
     with interruptible(console), executor(settings, products, out) as execute:
@@ -162,7 +162,7 @@ def truth(
         finally:
             progress.close()
     if not quiet:
-        table = facts()
+        table = details()
         table.add_row("queries", f"{summary['queries']:,} of {summary['rows']:,} rows")
         if summary["unusable_queries"]:
             table.add_row("unusable", f"{summary['unusable_queries']:,} of the queries")
@@ -218,7 +218,7 @@ def components(
         f"{found.missed_unions:,} unions",
     )
     if found.is_forest:
-        tell(
+        say(
             Console(stderr=True, quiet=quiet),
             "these edges hold no cycle: if they are a forest and not all pairs, one pass over all "
             "pairs misses fewer unions",
@@ -247,7 +247,7 @@ def settings_of(model: type[ParetoSettings | SpaceSettings]) -> Callable:
     return add
 
 
-def facts() -> Table:
+def details() -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column()
@@ -261,4 +261,4 @@ def show(table: Table, note: str) -> None:
     console.print()
     console.print(table)
     console.print()
-    tell(console, note)
+    say(console, note)

@@ -15,7 +15,7 @@ from dask_dedup.cli.group import (
     chosen_settings,
     configure_logging,
     overwriting,
-    tell,
+    say,
     training_device,
     worker_settings,
 )
@@ -76,7 +76,7 @@ def paper(
         joint = read_dataset(space)
     elif all(part.text_embeddings is not None for part in data.filled_parts):
         joint = data
-    tell(console, f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts, dimension {data.dim}")
+    say(console, f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts, dimension {data.dim}")
     progress = choose_progress(console)
 
     with interruptible(console):
@@ -103,5 +103,5 @@ def paper(
     write_page(result, out / "index.md")
     if not quiet:
         for name in result["left out"]:
-            tell(Console(), f"{name}: not evaluated, for want of text embeddings or of a table")
-        tell(Console(), f"tables and plots in {out}: begin with index.md")
+            say(Console(), f"{name}: not evaluated, for want of text embeddings or of a table")
+        say(Console(), f"tables and plots in {out}: begin with index.md")

@@ -26,8 +26,8 @@ from dask_dedup.cli.group import (
     chosen_settings,
     configure_logging,
     overwriting,
+    say,
     setting,
-    tell,
     training_device,
 )
 from dask_dedup.evaluate.evaluation_settings import ParetoSettings, load_table, read_toml
@@ -87,7 +87,7 @@ def pareto(
     from dask_dedup.report.progress import choose_progress
 
     data = read_dataset(dataset, modality=settings.modality)
-    tell(console, f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts, dimension {data.dim}")
+    say(console, f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts, dimension {data.dim}")
     progress = choose_progress(console)
     products = float(data.rows) * settings.queries
 

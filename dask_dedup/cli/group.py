@@ -30,9 +30,9 @@ __all__ = [
     "flag",
     "input_settings",
     "main",
+    "say",
     "setting",
     "switch",
-    "tell",
 ]
 
 
@@ -75,7 +75,7 @@ class _ConsoleHandler(logging.Handler):
         self.console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        tell(self.console, self.format(record))
+        say(self.console, self.format(record))
 
 
 class _Commands(click.Group):
@@ -294,6 +294,6 @@ def escaped(text: str) -> str:
     return "".join(shown)
 
 
-def tell(console: Console, text: str) -> None:
+def say(console: Console, text: str) -> None:
     """Print one line as it is: a path may hold what rich takes for markup, and must not wrap."""
     console.print(escaped(text), markup=False, emoji=False, highlight=False, soft_wrap=True)

@@ -13,8 +13,8 @@ from dask_dedup.cli.group import (
     PLACE,
     chosen_settings,
     main,
+    say,
     setting,
-    tell,
     worker_settings,
 )
 from dask_dedup.errors import InputError, OutputError
@@ -62,7 +62,7 @@ def build(
     data = read_dataset(dataset, **settings.read.model_dump())
     if factory is None:
         factory = default_factory(data.rows, open_model(str(model)).dim_out if model else data.dim)
-    tell(console, f"{dataset}: {data.rows:,} rows, dimension {data.dim}; index {factory}")
+    say(console, f"{dataset}: {data.rows:,} rows, dimension {data.dim}; index {factory}")
     progress = choose_progress(console)
     with (
         tempfile.TemporaryDirectory(prefix="dask-dedup-") as scratch,
@@ -85,12 +85,12 @@ def build(
         finally:
             progress.close()
     out = Console()
-    tell(out, f"rows indexed  {made.indexed:,} ({made.invalid:,} invalid ones left out)")
-    tell(out, f"shards        {len(made.shards):,}, {made.lists:,} inverted lists")
-    tell(out, f"bytes a row   {made.bytes_per_row} with its id of 8")
-    tell(out, f"overhead      {made.overhead_bytes / 1e6:.1f} MB: centroids, in each shard again")
-    tell(out, f"seconds       {made.train_seconds:.1f} to train, {made.add_seconds:.1f} to add")
-    tell(out, f"index in {index}")
+    say(out, f"rows indexed  {made.indexed:,} ({made.invalid:,} invalid ones left out)")
+    say(out, f"shards        {len(made.shards):,}, {made.lists:,} inverted lists")
+    say(out, f"bytes a row   {made.bytes_per_row} with its id of 8")
+    say(out, f"overhead      {made.overhead_bytes / 1e6:.1f} MB: centroids, in each shard again")
+    say(out, f"seconds       {made.train_seconds:.1f} to train, {made.add_seconds:.1f} to add")
+    say(out, f"index in {index}")
 
 
 @main.command("search", short_help="find the nearest rows of an index")
@@ -141,4 +141,4 @@ def search(
         rows = write_neighbours(opened, files, out, k, nprobe, data, threads, progress)
     finally:
         progress.close()
-    tell(Console(), f"{rows:,} neighbours of {sum(f.rows for f in files):,} queries in {out}")
+    say(Console(), f"{rows:,} neighbours of {sum(f.rows for f in files):,} queries in {out}")

@@ -15,8 +15,8 @@ from dask_dedup.cli.group import (
     chosen_settings,
     input_settings,
     main,
+    say,
     setting,
-    tell,
 )
 from dask_dedup.errors import SettingsError
 from dask_dedup.paths import AnyPath
@@ -44,7 +44,7 @@ __all__ = ["plan"]
 )
 @setting("threshold", float)
 @setting("search_threshold", float)
-@setting("visits", float)
+@setting("cells_per_row", float)
 @setting("cells", int)
 @input_settings
 @setting("audit_queries", int)
@@ -92,7 +92,7 @@ def plan(dataset: AnyPath | None, config: AnyPath | None, **options: Any) -> Non
             measure_together(Path.cwd(), worker_count(settings.compute), own["calibrate_seconds"]),
             path,
         )
-        tell(Console(stderr=True), f"{path}: rates of this machine, just measured")
+        say(Console(stderr=True), f"{path}: rates of this machine, just measured")
         if dataset is None and rows is None:
             return
     run = None if own["like"] is None else read_run(own["like"])
@@ -101,9 +101,9 @@ def plan(dataset: AnyPath | None, config: AnyPath | None, **options: Any) -> Non
     compute, workers = settings.compute, worker_count(settings.compute)
     if own["cores"] is not None and compute.workers is None:
         workers = max(1, own["cores"] // compute.threads)
-    facts = _facts(dataset, settings, own)
+    details = _facts(dataset, settings, own)
     disk_bytes = parse_rate(own["disk_rate"])
-    planned = plan_run(facts, settings, workers * own["nodes"], disk_bytes=disk_bytes, like=run)
+    planned = plan_run(details, settings, workers * own["nodes"], disk_bytes=disk_bytes, like=run)
     is_measured = load_rates(path) is not None
     origin = f"measured, {path}" if is_measured else "shipped; --calibrate measures this machine's"
     if run is not None:
@@ -115,14 +115,14 @@ def plan(dataset: AnyPath | None, config: AnyPath | None, **options: Any) -> Non
         for table in plan_tables(describe(planned)):
             console.print(table)
             console.print()
-        tell(console, f"rates: {origin}")
+        say(console, f"rates: {origin}")
     if compute.memory is not None or dataset is not None:
         refuse(planned, memory_per_worker(compute))
 
 
 def _facts(dataset: AnyPath | None, settings: Settings, own: dict[str, Any]) -> dict[str, Any]:
     """Return what is to be planned for: a data set's headers, or the numbers given."""
-    facts: dict[str, Any] = {
+    details: dict[str, Any] = {
         "rows": own["rows"],
         "dim": 768 if own["dim"] is None else own["dim"],
         "dtype": own["dtype"],
@@ -130,7 +130,7 @@ def _facts(dataset: AnyPath | None, settings: Settings, own: dict[str, Any]) -> 
     }
     if dataset is not None:
         from dask_dedup.data.dataset import read_dataset
-        from dask_dedup.planning.preflight import dataset_facts
+        from dask_dedup.planning.preflight import describe_dataset
 
-        facts = dataset_facts(read_dataset(dataset, **settings.read.model_dump(), texts=False))
-    return {**facts, **{key: own[key] for key in ("duplicates", "pairs_per_row")}}
+        details = describe_dataset(read_dataset(dataset, **settings.read.model_dump(), texts=False))
+    return {**details, **{key: own[key] for key in ("duplicates", "pairs_per_row")}}

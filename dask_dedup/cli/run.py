@@ -18,9 +18,9 @@ from dask_dedup.cli.group import (
     configure_logging,
     input_settings,
     main,
+    say,
     setting,
     switch,
-    tell,
 )
 from dask_dedup.cli.terminal import end_code, end_word
 from dask_dedup.errors import UnreadableError
@@ -35,7 +35,7 @@ __all__ = ["run"]
 @click.argument("out", type=PLACE)
 @setting("threshold", float)
 @setting("search_threshold", float)
-@setting("visits", float)
+@setting("cells_per_row", float)
 @setting("cells", int)
 @setting("dim", int)
 @setting("finder")
@@ -112,7 +112,7 @@ def run(
             break_lock=break_lock,
             keep_stages=keep_stages,
             progress=choose_progress(console),
-            say=partial(tell, console),
+            say=partial(say, console),
         )
     except UnreadableError as error:
         hint = "" if settings.read.skip_bad_parts else " --skip-bad-parts goes on without it."
@@ -201,4 +201,4 @@ def _print_summary(summary: dict[str, Any], out: AnyPath, console: Console) -> N
         console.print()
         console.print(sizes)
     console.print()
-    tell(console, f"results in {out}: clusters/*.parquet has every row with its cluster")
+    say(console, f"results in {out}: clusters/*.parquet has every row with its cluster")

@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from dask_dedup.cli.group import PLACE, main, tell
+from dask_dedup.cli.group import PLACE, main, say
 from dask_dedup.paths import AnyPath
 
 __all__ = ["status"]
@@ -33,36 +33,34 @@ def status(out: AnyPath, as_json: bool, verify: bool) -> None:
     from dask_dedup.report.plan_table import span_text
     from dask_dedup.storage.lock_holder import holder_text
 
-    told = run_status(out, verify)
+    report = run_status(out, verify)
     if as_json:
-        click.echo(json.dumps(told, indent=2))
-        sys.exit(2 if told.get("damage") else 0)
+        click.echo(json.dumps(report, indent=2))
+        sys.exit(2 if report.get("damage") else 0)
     console = Console()
     table = Table(box=None, pad_edge=False)
     for name in ("stage", "state", "tasks", "time", "left"):
         table.add_column(name, justify="left" if name in ("stage", "state") else "right")
-    for stage in told["stages"]:
+    for stage in report["stages"]:
         tasks = "" if stage["tasks"] is None else f"{stage['done']:,} of {stage['tasks']:,}"
         elapsed = span_text(stage["elapsed"]) if stage["elapsed"] else ""
         left = "?" if stage["left"] is None else span_text(stage["left"]) if stage["left"] else ""
         table.add_row(stage["name"], stage["state"], tasks, elapsed, left)
     console.print(table)
     console.print()
-    if told["state"] == "finished":
-        tell(console, f"{out}: finished, in {span_text(told['wall_seconds'])}")
-        for line in told["damage"]:
-            tell(console, line)
-        if told["damage"]:
-            tell(
-                console, "the result is not whole: put the files back, or begin anew (--overwrite)"
-            )
+    if report["state"] == "finished":
+        say(console, f"{out}: finished, in {span_text(report['wall_seconds'])}")
+        for line in report["damage"]:
+            say(console, line)
+        if report["damage"]:
+            say(console, "the result is not whole: put the files back, or begin anew (--overwrite)")
             sys.exit(2)
     else:
-        left = told["seconds_left"]
-        more = "; the same command continues" if told["state"] == "stopped" else ""
+        left = report["seconds_left"]
+        more = "; the same command continues" if report["state"] == "stopped" else ""
         time = "" if left is None else f"; about {span_text(left)} left"
-        tell(console, f"{out}: {told['state']}{time}{more}")
-    if "holder" in told:
-        renewed = told["holder"].get("renewed_seconds")
+        say(console, f"{out}: {report['state']}{time}{more}")
+    if "holder" in report:
+        renewed = report["holder"].get("renewed_seconds")
         sign = "" if renewed is None else f"; its last sign of life is {renewed:.0f} s old"
-        tell(console, f"{holder_text(told['holder'])}{sign}")
+        say(console, f"{holder_text(report['holder'])}{sign}")

@@ -25,7 +25,7 @@ from dask_dedup.data.parts import Part, read_rows
 from dask_dedup.errors import InputError, OutputError, SettingsError
 from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.runtime.executor import Execute, NoProgress, Progress, compute_tasks
-from dask_dedup.storage.checksums import FileFacts, facts_of_file
+from dask_dedup.storage.checksums import FileDigest, digest_of_file
 from dask_dedup.storage.files import open_once, write_aside
 from dask_dedup.storage.listing import names_in
 from dask_dedup.storage.objects import exists, local_copy, remove_tree
@@ -121,21 +121,21 @@ def compress_dataset(
     progress = progress or NoProgress()
     if not isinstance(model, Compressor):
         model = load_model(as_path(model))
-    facts = model.facts
+    header = model.header
     device = choose_device(device)
-    modality = modality or facts.modality
+    modality = modality or header.modality
     if dtype not in ("float16", "float32"):
         raise SettingsError(f"dtype: expected float16 or float32, got {dtype!r}.")
     views = views_of(dataset, modality)
-    if views[0].dim != facts.dim_in:
+    if views[0].dim != header.dim_in:
         raise InputError(
             f"{dataset.path}: the embeddings have dimension {views[0].dim}, but the model was "
-            f"fitted on {facts.dim_in}."
+            f"fitted on {header.dim_in}."
         )
     settings = {
         "modalities": [view.modality for view in views],
         "dtype": dtype,
-        "model": facts.model_dump(exclude={"statistics"}),
+        "model": header.model_dump(exclude={"statistics"}),
         "tensors": digest_tensors(model),
     }
     with CompressFolder(as_path(out), settings, dataset.fingerprint, overwrite) as folder:
@@ -173,13 +173,13 @@ def _write(
     )
     progress.finish()
     names = _names([part.metadata_path for part in views[0].parts], ".parquet")
-    copied: dict[str, FileFacts] = {}
+    copied: dict[str, FileDigest] = {}
     for part, name in zip(views[0].parts, names, strict=True):
         target = stage.folder / "metadata" / name
         _link(str(local_copy(part.metadata_path)), target)
-        copied[f"metadata/{name}"] = facts_of_file(target)
+        copied[f"metadata/{name}"] = digest_of_file(target)
     for name in names_in(stage.folder / "model") or ():
-        copied[f"model/{name}"] = facts_of_file(stage.folder / "model" / name)
+        copied[f"model/{name}"] = digest_of_file(stage.folder / "model" / name)
     for name in folder.result_folders:
         folder.publish(stage, name, [*records, {FILES: copied}])
     zero_rows = {
@@ -195,7 +195,7 @@ def _write(
         "rows": views[0].rows,
         "zero_rows": zero_rows,
         "dtype": dtype,
-        "model": model.facts.model_dump(exclude={"statistics"}),
+        "model": model.header.model_dump(exclude={"statistics"}),
     }
     folder.finish(summary, keep_stages=False)
     return summary

@@ -30,7 +30,7 @@ from dask_dedup.vectors.device import choose_device
 __all__ = [
     "ByFacts",
     "Compressor",
-    "ModelFacts",
+    "ModelHeader",
     "check_model_path",
     "check_rows",
     "check_tensors",
@@ -51,7 +51,7 @@ _CLASSES = {
 }
 
 
-class ModelFacts(BaseModel):
+class ModelHeader(BaseModel):
     """What a model's header says of it.
 
     Attributes
@@ -91,7 +91,7 @@ class Compressor(Protocol):
     """A fitted compressor of any kind."""
 
     @property
-    def facts(self) -> ModelFacts:
+    def header(self) -> ModelHeader:
         """What the header says."""
 
     @property
@@ -127,22 +127,22 @@ class Compressor(Protocol):
 class ByFacts:
     """What every compressor knows from the ``facts`` that it holds."""
 
-    facts: ModelFacts
+    header: ModelHeader
 
     @property
     def kind(self) -> str:
         """``pca``, ``mse`` or ``snip``."""
-        return self.facts.kind
+        return self.header.kind
 
     @property
     def dim_in(self) -> int:
         """Dimension of the rows that it takes."""
-        return self.facts.dim_in
+        return self.header.dim_in
 
     @property
     def dim_out(self) -> int:
         """Dimension of the rows that it gives."""
-        return self.facts.dim_out
+        return self.header.dim_out
 
 
 def check_model_path(path: AnyPath, overwrite: bool) -> None:
@@ -174,7 +174,7 @@ def save_model(model: Compressor, path: AnyPath | str, *, overwrite: bool = Fals
     header = {
         "format": _FORMAT,
         "format_version": _FORMAT_VERSION,
-        **model.facts.model_dump(),
+        **model.header.model_dump(),
         "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
     }
     if is_remote(path):  # the header last: without it there is no model
@@ -244,7 +244,7 @@ def load_model(path: AnyPath | str, *, device: str = "cpu") -> Compressor:
         The folder is missing, damaged, of another format, or its parts do not fit together.
     """
     path = as_path(path)
-    facts, digest = _read_header(path / _HEADER)
+    header, digest = _read_header(path / _HEADER)
     where = path / _TENSORS
     try:
         content = read_content(where)
@@ -259,9 +259,9 @@ def load_model(path: AnyPath | str, *, device: str = "cpu") -> Compressor:
         tensors = load_tensors(content)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{where}: not a safetensors file ({error}).") from error
-    module, name = _CLASSES[facts.kind]
+    module, name = _CLASSES[header.kind]
     return getattr(import_module(module), name).from_tensors(
-        facts, tensors, str(where), choose_device(device)
+        header, tensors, str(where), choose_device(device)
     )
 
 
@@ -285,12 +285,12 @@ def check_tensors(
             raise InputError(f"{where}: {name} holds values that are NaN or infinite.")
 
 
-def check_rows(rows: np.ndarray, facts: ModelFacts) -> None:
+def check_rows(rows: np.ndarray, header: ModelHeader) -> None:
     """Raise InputError unless rows are what a model takes."""
-    if rows.ndim != 2 or rows.shape[1] != facts.dim_in or rows.dtype.kind != "f":
+    if rows.ndim != 2 or rows.shape[1] != header.dim_in or rows.dtype.kind != "f":
         raise InputError(
-            f"expected rows of floating point, shape (n, {facts.dim_in}), which is what the "
-            f"{facts.kind} model was fitted on; got {rows.dtype} of shape {rows.shape}."
+            f"expected rows of floating point, shape (n, {header.dim_in}), which is what the "
+            f"{header.kind} model was fitted on; got {rows.dtype} of shape {rows.shape}."
         )
 
 
@@ -312,7 +312,7 @@ def find_model(path: AnyPath | str) -> AnyPath:
     return place / _TENSORS
 
 
-def _read_header(path: AnyPath) -> tuple[ModelFacts, str]:
+def _read_header(path: AnyPath) -> tuple[ModelHeader, str]:
     find_model(path.parent)
     header = read_json(path)
     if not isinstance(header, dict) or header.get("format") != _FORMAT:
@@ -326,7 +326,7 @@ def _read_header(path: AnyPath) -> tuple[ModelFacts, str]:
         )
     digest = content.pop("tensors_sha256", None)
     try:
-        return ModelFacts.model_validate(content), str(digest)
+        return ModelHeader.model_validate(content), str(digest)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()

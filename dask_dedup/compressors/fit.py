@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from dask.delayed import delayed
 
-from dask_dedup.compressors.base import Compressor, ModelFacts
+from dask_dedup.compressors.base import Compressor, ModelHeader
 from dask_dedup.compressors.network import NetworkCompressor
 from dask_dedup.compressors.network_settings import NetworkSettings
 from dask_dedup.compressors.pca_compressor import PcaCompressor, fit_uncentred_axes
@@ -106,8 +106,8 @@ def fit_compressor(
         )
     statistics: dict = {"sampled_rows": len(row_ids)}
 
-    def facts() -> ModelFacts:
-        return ModelFacts(
+    def header() -> ModelHeader:
+        return ModelHeader(
             kind=kind,  # type: ignore[arg-type]  # checked above, as is the modality
             dim_in=dim_in,
             dim_out=dim,
@@ -129,7 +129,7 @@ def fit_compressor(
         progress.advance(len(row_ids))
         progress.finish()
         statistics["length_share"] = share
-        return PcaCompressor(facts(), axes, device)
+        return PcaCompressor(header(), axes, device)
 
     held_out = _split(row_ids, settings.validation_share, seed)
     training = int((~held_out).sum())
@@ -140,7 +140,7 @@ def fit_compressor(
     )
     progress.finish()
     statistics |= trained.statistics
-    return NetworkCompressor(facts(), trained.network, device)
+    return NetworkCompressor(header(), trained.network, device)
 
 
 def views_of(dataset: Dataset, modality: str) -> list[Dataset]:

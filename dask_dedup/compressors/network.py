@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dask_dedup.compressors.base import ByFacts, ModelFacts, check_rows, check_tensors
+from dask_dedup.compressors.base import ByFacts, ModelHeader, check_rows, check_tensors
 from dask_dedup.compressors.network_settings import NetworkSettings, load_network_settings
 from dask_dedup.errors import InputError, SettingsError
 from dask_dedup.vectors.unit import prepare_block, unit_rows
@@ -83,27 +83,27 @@ class NetworkCompressor(ByFacts):
     device : str
     """
 
-    facts: ModelFacts
+    header: ModelHeader
     network: Network
     device: str = "cpu"
 
     @classmethod
     def from_tensors(
-        cls, facts: ModelFacts, tensors: Mapping[str, np.ndarray], where: str, device: str = "cpu"
+        cls, header: ModelHeader, tensors: Mapping[str, np.ndarray], where: str, device: str = "cpu"
     ) -> NetworkCompressor:
         """Make the model of a file's tensors, which are checked against its settings."""
         try:
-            settings = load_network_settings(facts.settings)
+            settings = load_network_settings(header.settings)
         except SettingsError as error:
-            header = where.replace("model.safetensors", "model.json")
-            raise InputError(f"{header}: damaged header ({error})") from error
+            header_path = where.replace("model.safetensors", "model.json")
+            raise InputError(f"{header_path}: damaged header ({error})") from error
         with torch.device("meta"):  # shapes alone: no memory, no random numbers
-            network = build_network(facts.dim_in, facts.dim_out, settings)
+            network = build_network(header.dim_in, header.dim_out, settings)
         shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
         check_tensors(tensors, shapes, where)
         state = {name: torch.from_numpy(array) for name, array in tensors.items()}
         network.load_state_dict(state, assign=True)
-        return cls(facts, network.to(device).eval(), device)
+        return cls(header, network.to(device).eval(), device)
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Return the encoder's weights."""
@@ -112,7 +112,7 @@ class NetworkCompressor(ByFacts):
     @torch.inference_mode()
     def transform(self, rows: np.ndarray) -> np.ndarray:
         """Encode rows, a block at a time."""
-        check_rows(rows, self.facts)
+        check_rows(rows, self.header)
         out = np.empty((len(rows), self.dim_out), np.float32)
         for start in range(0, len(rows), _BLOCK_ROWS):
             block = prepare_block(rows[start : start + _BLOCK_ROWS])

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from dask_dedup.compressors.base import ByFacts, ModelFacts, check_rows, check_tensors
+from dask_dedup.compressors.base import ByFacts, ModelHeader, check_rows, check_tensors
 from dask_dedup.vectors.pca import leading_axes
 from dask_dedup.vectors.unit import prepare_block, unit_rows
 
@@ -36,17 +36,17 @@ class PcaCompressor(ByFacts):
     device : str
     """
 
-    facts: ModelFacts
+    header: ModelHeader
     axes: np.ndarray
     device: str = "cpu"
 
     @classmethod
     def from_tensors(
-        cls, facts: ModelFacts, tensors: Mapping[str, np.ndarray], where: str, device: str = "cpu"
+        cls, header: ModelHeader, tensors: Mapping[str, np.ndarray], where: str, device: str = "cpu"
     ) -> PcaCompressor:
         """Make the model of a file's tensors, which are checked."""
-        check_tensors(tensors, {"axes": (facts.dim_in, facts.dim_out)}, where)
-        return cls(facts, tensors["axes"], device)
+        check_tensors(tensors, {"axes": (header.dim_in, header.dim_out)}, where)
+        return cls(header, tensors["axes"], device)
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Return the axes."""
@@ -54,7 +54,7 @@ class PcaCompressor(ByFacts):
 
     def transform(self, rows: np.ndarray) -> np.ndarray:
         """Project rows on the axes; at unit length, as every compressor gives them."""
-        check_rows(rows, self.facts)
+        check_rows(rows, self.header)
         axes = torch.from_numpy(self.axes).to(self.device)
         out = np.empty((len(rows), self.dim_out), np.float32)
         for start in range(0, len(rows), _BLOCK_ROWS):

@@ -180,12 +180,12 @@ class Dataset:
             if problem is not None
         ]
 
-    def set_aside(self, problems: Mapping[str, str]) -> Dataset:
+    def quarantined(self, problems: Mapping[str, str]) -> Dataset:
         """Return this data set without the content of some files: paths, and why.
 
         Embeddings are NaN then, and metadata null. Files that are set aside already stay so.
         """
-        return replace(self, parts=tuple(_set_aside(part, problems) for part in self.parts))
+        return replace(self, parts=tuple(_quarantine(part, problems) for part in self.parts))
 
     def check_unchanged(self, content: bool = False) -> None:
         """Raise InputError where a file has been written anew, or is gone, since `fingerprint`.
@@ -333,7 +333,7 @@ def _read_block(file: EmbeddingFile, dtype: str) -> np.ndarray:
     return read_rows(file, 0, file.rows).astype(dtype, copy=False)
 
 
-def _set_aside(part: Part, problems: Mapping[str, str]) -> Part:
+def _quarantine(part: Part, problems: Mapping[str, str]) -> Part:
     file = part.embeddings
     if file.path in problems and file.problem is None:
         part = replace(part, embeddings=file.unreadable(file.path, file.rows, problems[file.path]))

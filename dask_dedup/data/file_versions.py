@@ -48,7 +48,7 @@ class FileVersions:
 
         With ``content`` also where size and time are the same, but not what `content_mark` reads.
         """
-        before, after = self._facts, self._read_facts()
+        before, after = self._facts, self._read_metadata_of()
         changed = [old[0] for old, new in zip(before, after, strict=True) if old != new]
         if content and not changed:
             marks = zip(before, self._marks, self._read_marks(), strict=True)
@@ -62,9 +62,9 @@ class FileVersions:
 
     @cached_property
     def _facts(self) -> list[tuple[str, int, int, str]]:
-        return self._read_facts()
+        return self._read_metadata_of()
 
-    def _read_facts(self) -> list[tuple[str, int, int, str]]:
+    def _read_metadata_of(self) -> list[tuple[str, int, int, str]]:
         """Return path, rows of the part, size and version of each file as it is now."""
         files = [(path, part.rows) for part in self.parts for path in paths_of(part)]
         versions = ask_each_file(version_or_none, [path for path, _ in files])

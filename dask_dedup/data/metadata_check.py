@@ -25,7 +25,7 @@ from dask_dedup.data.metadata_types import PLAIN_TYPES, going_on, leaf_count
 from dask_dedup.data.parts import Part
 from dask_dedup.errors import ColumnError, UnreadableError
 
-__all__ = ["ColumnFacts", "choose_int96_unit", "special_of"]
+__all__ = ["ColumnStatistics", "choose_int96_unit", "special_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +34,8 @@ _BATCH_ROWS = 65_536
 _RAW = ("TIMESTAMP", "TIME", "DATE")  # as integers: Python's own end with the year 9999
 
 
-class ColumnFacts:
-    """`dask_dedup.data.metadata_leaves.Facts` of one column.
+class ColumnStatistics:
+    """`dask_dedup.data.metadata_leaves.Statistics` of one column.
 
     Parameters
     ----------
@@ -48,16 +48,16 @@ class ColumnFacts:
     def __init__(self, names: tuple[str, ...], groups: Sequence[Sequence[Part]]) -> None:
         self._names, self._groups = names, groups
         self._known: dict[tuple, Any] = {}
-        self._told = False
+        self._said = False
 
     def bounds(self, branch: Branch) -> tuple[int | Decimal, int | Decimal] | None:
         """Return the least and the greatest value; None where all are null."""
 
         def of_part(part: Part) -> list:
-            told = _told_bounds(part, self._names, branch.leaf)
-            if told is not None:
-                return told
-            self._tell()
+            report = _reported_bounds(part, self._names, branch.leaf)
+            if report is not None:
+                return report
+            self._report()
             found = [_min_max(v) for v in _leaf_values(part, self._names, branch.leaf) if len(v)]
             return [limit for pair in found for limit in pair]
 
@@ -68,9 +68,9 @@ class ColumnFacts:
         """Return whether there is no value but null."""
 
         def of_part(part: Part) -> bool:
-            told = _told_bounds(part, self._names, branch.leaf)
-            if told is not None:
-                return not told
+            report = _reported_bounds(part, self._names, branch.leaf)
+            if report is not None:
+                return not report
             return not any(len(v) for v in _leaf_values(part, self._names, branch.leaf))
 
         return all(self._map("null", branch, of_part))
@@ -107,9 +107,9 @@ class ColumnFacts:
 
     def _all(self, what: str, branch: Branch, holds: Callable[[pa.Array], bool]) -> bool:
         def of_part(part: Part) -> bool:
-            if _told_bounds(part, self._names, branch.leaf) == []:
+            if _reported_bounds(part, self._names, branch.leaf) == []:
                 return True
-            self._tell()
+            self._report()
             return all(holds(v) for v in _leaf_values(part, self._names, branch.leaf))
 
         return all(self._map(what, branch, of_part))
@@ -121,9 +121,9 @@ class ColumnFacts:
                 self._known[key] = list(pool.map(of_part, self._groups[branch.group]))
         return self._known[key]
 
-    def _tell(self) -> None:
-        if not self._told:
-            self._told = True
+    def _report(self) -> None:
+        if not self._said:
+            self._said = True
             logger.info(
                 "column %r is read before the run: its type differs between parts, and the footers "
                 "do not tell which type holds its values",
@@ -208,21 +208,21 @@ def _are_far(coarse: np.ndarray, fine: np.ndarray) -> np.ndarray:
     return np.abs(coarse) >= 2**63 // 1000
 
 
-def _told_bounds(part: Part, names: tuple[str, ...], leaf: int) -> list | None:
+def _reported_bounds(part: Part, names: tuple[str, ...], leaf: int) -> list | None:
     """Return the limits that the footer tells of a leaf: none of nulls, None if it does not."""
     limits = []
     with _opened(part) as file:
         place = _first_leaf(file, _name_in(file, names)) + leaf
         for i in range(file.metadata.num_row_groups):
             column = file.metadata.row_group(i).column(place)
-            told = column.statistics
-            if told is None:
+            report = column.statistics
+            if report is None:
                 if column.num_values:
                     return None
-            elif told.has_min_max:
+            elif report.has_min_max:
                 is_raw = pq.ParquetSchema(file.metadata).column(place).logical_type.type in _RAW
-                limits += [told.min_raw, told.max_raw] if is_raw else [told.min, told.max]
-            elif not told.has_null_count or told.null_count < column.num_values:
+                limits += [report.min_raw, report.max_raw] if is_raw else [report.min, report.max]
+            elif not report.has_null_count or report.null_count < column.num_values:
                 return None
     return limits
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from dask_dedup.data.metadata_check import ColumnFacts, choose_int96_unit, special_of
+from dask_dedup.data.metadata_check import ColumnStatistics, choose_int96_unit, special_of
 from dask_dedup.data.metadata_footer import SCHEMA_NOTES, plain_field, read_footer
 from dask_dedup.data.metadata_leaves import Branch, Clash
 from dask_dedup.data.metadata_notes import notes_of_field
@@ -102,8 +102,8 @@ def unify_columns(
         for name in found.names
         if name not in in_texts | dropped_names and (only is None or name in only)
     ]
-    found.tell_other_spellings(carried)
-    found.tell_schema_notes()
+    found.warn_of_other_spellings(carried)
+    found.warn_of_schema_notes()
     unit = found.settle_int96({*carried, *in_texts})
 
     fields: list[pa.Field] = []
@@ -202,7 +202,7 @@ class _Found:
             return (there[0],)
         return tuple(there)
 
-    def tell_other_spellings(self, names: Sequence[str]) -> None:
+    def warn_of_other_spellings(self, names: Sequence[str]) -> None:
         """Warn of columns that may be one: no part has both, and only case differs."""
         alike: dict[str, list[str]] = {}
         for name in names:
@@ -218,7 +218,7 @@ class _Found:
                     len(group),
                 )
 
-    def tell_schema_notes(self) -> None:
+    def warn_of_schema_notes(self) -> None:
         """Warn of notes that are not carried, since they would hide the columns of the result."""
         for note in SCHEMA_NOTES:
             if any(note in (schema.metadata or {}) for schema, _ in self.kinds):
@@ -274,18 +274,18 @@ class _Found:
             groups.setdefault(key, []).extend(own)
         of_group = list(groups.values())
         self._check_carried(branches, of_group)
-        facts = ColumnFacts(names, of_group)
+        statistics = ColumnStatistics(names, of_group)
         if not any(part.rows for own in of_group for part in own):
             return branches[0].field
         try:
-            merged = merge_branches(branches, facts)
+            merged = merge_branches(branches, statistics)
             for branch in branches:
                 if not can_cast(branch.type, merged.type) and (
-                    pa.types.is_nested(branch.type) or not facts.are_null(branch)
+                    pa.types.is_nested(branch.type) or not statistics.are_null(branch)
                 ):
                     raise Clash(branches[0], branch, "no conversion of the one holds for the other")
         except Clash as clash:
-            if as_text and all(_is_text_of(branch, facts) for branch in branches):
+            if as_text and all(_is_text_of(branch, statistics) for branch in branches):
                 return pa.field(names[0], pa.string())
             first, second = clash.first.group, clash.second.group
             here = of_group[second]
@@ -334,11 +334,11 @@ class _Found:
                     )
 
 
-def _is_text_of(branch: Branch, facts: ColumnFacts) -> bool:
+def _is_text_of(branch: Branch, statistics: ColumnStatistics) -> bool:
     """Return whether values can be had as text: numbers and times always, bytes where UTF-8."""
     if pa.types.is_nested(branch.type) or not can_cast(branch.type, pa.string()):
         return False
-    return not is_bytes(branch.type) or facts.are_text(branch)
+    return not is_bytes(branch.type) or statistics.are_text(branch)
 
 
 def _places(parts: Sequence[Part]) -> str:

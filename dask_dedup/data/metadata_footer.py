@@ -103,7 +103,7 @@ class _Known(NamedTuple):
     parquet: pq.ParquetSchema
     arrow: pa.Schema
     footer: set[bytes]
-    judged: pa.Schema
+    scored: pa.Schema
 
 
 _KNOWN: list[_Known] = []  # the last ones of this process: most files of a data set have the same
@@ -123,14 +123,14 @@ def _schema_of(file: pq.ParquetFile) -> pa.Schema:
             and known.parquet.equals(parquet)
             and known.arrow.equals(arrow, check_metadata=True)
         ):
-            return known.judged
-    judged = _judge(parquet, arrow, footer)
-    _KNOWN.append(_Known(parquet, arrow, footer, judged))
+            return known.scored
+    scored = _score(parquet, arrow, footer)
+    _KNOWN.append(_Known(parquet, arrow, footer, scored))
     del _KNOWN[:-_MOST_KNOWN]
-    return judged
+    return scored
 
 
-def _judge(parquet: pq.ParquetSchema, arrow: pa.Schema, footer: set[bytes]) -> pa.Schema:
+def _score(parquet: pq.ParquetSchema, arrow: pa.Schema, footer: set[bytes]) -> pa.Schema:
     special = _special_leaves(parquet, _ARROW in footer)
     fields, leaf = [], 0
     for field in map(plain_field, arrow):

@@ -1,6 +1,6 @@
 """One type for flat columns of several types: numbers, times, text, bytes.
 
-Where types alone do not tell, `Facts` about the values decide: of footers, or of the values.
+Where types alone do not tell, `Statistics` about the values decide: of footers, or of the values.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pyarrow as pa
 __all__ = [
     "Branch",
     "Clash",
-    "Facts",
+    "Statistics",
     "merge_bytes",
     "merge_durations",
     "merge_numbers",
@@ -54,7 +54,7 @@ class Branch(NamedTuple):
         return self.field.type
 
 
-class Facts(Protocol):
+class Statistics(Protocol):
     """What is known of the values of a leaf."""
 
     def bounds(self, branch: Branch) -> tuple[int | Decimal, int | Decimal] | None:
@@ -81,12 +81,12 @@ class Clash(Exception):  # noqa: N818 - not for callers: becomes a ColumnError
 # --- numbers --------------------------------------------------------------------------------------
 
 
-def merge_numbers(branches: Sequence[Branch], facts: Facts) -> pa.DataType:
+def merge_numbers(branches: Sequence[Branch], statistics: Statistics) -> pa.DataType:
     """Return a type for integers, floats and decimals."""
     floats = [branch for branch in branches if pa.types.is_floating(branch.type)]
     exact = [branch for branch in branches if not pa.types.is_floating(branch.type)]
     if not floats:
-        return _merge_exact(exact, facts)
+        return _merge_exact(exact, statistics)
     widest = max(branch.type.bit_width for branch in floats)
     if not exact:
         return _float_of(widest)
@@ -96,13 +96,13 @@ def merge_numbers(branches: Sequence[Branch], facts: Facts) -> pa.DataType:
         if wide:
             return _float_of(min(wide))
     if all(getattr(branch.type, "scale", 0) == 0 for branch in exact):
-        limits = [limit for branch in exact for limit in facts.bounds(branch) or ()]
+        limits = [limit for branch in exact for limit in statistics.bounds(branch) or ()]
         if all(-_EXACT_DOUBLES <= limit <= _EXACT_DOUBLES for limit in limits):
             return pa.float64()
-    common = _merge_exact(exact, facts)
+    common = _merge_exact(exact, statistics)
     low, high = _limits_of(common)
     for branch in floats:
-        if not facts.are_whole(branch, low, high):
+        if not statistics.are_whole(branch, low, high):
             raise Clash(
                 exact[0],
                 branch,
@@ -112,10 +112,10 @@ def merge_numbers(branches: Sequence[Branch], facts: Facts) -> pa.DataType:
     return common
 
 
-def _merge_exact(branches: Sequence[Branch], facts: Facts) -> pa.DataType:
+def _merge_exact(branches: Sequence[Branch], statistics: Statistics) -> pa.DataType:
     types = [branch.type for branch in branches]
     if all(map(pa.types.is_integer, types)):
-        return _merge_integers(branches, facts)
+        return _merge_integers(branches, statistics)
     scale = max(getattr(arrow_type, "scale", 0) for arrow_type in types)
     precision = scale + max(map(_whole_digits, types))
     for make, most in ((pa.decimal128, 38), (pa.decimal256, 76)):
@@ -124,7 +124,7 @@ def _merge_exact(branches: Sequence[Branch], facts: Facts) -> pa.DataType:
     raise Clash(branches[0], branches[-1], f"{precision} digits are more than a decimal has")
 
 
-def _merge_integers(branches: Sequence[Branch], facts: Facts) -> pa.DataType:
+def _merge_integers(branches: Sequence[Branch], statistics: Statistics) -> pa.DataType:
     signed = [b for b in branches if pa.types.is_signed_integer(b.type)]
     unsigned = [b for b in branches if not pa.types.is_signed_integer(b.type)]
     own, others = (max((b.type.bit_width for b in s), default=0) for s in (signed, unsigned))
@@ -132,10 +132,10 @@ def _merge_integers(branches: Sequence[Branch], facts: Facts) -> pa.DataType:
         return _integer_of("uint" if unsigned else "int", max(own, others))
     if others < 64:
         return _integer_of("int", max(own, 2 * others))
-    lows = [bounds[0] for b in signed if (bounds := facts.bounds(b)) is not None]
+    lows = [bounds[0] for b in signed if (bounds := statistics.bounds(b)) is not None]
     if min(lows, default=0) >= 0:
         return pa.uint64()
-    highs = [bounds[1] for b in unsigned if (bounds := facts.bounds(b)) is not None]
+    highs = [bounds[1] for b in unsigned if (bounds := statistics.bounds(b)) is not None]
     if max(highs, default=0) < 2**63:
         return pa.int64()
     raise Clash(
@@ -170,34 +170,34 @@ def _integer_of(kind: str, bits: int) -> pa.DataType:
 # --- times, bytes ---------------------------------------------------------------------------
 
 
-def merge_timestamps(branches: Sequence[Branch], facts: Facts) -> pa.DataType:
+def merge_timestamps(branches: Sequence[Branch], statistics: Statistics) -> pa.DataType:
     """Return a type for points in time; names of UTC are one zone."""
     zones = ["UTC" if b.type.tz in _UTC_NAMES else b.type.tz for b in branches]
     for branch, zone in zip(branches, zones, strict=True):
         if zone != zones[0]:
             raise Clash(branches[0], branch, "their time zones differ")
-    return pa.timestamp(_common_unit(branches, facts), zones[0])
+    return pa.timestamp(_common_unit(branches, statistics), zones[0])
 
 
-def merge_durations(branches: Sequence[Branch], facts: Facts) -> pa.DataType:
+def merge_durations(branches: Sequence[Branch], statistics: Statistics) -> pa.DataType:
     """Return a type for spans of time."""
-    return pa.duration(_common_unit(branches, facts))
+    return pa.duration(_common_unit(branches, statistics))
 
 
-def merge_times_of_day(branches: Sequence[Branch], facts: Facts) -> pa.DataType:
+def merge_times_of_day(branches: Sequence[Branch], statistics: Statistics) -> pa.DataType:
     """Return a type for times of a day: in the finest unit, which holds a day in any case."""
     unit = max((branch.type.unit for branch in branches), key=_UNITS.index)
     return pa.time64(unit) if unit in ("us", "ns") else pa.time32(unit)
 
 
-def _common_unit(branches: Sequence[Branch], facts: Facts) -> str:
+def _common_unit(branches: Sequence[Branch], statistics: Statistics) -> str:
     """Return the finest unit in which all times fit into 64 bits, if nothing is lost in it."""
     units = [_UNITS.index(branch.type.unit) for branch in branches]
     for unit in range(max(units), min(units) - 1, -1):
         if all(
-            _fits(facts.bounds(branch), 1000 ** (unit - own))
+            _fits(statistics.bounds(branch), 1000 ** (unit - own))
             if own < unit
-            else own == unit or facts.divide(branch, 1000 ** (own - unit))
+            else own == unit or statistics.divide(branch, 1000 ** (own - unit))
             for branch, own in zip(branches, units, strict=True)
         ):
             return _UNITS[unit]
@@ -211,7 +211,7 @@ def _fits(bounds: tuple[int | Decimal, int | Decimal] | None, factor: int) -> bo
     return bounds is None or (bounds[0] * factor > -(2**63) and bounds[1] * factor < 2**63)
 
 
-def merge_bytes(branches: Sequence[Branch], facts: Facts) -> pa.DataType:
+def merge_bytes(branches: Sequence[Branch], statistics: Statistics) -> pa.DataType:
     """Return a type for bytes of fixed and of varying length."""
     large = any(pa.types.is_large_binary(branch.type) for branch in branches)
     return pa.large_binary() if large else pa.binary()

@@ -10,7 +10,7 @@ import pyarrow as pa
 from dask_dedup.data.metadata_leaves import (
     Branch,
     Clash,
-    Facts,
+    Statistics,
     merge_bytes,
     merge_durations,
     merge_numbers,
@@ -80,7 +80,7 @@ def name_of(field: pa.Field) -> str:
     return str(field.type) if extension is None else f"{extension[0].decode()} ({field.type})"
 
 
-def merge_branches(branches: Sequence[Branch], facts: Facts) -> pa.Field:
+def merge_branches(branches: Sequence[Branch], statistics: Statistics) -> pa.Field:
     """Return a field that holds the values of all branches; the notes are those of the first.
 
     Raises
@@ -90,13 +90,13 @@ def merge_branches(branches: Sequence[Branch], facts: Facts) -> pa.Field:
     """
     filled = [branch for branch in branches if not pa.types.is_null(branch.type)] or branches
     try:
-        arrow_type = _merge(filled, facts)
+        arrow_type = _merge(filled, statistics)
     except Clash:
-        valued = [b for b in filled if pa.types.is_nested(b.type) or not facts.are_null(b)]
+        valued = [b for b in filled if pa.types.is_nested(b.type) or not statistics.are_null(b)]
         if len(valued) == len(filled):
             raise
         filled = valued or filled[:1]
-        arrow_type = _merge(filled, facts)
+        arrow_type = _merge(filled, statistics)
     nullable = any(branch.field.nullable for branch in branches)
     notes = filled[0].field
     if any(_extension(branch.field) != _extension(notes) for branch in filled):
@@ -105,7 +105,7 @@ def merge_branches(branches: Sequence[Branch], facts: Facts) -> pa.Field:
     return notes.with_type(arrow_type).with_nullable(nullable)
 
 
-def _merge(branches: Sequence[Branch], facts: Facts) -> pa.DataType:
+def _merge(branches: Sequence[Branch], statistics: Statistics) -> pa.DataType:
     first = branches[0]
     for other in branches[1:]:
         if _extension(other.field) != _extension(first.field) and not _are_texts([first, other]):
@@ -113,7 +113,7 @@ def _merge(branches: Sequence[Branch], facts: Facts) -> pa.DataType:
     if all(first.type.equals(other.type, check_metadata=True) for other in branches):
         return first.type
     if all(pa.types.is_dictionary(branch.type) for branch in branches):
-        values = merge_branches([_of_values(branch) for branch in branches], facts).type
+        values = merge_branches([_of_values(branch) for branch in branches], statistics).type
         indices = [branch.type.index_type for branch in branches]
         index = max(indices, key=lambda index_type: index_type.bit_width)
         if len({pa.types.is_signed_integer(index_type) for index_type in indices}) > 1:
@@ -125,7 +125,7 @@ def _merge(branches: Sequence[Branch], facts: Facts) -> pa.DataType:
         return types[0]
     for belongs, merge in _FAMILIES:
         if all(belongs(arrow_type) for arrow_type in types):
-            return merge(plain, facts)
+            return merge(plain, statistics)
     other = next(b for b in plain if _family(b.type) != _family(types[0]) or b.type != types[0])
     raise Clash(branches[0], branches[plain.index(other)], "no type holds the values of both")
 
@@ -133,9 +133,9 @@ def _merge(branches: Sequence[Branch], facts: Facts) -> pa.DataType:
 # --- nested types ---------------------------------------------------------------------------------
 
 
-def _merge_lists(branches: Sequence[Branch], facts: Facts) -> pa.DataType:
+def _merge_lists(branches: Sequence[Branch], statistics: Statistics) -> pa.DataType:
     inside = [Branch(b.type.field(0), b.group, b.leaf) for b in branches]
-    child = merge_branches(inside, facts)
+    child = merge_branches(inside, statistics)
     types = [branch.type for branch in branches]
     if len({(type(kind), getattr(kind, "list_size", -1)) for kind in types}) == 1:
         return _list_like(types[0], child)
@@ -143,7 +143,7 @@ def _merge_lists(branches: Sequence[Branch], facts: Facts) -> pa.DataType:
     return pa.large_list(child) if large else pa.list_(child)
 
 
-def _merge_structs(branches: Sequence[Branch], facts: Facts) -> pa.DataType:
+def _merge_structs(branches: Sequence[Branch], statistics: Statistics) -> pa.DataType:
     found: dict[str, list[Branch]] = {}
     for branch in branches:
         leaf = branch.leaf
@@ -155,19 +155,19 @@ def _merge_structs(branches: Sequence[Branch], facts: Facts) -> pa.DataType:
             leaf += leaf_count(field.type)
     fields = []
     for own in found.values():
-        field = merge_branches(own, facts)
+        field = merge_branches(own, statistics)
         fields.append(field if len(own) == len(branches) else field.with_nullable(True))
     return pa.struct(fields)
 
 
-def _merge_maps(branches: Sequence[Branch], facts: Facts) -> pa.DataType:
+def _merge_maps(branches: Sequence[Branch], statistics: Statistics) -> pa.DataType:
     keys = [Branch(b.type.key_field, b.group, b.leaf) for b in branches]
     items = [
         Branch(b.type.item_field, b.group, b.leaf + leaf_count(b.type.key_type)) for b in branches
     ]
     return pa.map_(
-        merge_branches(keys, facts).with_nullable(False),
-        merge_branches(items, facts),
+        merge_branches(keys, statistics).with_nullable(False),
+        merge_branches(items, statistics),
         all(branch.type.keys_sorted for branch in branches),
     )
 
@@ -175,7 +175,7 @@ def _merge_maps(branches: Sequence[Branch], facts: Facts) -> pa.DataType:
 # --- families -------------------------------------------------------------------------------------
 
 
-def _merge_texts(branches: Sequence[Branch], facts: Facts) -> pa.DataType:
+def _merge_texts(branches: Sequence[Branch], statistics: Statistics) -> pa.DataType:
     types = [_storage(branch.type) for branch in branches]
     return pa.large_string() if any(map(pa.types.is_large_string, types)) else pa.string()
 
@@ -236,7 +236,7 @@ _FAMILIES = [
     (pa.types.is_timestamp, merge_timestamps),
     (pa.types.is_duration, merge_durations),
     (pa.types.is_time, merge_times_of_day),
-    (pa.types.is_date, lambda branches, facts: pa.date32()),
+    (pa.types.is_date, lambda branches, statistics: pa.date32()),
     (lambda arrow_type: _is_text(arrow_type) or _is_json(arrow_type), _merge_texts),
     (is_bytes, merge_bytes),
 ]

@@ -204,14 +204,14 @@ def _contradiction(
 
 def _lacking(kind: str, own: Column, other: Column) -> str:
     """Return ``"embeddings lack 2, metadata lack 1"``."""
-    told = []
+    report = []
     for name, there, wanted in ((kind, own, other), ("metadata", other, own)):
         missing = list((Counter(wanted) - Counter(there)).elements())
         if missing:
             some = ", ".join(map(_shown, missing[:_SHOWN]))
             more = f" and {len(missing) - _SHOWN:,} more" if len(missing) > _SHOWN else ""
-            told.append(f"{name} lack {some}{more}")
-    return ", ".join(told)
+            report.append(f"{name} lack {some}{more}")
+    return ", ".join(report)
 
 
 def _shown(value: Hashable) -> str:

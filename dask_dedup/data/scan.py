@@ -213,7 +213,7 @@ def _read_headers(
 def _tried(read: Callable[[str], Read], skip_bad: bool) -> Callable[[str], Read | InputError]:
     """Return ``read`` with UnreadableError for InputError, raised or returned."""
 
-    def read_or_tell(path: str) -> Read | InputError:
+    def read_or_report(path: str) -> Read | InputError:
         try:
             return read(path)
         except ColumnError:  # no file is to blame
@@ -224,7 +224,7 @@ def _tried(read: Callable[[str], Read], skip_bad: bool) -> Callable[[str], Read 
                 return unreadable
             raise unreadable from error
 
-    return read_or_tell
+    return read_or_report
 
 
 def _first_good(files: Sequence[EmbeddingFile | InputError]) -> EmbeddingFile:

@@ -151,7 +151,7 @@ def one_pass_labels(src: np.ndarray, dst: np.ndarray, rows: int) -> np.ndarray:
     other = np.concatenate([dst, src])
     order = np.lexsort((other, row))
     starts = np.searchsorted(row[order], np.arange(rows + 1))
-    labels = _visit_rows(starts, other[order])
+    labels = _walk_rows(starts, other[order])
     while True:
         again = labels[labels]
         if np.array_equal(again, labels):
@@ -160,14 +160,14 @@ def one_pass_labels(src: np.ndarray, dst: np.ndarray, rows: int) -> np.ndarray:
 
 
 @numba.njit(cache=True, nogil=True)
-def _visit_rows(starts: np.ndarray, others: np.ndarray) -> np.ndarray:
+def _walk_rows(starts: np.ndarray, others: np.ndarray) -> np.ndarray:
     labels = np.full(len(starts) - 1, -1)
     for row in range(len(labels)):
         if labels[row] < 0:
             labels[row] = row
-        for place in range(starts[row], starts[row + 1]):
-            if labels[others[place]] < 0:
-                labels[others[place]] = labels[row]
+        for position in range(starts[row], starts[row + 1]):
+            if labels[others[position]] < 0:
+                labels[others[position]] = labels[row]
     return labels
 
 

@@ -184,15 +184,15 @@ def _write_models(
             modality=settings.modality, seed=settings.seed, device=device,
         )  # fmt: skip
         path = folder / f"{named.name}.npy"
-        facts = read_json(path.with_suffix(".json"))
-        if facts is None:
-            facts = {
+        details = read_json(path.with_suffix(".json"))
+        if details is None:
+            details = {
                 **write_rows(named.model, dataset.filled_parts, path),
                 "dim": named.model.dim_out,
                 "path": str(path),
             }
-            write_json(path.with_suffix(".json"), facts)
-        models[named.name] = facts
+            write_json(path.with_suffix(".json"), details)
+        models[named.name] = details
         progress.advance(dataset.rows)
     progress.finish()
     return models
@@ -209,13 +209,13 @@ def _measure_all(
     """Measure each model with each factory, in this process: the records of the tasks."""
     centroids = choose_centroids(dataset.rows, settings.centroids)
     tasks: dict[str, tuple] = {}
-    for name, facts in models.items():
-        for factory in fill_factories(settings.factories, settings.m, centroids, facts["dim"]):
+    for name, details in models.items():
+        for factory in fill_factories(settings.factories, settings.m, centroids, details["dim"]):
             search = _Search(
-                name, factory, facts["path"], dataset.filled_parts,
+                name, factory, details["path"], dataset.filled_parts,
                 str(out / "truth"), settings.model_dump(),
             )  # fmt: skip
-            tasks[f"{len(tasks):04d}"] = (_Boxed(search), facts["seconds"], memory_bytes)
+            tasks[f"{len(tasks):04d}"] = (_Boxed(search), details["seconds"], memory_bytes)
     if not tasks:
         raise SettingsError(
             f"none of m = {', '.join(map(str, settings.m))} divides the dimension of any model: "

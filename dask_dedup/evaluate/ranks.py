@@ -93,8 +93,8 @@ def share_within(better: np.ndarray, tied: np.ndarray, k: int) -> np.ndarray:
     float64 array
         0 or 1 where nothing is tied.
     """
-    places = tied + 1
-    return np.clip(k - better, 0, places) / places
+    positions = tied + 1
+    return np.clip(k - better, 0, positions) / positions
 
 
 def _units(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

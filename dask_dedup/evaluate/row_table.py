@@ -155,8 +155,8 @@ def _row_ids(
     frame: pd.DataFrame, path: AnyPath, row_column: str, rows: int, filters: Sequence[str]
 ) -> np.ndarray:
     if not len(frame):
-        told = f" that pass {', '.join(filters)}" if filters else ""
-        raise InputError(f"{path}: has no rows{told}.")
+        report = f" that pass {', '.join(filters)}" if filters else ""
+        raise InputError(f"{path}: has no rows{report}.")
     ids = frame[row_column]
     if ids.dtype.kind not in "iu":
         raise InputError(

@@ -39,7 +39,7 @@ _ALL = "all"  # the group of all rows, against all classes
 class _Variant(NamedTuple):
     """One way to keep rows: what it is called and weighs, and how rows look then."""
 
-    facts: dict[str, Any]
+    details: dict[str, Any]
     query: Any  # stored rows -> float32 rows, as a query is
     target: Any  # stored rows -> float32 rows, as the index keeps them
 
@@ -98,7 +98,7 @@ def measure_zeroshot(
         for group, (mask, present) in {_ALL: everything, **rows.groups}.items():
             labels = np.searchsorted(present, rows.labels[mask])
             measures = zeroshot_accuracy(targets[mask], texts[present], labels)
-            found.append({**variant.facts, "group": group, **measures})
+            found.append({**variant.details, "group": group, **measures})
     return found
 
 
@@ -139,7 +139,7 @@ def measure_retrieval(
             measures = retrieval_recall(
                 variant.query(stored[source]), variant.target(stored[target])
             )
-            found.append({**variant.facts, "direction": f"{source} → {target}", **measures})
+            found.append({**variant.details, "direction": f"{source} → {target}", **measures})
     return found
 
 
@@ -169,8 +169,8 @@ def _variants(
         def query(stored: np.ndarray, model: Any = model) -> np.ndarray:
             return transform_rows(model, stored)[0]
 
-        facts = {"model": named.name, "dim": dim, "factory": "", "bytes_per_vector": 4 * dim}
-        yield _Variant(facts, query, query)
+        details = {"model": named.name, "dim": dim, "factory": "", "bytes_per_vector": 4 * dim}
+        yield _Variant(details, query, query)
         for factory in fill_factories(settings.factories, settings.m, centroids, dim):
             if training is None:
                 training = _training_rows(view, evaluated, settings)
@@ -183,7 +183,7 @@ def _variants(
                 return rows
 
             size = {"factory": factory, "bytes_per_vector": code_bytes(index)}
-            yield _Variant({**facts, **size}, query, target)
+            yield _Variant({**details, **size}, query, target)
         progress.advance(len(evaluated))
     progress.finish()
 

@@ -188,8 +188,8 @@ def find_truth(
         }
         write_json(out / "summary.json", summary)
         shutil.rmtree(out / "scan", ignore_errors=True)
-        for record_file in out.glob("*.done.json"):
-            record_file.unlink()
+        for entry_file in out.glob("*.done.json"):
+            entry_file.unlink()
         return summary
 
 

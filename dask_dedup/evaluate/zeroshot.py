@@ -48,8 +48,8 @@ def zeroshot_accuracy(
     (0.667, 0.75)
     """
     better, tied = rank_own_target(images, classes, labels)
-    present, place = np.unique(labels, return_inverse=True)
-    rows = np.bincount(place)
+    present, position = np.unique(labels, return_inverse=True)
+    rows = np.bincount(position)
     measures: dict[str, float | int] = {"rows": len(better), "classes": len(present)}
     for k in (1, 5):
         # Where there are k classes or fewer, what was ranked last for want of values is wrong too.
@@ -57,6 +57,6 @@ def zeroshot_accuracy(
         right = better < within
         measures[f"split{k}"] = float(share_within(better, tied, within).mean())
         measures[f"top{k}"] = float(right.mean())
-        measures[f"mean_top{k}"] = float((np.bincount(place, right) / rows).mean())
+        measures[f"mean_top{k}"] = float((np.bincount(position, right) / rows).mean())
     measures["tied"] = float((tied > 0).mean())
     return measures

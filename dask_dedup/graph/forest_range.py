@@ -48,10 +48,10 @@ class ForestRange(NamedTuple):
         """Raise SettingsError where a threshold is outside."""
         if not self.answers(threshold):
             raise SettingsError(
-                f"{what}: {self.told()}; got {threshold:g}. Search anew at this threshold."
+                f"{what}: {self.report()}; got {threshold:g}. Search anew at this threshold."
             )
 
-    def told(self) -> str:
+    def report(self) -> str:
         """Return in words what is answered."""
         upto = "1" if self.below is None else f"below {self.below:g}"
         inside = "" if self.below is None else " (inside dense groups, no higher pair was sought)"
@@ -82,14 +82,14 @@ def range_of(frame: Any) -> ForestRange | None:
 
     ``frame``: a data frame, or the empty one that describes a Dask collection.
     """
-    told = frame.attrs.get(_KEY)
-    return None if told is None else ForestRange(*told)
+    report = frame.attrs.get(_KEY)
+    return None if report is None else ForestRange(*report)
 
 
 def range_of_notes(notes: Mapping[bytes, bytes] | None) -> ForestRange | None:
     """Return the range in the metadata of a parquet schema."""
-    told = (notes or {}).get(_KEY.encode())
-    return None if told is None else ForestRange(*json.loads(told))
+    report = (notes or {}).get(_KEY.encode())
+    return None if report is None else ForestRange(*json.loads(report))
 
 
 def combined_range(ranges: Iterable[ForestRange | None]) -> ForestRange | None:

@@ -69,10 +69,10 @@ class SparseLabels:
 
     def of(self, row_ids: np.ndarray) -> np.ndarray:
         """Return the clusters of some rows: int64."""
-        place = self.frame.index.get_indexer(row_ids)
+        position = self.frame.index.get_indexer(row_ids)
         if not len(self.frame):
             return row_ids
-        return np.where(place >= 0, self.frame["cluster_id"].to_numpy()[place], row_ids)
+        return np.where(position >= 0, self.frame["cluster_id"].to_numpy()[position], row_ids)
 
 
 def label_densely(forest_path: AnyPath, rows: int, threshold: float) -> DenseLabels:

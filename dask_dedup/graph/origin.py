@@ -41,14 +41,14 @@ def with_origin(frame: pd.DataFrame, origin: Origin | None) -> pd.DataFrame:
 
 def origin_of(frame: Any) -> Origin | None:
     """Return the origin that a frame carries, or the empty one that describes a Dask collection."""
-    told = frame.attrs.get(_KEY)
-    return None if told is None else Origin(*told)
+    report = frame.attrs.get(_KEY)
+    return None if report is None else Origin(*report)
 
 
 def origin_of_notes(notes: Mapping[bytes, bytes] | None) -> Origin | None:
     """Return the origin in the metadata of a parquet schema."""
-    told = (notes or {}).get(_KEY.encode())
-    return None if told is None else Origin(*json.loads(told))
+    report = (notes or {}).get(_KEY.encode())
+    return None if report is None else Origin(*json.loads(report))
 
 
 def cut_rows(rows: int) -> list[tuple[int, int]]:

@@ -92,7 +92,7 @@ class AdcSearch:
         self.saturated = 0
         self.largest_k = 0
 
-    def search(self, images: np.ndarray, row_ids: np.ndarray) -> Iterator[Passed]:
+    def search(self, compressed: np.ndarray, row_ids: np.ndarray) -> Iterator[Passed]:
         """Yield what passes for a block of queries, themselves left out.
 
         Parameters
@@ -101,22 +101,22 @@ class AdcSearch:
             As the index takes them.
         row_ids : int64 array, shape (n,)
         """
-        limits = self.rule.limits(self_distances(self.base, images))
-        waiting, k = np.arange(len(images)), min(self.k, self.rows)
+        limits = self.rule.limits(self_distances(self.base, compressed))
+        waiting, k = np.arange(len(compressed)), min(self.k, self.rows)
         while len(waiting) and k:
             self.largest_k = max(self.largest_k, k)
             full = []
             step = max(1, _RESULTS // k)
             for begin in range(0, len(waiting), step):
                 some = waiting[begin : begin + step]
-                found = search_shards(self.base, self.shards, images[some], k, self.nprobe)
+                found = search_shards(self.base, self.shards, compressed[some], k, self.nprobe)
                 passes = (found.row_ids >= 0) & (found.distances <= limits[some, None])
                 more = passes[:, -1] if k < self.rows else np.zeros(len(some), np.bool_)
                 full.append(some[more])
                 passes &= ~more[:, None] & (found.row_ids != row_ids[some, None])
-                query, place = np.nonzero(passes)
+                query, position = np.nonzero(passes)
                 yield Passed(
-                    some[query], found.row_ids[query, place], found.distances[query, place]
+                    some[query], found.row_ids[query, position], found.distances[query, position]
                 )
             waiting = np.concatenate(full)
             if k == min(self.k, self.rows):
@@ -192,6 +192,6 @@ class PairEdges:
             self._edges.add(src[some][passed], dst[some][passed], similarity[passed])
 
     def _verify(self, src: np.ndarray, dst: np.ndarray) -> np.ndarray:
-        ids, place = np.unique(np.concatenate([src, dst]), return_inverse=True)
+        ids, position = np.unique(np.concatenate([src, dst]), return_inverse=True)
         rows = exact_rows(self.stored.gather(ids))
-        return cosine_pairs(rows, rows, place[: len(src)], place[len(src) :])
+        return cosine_pairs(rows, rows, position[: len(src)], position[len(src) :])

@@ -139,23 +139,23 @@ def quantized(base: faiss.Index, rows: np.ndarray) -> tuple[np.ndarray, np.ndarr
         ``kept`` is the decoded code: for an IVF the centroid of the row's list and its residual.
     """
     transforms, inner = take_apart(base)
-    images = _transform(transforms, rows)
+    compressed = _transform(transforms, rows)
     if not len(rows):
-        return images, images
+        return compressed, compressed
     try:
-        return images, inner.sa_decode(inner.sa_encode(images))
+        return compressed, inner.sa_decode(inner.sa_encode(compressed))
     except RuntimeError:  # no codec of its own: add the rows to an empty copy, and read them
         copy = _copy(inner)
-        copy.add(images)
+        copy.add(compressed)
         if isinstance(copy, faiss.IndexIVF):
             copy.make_direct_map()
-        return images, copy.reconstruct_n(0, len(images))
+        return compressed, copy.reconstruct_n(0, len(compressed))
 
 
 def self_distances(base: faiss.Index, rows: np.ndarray) -> np.ndarray:
     """Return the squared distance of each row to its own quantized version: float32, (n,)."""
-    images, kept = quantized(base, rows)
-    return ((images.astype(np.float64) - kept) ** 2).sum(axis=1).astype(np.float32)
+    compressed, kept = quantized(base, rows)
+    return ((compressed.astype(np.float64) - kept) ** 2).sum(axis=1).astype(np.float32)
 
 
 def distance_error(base: faiss.Index, sample: np.ndarray) -> float:
@@ -171,12 +171,12 @@ def distance_error(base: faiss.Index, sample: np.ndarray) -> float:
     rows = sample[:_ERROR_ROWS]
     shard = empty_shard(base)
     add_rows(shard, rows, np.arange(len(rows)))
-    images, kept = quantized(base, rows)
+    compressed, kept = quantized(base, rows)
     found = search_shards(base, [shard], rows[:_ERROR_QUERIES], _ERROR_NEIGHBOURS, 8)
-    query, place = np.nonzero(found.row_ids >= 0)
-    row_ids = found.row_ids[query, place]
-    exact = ((images[query].astype(np.float64) - kept[row_ids]) ** 2).sum(axis=1)
-    seen = np.abs(exact - found.distances[query, place]).max(initial=0.0)
+    query, position = np.nonzero(found.row_ids >= 0)
+    row_ids = found.row_ids[query, position]
+    exact = ((compressed[query].astype(np.float64) - kept[row_ids]) ** 2).sum(axis=1)
+    seen = np.abs(exact - found.distances[query, position]).max(initial=0.0)
     return float(_ROUNDING + 1.5 * seen if seen > _ROUNDING else _ROUNDING)
 
 

@@ -105,14 +105,14 @@ def neighbour_table(
     )
     if dataset is None:
         return table
-    ids, place = np.unique(found, return_inverse=True)
+    ids, position = np.unique(found, return_inverse=True)
     columns = dataset.columns.select(_TEXTS)
     pieces = [
         take_rows(read_metadata(part, columns), pa.array(own - part.row_start))
         for part, own in split_rows(ids, dataset.filled_parts)
     ]
     texts = pa.concat_tables(pieces) if pieces else empty_table(columns)
-    texts = take_rows(texts, pa.array(place))
+    texts = take_rows(texts, pa.array(position))
     for name in _TEXTS:
         table = table.append_column(name, texts.column(name))
     return table

@@ -137,17 +137,17 @@ def train_index(
     wanted = sample_rows or min(max(_LEAST_SAMPLE, _SAMPLE_PER_LIST * lists), most)
     chosen = sample_row_ids(dataset.rows, wanted, seed, _PURPOSE)
     blocks = [
-        delayed(_read_images)(span, ids, layout.model_path)
+        delayed(_read_compressed)(span, ids, layout.model_path)
         for span, ids in split_rows(chosen, cut_spans(dataset.filled_parts))
     ]
     task = delayed(_train)(blocks, factory, iterations, seed, threads, layout.base_path)
-    (facts,) = execute([task], ignore_result)
-    if facts is None:
+    (details,) = execute([task], ignore_result)
+    if details is None:
         raise InputError(
             f"{dataset.path}: none of {len(chosen)} sampled embeddings is usable; "
             f"all are zero, NaN or infinite."
         )
-    return facts
+    return details
 
 
 def group_spans(
@@ -216,9 +216,9 @@ def embed(vectors: VectorBlock, model_path: str | None) -> np.ndarray:
     units = vectors.units().numpy()
     if model_path is None or not len(units):
         return units
-    images = np.asarray(open_model(model_path).transform(units), np.float32)
-    lengths = np.linalg.norm(images, axis=1, keepdims=True)
-    return np.divide(images, lengths, out=np.zeros_like(images), where=lengths > 0)
+    compressed = np.asarray(open_model(model_path).transform(units), np.float32)
+    lengths = np.linalg.norm(compressed, axis=1, keepdims=True)
+    return np.divide(compressed, lengths, out=np.zeros_like(compressed), where=lengths > 0)
 
 
 def open_base(layout: IndexLayout) -> Any:
@@ -270,8 +270,8 @@ def _add_span(
         if equals is not None:
             first[start:stop] = equals.look(start, stored, usable)
         kept = np.arange(start, stop) == first[start:stop]
-        images = embed(vectors, layout.model_path)[kept[usable]]
-        add_rows(shard, images, span.row_start + start + np.flatnonzero(usable & kept))
+        compressed = embed(vectors, layout.model_path)[kept[usable]]
+        add_rows(shard, compressed, span.row_start + start + np.flatnonzero(usable & kept))
         if watch is not None:
             watch(span, Block(span.row_start + start, stored, vectors))
     for part in span.parts:
@@ -293,7 +293,7 @@ def _add_span(
     return {"rows": span.rows, **counts}
 
 
-def _read_images(span: Span, row_ids: np.ndarray, model_path: str | None) -> np.ndarray:
+def _read_compressed(span: Span, row_ids: np.ndarray, model_path: str | None) -> np.ndarray:
     """Return the usable ones of some rows as the index takes them."""
     torch.set_num_threads(1)
     block = prepare_block(span.embeddings.gather(row_ids))

@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-__all__ = ["Chosen", "Judged", "choose_tolerance", "curve", "judge_results", "sample_curve"]
+__all__ = ["Chosen", "Scored", "choose_tolerance", "curve", "sample_curve", "score_results"]
 
 _CURVE_POINTS = 200
 _MISSING_SHARE = 0.001  # of the recall within reach that may be given up for a smaller T
 
 
 @dataclass(frozen=True)
-class Judged:
+class Scored:
     """Search results of queries with known truth.
 
     Attributes
@@ -80,13 +80,13 @@ class Chosen:
         return asdict(self)
 
 
-def judge_results(
+def score_results(
     query_ids: np.ndarray,
     truth: pd.DataFrame,
     distances: np.ndarray,
     row_ids: np.ndarray,
     self_distance: np.ndarray,
-) -> Judged:
+) -> Scored:
     """Say which results are true pairs.
 
     Parameters
@@ -106,16 +106,16 @@ def judge_results(
     counts = np.bincount(true_query, minlength=len(query_ids))
     few = counts <= max(1, k // 2)
     known = set(zip(true_query.tolist(), true_row.tolist(), strict=True))
-    query, place = np.nonzero((row_ids >= 0) & (row_ids != query_ids[:, None]) & few[:, None])
-    found = row_ids[query, place]
+    query, position = np.nonzero((row_ids >= 0) & (row_ids != query_ids[:, None]) & few[:, None])
+    found = row_ids[query, position]
     is_true = np.fromiter(
         (pair in known for pair in zip(query.tolist(), found.tolist(), strict=True)),
         np.bool_,
         len(query),
     )
     weight = np.where(is_true, 1.0 / np.maximum(counts[query], 1), 0.0)
-    return Judged(
-        distances[query, place],
+    return Scored(
+        distances[query, position],
         self_distance[query],
         is_true,
         weight,
@@ -124,7 +124,7 @@ def judge_results(
     )
 
 
-def curve(judged: Judged, epsilon: float | None, rounding: float = 0.0) -> pd.DataFrame:
+def curve(scored: Scored, epsilon: float | None, rounding: float = 0.0) -> pd.DataFrame:
     """Return precision and recall at every value of T, or of a fixed threshold.
 
     Parameters
@@ -141,34 +141,34 @@ def curve(judged: Judged, epsilon: float | None, rounding: float = 0.0) -> pd.Da
         ``value`` (T or distance, rising, distinct), ``precision``, ``recall`` (each query counted
         alike), ``pair_recall``, ``passed`` (pairs a query).
     """
-    scores = judged.distance.astype(np.float64)
+    scores = scored.distance.astype(np.float64)
     if epsilon is not None:
         excess = np.maximum(scores - epsilon, 0.0)
-        own = judged.self_distance.astype(np.float64)
+        own = scored.self_distance.astype(np.float64)
         never = np.where(excess > 0, np.inf, 0.0)
         ratio = np.divide(excess, own, out=never, where=own > 0)
         scores = np.where(scores <= own + rounding, 0.0, ratio)
     order = np.argsort(scores, kind="stable")
-    scores, is_true = scores[order], judged.is_true[order]
+    scores, is_true = scores[order], scored.is_true[order]
     last = np.ones(len(scores), np.bool_)
     last[:-1] = scores[1:] != scores[:-1]
     last &= np.isfinite(scores)
     true = np.cumsum(is_true)
     number = np.arange(1, len(scores) + 1)
-    recall = np.cumsum(judged.weight[order]) / max(judged.queries, 1)
+    recall = np.cumsum(scored.weight[order]) / max(scored.queries, 1)
     return pd.DataFrame(
         {
             "value": scores[last],
             "precision": (true / number)[last],
             "recall": recall[last],
-            "pair_recall": (true / max(judged.true_pairs, 1))[last],
-            "passed": number[last] / max(judged.queries, 1),
+            "pair_recall": (true / max(scored.true_pairs, 1))[last],
+            "passed": number[last] / max(scored.queries, 1),
         }
     )
 
 
 def choose_tolerance(
-    judged: Judged,
+    scored: Scored,
     epsilon: float,
     rounding: float = 0.0,
     *,
@@ -186,9 +186,9 @@ def choose_tolerance(
     recall, precision : float
         One of the two.
     """
-    table = curve(judged, epsilon, rounding)
-    if not len(table) or not judged.queries:
-        return Chosen(1.0, epsilon, 1.0, 1.0, 1.0, False, judged.queries)
+    table = curve(scored, epsilon, rounding)
+    if not len(table) or not scored.queries:
+        return Chosen(1.0, epsilon, 1.0, 1.0, 1.0, False, scored.queries)
     reachable = float(table["recall"].iloc[-1])
     if recall is not None:
         is_reached = reachable >= recall
@@ -200,7 +200,7 @@ def choose_tolerance(
         if not is_reached:
             first = table.iloc[0]
             least = (float(first["precision"]), float(first["recall"]))
-            return Chosen(0.0, epsilon, *least, reachable, False, judged.queries)
+            return Chosen(0.0, epsilon, *least, reachable, False, scored.queries)
         at = int(keeps[-1])
     row = table.iloc[at]
     return Chosen(
@@ -210,7 +210,7 @@ def choose_tolerance(
         float(row["recall"]),
         reachable,
         bool(is_reached),
-        judged.queries,
+        scored.queries,
     )
 
 

@@ -88,13 +88,13 @@ def train_base(
         rotation.pq = codes[-1]
     try:
         faiss.omp_set_num_threads(1)
-        images = np.ascontiguousarray(sample, np.float32)
+        compressed = np.ascontiguousarray(sample, np.float32)
         for transform in transforms:
             if not transform.is_trained:
-                transform.train(images)
-            images = transform.apply(images)
+                transform.train(compressed)
+            compressed = transform.apply(compressed)
         faiss.omp_set_num_threads(threads)
-        behind.train(images)
+        behind.train(compressed)
         base.is_trained = True
     except RuntimeError as error:
         raise InputError(

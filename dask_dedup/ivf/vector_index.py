@@ -173,10 +173,10 @@ def build_index(
         remove_file(folder / _MANIFEST)
         layout = _layout(folder, path)
         train.prepare()
-        facts = read_note(train.folder, TRAINED)
+        details = read_note(train.folder, TRAINED)
         progress.start("train", dataset.rows)
-        if facts is None:
-            facts = train_index(
+        if details is None:
+            details = train_index(
                 dataset,
                 layout,
                 factory,
@@ -186,13 +186,13 @@ def build_index(
                 threads=train_threads,
                 execute=execute,
             )
-            write_note(train.folder, TRAINED, facts, [train.folder / "base.faiss"])
+            write_note(train.folder, TRAINED, details, [train.folder / "base.faiss"])
         progress.finish()
         fill.prepare()
         write_parts(dataset.filled_parts, fill.folder / "parts.json", span_rows)
         tasks = {
             name: (layout, name, spans, threads)
-            for name, spans in group_spans(layout, facts["bytes_per_row"], shard_bytes).items()
+            for name, spans in group_spans(layout, details["bytes_per_row"], shard_bytes).items()
         }
         progress.start("shards", dataset.rows)
         records = fill.run(
@@ -201,25 +201,25 @@ def build_index(
         progress.finish()
         shards = write_shards(layout, records)
         indexed = sum(shard.rows for shard in shards)
-        size = facts["base_bytes"] + sum(shard.bytes for shard in shards)
+        size = details["base_bytes"] + sum(shard.bytes for shard in shards)
         index = VectorIndex(
             folder=str(folder),
             factory=factory,
             metric="squared L2 of unit vectors",
             dim=dataset.dim,
-            indexed_dim=facts["dim"],
+            indexed_dim=details["dim"],
             model=path,
             model_digest=digest,
             fingerprint=dataset.fingerprint,
             rows=dataset.rows,
             invalid=sum(record["invalid"] for record in records),
             indexed=indexed,
-            lists=facts["lists"],
-            bytes_per_row=facts["bytes_per_row"],
-            overhead_bytes=size - facts["bytes_per_row"] * indexed,
-            distance_error=facts["distance_error"],
-            sample_rows=facts["sample_rows"],
-            train_seconds=facts["seconds"],
+            lists=details["lists"],
+            bytes_per_row=details["bytes_per_row"],
+            overhead_bytes=size - details["bytes_per_row"] * indexed,
+            distance_error=details["distance_error"],
+            sample_rows=details["sample_rows"],
+            train_seconds=details["seconds"],
             add_seconds=sum(record["seconds"] for record in records),
             shards=shards,
         )
@@ -237,8 +237,8 @@ def open_index(path: str | AnyPath) -> VectorIndex:
     InputError
         There is none, or it was not finished.
     """
-    place = as_path(path)
-    content = read_json(place / _MANIFEST)
+    position = as_path(path)
+    content = read_json(position / _MANIFEST)
     if not isinstance(content, dict) or content.get("kind") != _KIND:
         raise InputError(
             f"{path}: expected an index folder, but it has no {_MANIFEST} of one. "
@@ -246,7 +246,7 @@ def open_index(path: str | AnyPath) -> VectorIndex:
         )
     del content["kind"], content["keys"]
     shards = tuple(Shard(**shard) for shard in content.pop("shards"))
-    return VectorIndex(folder=str(place), shards=shards, **content)
+    return VectorIndex(folder=str(position), shards=shards, **content)
 
 
 def search_block(

@@ -76,7 +76,7 @@ class AdcFinder(Finder):
         self.search_stage = job.stage(SEARCH, known)
         folder = self.shard_stage.folder
         self.layout = IndexLayout(str(folder / "base.faiss"), str(folder), adc.model)
-        self.facts: dict[str, Any] = {}
+        self.details: dict[str, Any] = {}
         self.counts: dict[str, Any] = {}
         self.audit_seconds = 0.0
 
@@ -112,10 +112,10 @@ class AdcFinder(Finder):
             self.shard_stage.prepare()
             folder = self.shard_stage.folder
             write_parts(job.data.filled_parts, folder / "parts.json")
-            facts = read_note(folder, TRAINED)
-            if facts is None:
+            details = read_note(folder, TRAINED)
+            if details is None:
                 before = files_of_note(folder, TRAINED)
-                facts = train_index(
+                details = train_index(
                     job.data,
                     self.layout,
                     self.factory,
@@ -136,17 +136,17 @@ class AdcFinder(Finder):
                     queries.write(folder / f"{sample.file}.safetensors")
                 samples = [f"{sample.file}.safetensors" for sample in self.samples]
                 names = ("base.faiss", "pca.safetensors", *samples)
-                write_note(folder, TRAINED, facts, [folder / name for name in names])
+                write_note(folder, TRAINED, details, [folder / name for name in names])
                 if before not in (None, files_of_note(folder, TRAINED)):
                     self.shard_stage.forget()  # made with other models
                     self.search_stage.forget()
-            self.facts = facts
+            self.details = details
             job.progress.advance(job.data.rows)
         logger.debug(
             "index %s: %d bytes a row, trained on %d rows",
             self.factory,
-            facts["bytes_per_row"],
-            facts["sample_rows"],
+            details["bytes_per_row"],
+            details["sample_rows"],
         )
 
     def _fill_shards(self) -> None:
@@ -162,7 +162,7 @@ class AdcFinder(Finder):
                 settings.search_threshold,
                 settings.seed,
             )
-            for name, spans in group_spans(self.layout, self.facts["bytes_per_row"]).items()
+            for name, spans in group_spans(self.layout, self.details["bytes_per_row"]).items()
         }
         with job.timed(SHARDS):
             records = job.run_stage(self.shard_stage, fill_and_audit, tasks)
@@ -173,8 +173,8 @@ class AdcFinder(Finder):
             self.counts[key] = sum(record[key] for record in records)
         self.counts |= {
             "factory": self.factory,
-            "lists": self.facts["lists"],
-            "bytes_per_row": self.facts["bytes_per_row"],
+            "lists": self.details["lists"],
+            "bytes_per_row": self.details["bytes_per_row"],
             "shards": len(records),
             "index_bytes": sum(record["bytes"] for record in records),
         }
@@ -217,7 +217,7 @@ class AdcFinder(Finder):
         """Return the rule: with the tolerance given, or a calibrated one."""
         settings = self.job.settings
         adc = settings.adc
-        rounding = self.facts["distance_error"]
+        rounding = self.details["distance_error"]
         apart = 2.0 - 2.0 * settings.search_threshold if adc.verify else 0.0
         if adc.tolerance is not None:
             return AdaptiveRule(adc.tolerance, rounding + apart, rounding)
@@ -231,7 +231,7 @@ class AdcFinder(Finder):
             (chosen,) = self.job.execute([task], ignore_result)
             write_json(path, chosen)
         if not chosen["is_reached"]:
-            _tell_unreached(chosen, adc.verify, adc.recall, adc.precision)
+            _report_unreached(chosen, adc.verify, adc.recall, adc.precision)
         self.counts["calibration"] = chosen
         return AdaptiveRule(chosen["tolerance"], chosen["epsilon"], rounding)
 
@@ -239,7 +239,9 @@ class AdcFinder(Finder):
         return self.search_stage.folder / f"{span.name}.parquet"
 
 
-def _tell_unreached(chosen: dict[str, Any], verify: bool, recall: float, precision: float) -> None:
+def _report_unreached(
+    chosen: dict[str, Any], verify: bool, recall: float, precision: float
+) -> None:
     if not chosen["queries"]:
         logger.warning(
             "tolerance: no sampled row has a duplicate to calibrate on; %g is taken",

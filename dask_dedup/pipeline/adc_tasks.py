@@ -14,7 +14,7 @@ from dask_dedup.ivf.adaptive_threshold import AdaptiveRule, AdcSearch, PairEdges
 from dask_dedup.ivf.faiss_index import search_shards, self_distances, use_threads
 from dask_dedup.ivf.shard_files import IndexLayout
 from dask_dedup.ivf.shards import embed, fill_shard, open_base, open_shards
-from dask_dedup.ivf.tolerance import Judged, choose_tolerance, judge_results
+from dask_dedup.ivf.tolerance import Scored, choose_tolerance, score_results
 from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.pipeline.audit import AuditCollector, AuditQueries, read_pairs
 from dask_dedup.storage.files import write_frame
@@ -28,7 +28,7 @@ __all__ = [
     "Sample",
     "calibrate_sample",
     "fill_and_audit",
-    "judge_sample",
+    "score_sample",
     "search_and_write",
 ]
 
@@ -81,9 +81,9 @@ def fill_and_audit(
     }
 
     def watch(span: Span, block: Block) -> None:
-        steps = pca.to_grid(pca.transform(block.vectors))
+        codes = pca.to_codes(pca.transform(block.vectors))
         for kind in queries:
-            collectors[span.index, kind].add(block, steps)
+            collectors[span.index, kind].add(block, codes)
 
     record = fill_shard(layout, name, spans, threads, True, watch)
     for span in spans:
@@ -93,7 +93,7 @@ def fill_and_audit(
     return {**record, "audit_seconds": seconds}
 
 
-def judge_sample(layout: IndexLayout, nprobe: int) -> Judged:
+def score_sample(layout: IndexLayout, nprobe: int) -> Scored:
     """Search the sample of known truth, and say which results are true."""
     use_threads(1)
     torch.set_num_threads(1)
@@ -104,11 +104,15 @@ def judge_sample(layout: IndexLayout, nprobe: int) -> Judged:
     truth = truth[~truth["row_id"].isin(copies) & ~truth["query"].isin(copies)]
     asks = ~np.isin(queries.row_ids, copies)
     base, opened = open_base(layout), open_shards(layout)
-    images = embed(prepare_block(queries.rows[asks]), layout.model_path)
+    compressed = embed(prepare_block(queries.rows[asks]), layout.model_path)
     k = min(_CALIBRATION_K, sum(shard.rows for shard in layout.shards))
-    found = search_shards(base, opened, images, max(k, 1), nprobe)
-    return judge_results(
-        queries.row_ids[asks], truth, found.distances, found.row_ids, self_distances(base, images)
+    found = search_shards(base, opened, compressed, max(k, 1), nprobe)
+    return score_results(
+        queries.row_ids[asks],
+        truth,
+        found.distances,
+        found.row_ids,
+        self_distances(base, compressed),
     )
 
 
@@ -119,8 +123,8 @@ def calibrate_sample(
     asked: dict[str, float],
 ) -> dict[str, Any]:
     """Choose the tolerance on the sample of known truth; ``slack`` is epsilon and rounding."""
-    judged = judge_sample(layout, nprobe)
-    return choose_tolerance(judged, *slack, **asked).to_dict()
+    scored = score_sample(layout, nprobe)
+    return choose_tolerance(scored, *slack, **asked).to_dict()
 
 
 def search_and_write(plan: AdcPlan, span: Span, path: AnyPath) -> dict[str, int]:
@@ -142,9 +146,9 @@ def search_and_write(plan: AdcPlan, span: Span, path: AnyPath) -> dict[str, int]
         vectors = prepare_block(read_span(span, start, stop))
         row_ids = span.row_start + np.arange(start, stop)[vectors.reason == 0]
         asks = ~np.isin(row_ids, left_out)
-        images, row_ids = embed(vectors, layout.model_path)[asks], row_ids[asks]
+        compressed, row_ids = embed(vectors, layout.model_path)[asks], row_ids[asks]
         searched += len(row_ids)
-        for passed in search.search(images, row_ids):
+        for passed in search.search(compressed, row_ids):
             edges.add(row_ids[passed.query], passed.row_id, passed.distance)
     forest = edges.finish()
     write_frame(path, forest)

@@ -23,12 +23,12 @@ from dask_dedup.paths import AnyPath
 from dask_dedup.schema import EDGES
 from dask_dedup.storage.files import read_arrays, read_frame, write_arrays, write_frame
 from dask_dedup.vectors.cosines import cosine_pairs, exact_rows
-from dask_dedup.vectors.int8_codes import grid_rows, near_grid_rows
+from dask_dedup.vectors.int8_codes import code_rows, near_code_rows
 from dask_dedup.vectors.pca import PcaModel
 from dask_dedup.vectors.sample import hash_rows, sample_row_ids
 from dask_dedup.vectors.unit import Block, prepare_block
 
-__all__ = ["AuditCollector", "AuditQueries", "AuditResult", "judge", "read_pairs", "sample_queries"]
+__all__ = ["AuditCollector", "AuditQueries", "AuditResult", "read_pairs", "sample_queries", "score"]
 
 _PURPOSE = 3  # of the sample: see compress.sample
 _PAIRS_PER_QUERY = 10_000  # kept per query: one giant group must not fill the memory
@@ -153,16 +153,16 @@ class AuditCollector:
         self.queries = queries
         self.threshold = np.float32(threshold)
         self.seed = seed
-        image = pca.transform(prepare_block(queries.rows))
-        self._images = grid_rows(pca.to_grid(image).numpy())
-        self._limit_steps = pca.grid_limit(threshold)
+        projection = pca.transform(prepare_block(queries.rows))
+        self._projections = code_rows(pca.to_codes(projection).numpy())
+        self._code_distance = pca.largest_code_distance(threshold)
         self._found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self.seconds = 0.0
 
-    def add(self, block: Block, steps: torch.Tensor) -> None:
+    def add(self, block: Block, codes: torch.Tensor) -> None:
         """Compare one block, and its rows on the grid, with all queries."""
         began = time.perf_counter()
-        self._compare(block, steps)
+        self._compare(block, codes)
         self.seconds += time.perf_counter() - began
 
     def write(self, path: AnyPath, per_query: int = _PAIRS_PER_QUERY) -> None:
@@ -173,18 +173,20 @@ class AuditCollector:
         ]
         write_frame(path, limit_pairs(frames, self.seed, per_query))
 
-    def _compare(self, block: Block, steps: torch.Tensor) -> None:
-        images = grid_rows(steps.numpy(), block.vectors.reason == 0)
-        for i, j in near_grid_rows(images, self._images, self._limit_steps, upper=False):
-            touched, place = np.unique(i, return_inverse=True)
+    def _compare(self, block: Block, codes: torch.Tensor) -> None:
+        projections = code_rows(codes.numpy(), block.vectors.reason == 0)
+        for i, j in near_code_rows(
+            projections, self._projections, self._code_distance, upper=False
+        ):
+            touched, position = np.unique(i, return_inverse=True)
             rows_there = exact_rows(np.ascontiguousarray(block.stored[touched]))
-            similarity = cosine_pairs(rows_there, self.queries.rows, place, j)
+            similarity = cosine_pairs(rows_there, self.queries.rows, position, j)
             row_ids, query_ids = block.row_start + i, self.queries.row_ids[j]
             true = (similarity >= self.threshold) & (row_ids != query_ids)
             self._found.append((query_ids[true], row_ids[true], similarity[true]))
 
 
-def judge(
+def score(
     queries: np.ndarray,
     pairs: pd.DataFrame,
     cluster_of: Callable[[np.ndarray], np.ndarray],

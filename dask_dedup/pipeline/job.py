@@ -53,15 +53,15 @@ class Job:
     memory_bytes: int
     check: Callable[[], None] = lambda: None
     times: list[StageTime] = field(default_factory=list)
-    facts: Callable[[], dict[str, Any]] | None = None
+    details: Callable[[], dict[str, Any]] | None = None
 
-    def facts_of_workers(self) -> dict[str, Any]:
+    def describe_workers(self) -> dict[str, Any]:
         """Return how many workers there are, and what each may use."""
         own = {
             "workers": worker_count(self.settings.compute),
             "worker_memory_bytes": self.memory_bytes,
         }
-        return own if self.facts is None else {**own, **self.facts()}
+        return own if self.details is None else {**own, **self.details()}
 
     @contextmanager
     def timed(self, declared: DeclaredStage) -> Iterator[None]:

@@ -17,7 +17,7 @@ from dask.delayed import delayed
 from dask_dedup.cells.build import begin_layout, cells_task
 from dask_dedup.cells.entries import MOST_FILES, plan_merges
 from dask_dedup.cells.join_groups import CellGroup, plan_groups
-from dask_dedup.cells.layout_files import CellLayout, RecordFile
+from dask_dedup.cells.layout_files import CellLayout, EntryFile
 from dask_dedup.paths import AnyPath
 from dask_dedup.pipeline.finders import Finder
 from dask_dedup.pipeline.job import Found, Job, conserve
@@ -51,7 +51,7 @@ class JoinFinder(Finder):
     def find(self) -> Found:
         """Find the edges."""
         layout = self._fit()
-        layout.write_record_files(self._merge(layout, self._write_layout(layout)))
+        layout.write_entry_files(self._merge(layout, self._write_layout(layout)))
         groups = self._join(layout)
         paths = [self._group_path(group) for group in groups]
         paths += [layout.path("linked", span) for span in layout.spans]
@@ -122,7 +122,7 @@ class JoinFinder(Finder):
         )
         return int(trained)
 
-    def _write_layout(self, layout: CellLayout) -> list[RecordFile]:
+    def _write_layout(self, layout: CellLayout) -> list[EntryFile]:
         """Write the cell layout of every span, and the audit's true pairs; return the records."""
         settings = self.job.settings
         audited = settings.audit.queries > 0
@@ -143,21 +143,21 @@ class JoinFinder(Finder):
             )
         self.layout_counts = {
             key: sum(record[key] for record in records)
-            for key in ("invalid", "identical", "distinct", "visits", "linked")
+            for key in ("invalid", "identical", "distinct", "entries", "linked")
         }
         self.audit_seconds = sum(record["audit_seconds"] for record in records)
         conserve(LAYOUT.name, sum(record["rows"] for record in records), self.job.data.rows)
         logger.debug(
-            "layout: %(distinct)d distinct rows make %(visits)d visits; %(identical)d repeat an "
+            "layout: %(distinct)d distinct rows make %(entries)d entries; %(identical)d repeat an "
             "earlier row of their span, %(invalid)d are invalid",
             self.layout_counts,
         )
         return [
-            layout.record_file(span, record["visits"])
+            layout.entry_file(span, record["entries"])
             for span, record in zip(layout.spans, records, strict=True)
         ]
 
-    def _merge(self, layout: CellLayout, files: list[RecordFile]) -> list[RecordFile]:
+    def _merge(self, layout: CellLayout, files: list[EntryFile]) -> list[EntryFile]:
         """Merge files of records until there are few enough; a stage for each level of merges."""
         levels = iter(MERGES)
         while len(files) > MOST_FILES:
@@ -166,7 +166,7 @@ class JoinFinder(Finder):
             merged = plan_merges(files, stage.folder)
             tasks = {f"merge-{i:05d}": (layout, *task) for i, task in enumerate(merged.tasks)}
             with self.job.timed(declared):
-                self.job.run_stage(stage, OnWorker(_STAGES, "merge_and_tell"), tasks)
+                self.job.run_stage(stage, OnWorker(_STAGES, "merge_and_count"), tasks)
             files = merged.files
         return files
 
@@ -184,7 +184,7 @@ class JoinFinder(Finder):
             )
             for group in groups
         }
-        visits = self.layout_counts["visits"]
+        entries = self.layout_counts["entries"]
         with self.job.timed(JOIN):
             records = self.job.run_stage(
                 self.join_stage, OnWorker(_STAGES, "join_and_write"), tasks, self._advance
@@ -198,7 +198,7 @@ class JoinFinder(Finder):
             self.join_counts["candidates"],
             self.join_counts["pairs"],
         )
-        conserve(JOIN.name, sum(record["visits"] for record in records), visits)
+        conserve(JOIN.name, sum(record["entries"] for record in records), entries)
         return groups
 
     def _group_path(self, group: CellGroup) -> AnyPath:
@@ -206,5 +206,5 @@ class JoinFinder(Finder):
 
     def _advance(self, record: dict[str, Any]) -> None:
         """Count a task's share of the visits as its share of the rows."""
-        share = record["visits"] / self.layout_counts["visits"]
+        share = record["entries"] / self.layout_counts["entries"]
         self.job.progress.advance(round(share * self.job.data.rows))

@@ -25,7 +25,7 @@ from dask_dedup.settings.run_settings import Settings
 from dask_dedup.storage.files import read_frame
 from dask_dedup.storage.run_folder import AUDIT_PAIRS, AUDIT_QUERIES, RunFolder
 
-__all__ = ["KeptFiles", "facts_of", "find_kept", "found_before"]
+__all__ = ["KeptFiles", "describe_search", "find_kept", "found_before"]
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class KeptFiles(PartFiles):
         return read_frame(as_path(self.folder) / AUDIT_QUERIES)["row_id"].to_numpy()
 
 
-def facts_of(found: Found, settings: Settings) -> dict[str, Any]:
+def describe_search(found: Found, settings: Settings) -> dict[str, Any]:
     """Return what is to be known of a search for others to use its forest: JSON."""
     return {
         "settings": settings.for_result(),
@@ -85,31 +85,31 @@ def find_kept(folder: RunFolder, settings: Settings) -> dict[str, Any] | None:
         Open, and not begun.
     settings : Settings
     """
-    facts = folder.kept_search()
+    search = folder.kept_search()
     if (
-        facts is None
+        search is None
         or folder.overwrite
-        or facts["search_threshold"] > settings.search_threshold
-        or _searched(facts["settings"]) != _searched(settings.for_result())
+        or search["search_threshold"] > settings.search_threshold
+        or _searched(search["settings"]) != _searched(settings.for_result())
     ):
         return None
-    if facts.get("answers") is None:
+    if search.get("answers") is None:
         logger.info(
             "a new search is needed: %s holds quantized distances of a run with --no-verify, not "
             "cosines",
             folder.path / "forest",
         )
         return None
-    known = ForestRange(*facts["answers"])
+    known = ForestRange(*search["answers"])
     if not known.answers(settings.clusters.threshold):
         logger.info(
             "a new search is needed, and its forest takes the place of the one in %s, which %s",
             folder.path / "forest",
-            known.told(),
+            known.report(),
         )
         return None
     folder.refuse_damaged_search()
-    return facts
+    return search
 
 
 def _searched(settings: Mapping[str, Any]) -> Any:
@@ -121,17 +121,17 @@ def _searched(settings: Mapping[str, Any]) -> Any:
     return tables
 
 
-def found_before(job: Job, facts: Mapping[str, Any]) -> Found:
+def found_before(job: Job, search: Mapping[str, Any]) -> Found:
     """Return a search of before as if it had been done now."""
     files = KeptFiles(str(job.folder.path), str(job.folder.stages / KEPT))
     write_parts(job.data.filled_parts, as_path(files.parts_path))
     return Found(
         files,
         [],
-        int(facts["edges"]),
-        {name: facts[name] for name in ("settings", "search_threshold")},
-        dict(facts["counts"]),
-        float(facts["audit_seconds"]),
+        int(search["edges"]),
+        {name: search[name] for name in ("settings", "search_threshold")},
+        dict(search["counts"]),
+        float(search["audit_seconds"]),
         job.settings.clusters.threshold,
-        ForestRange(*facts["answers"]),
+        ForestRange(*search["answers"]),
     )

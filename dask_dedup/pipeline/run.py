@@ -115,7 +115,7 @@ def run(
     client = current_client() if execute is None else None
     if execute is None and client is None and chosen.cluster.kind == "local":
         start_server(PRELOAD)  # unless it runs already; imports for seconds, beside what follows
-    from dask_dedup.pipeline.unreadable_parts import facts_of_bad, open_dataset, result_settings
+    from dask_dedup.pipeline.unreadable_parts import list_quarantined, open_dataset, result_settings
 
     data = open_dataset(dataset, out, chosen)
     say(f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts, dimension {data.dim}")
@@ -133,7 +133,7 @@ def run(
         source=(data.path, data.sketch),
         working=WORKING,
     ) as folder:
-        folder.set_aside = facts_of_bad(data)
+        folder.quarantined = list_quarantined(data)
         if folder.is_finished():
             say(f"{out}: finished before with these settings; nothing to do")
             return folder.read_summary()
@@ -188,7 +188,7 @@ class _Start:
             from dask_dedup.pipeline.run_stages import run_stages
             from dask_dedup.report.progress import library_progress
 
-            def facts() -> dict[str, Any]:
+            def details() -> dict[str, Any]:
                 peak = getattr(executor, "peak_bytes", None)
                 known = {"workers": workers} if is_foreign and workers else {}
                 if peak is not None and (is_foreign or settings.cluster.kind != "local"):
@@ -196,7 +196,7 @@ class _Start:
                 return known
 
             progress = progress or library_progress()
-            job = Job(self.data, self.folder, settings, executor, progress, memory, facts=facts)
+            job = Job(self.data, self.folder, settings, executor, progress, memory, details=details)
             try:
                 return run_stages(job, keep_stages)
             finally:
@@ -250,15 +250,15 @@ class _Start:
 
     def _plan(self, workers: int | None, memory: int | None) -> dict[str, Any]:
         from dask_dedup.planning.cost_model import describe
-        from dask_dedup.planning.preflight import check_room, dataset_facts, plan_run
+        from dask_dedup.planning.preflight import check_room, describe_dataset, plan_run
         from dask_dedup.report.plan_table import plan_lines
 
-        planned = plan_run(dataset_facts(self.data), self.settings, workers)
+        planned = plan_run(describe_dataset(self.data), self.settings, workers)
         free = check_room(planned, self.data, self.settings, self.folder.path, memory)
-        told = describe(planned)
-        for line in plan_lines(told, memory or memory_per_worker(self.settings.compute), free):
+        report = describe(planned)
+        for line in plan_lines(report, memory or memory_per_worker(self.settings.compute), free):
             self.say(line)
-        return told
+        return report
 
 
 def _import_stages(finder: str) -> None:

@@ -24,9 +24,9 @@ from dask_dedup.paths import AnyPath
 from dask_dedup.pipeline.finders import choose_finder
 from dask_dedup.pipeline.job import Found, Job, conserve
 from dask_dedup.pipeline.packing import pack_rows
-from dask_dedup.pipeline.relabel import facts_of, found_before
+from dask_dedup.pipeline.relabel import describe_search, found_before
 from dask_dedup.pipeline.stages import CLUSTERS, FOREST, LABELS
-from dask_dedup.pipeline.unreadable_parts import facts_of_bad, note_bad
+from dask_dedup.pipeline.unreadable_parts import list_quarantined, note_bad
 from dask_dedup.report.histogram import (
     histogram_frame,
     plot_histogram,
@@ -88,7 +88,7 @@ def _run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
         job = replace(job, data=pack_rows(job))
         if folder.search is None:
             found = choose_finder(settings.finder)(job).find()
-            search = facts_of(found, settings)
+            search = describe_search(found, settings)
         else:
             found = found_before(job, folder.search)
             search = dict(folder.search)
@@ -114,7 +114,7 @@ def _run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
         "dim": data.dim,
         "dtype": data.parts[0].embeddings.dtype,
         "parts": len(data.filled_parts),
-        **job.facts_of_workers(),
+        **job.describe_workers(),
         **counts,
         "linked_through_others": sum_linked_through_others(
             clusters["linked_through_others"], counts["duplicates"]
@@ -128,7 +128,7 @@ def _run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
         "wall_seconds": round(time.perf_counter() - began, 3),
         "peak_memory_bytes": memory.peak_bytes,
         "audit": clusters["audit"],
-        "bad_files": facts_of_bad(data),
+        "bad_files": list_quarantined(data),
         "found": found.counts,
         "versions": versions(),
     }
@@ -204,7 +204,7 @@ def _write_clusters(job: Job, found: Found, forest: _Forest) -> dict[str, Any]:
     }
     with job.timed(CLUSTERS):
         (labelled,) = job.run_stage(
-            label_stage, OnWorker(_STAGES, "label_and_judge"), {"labels": label_task}
+            label_stage, OnWorker(_STAGES, "label_and_score"), {"labels": label_task}
         )
         records = job.run_stage(stage, OnWorker(_STAGES, "write_span"), tasks)
     sizes: Counter[int] = Counter()

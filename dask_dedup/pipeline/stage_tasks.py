@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from dask_dedup.cells.entries import merge_records
+from dask_dedup.cells.entries import merge_entries
 from dask_dedup.cells.join import join_group
 from dask_dedup.cells.join_groups import CellGroup
 from dask_dedup.cells.layout import layout_span
-from dask_dedup.cells.layout_files import CellLayout, RecordFile
+from dask_dedup.cells.layout_files import CellLayout, EntryFile
 from dask_dedup.data.metadata import MetadataColumns, empty_table, read_metadata, take_rows
 from dask_dedup.data.part_files import PartFiles, read_invalid
 from dask_dedup.data.parts import Part, read_rows
@@ -29,9 +29,9 @@ from dask_dedup.paths import AnyPath
 from dask_dedup.pipeline.audit import (
     AuditCollector,
     AuditQueries,
-    judge,
     read_pairs,
     sample_queries,
+    score,
 )
 from dask_dedup.report.summary import sum_linked_through_others
 from dask_dedup.results.clusters import write_clusters
@@ -43,10 +43,10 @@ from dask_dedup.vectors.unit import INVALID_REASONS
 __all__ = [
     "draw_queries",
     "join_and_write",
-    "label_and_judge",
+    "label_and_score",
     "labels_path",
     "layout_and_audit",
-    "merge_and_tell",
+    "merge_and_count",
     "pack_span",
     "read_forest",
     "write_forest",
@@ -92,12 +92,12 @@ def layout_and_audit(
     return {**counts._asdict(), "audit_seconds": collector.seconds}
 
 
-def merge_and_tell(
-    layout: CellLayout, files: list[RecordFile], merged: RecordFile
+def merge_and_count(
+    layout: CellLayout, files: list[EntryFile], merged: EntryFile
 ) -> dict[str, int]:
     """Merge the records of neighbouring files."""
-    merge_records(layout, files, merged)
-    return {"rows": merged.row_stop - merged.row_start, "records": merged.records}
+    merge_entries(layout, files, merged)
+    return {"rows": merged.row_stop - merged.row_start, "entries": merged.entries}
 
 
 def join_and_write(
@@ -112,7 +112,7 @@ def join_and_write(
     result = join_group(layout, group, threshold, threads, spanning_edges, device)
     write_frame(path, result.edges)
     return {
-        "visits": result.visits,
+        "entries": result.entry_count,
         "candidates": result.candidates,
         "pairs": result.pairs,
         "edges": len(result.edges),
@@ -133,7 +133,7 @@ def write_forest(
     return {"edges": len(forest)}
 
 
-def label_and_judge(
+def label_and_score(
     layout: PartFiles,
     forest_path: AnyPath,
     rows: int,
@@ -164,7 +164,7 @@ def label_and_judge(
     audit_folder = folder / "audit"
     write_frame(audit_folder / "queries.parquet", pd.DataFrame({"row_id": row_ids}), durable=True)
     write_frame(audit_folder / "pairs.parquet", pairs, durable=True)
-    audit = _judge_audit(row_ids, pairs, labels, threshold, seed) if queries else None
+    audit = _score_audit(row_ids, pairs, labels, threshold, seed) if queries else None
     return {"edges": labels.edges, "audit": audit}
 
 
@@ -238,7 +238,7 @@ def _write_invalid(
     write_frame(path, table, table.schema.metadata, durable=True)
 
 
-def _judge_audit(
+def _score_audit(
     row_ids: np.ndarray,
     pairs: pd.DataFrame,
     labels: DenseLabels | SparseLabels,
@@ -247,5 +247,5 @@ def _judge_audit(
 ) -> dict[str, Any]:
     began = time.perf_counter()
     true = pairs[pairs["similarity"] >= np.float32(threshold)]
-    result = judge(row_ids, true, labels.of, seed).to_dict()
+    result = score(row_ids, true, labels.of, seed).to_dict()
     return {**result, "seconds": time.perf_counter() - began}

@@ -127,7 +127,7 @@ _MODELS = (
     "read.modality",
     "compress.dim",
     "compress.sample_rows",
-    "cells.visits",
+    "cells.cells_per_row",
     "cells.cells",
     "cells.probes",
     "cells.sample_per_cell",

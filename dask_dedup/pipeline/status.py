@@ -65,14 +65,14 @@ def run_status(out: AnyPath, verify: bool = False) -> dict[str, Any]:
     state = read_json(out / "run.json", sealed=True)
     if not isinstance(state, Mapping) or state.get("tool") != "dask_dedup":
         raise OutputError(f"{out}: holds no run: there is no run.json of dask_dedup.")
-    told = {"out": str(out), "settings": state["settings"]}
+    report = {"out": str(out), "settings": state["settings"]}
     summary = read_json(out / "summary.json")
     if state.get("finished") and isinstance(summary, Mapping):
         stages = [
             StageStatus(stage["name"], "finished", 0, None, stage["seconds"], 0.0)
             for stage in summary["stages"]
         ]
-        return told | {
+        return report | {
             "state": "finished",
             "stages": [asdict(stage) for stage in stages],
             "wall_seconds": summary["wall_seconds"],
@@ -95,8 +95,8 @@ def run_status(out: AnyPath, verify: bool = False) -> dict[str, Any]:
     left = [stage.left for stage in stages]
     holder = FolderLock(out).holder()
     if holder is not None:
-        told["holder"] = {name: holder[name] for name in _HOLDER if name in holder}
-    return told | {
+        report["holder"] = {name: holder[name] for name in _HOLDER if name in holder}
+    return report | {
         "state": "stopped" if holder is None else "running",
         "stages": [asdict(stage) for stage in stages],
         "seconds_left": None if None in left else sum(seconds or 0.0 for seconds in left),

@@ -10,10 +10,10 @@ import tomli_w
 from dask.delayed import delayed
 
 from dask_dedup.data.dataset import Dataset
-from dask_dedup.ivf.tolerance import Chosen, Judged, choose_tolerance, curve, sample_curve
+from dask_dedup.ivf.tolerance import Chosen, Scored, choose_tolerance, curve, sample_curve
 from dask_dedup.paths import AnyPath
 from dask_dedup.pipeline.adc_finder import AdcFinder
-from dask_dedup.pipeline.adc_tasks import judge_sample
+from dask_dedup.pipeline.adc_tasks import score_sample
 from dask_dedup.pipeline.job import Job
 from dask_dedup.pipeline.stages import SEARCH, WORKING
 from dask_dedup.report.tolerance_curve import plot_tolerance
@@ -93,23 +93,23 @@ def calibrate(
         finder = AdcFinder(job)
         finder.prepare()
         with job.timed(SEARCH):
-            task = delayed(judge_sample)(finder.layout, adc.nprobe)
-            (judged,) = execute([task], ignore_result)
-        rounding = finder.facts["distance_error"]
+            task = delayed(score_sample)(finder.layout, adc.nprobe)
+            (scored,) = execute([task], ignore_result)
+        rounding = finder.details["distance_error"]
         apart = 2.0 - 2.0 * settings.search_threshold
         chosen = {
-            "verified": choose_tolerance(judged, rounding + apart, rounding, recall=adc.recall),
-            "unverified": choose_tolerance(judged, rounding, rounding, precision=adc.precision),
+            "verified": choose_tolerance(scored, rounding + apart, rounding, recall=adc.recall),
+            "unverified": choose_tolerance(scored, rounding, rounding, precision=adc.precision),
         }
-        curves = _write_curves(judged, chosen, rounding, folder.path)
+        curves = _write_curves(scored, chosen, rounding, folder.path)
         _write_setting(chosen, finder.factory, settings, folder.path / "adc.toml")
         summary = {
             "dataset": data.path,
             "factory": finder.factory,
             "nprobe": adc.nprobe,
             "search_threshold": settings.search_threshold,
-            "queries": judged.queries,
-            "true_pairs": judged.true_pairs,
+            "queries": scored.queries,
+            "true_pairs": scored.true_pairs,
             "chosen": {rule: one.to_dict() for rule, one in chosen.items()},
             "points": len(curves),
             "stages": job.times,
@@ -120,11 +120,11 @@ def calibrate(
 
 
 def _write_curves(
-    judged: Judged, chosen: dict[str, Chosen], rounding: float, folder: AnyPath
+    scored: Scored, chosen: dict[str, Chosen], rounding: float, folder: AnyPath
 ) -> pd.DataFrame:
     epsilons = {rule: one.epsilon for rule, one in chosen.items()} | {"fixed": None}
     tables = [
-        sample_curve(curve(judged, epsilon, rounding)).assign(rule=rule)
+        sample_curve(curve(scored, epsilon, rounding)).assign(rule=rule)
         for rule, epsilon in epsilons.items()
     ]
     curves = pd.concat(tables, ignore_index=True)

@@ -17,7 +17,7 @@ from dask_dedup.settings.run_settings import Settings
 from dask_dedup.storage.foreign_content import refuse_inputs_inside
 from dask_dedup.storage.run_folder import RunFolder
 
-__all__ = ["facts_of_bad", "note_bad", "open_dataset", "result_settings"]
+__all__ = ["list_quarantined", "note_bad", "open_dataset", "result_settings"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,14 +33,14 @@ def open_dataset(dataset: str | AnyPath, out: AnyPath, settings: Settings) -> Da
     refuse_inputs_inside(out, own, data.paths)
     if not settings.read.skip_bad_parts:
         return data
-    before = {bad["path"]: bad for bad in RunFolder.read_set_aside(out)}
-    again = data.set_aside({path: bad["problem"] for path, bad in before.items()})
+    before = {bad["path"]: bad for bad in RunFolder.read_quarantined(out)}
+    again = data.quarantined({path: bad["problem"] for path, bad in before.items()})
     unchanged = {
         bad.path: bad.problem
         for bad in again.bad_files
         if bad.path in before and (bad.size, bad.version) == _version_of(before[bad.path])
     }
-    data = data.set_aside(unchanged)
+    data = data.quarantined(unchanged)
     _warn(data)
     return data
 
@@ -57,15 +57,15 @@ def note_bad(folder: RunFolder, data: Dataset, error: UnreadableError) -> Unread
     The file is noted in OUT: what a scan does not see, such as a damaged page behind a whole
     footer, is set aside by the next start as long as the file is as it is now.
     """
-    less = data.set_aside({error.path: str(error)})
+    less = data.quarantined({error.path: str(error)})
     if len(less.bad_files) == len(data.bad_files):
         return error
-    folder.note_set_aside(facts_of_bad(less))
+    folder.note_set_aside(list_quarantined(less))
     text = f"{str(error).rstrip('.')}. Run the same command again: it goes on without this file."
     return UnreadableError(text, error.path)
 
 
-def facts_of_bad(data: Dataset) -> list[dict[str, Any]]:
+def list_quarantined(data: Dataset) -> list[dict[str, Any]]:
     """Return the files that are set aside, for ``summary.json``."""
     return [bad._asdict() for bad in data.bad_files]
 

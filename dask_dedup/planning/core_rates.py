@@ -23,7 +23,7 @@ from dask_dedup.graph.stream import stream_merge
 from dask_dedup.planning.workload import Rates
 from dask_dedup.storage.files import write_frame
 from dask_dedup.vectors.cosines import cosine_pairs
-from dask_dedup.vectors.int8_codes import PRODUCT, grid_rows, near_grid_rows, steps_product
+from dask_dedup.vectors.int8_codes import PRODUCT, code_product, code_rows, near_code_rows
 from dask_dedup.vectors.sample import hash_rows
 from dask_dedup.vectors.unit import prepare_block
 
@@ -99,9 +99,9 @@ def _measure_arithmetic(seconds: float, rows: int, dim: int) -> Rates:
 
     height, width = PRODUCT
     depth = _KEPT + 4
-    steps = random.integers(-127, 128, (max(height, width, 2048), depth)).astype(np.int8)
-    left, right = torch.from_numpy(steps[:height]), torch.from_numpy(steps[:width])
-    product = _typical(lambda: steps_product(left, right), seconds)
+    codes = random.integers(-127, 128, (max(height, width, 2048), depth)).astype(np.int8)
+    left, right = torch.from_numpy(codes[:height]), torch.from_numpy(codes[:width])
+    product = _typical(lambda: code_product(left, right), seconds)
 
     points = random.standard_normal((min(rows, 4096), _KEPT), np.float32)
     cells = max(1, len(points) // 32)
@@ -124,7 +124,7 @@ def _measure_arithmetic(seconds: float, rows: int, dim: int) -> Rates:
         filter_ops=filter_ops,
         kmeans_flops=kmeans_flops,
         scores=_measure_scores(seconds, rows, projection_flops),
-        scanned=_measure_scan(seconds, steps[:2048], filter_ops),
+        scanned=_measure_scan(seconds, codes[:2048], filter_ops),
         verified_values=len(found_i) * dim / verified,
         sorted_keys=len(keys) / sort,
         merged_edges=len(similarity) / forest,
@@ -133,12 +133,12 @@ def _measure_arithmetic(seconds: float, rows: int, dim: int) -> Rates:
     )
 
 
-def _measure_scan(seconds: float, steps: np.ndarray, filter_ops: float) -> float:
+def _measure_scan(seconds: float, codes: np.ndarray, filter_ops: float) -> float:
     """Return the pairs a second of a cell of 2,048 records whose products are taken off."""
-    images = grid_rows(steps)
-    took = _typical(lambda: list(near_grid_rows(images, images, 0, upper=True)), seconds)
-    pairs = len(steps) ** 2 / 2
-    return pairs / max(took - 2.0 * steps.shape[1] * pairs / filter_ops, took / 8)
+    projections = code_rows(codes)
+    took = _typical(lambda: list(near_code_rows(projections, projections, 0, upper=True)), seconds)
+    pairs = len(codes) ** 2 / 2
+    return pairs / max(took - 2.0 * codes.shape[1] * pairs / filter_ops, took / 8)
 
 
 def _measure_scores(seconds: float, rows: int, projection_flops: float) -> float:
@@ -156,10 +156,10 @@ def _measure_scores(seconds: float, rows: int, projection_flops: float) -> float
         np.array([20.0, 2.0]),
     )
     near = model.fine[random.integers(0, coarse * fine, rows)]
-    image = torch.from_numpy(near + 0.5 * random.standard_normal(near.shape, np.float32))
-    took = _typical(lambda: assign_cells(image, model), seconds) / rows
+    projection = torch.from_numpy(near + 0.5 * random.standard_normal(near.shape, np.float32))
+    took = _typical(lambda: assign_cells(projection, model), seconds) / rows
     limit = model.margins[0] * np.linalg.norm(centroids[:, None] - centroids, axis=2)
-    scores = image.numpy() @ centroids.T - (centroids**2).sum(axis=1) / 2
+    scores = projection.numpy() @ centroids.T - (centroids**2).sum(axis=1) / 2
     gaps = scores.max(axis=1, keepdims=True) - scores
     probes = (gaps <= np.minimum(limit[scores.argmax(axis=1)], model.reaches[0])).sum(axis=1)
     looked_at = coarse + fine * float(probes.clip(1, 32).mean())

@@ -24,12 +24,12 @@ from dask_dedup.settings.run_settings import Settings
 from dask_dedup.storage.objects import size_of
 from dask_dedup.storage.run_folder import work_folder
 
-__all__ = ["check_machine", "check_room", "dataset_facts", "plan_run"]
+__all__ = ["check_machine", "check_room", "describe_dataset", "plan_run"]
 
 _STORE_THREADS = 16  # sizes of thousands of files, mostly waiting
 
 
-def dataset_facts(data: Dataset) -> dict[str, Any]:
+def describe_dataset(data: Dataset) -> dict[str, Any]:
     """Return what `dask_dedup.planning.workload.numbers_workload` asks of a data set."""
     files = {part.metadata_path for part in data.parts}
     with ThreadPoolExecutor(_STORE_THREADS) as pool:
@@ -55,7 +55,7 @@ def plan_run(
     Parameters
     ----------
     facts : mapping
-        What `dask_dedup.planning.workload.numbers_workload` asks: `dataset_facts`, or numbers.
+        What `dask_dedup.planning.workload.numbers_workload` asks: `describe_dataset`, or numbers.
     settings : Settings
     workers : int, optional
         How many there are, where it is not this machine that decides.
@@ -116,7 +116,7 @@ def check_room(
             f"{stages}: the run needs {size_text(needed)} on this disk, {size_text(free)} are "
             f"free: {size_text(planned.working_bytes)} of working files, removed in the end, and "
             f"the results. Make room, choose another folder with --work, or compare less with "
-            f"--visits."
+            f"--cells-per-row."
         )
     if not is_remote(out) and shutil.disk_usage(_existing(out)).free < results:
         raise CapacityError(f"{out}: the results need {size_text(results)}, more than is free.")

@@ -16,7 +16,7 @@ from dask_dedup.cells.sizes import (
     COARSE_SAMPLE,
     FINE_TASKS,
     ITERATIONS,
-    MOST_VISITS,
+    MOST_CELLS_PER_ROW,
     READ_BYTES,
 )
 from dask_dedup.graph.choice import BAND_BYTES, BAND_EDGES, row_bytes
@@ -67,7 +67,7 @@ def plan_fit(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
     n, s, k, coarse = work.sample, min(work.rows, work.sample_rows), work.kept, work.coarse
     singles = s + n + min(work.rows, work.queries)
     pca_flops = 2.0 * s * work.dim**2 + 10.0 * work.dim**3
-    image_flops = 2.0 * n * work.dim * k
+    projection_flops_needed = 2.0 * n * work.dim * k
     coarse_flops = 2.0 * k * coarse * (ITERATIONS * min(COARSE_SAMPLE * coarse, n) + n)
     thin_flops = n * (n / coarse) * (k + 2.0)
     fine_flops = 2.0 * k * n * coarse * ITERATIONS
@@ -82,7 +82,7 @@ def plan_fit(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
     divided = thin_flops / rates.projection_flops + fine_flops / rates.kmeans_flops
     reading = (
         singles / rates.single_reads
-        + image_flops / rates.projection_flops
+        + projection_flops_needed / rates.projection_flops
         + (s + n) * work.dim / rates.prepared_values
     ) / min(machine.workers, work.spans)
     memory = max(3 * 4.0 * k * n, 28.0 * s * work.dim) + PROCESS_BYTES
@@ -90,7 +90,7 @@ def plan_fit(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
     return StagePlan(
         "fit",
         tasks,
-        pca_flops + image_flops + coarse_flops + thin_flops + fine_flops,
+        pca_flops + projection_flops_needed + coarse_flops + thin_flops + fine_flops,
         single_bytes(work, singles),
         models + 4.0 * work.dim * min(work.rows, work.queries),
         at_least_disk(
@@ -117,14 +117,14 @@ def plan_layout(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
     scores = 2.0 * k * (coarse + per_row)
     audit = 2.0 * (k + 4) * work.queries
     offsets = work.spans * 8.0 * (work.cells + 1)
-    read, written = float(work.rows * work.row_bytes), work.records * work.record_bytes + offsets
+    read, written = float(work.rows * work.row_bytes), work.entries * work.entry_bytes + offsets
     flop_seconds = (projection + scores) / rates.projection_flops + audit / rates.filter_ops
     row_seconds = (
         flop_seconds / machine.threads
         + work.dim / rates.prepared_values
         + (coarse + per_row) / rates.scores
         + work.queries / rates.scanned
-        + (1 + work.seen_visits) / rates.sorted_keys
+        + (1 + work.seen_cells_per_row) / rates.sorted_keys
     )
     core_seconds = (
         work.rows * row_seconds
@@ -136,8 +136,8 @@ def plan_layout(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
     rows = work.rows / work.spans
     block = min(BLOCK_ROWS, rows)
     memory = PROCESS_BYTES + HEAP_SHARE * (
-        rows * (17 + 8 * MOST_VISITS + work.record_bytes)
-        + rows * work.seen_visits * (36 + work.record_bytes)
+        rows * (17 + 8 * MOST_CELLS_PER_ROW + work.entry_bytes)
+        + rows * work.seen_cells_per_row * (36 + work.entry_bytes)
         + block * (work.dim * (work.item_bytes + 4) + 4 * coarse + 12 * k)
         + (4 * k + 8 + 16) * work.cells
     )
@@ -168,7 +168,7 @@ def plan_merge(work: Workload, machine: Machine, rates: Rates) -> StagePlan | No
         files = groups
     if not tasks:
         return None
-    size = moved * (work.records * work.record_bytes + work.spans * 8.0 * (work.cells + 1))
+    size = moved * (work.entries * work.entry_bytes + work.spans * 8.0 * (work.cells + 1))
     core_seconds = (
         size * (1 / rates.read_bytes + 1 / rates.write_bytes) + tasks * rates.task_seconds
     )
@@ -190,11 +190,11 @@ def count_groups(work: Workload) -> int:
     A task takes N v / 64 records, at least 16,384 and at most 2^18, and 1/64 of all products, at
     least 32,768^2; at most as many tasks as cells.
     """
-    most = max(work.records // join_groups.LEAST_TASKS, join_groups.LEAST_VISITS)
-    per_group = min(most, join_groups.MOST_VISITS)
-    products = work.records * work.records / work.cells * (1 + CELL_SPREAD)
+    most = max(work.entries // join_groups.LEAST_TASKS, join_groups.LEAST_VISITS)
+    per_group = min(most, join_groups.MOST_CELLS_PER_ROW)
+    products = work.entries * work.entries / work.cells * (1 + CELL_SPREAD)
     cost_per_group = max(products / join_groups.LEAST_TASKS, float(join_groups.TILE_ROWS) ** 2)
-    groups = ceil(max(work.records / per_group, products / cost_per_group))
+    groups = ceil(max(work.entries / per_group, products / cost_per_group))
     return max(1, min(groups, work.cells))
 
 
@@ -209,21 +209,21 @@ def plan_join(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
     - memory for r records a task: r * (record + 16 + ranks and keys 80), the full rows read and
       their copy, a batch of pairs
     """
-    k, tasks, records = work.kept, count_groups(work), work.records
-    pairs = records * (records / work.cells) * (1 + CELL_SPREAD) / 2
+    k, tasks, entries = work.kept, count_groups(work), work.entries
+    pairs = entries * (entries / work.cells) * (1 + CELL_SPREAD) / 2
     flops = pairs * 2.0 * (k + 4)
-    singles = records * ROWS_PER_RECORD * LOOKED_UP
+    singles = entries * ROWS_PER_RECORD * LOOKED_UP
     files = min(work.spans, MOST_FILES)
     offsets = files * 8.0 * (work.cells + 1)
-    read = records * work.record_bytes + 2 * offsets + single_bytes(work, singles)
+    read = entries * work.entry_bytes + 2 * offsets + single_bytes(work, singles)
     found = work.edges * EDGES_PER_DUPLICATE
     written = found * EDGE_BYTES
     verified = work.rows * work.pairs_per_row
     core_seconds = (
         flops / rates.filter_ops / machine.threads
         + pairs / rates.scanned
-        + (records * work.record_bytes + offsets) / rates.read_bytes
-        + 2 * records / rates.sorted_keys
+        + (entries * work.entry_bytes + offsets) / rates.read_bytes
+        + 2 * entries / rates.sorted_keys
         + singles / rates.single_reads
         + verified * work.dim / rates.verified_values
         + verified / rates.merged_edges / 8  # most fall within a tree at once, unsorted
@@ -232,9 +232,9 @@ def plan_join(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
     )
     seconds = waves(core_seconds, tasks, machine)
     seconds += offsets / rates.read_bytes + files * rates.open_seconds
-    width = work.record_bytes + 16 + 80
+    width = work.entry_bytes + 16 + 80
     looked_up = min(READ_BYTES, singles / tasks * work.dim * 6)
-    memory = HEAP_SHARE * (records / tasks * width + 4 / 3 * looked_up + 100 * BATCH_PAIRS)
+    memory = HEAP_SHARE * (entries / tasks * width + 4 / 3 * looked_up + 100 * BATCH_PAIRS)
     return StagePlan(
         "join",
         tasks,
@@ -243,7 +243,8 @@ def plan_join(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
         written,
         at_least_disk(seconds, read, written, machine),
         memory + PROCESS_BYTES,
-        "Give each worker more with --memory and fewer --workers, or compare less with --visits.",
+        "Give each worker more with --memory and fewer --workers, or compare less with "
+        "--cells-per-row.",
     )
 
 

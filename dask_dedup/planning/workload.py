@@ -11,8 +11,8 @@ from typing import Any
 
 from dask.utils import parse_bytes
 
-from dask_dedup.cells.entries import HEAD_WORDS, image_words
-from dask_dedup.cells.sizes import default_cells, default_visits
+from dask_dedup.cells.entries import HEAD_WORDS, code_words
+from dask_dedup.cells.sizes import default_cells, default_cells_per_row
 from dask_dedup.data.spans import count_spans
 from dask_dedup.errors import SettingsError
 from dask_dedup.settings.run_settings import Settings
@@ -111,7 +111,7 @@ class Workload:
     cells: int
     item_bytes: int = 2
     kept: int = 64
-    visits: float = 5.0
+    cells_per_row: float = 5.0
     probes: float = 8.0
     sample_rows: int = 16_384
     sample_per_cell: int = 24
@@ -131,9 +131,9 @@ class Workload:
         return math.sqrt(self.cells)
 
     @property
-    def seen_visits(self) -> float:
+    def seen_cells_per_row(self) -> float:
         """Visits per row: as asked for, at most every cell."""
-        return min(self.visits, float(self.cells))
+        return min(self.cells_per_row, float(self.cells))
 
     @property
     def scored(self) -> float:
@@ -141,14 +141,14 @@ class Workload:
         return min(self.probes * self.coarse, float(self.cells))
 
     @property
-    def records(self) -> float:
+    def entries(self) -> float:
         """Records of the layout: N * v."""
-        return self.rows * self.seen_visits
+        return self.rows * self.seen_cells_per_row
 
     @property
-    def record_bytes(self) -> int:
+    def entry_bytes(self) -> int:
         """Position and hash, then one byte a coordinate, filled up to a multiple of 4."""
-        return 4 * (HEAD_WORDS + image_words(self.kept))
+        return 4 * (HEAD_WORDS + code_words(self.kept))
 
     @property
     def row_bytes(self) -> int:
@@ -211,7 +211,7 @@ def numbers_workload(settings: Settings, *, dtype: str, **numbers: Any) -> Workl
         cells=settings.cells.cells or default_cells(numbers["rows"]),
         item_bytes=sizes.get(dtype) or int(dtype[-1]),
         kept=min(settings.compress.dim, numbers["dim"]),
-        visits=settings.cells.visits or default_visits(numbers["rows"]),
+        cells_per_row=settings.cells.cells_per_row or default_cells_per_row(numbers["rows"]),
         probes=settings.cells.probes,
         sample_rows=settings.compress.sample_rows,
         sample_per_cell=settings.cells.sample_per_cell,

@@ -9,46 +9,46 @@ from rich.table import Table
 __all__ = ["plan_lines", "plan_tables", "size_text", "span_text"]
 
 
-def plan_tables(told: dict[str, Any]) -> tuple[Table, Table]:
+def plan_tables(report: dict[str, Any]) -> tuple[Table, Table]:
     """Return the facts of a plan, as `planning.cost_model.describe` tells them, and its stages."""
-    facts = Table(box=None, show_header=False, pad_edge=False)
-    facts.add_column(style="bold")
-    facts.add_column(justify="right")
-    facts.add_column(style="dim")
-    work, machine = told["workload"], told["machine"]
-    started = f"{span_text(told['start_seconds'])} of it to start and stop"
+    details = Table(box=None, show_header=False, pad_edge=False)
+    details.add_column(style="bold")
+    details.add_column(justify="right")
+    details.add_column(style="dim")
+    work, machine = report["workload"], report["machine"]
+    started = f"{span_text(report['start_seconds'])} of it to start and stop"
     for line in (
         ("rows", f"{work['rows']:,}", f"dimension {work['dim']}"),
         ("parts", f"{work['parts']:,}", ""),
-        ("cells", f"{work['cells']:,}", f"{work['visits']:g} visits a row"),
+        ("cells", f"{work['cells']:,}", f"{work['cells_per_row']:g} of them per row"),
         ("workers", f"{machine['workers']:,}", f"threads of each: {machine['threads']}"),
-        ("time", span_text(told["seconds"]), started),
-        ("peak memory", size_text(told["memory_bytes"]), "the largest task"),
-        ("working files", size_text(told["working_bytes"]), "deleted in the end"),
+        ("time", span_text(report["seconds"]), started),
+        ("peak memory", size_text(report["memory_bytes"]), "the largest task"),
+        ("working files", size_text(report["working_bytes"]), "deleted in the end"),
     ):
-        facts.add_row(*line)
+        details.add_row(*line)
     stages = Table(box=None, pad_edge=False)
     for name in ("stage", "tasks", "Tflop", "read", "written", "memory a task", "time"):
         stages.add_column(name, justify="left" if name == "stage" else "right", no_wrap=True)
-    for stage in told["stages"]:
+    for stage in report["stages"]:
         sizes = [size_text(stage[key]) for key in ("bytes_read", "bytes_written", "memory_bytes")]
         tera = f"{stage['flops'] / 1e12:,.2f}"
         stages.add_row(
             stage["name"], f"{stage['tasks']:,}", tera, *sizes, span_text(stage["seconds"])
         )
-    return facts, stages
+    return details, stages
 
 
-def plan_lines(told: dict[str, Any], memory_bytes: float, free_bytes: float | None) -> list[str]:
+def plan_lines(report: dict[str, Any], memory_bytes: float, free_bytes: float | None) -> list[str]:
     """Return a plan in two lines, beside what there is of memory and disk."""
-    work = told["workload"]
-    tasks = sum(stage["tasks"] for stage in told["stages"])
+    work = report["workload"]
+    tasks = sum(stage["tasks"] for stage in report["stages"])
     free = "" if free_bytes is None else f", {size_text(free_bytes)} free"
     return [
-        f"plan: {work['cells']:,} cells, {work['visits']:.3g} visits a row, {tasks:,} tasks; about "
-        f"{span_text(told['seconds'])}",
-        f"plan: up to {size_text(told['memory_bytes'])} of a worker's {size_text(memory_bytes)}; "
-        f"{size_text(told['working_bytes'])} of working files{free}",
+        f"plan: {work['cells']:,} cells, {work['cells_per_row']:.3g} of them per row, {tasks:,} "
+        f"tasks; about {span_text(report['seconds'])}",
+        f"plan: up to {size_text(report['memory_bytes'])} of a worker's {size_text(memory_bytes)}; "
+        f"{size_text(report['working_bytes'])} of working files{free}",
     ]
 
 

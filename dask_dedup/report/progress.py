@@ -68,19 +68,19 @@ class LineProgress:
         self._console = console
         self._clock = clock
         self._stage, self._rows, self._done = "", 0, 0
-        self._began = self._told = 0.0
+        self._began = self._said = 0.0
 
     def start(self, stage: str, rows: int) -> None:
         """Begin a stage that will go over so many rows."""
         self._stage, self._rows, self._done = stage, rows, 0
-        self._began = self._told = self._clock()
+        self._began = self._said = self._clock()
 
     def advance(self, rows: int) -> None:
         """Note that so many rows more are done."""
         self._done += rows
         now = self._clock()
-        if now - self._told >= _LINE_SECONDS and 0 < self._done < self._rows:
-            self._told = now
+        if now - self._said >= _LINE_SECONDS and 0 < self._done < self._rows:
+            self._said = now
             rate = self._done / (now - self._began)
             self._print(
                 f"{self._done:,} of {self._rows:,} rows, {rate:,.0f} rows/s, "

@@ -25,8 +25,8 @@ _VARIABLES = {
 
 def caller_variables() -> dict[str, str]:
     """Return the variables that tell of this process's script; empty where there is none."""
-    told = get_preparation_data("")
-    return {variable: told[key] for key, variable in _VARIABLES.items() if key in told}
+    report = get_preparation_data("")
+    return {variable: report[key] for key, variable in _VARIABLES.items() if key in report}
 
 
 def _pretend_to_have_it() -> None:

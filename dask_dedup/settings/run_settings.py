@@ -102,8 +102,8 @@ class CompressSettings(_Table):
 class CellSettings(_Table):
     """``[cells]``: the Voronoi cells in which rows are compared."""
 
-    visits: Annotated[float, Field(ge=1, le=16)] | None = None
-    """cells in which a row is compared on average, its home included; more find more [default:
+    cells_per_row: Annotated[float, Field(ge=1, le=16)] | None = None
+    """cells in which a row is compared on average, the nearest included; more find more [default:
     4.5, above a million rows more: 6.4 at ten million]"""
 
     cells: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -309,11 +309,17 @@ def load_settings(
         raise SettingsError(_describe(error, origin)) from error
 
 
+#: Settings of earlier versions, and what they are called now.
+RENAMED = {"cells.visits": "cells.cells_per_row"}
+
+
 def _describe(error: ValidationError, origin: str) -> str:
     lines = []
     for problem in error.errors():
         key = ".".join(str(step) for step in problem["loc"])
-        if problem["type"] == "extra_forbidden":
+        if key in RENAMED:
+            lines.append(f"{origin}: {key} is called {RENAMED[key]} now.")
+        elif problem["type"] == "extra_forbidden":
             table = Settings.model_fields.get(str(problem["loc"][0]))
             model = table.annotation if table is not None and len(problem["loc"]) > 1 else Settings
             known = getattr(model, "model_fields", Settings.model_fields)

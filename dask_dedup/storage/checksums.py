@@ -1,6 +1,6 @@
 """What tells a whole file from a damaged one: its size, and the CRC-32 of its tail.
 
-Whoever writes a file notes `FileFacts` of it; whoever takes the file for whole later compares them.
+Whoever writes a file notes its `FileDigest`; whoever takes the file for whole compares them.
 The tail holds what describes the rest: the footer of a parquet file, the trailer of a sealed one.
 The rest carries checksums of its own, of each page or block, which are verified when they are read.
 Files of other kinds, which are small, are tail from end to end. So a look at a file of gigabytes
@@ -27,11 +27,11 @@ from dask_dedup.paths import AnyPath, is_remote
 from dask_dedup.storage.objects import open_parquet_source, read_range, size_of
 
 __all__ = [
-    "FileFacts",
+    "FileDigest",
     "check_file",
     "check_pages",
     "damage",
-    "facts_of_file",
+    "digest_of_file",
     "find_damage",
     "note_file",
     "noted_files",
@@ -46,7 +46,7 @@ _LOOK_THREADS = 16  # files that are looked at together, mostly waiting
 _CHECKSUM = "checksum"  # key of a JSON file
 
 
-class FileFacts(NamedTuple):
+class FileDigest(NamedTuple):
     """``size`` in bytes; ``crc32`` of the last ``tail`` bytes."""
 
     size: int
@@ -54,7 +54,7 @@ class FileFacts(NamedTuple):
     crc32: int
 
 
-def facts_of_file(path: AnyPath, name: str | None = None) -> FileFacts:
+def digest_of_file(path: AnyPath, name: str | None = None) -> FileDigest:
     """Return the facts of a file that has just been written.
 
     Parameters
@@ -70,18 +70,18 @@ def facts_of_file(path: AnyPath, name: str | None = None) -> FileFacts:
         tail = min(size, 8 + int.from_bytes(_read(path, size - 8, 4), "little"))
     elif suffix in _SEALED:
         tail = min(size, _TAIL_BYTES)
-    return FileFacts(size, tail, _crc32_of_tail(path, size, tail))
+    return FileDigest(size, tail, _crc32_of_tail(path, size, tail))
 
 
-def check_file(path: AnyPath, facts: FileFacts) -> None:
+def check_file(path: AnyPath, digests: FileDigest) -> None:
     """Raise DamagedError where a file is not what it was when it was written."""
     try:
         size = size_of(path)
     except FileNotFoundError as error:
         raise DamagedError(f"{path}: is missing.", str(path)) from error
-    if size != facts.size:
-        raise DamagedError(f"{path}: has {size:,} bytes, {facts.size:,} were written.", str(path))
-    if _crc32_of_tail(path, size, facts.tail) != facts.crc32:
+    if size != digests.size:
+        raise DamagedError(f"{path}: has {size:,} bytes, {digests.size:,} were written.", str(path))
+    if _crc32_of_tail(path, size, digests.tail) != digests.crc32:
         raise DamagedError(f"{path}: is damaged: its checksum is another.", str(path))
 
 
@@ -103,14 +103,14 @@ def find_damage(
     Parameters
     ----------
     files : mapping
-        Paths, and `FileFacts` of each.
+        Paths, and `FileDigest` of each.
     pages : container of AnyPath
         Parquet files that are read from end to end, too.
     """
 
     def look(path: AnyPath) -> DamagedError | None:
         try:
-            check_file(path, FileFacts(*files[path]))
+            check_file(path, FileDigest(*files[path]))
             if path in pages and path.suffix == ".parquet":
                 check_pages(path)
         except DamagedError as error:
@@ -122,9 +122,9 @@ def find_damage(
 
 
 @contextmanager
-def noted_files() -> Iterator[dict[str, FileFacts]]:
+def noted_files() -> Iterator[dict[str, FileDigest]]:
     """Collect path and facts of each file that this thread writes until the block ends."""
-    noted: dict[str, FileFacts] = {}
+    noted: dict[str, FileDigest] = {}
     token = _NOTED.set(noted)
     try:
         yield noted
@@ -132,14 +132,14 @@ def noted_files() -> Iterator[dict[str, FileFacts]]:
         _NOTED.reset(token)
 
 
-def note_file(target: AnyPath, facts: FileFacts) -> None:
+def note_file(target: AnyPath, digests: FileDigest) -> None:
     """Note a file that was written, for whoever collects: see `noted_files`."""
     noted = _NOTED.get()
     if noted is not None:
-        noted[str(target)] = facts
+        noted[str(target)] = digests
 
 
-_NOTED: ContextVar[dict[str, FileFacts] | None] = ContextVar("noted_files", default=None)
+_NOTED: ContextVar[dict[str, FileDigest] | None] = ContextVar("noted_files", default=None)
 
 
 @contextmanager
@@ -174,8 +174,8 @@ def unseal_json(content: Any, sealed: bool = False) -> Any:
     """
     if not isinstance(content, dict) or _CHECKSUM not in content:
         return None if sealed else content
-    told = content.pop(_CHECKSUM)
-    return content if told == _checksum_of(content) else None
+    report = content.pop(_CHECKSUM)
+    return content if report == _checksum_of(content) else None
 
 
 def _checksum_of(content: Mapping[str, Any]) -> str:

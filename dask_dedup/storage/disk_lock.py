@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dask_dedup.errors import OutputError
-from dask_dedup.storage.lock_holder import facts_of_this_process, holder_text, read_facts
+from dask_dedup.storage.lock_holder import describe_this_process, holder_text, read_holder
 
 __all__ = ["DiskLock"]
 
@@ -49,15 +49,16 @@ class DiskLock:
                 if _is_at(self._path, file):
                     _refuse_foreign(self._path, os.pread(file, _MOST_BYTES, 0))
                     os.ftruncate(file, 0)
-                    os.pwrite(file, facts_of_this_process(""), 0)
+                    os.pwrite(file, describe_this_process(""), 0)
                     self._file, file = file, -1
                     return
             except BlockingIOError:
-                facts = read_facts(os.pread(file, _MOST_BYTES, 0))
+                holder_info = read_holder(os.pread(file, _MOST_BYTES, 0))
                 if time.monotonic() > until:
                     raise OutputError(
                         f"{self._path.parent}: another run is writing into this folder "
-                        f"({holder_text(facts)}). Wait for it to end, or choose another folder."
+                        f"({holder_text(holder_info)}). Wait for it to end, or choose another "
+                        f"folder."
                     ) from None
             except OSError as error:
                 if error.errno in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
@@ -98,7 +99,7 @@ class DiskLock:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return read_facts(os.pread(file, _MOST_BYTES, 0))
+            return read_holder(os.pread(file, _MOST_BYTES, 0))
         finally:
             os.close(file)  # and with it the share of the lock
         return None
@@ -116,7 +117,7 @@ def _open(path: Path, flags: int) -> int:
 
 def _refuse_foreign(path: Path, content: bytes) -> None:
     """Raise OutputError where the file is not a lock that a run has left."""
-    if content and not read_facts(content):
+    if content and not read_holder(content):
         raise OutputError(f"{path}: is no lock of a run, and would be lost. Move it away.")
 
 

@@ -28,7 +28,7 @@ from safetensors.numpy import save
 
 from dask_dedup.errors import CapacityError, StoreError
 from dask_dedup.paths import AnyPath, as_path, is_remote
-from dask_dedup.storage.checksums import damage, facts_of_file, note_file, seal_json, unseal_json
+from dask_dedup.storage.checksums import damage, digest_of_file, note_file, seal_json, unseal_json
 from dask_dedup.storage.objects import (
     local_copy,
     open_parquet_source,
@@ -84,14 +84,14 @@ def write_aside(path: AnyPath, durable: bool = False) -> Iterator[Path]:
             stack.callback(temporary.unlink, missing_ok=True)
         try:
             yield temporary
-            facts = facts_of_file(temporary, path.name)
+            digests = digest_of_file(temporary, path.name)
             if is_remote(path):
                 upload(temporary, path)
             else:
                 if durable:
                     sync(temporary)
                 os.replace(temporary, path)
-            note_file(path, facts)
+            note_file(path, digests)
         except Exception as error:
             if is_full(folder, error):
                 raise CapacityError(
@@ -235,8 +235,8 @@ def digest_of(settings: Mapping[str, Any]) -> str:
 
 def _checksum_of(arrays: Mapping[str, np.ndarray], notes: Mapping[str, str]) -> str:
     """Return a checksum of names, types, shapes, values and notes."""
-    facts = [(name, a.dtype.str, a.shape) for name, a in sorted(arrays.items())]
-    crc = zlib.crc32(json.dumps([facts, sorted(notes.items())]).encode())
+    digests = [(name, a.dtype.str, a.shape) for name, a in sorted(arrays.items())]
+    crc = zlib.crc32(json.dumps([digests, sorted(notes.items())]).encode())
     for _, array in sorted(arrays.items()):
         crc = zlib.crc32(array.data.cast("B") if array.size else b"", crc)
     return f"crc32:{crc:08x}"

@@ -124,7 +124,7 @@ def refuse_foreign_stages(
 
 
 def refuse_other_data(
-    path: AnyPath, told: Mapping[str, Any] | None, source: str, sketch: Sequence[str]
+    path: AnyPath, report: Mapping[str, Any] | None, source: str, sketch: Sequence[str]
 ) -> None:
     """Raise OutputError where the results are of a data set that shares nothing with another.
 
@@ -137,11 +137,11 @@ def refuse_other_data(
     source, sketch
         The same of the other one; see `dask_dedup.data.sketch`.
     """
-    if not isinstance(told, Mapping) or not sketch or told.get("path") == source:
+    if not isinstance(report, Mapping) or not sketch or report.get("path") == source:
         return
-    if not set(told.get("sketch", ())) & set(sketch):
+    if not set(report.get("sketch", ())) & set(sketch):
         raise OutputError(
-            f"{path}: holds the results of another data set, {told.get('path')}, with which "
+            f"{path}: holds the results of another data set, {report.get('path')}, with which "
             f"{source} has no file in common. Choose another folder, or replace them with "
             f"--overwrite."
         )

@@ -13,14 +13,14 @@ from typing import Any
 
 import psutil
 
-__all__ = ["facts_of_this_process", "holder_text", "is_dead", "read_facts"]
+__all__ = ["describe_this_process", "holder_text", "is_dead", "read_holder"]
 
 _SAME_SECONDS = 1.0  # a process's start is computed from clock ticks
 
 
-def facts_of_this_process(token: str) -> bytes:
+def describe_this_process(token: str) -> bytes:
     """Return what a lock says of its holder, as JSON."""
-    facts = {
+    holder_info = {
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "started": psutil.Process().create_time(),
@@ -28,10 +28,10 @@ def facts_of_this_process(token: str) -> bytes:
         "since": datetime.now(UTC).isoformat(" ", "seconds"),
         "token": token,
     }
-    return json.dumps(facts, indent=2).encode()
+    return json.dumps(holder_info, indent=2).encode()
 
 
-def read_facts(content: bytes) -> dict[str, Any]:
+def read_holder(content: bytes) -> dict[str, Any]:
     """Return what a lock says; empty where it is nothing of ours."""
     try:
         return dict(json.loads(content))
@@ -39,23 +39,24 @@ def read_facts(content: bytes) -> dict[str, Any]:
         return {}
 
 
-def is_dead(facts: Mapping[str, Any]) -> bool:
+def is_dead(holder_info: Mapping[str, Any]) -> bool:
     """Return whether a process ran on this machine and does no more; elsewhere nobody knows."""
-    if facts.get("machine") != _machine():
+    if holder_info.get("machine") != _machine():
         return False
     try:
-        process = psutil.Process(facts["pid"])
-        is_another = abs(process.create_time() - facts["started"]) > _SAME_SECONDS
+        process = psutil.Process(holder_info["pid"])
+        is_another = abs(process.create_time() - holder_info["started"]) > _SAME_SECONDS
         return is_another or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
 
 
-def holder_text(facts: Mapping[str, Any]) -> str:
+def holder_text(holder_info: Mapping[str, Any]) -> str:
     """Return who holds a lock, in words."""
-    if "pid" not in facts:
+    if "pid" not in holder_info:
         return "a process that has left no word"
-    return f"process {facts['pid']} on {facts.get('host')}, since {facts.get('since')}"
+    host, since = holder_info.get("host"), holder_info.get("since")
+    return f"process {holder_info['pid']} on {host}, since {since}"
 
 
 def _machine() -> str:

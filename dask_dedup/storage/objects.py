@@ -78,9 +78,9 @@ def version_of(place: str | AnyPath) -> tuple[int, str]:
         status = os.stat(place)
         return status.st_size, str(status.st_mtime_ns)
     with store_errors(place):
-        facts = file_system(place).info(key_of(place))
-    marks = (facts.get(name) for name in ("ETag", "etag", "md5Hash", "LastModified", "mtime"))
-    return int(facts["size"] or 0), next((str(mark) for mark in marks if mark is not None), "")
+        digests = file_system(place).info(key_of(place))
+    marks = (digests.get(name) for name in ("ETag", "etag", "md5Hash", "LastModified", "mtime"))
+    return int(digests["size"] or 0), next((str(mark) for mark in marks if mark is not None), "")
 
 
 def _in_store(place: str | AnyPath) -> RemotePath:
@@ -134,7 +134,7 @@ class _RangeReader(io.RawIOBase):
     """A file in a store as pyarrow reads it: every read is one range."""
 
     def __init__(self, place: RemotePath) -> None:
-        self._place, self._size, self._position = place, size_of(place), 0
+        self._path, self._size, self._position = place, size_of(place), 0
 
     def readable(self) -> bool:
         return True
@@ -152,7 +152,7 @@ class _RangeReader(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         stop = self._size if size is None or size < 0 else min(self._position + size, self._size)
-        content = read_range(self._place, self._position, stop)
+        content = read_range(self._path, self._position, stop)
         self._position += len(content)
         return content
 

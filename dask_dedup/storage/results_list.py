@@ -14,7 +14,7 @@ from typing import Any
 
 from dask_dedup.errors import DamagedError
 from dask_dedup.paths import AnyPath, is_remote
-from dask_dedup.storage.checksums import FileFacts, check_file, find_damage
+from dask_dedup.storage.checksums import FileDigest, check_file, find_damage
 from dask_dedup.storage.files import read_json, sync, write_json
 from dask_dedup.storage.listing import names_in
 from dask_dedup.storage.objects import remove_file
@@ -40,14 +40,14 @@ class Results:
         self._folders: dict[str, Any] = dict(content.get("folders") or {})
         self._files: dict[str, Any] = dict(content.get("files") or {})
 
-    def enter(self, name: str, digest: str, files: Mapping[str, FileFacts]) -> None:
+    def enter(self, name: str, digest: str, files: Mapping[str, FileDigest]) -> None:
         """Note a folder that is about to be put into place: whose it is, and its files."""
         self._folders[name] = {"digest": digest, "files": {k: list(v) for k, v in files.items()}}
         self._write()
 
-    def enter_files(self, files: Mapping[str, FileFacts]) -> None:
+    def enter_files(self, files: Mapping[str, FileDigest]) -> None:
         """Note the single files of a finished run."""
-        self._files = {name: list(facts) for name, facts in files.items()}
+        self._files = {name: list(digests) for name, digests in files.items()}
         self._write()
 
     def holds(self, name: str, digest: str) -> bool:
@@ -55,13 +55,13 @@ class Results:
         entry = self._folders.get(name)
         return entry is not None and entry["digest"] == digest
 
-    def has_file(self, path: str, digest: str, facts: FileFacts) -> bool:
+    def has_file(self, path: str, digest: str, digests: FileDigest) -> bool:
         """Return whether ``folder/file`` is a result of a stage with this digest, and whole."""
         name, _, file = path.partition("/")
         if not self.holds(name, digest) or file not in self._folders[name]["files"]:
             return False
         try:
-            check_file(self.path / path, facts)
+            check_file(self.path / path, digests)
         except DamagedError:
             return False
         return True
@@ -70,7 +70,7 @@ class Results:
     def size_bytes(self) -> int:
         """What all result folders take."""
         return sum(
-            facts[0] for entry in self._folders.values() for facts in entry["files"].values()
+            digests[0] for entry in self._folders.values() for digests in entry["files"].values()
         )
 
     def find_damage(
@@ -86,13 +86,13 @@ class Results:
             if name not in self._folders:
                 path = self.path / name
                 return [DamagedError(f"{path}: is not told of in {RESULTS}.", str(path))]
-            for file, facts in self._folders[name]["files"].items():
-                wanted[self.path / name / file] = facts
+            for file, digests in self._folders[name]["files"].items():
+                wanted[self.path / name / file] = digests
             for other in self.others(name):
                 path = self.path / name / other
                 others.append(DamagedError(f"{path}: is not of this result.", str(path)))
         if files:
-            wanted |= {self.path / name: facts for name, facts in self._files.items()}
+            wanted |= {self.path / name: digests for name, digests in self._files.items()}
         return [*find_damage(wanted, wanted if pages else ()), *others]
 
     def others(self, name: str) -> list[str]:

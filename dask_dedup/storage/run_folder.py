@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from dask_dedup.errors import OutputError
 from dask_dedup.paths import AnyPath, as_path, is_remote
-from dask_dedup.storage.checksums import FileFacts, facts_of_file, find_damage
+from dask_dedup.storage.checksums import FileDigest, digest_of_file, find_damage
 from dask_dedup.storage.claim import Claim, remove_names
 from dask_dedup.storage.files import digest_of, read_json, sync, write_json
 from dask_dedup.storage.folder_lock import FolderLock
@@ -114,7 +114,7 @@ class RunFolder(Claim):
         self.stages = work_folder(path, work)  # folder of the working files
         #: Facts of the search whose forest is in OUT and is used; see `begin`.
         self.search: Mapping[str, Any] | None = None
-        self.set_aside: list[dict[str, Any]] = []  # of the input: see `read_set_aside`
+        self.quarantined: list[dict[str, Any]] = []  # of the input: see `read_quarantined`
         self.working = frozenset({*working, SCRATCH})
         self._source = source
         self._published: dict[str, str] = {}  # folders, and the digests of their stages
@@ -194,13 +194,13 @@ class RunFolder(Claim):
         remove_file(self.path / "summary.json")
         self._write_state(finished=False)
 
-    def note_set_aside(self, set_aside: list[dict[str, Any]]) -> None:
+    def note_set_aside(self, quarantined: list[dict[str, Any]]) -> None:
         """Note the files of the input that the next run is to go without."""
-        self.set_aside = set_aside
+        self.quarantined = quarantined
         self._write_state(finished=False)
 
     @classmethod
-    def read_set_aside(cls, path: AnyPath) -> list[dict[str, Any]]:
+    def read_quarantined(cls, path: AnyPath) -> list[dict[str, Any]]:
         """Return the files that the last run into ``path`` went without."""
         state = read_json(path / cls.state_name, sealed=True)
         found = state.get("set_aside") if isinstance(state, dict) else None
@@ -212,8 +212,8 @@ class RunFolder(Claim):
         own = {**settings, **self._origin}
         digest = digest_of(own)
 
-        def is_published(path: str, facts: FileFacts) -> bool:
-            return Results(self.path).has_file(path, digest, facts)
+        def is_published(path: str, digests: FileDigest) -> bool:
+            return Results(self.path).has_file(path, digest, digests)
 
         return Stage(self.stages / name, own, is_published)
 
@@ -236,18 +236,18 @@ class RunFolder(Claim):
         self.check_own()
         made, target = stage.folder / name, self.path / name
         files = {
-            path.removeprefix(f"{name}/"): FileFacts(*facts)
+            path.removeprefix(f"{name}/"): FileDigest(*digests)
             for record in records
-            for path, facts in record[FILES].items()
+            for path, digests in record[FILES].items()
             if path.startswith(f"{name}/")
         }
         self._published[name] = stage.digest
         if not exists(made):  # and the stage has looked at what is in its place
             return
-        places = {made / file: (f"{name}/{file}", facts) for file, facts in files.items()}
+        places = {made / file: (f"{name}/{file}", digests) for file, digests in files.items()}
         damaged = [
             error
-            for error in find_damage({place: facts for place, (_, facts) in places.items()})
+            for error in find_damage({place: digests for place, (_, digests) in places.items()})
             if not stage.is_published(*places[as_path(error.path)])
         ]
         if damaged:
@@ -281,7 +281,7 @@ class RunFolder(Claim):
         for name, digest in self._published.items():
             assert results.holds(name, digest), f"{name} was published by another run"
         write_json(self.path / "summary.json", dict(summary), sealed=False)
-        results.enter_files(self._facts_of_files())
+        results.enter_files(self._digests_of_files())
         self._write_state(finished=True)
         if not keep_stages:
             remove_tree(self.stages)
@@ -302,13 +302,13 @@ class RunFolder(Claim):
         if not self.overwrite and state.get("input") != self.fingerprint:
             refuse_other_data(self.path, state.get("source"), *self._source)
 
-    def _facts_of_files(self) -> dict[str, FileFacts]:
+    def _digests_of_files(self) -> dict[str, FileDigest]:
         """Return the facts of the single result files, once they have reached the disk."""
         files = {name: self.path / name for name in self.result_files if name != RESULTS}
         for path in files.values():
             if not is_remote(path):
                 sync(path)
-        return {name: facts_of_file(path) for name, path in files.items()}
+        return {name: digest_of_file(path) for name, path in files.items()}
 
     def _remove_own(self) -> None:
         remove_tree(self.stages)
@@ -331,7 +331,7 @@ class RunFolder(Claim):
                 **self._origin,
                 "stages": str(self.stages),
                 "search": self.search,
-                "set_aside": self.set_aside,
+                "set_aside": self.quarantined,
                 "source": {"path": self._source[0], "sketch": list(self._source[1])},
                 "settings": dict(self.settings),
             },

@@ -22,7 +22,7 @@ from dask.delayed import delayed
 
 from dask_dedup.paths import AnyPath, as_path, is_remote
 from dask_dedup.runtime.executor import Execute, OnResult
-from dask_dedup.storage.checksums import FileFacts, facts_of_file, find_damage, noted_files
+from dask_dedup.storage.checksums import FileDigest, digest_of_file, find_damage, noted_files
 from dask_dedup.storage.files import TEMPORARY_PREFIX, digest_of, read_json, write_json
 from dask_dedup.storage.objects import exists, make_folder, remove_file, remove_tree
 
@@ -47,10 +47,10 @@ RECORD = ".done.json"  # what the name of a task's record ends with
 FILES = "files"  # in a record: facts of each file, by its path below the stage's folder
 
 #: Whether a file of a stage, by its path below the stage's folder, has become a result.
-IsPublished = Callable[[str, FileFacts], bool]
+IsPublished = Callable[[str, FileDigest], bool]
 
 
-def _is_nowhere_else(name: str, facts: FileFacts) -> bool:
+def _is_nowhere_else(name: str, digests: FileDigest) -> bool:
     return False
 
 
@@ -150,14 +150,14 @@ class Stage:
         found = {name: read_json(self._record_path(name)) for name in tasks}
         records = {name: dict(one) for name, one in found.items() if one and FILES in one}
         owners = {
-            self.folder / path: (name, path, FileFacts(*facts))
+            self.folder / path: (name, path, FileDigest(*digests))
             for name, record in records.items()
-            for path, facts in record[FILES].items()
+            for path, digests in record[FILES].items()
         }
         errors = [
             error
             for error in find_damage(
-                {path: facts for path, (_, _, facts) in owners.items()},
+                {path: digests for path, (_, _, digests) in owners.items()},
                 # Files in a folder of their own become results, which no later stage reads.
                 pages={path for path, (_, name, _) in owners.items() if "/" in name},
             )
@@ -196,8 +196,8 @@ def write_note(
     folder: AnyPath, name: str, content: Mapping[str, Any], files: Iterable[AnyPath]
 ) -> None:
     """Write what is known of the models that a stage begins with, and the facts of their files."""
-    facts = {path.name: list(facts_of_file(path)) for path in files if exists(path)}
-    write_json(folder / name, {**content, FILES: facts})
+    digests = {path.name: list(digest_of_file(path)) for path in files if exists(path)}
+    write_json(folder / name, {**content, FILES: digests})
 
 
 def read_note(folder: AnyPath, name: str) -> dict[str, Any] | None:
@@ -205,7 +205,7 @@ def read_note(folder: AnyPath, name: str) -> dict[str, Any] | None:
     content = read_json(folder / name)
     if not isinstance(content, dict) or FILES not in content:
         return None
-    damaged = find_damage({folder / file: facts for file, facts in content[FILES].items()})
+    damaged = find_damage({folder / file: digests for file, digests in content[FILES].items()})
     if damaged:
         logger.warning("%s: made again", str(damaged[0]).rstrip("."))
         return None
@@ -252,7 +252,9 @@ def _run_and_record(
     """Do one task, then record what it returned and which files it wrote."""
     with noted_files() as noted:
         record = dict(function(*arguments))
-    below = {path.removeprefix(folder).lstrip("/"): list(facts) for path, facts in noted.items()}
+    below = {
+        path.removeprefix(folder).lstrip("/"): list(digests) for path, digests in noted.items()
+    }
     record[FILES] = below
     write_json(as_path(record_path), record)
     return record

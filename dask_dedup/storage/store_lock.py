@@ -25,7 +25,7 @@ from typing import Any
 
 from dask_dedup.errors import OutputError
 from dask_dedup.paths import RemotePath, words_of
-from dask_dedup.storage.lock_holder import facts_of_this_process, holder_text, is_dead, read_facts
+from dask_dedup.storage.lock_holder import describe_this_process, holder_text, is_dead, read_holder
 from dask_dedup.storage.objects import read_content, remove_file
 from dask_dedup.storage.small_objects import create, modified_at, store_time, write
 
@@ -85,7 +85,7 @@ class StoreLock:
         begun = f"{self._path.parent}: another run has just begun to write into this folder."
         sent = _clock()
         try:
-            create(own, facts_of_this_process(self._token))
+            create(own, describe_this_process(self._token))
         except FileExistsError as error:
             raise OutputError(begun) from error
         self._check_exclusive(own)
@@ -113,8 +113,8 @@ class StoreLock:
             return
         for path, _ in chain:  # the first one first: nobody can succeed the rest then
             remove_file(path)
-        for _, facts in chain[:-1]:
-            remove_file(self._sign_of(facts["token"]))
+        for _, holder_info in chain[:-1]:
+            remove_file(self._sign_of(holder_info["token"]))
 
     def is_own(self) -> bool:
         """Return whether the lock that was acquired has not been taken over since.
@@ -153,7 +153,7 @@ class StoreLock:
     def _check_exclusive(self, own: RemotePath) -> None:
         """Warn where a store, or an old client of it, creates what is there already."""
         try:
-            create(own, facts_of_this_process(self._token))
+            create(own, describe_this_process(self._token))
         except FileExistsError:
             return
         logger.warning(
@@ -202,15 +202,15 @@ class StoreLock:
         path = self._path
         while True:
             try:
-                facts = read_facts(read_content(path))
+                holder_info = read_holder(read_content(path))
             except FileNotFoundError:
                 return chain
-            facts.setdefault("token", f"after-{path.name}")
-            chain.append((path, facts))
-            path = self._beside(facts)
+            holder_info.setdefault("token", f"after-{path.name}")
+            chain.append((path, holder_info))
+            path = self._beside(holder_info)
 
-    def _beside(self, facts: Mapping[str, Any], ending: str = "") -> RemotePath:
-        return self._path.with_name(f"{self._path.name}-{facts['token']}{ending}")
+    def _beside(self, holder_info: Mapping[str, Any], ending: str = "") -> RemotePath:
+        return self._path.with_name(f"{self._path.name}-{holder_info['token']}{ending}")
 
     def _sign_of(self, token: str) -> RemotePath:
         return self._beside({"token": token}, "-alive")

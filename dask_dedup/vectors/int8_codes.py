@@ -1,8 +1,8 @@
-"""All pairs of images within a radius, exactly: one product of small integers and one scan.
+"""All pairs of projections within a radius, exactly: one product of small integers and one scan.
 
-Images lie on a grid of whole steps (`PcaModel.to_grid`), so |x - y|^2 = |x|^2 + |y|^2 - 2 x.y is an
+Projections are int8 codes (`PcaModel.to_codes`), so |x - y|^2 = |x|^2 + |y|^2 - 2 x.y is an
 integer whatever computes the product: int8 where that is quicker (four times the rate of float32
-with AVX-512 VNNI), else float32, in which sums of up to 1,040 products of steps (2^24 / 127^2) are
+with AVX-512 VNNI), else float32, in which sums of up to 1,040 products of codes (2^24 / 127^2) are
 exact, too.
 """
 
@@ -19,12 +19,12 @@ import torch
 
 __all__ = [
     "PRODUCT",
-    "GridRows",
-    "grid_rows",
-    "near_grid_rows",
+    "CodeRows",
+    "code_product",
+    "code_rows",
+    "near_code_rows",
     "scan_product",
-    "steps_product",
-    "within_steps",
+    "within_code_distance",
 ]
 
 PRODUCT = (256, 4096)  # rows and columns of one matrix product: 4 MB, little below the diagonal
@@ -36,7 +36,7 @@ _TRIALS = 10  # of each way to multiply, a tenth of a millisecond each; the quic
 _FAR = 1 << 28  # as a squared length: near to nothing
 
 
-class GridRows(NamedTuple):
+class CodeRows(NamedTuple):
     """Images on the grid.
 
     Attributes
@@ -47,25 +47,25 @@ class GridRows(NamedTuple):
         Squared lengths; beyond all others for a row that is to be near to nothing.
     """
 
-    steps: torch.Tensor
+    codes: torch.Tensor
     squares: np.ndarray
 
-    def take(self, rows: np.ndarray) -> GridRows:
+    def take(self, rows: np.ndarray) -> CodeRows:
         """Return some of the rows: int64 positions."""
-        return GridRows(self.steps.index_select(0, torch.from_numpy(rows)), self.squares[rows])
+        return CodeRows(self.codes.index_select(0, torch.from_numpy(rows)), self.squares[rows])
 
-    def head(self, rows: int) -> GridRows:
+    def head(self, rows: int) -> CodeRows:
         """Return the first rows, without a copy."""
-        return GridRows(self.steps[:rows], self.squares[:rows])
+        return CodeRows(self.codes[:rows], self.squares[:rows])
 
-    def tail(self, rows: int) -> GridRows:
+    def tail(self, rows: int) -> CodeRows:
         """Return the last rows, without a copy."""
-        return GridRows(
-            self.steps[len(self.steps) - rows :], self.squares[len(self.squares) - rows :]
+        return CodeRows(
+            self.codes[len(self.codes) - rows :], self.squares[len(self.squares) - rows :]
         )
 
 
-def grid_rows(steps: np.ndarray, usable: np.ndarray | None = None) -> GridRows:
+def code_rows(codes: np.ndarray, usable: np.ndarray | None = None) -> CodeRows:
     """Return rows with their squared lengths.
 
     Parameters
@@ -74,15 +74,15 @@ def grid_rows(steps: np.ndarray, usable: np.ndarray | None = None) -> GridRows:
     usable : bool array, shape (n,), optional
         Rows that may be near to anything.
     """
-    squares = _squares(steps)
+    squares = _squares(codes)
     if usable is not None:
         squares[~usable] = _FAR
-    return GridRows(torch.from_numpy(steps), squares)
+    return CodeRows(torch.from_numpy(codes), squares)
 
 
-def near_grid_rows(
-    left: GridRows,
-    right: GridRows,
+def near_code_rows(
+    left: CodeRows,
+    right: CodeRows,
     limit: int,
     upper: bool,
     device: torch.device = _CPU,
@@ -95,7 +95,7 @@ def near_grid_rows(
     left, right : GridRows
         n and m rows.
     limit : int
-        Squared distance in steps that a pair may have: see `PcaModel.grid_limit`.
+        Squared distance in steps that a pair may have: see `PcaModel.largest_code_distance`.
     upper : bool
         Both are of the same rows: pairs i < j only.
     device : torch.device
@@ -113,11 +113,11 @@ def near_grid_rows(
         yield from _near_there(left, right, limit, upper, device, product or _DEVICE_PRODUCT)
         return
     height, width = product or PRODUCT
-    for a in range(0, len(left.steps), height):
-        some, squares = left.steps[a : a + height], left.squares[a : a + height]
+    for a in range(0, len(left.codes), height):
+        some, squares = left.codes[a : a + height], left.squares[a : a + height]
         # Columns up to a row's own are below the diagonal: compared already.
-        for b in range(a if upper else 0, len(right.steps), width):
-            products = steps_product(some, right.steps[b : b + width])
+        for b in range(a if upper else 0, len(right.codes), width):
+            products = code_product(some, right.codes[b : b + width])
             others = right.squares[b : b + width]
             first = a + 1 - b if upper else 0
             i, j = scan_product(products, squares, others, limit, first, int(upper))
@@ -125,7 +125,7 @@ def near_grid_rows(
                 yield a + i, b + j
 
 
-def steps_product(left: torch.Tensor, right: torch.Tensor) -> np.ndarray:
+def code_product(left: torch.Tensor, right: torch.Tensor) -> np.ndarray:
     """Return the products of two blocks of steps: int32, shape (rows, columns).
 
     Their width is a multiple of 4 (of 1, `torch._int_mm` 2.13 makes garbage).
@@ -142,15 +142,15 @@ def _product_of_floats(left: torch.Tensor, right: torch.Tensor) -> np.ndarray:
 
 
 def _near_there(
-    left: GridRows,
-    right: GridRows,
+    left: CodeRows,
+    right: CodeRows,
     limit: int,
     upper: bool,
     device: torch.device,
     product: tuple[int, int],
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     height, width = product
-    rows, turned = left.steps.to(device).float(), right.steps.to(device).float().T
+    rows, turned = left.codes.to(device).float(), right.codes.to(device).float().T
     least = torch.from_numpy(left.squares - np.int32(limit)).to(device)[:, None]
     squares = torch.from_numpy(right.squares).to(device)
     for a in range(0, len(rows), height):
@@ -197,18 +197,18 @@ def _seconds_of(product: Callable, left: torch.Tensor, right: torch.Tensor) -> f
 
 
 @numba.njit(cache=True, nogil=True)
-def _squares(steps: np.ndarray) -> np.ndarray:
-    squares = np.empty(len(steps), np.int32)
-    for i in range(len(steps)):
+def _squares(codes: np.ndarray) -> np.ndarray:
+    squares = np.empty(len(codes), np.int32)
+    for i in range(len(codes)):
         square = np.int32(0)
-        for k in range(steps.shape[1]):
-            square += np.int32(steps[i, k]) * np.int32(steps[i, k])
+        for k in range(codes.shape[1]):
+            square += np.int32(codes[i, k]) * np.int32(codes[i, k])
         squares[i] = square
     return squares
 
 
 @numba.njit(cache=True, nogil=True)
-def within_steps(steps: np.ndarray, i: np.ndarray, j: np.ndarray, limit: int) -> np.ndarray:
+def within_code_distance(codes: np.ndarray, i: np.ndarray, j: np.ndarray, limit: int) -> np.ndarray:
     """Return which pairs of rows are near.
 
     Parameters
@@ -224,9 +224,9 @@ def within_steps(steps: np.ndarray, i: np.ndarray, j: np.ndarray, limit: int) ->
     """
     near = np.empty(len(i), np.bool_)
     for pair in range(len(i)):
-        one, other = steps[i[pair]], steps[j[pair]]
+        one, other = codes[i[pair]], codes[j[pair]]
         square = np.int32(0)
-        for k in range(steps.shape[1]):
+        for k in range(codes.shape[1]):
             step = np.int32(one[k]) - np.int32(other[k])
             square += step * step
         near[pair] = square <= limit

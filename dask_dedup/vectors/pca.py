@@ -27,8 +27,8 @@ from dask_dedup.vectors.unit import VectorBlock, prepare_block
 
 __all__ = [
     "COORDINATE_ERROR",
-    "GRID_STEPS",
-    "MOST_LIMIT",
+    "LARGEST_CODE",
+    "MOST_CODE_DISTANCE",
     "PcaModel",
     "filter_radius",
     "fit_axes",
@@ -46,10 +46,10 @@ COORDINATE_ERROR = 2.0e-3
 
 #: Standard deviations of the widest coordinate between the middle of the grid and its border: from
 #: 1.5 to 2.5 the number of pairs let through differs by 2 %, on images and on synthetic rows.
-_GRID_SPREAD = 2.0
+_CODE_SPREAD = 2.0
 _GRAM_ROWS = 1024  # squared in float32 and summed in float64: any orthonormal axes lose no pair
-GRID_STEPS = 127  # as many, in one byte
-MOST_LIMIT = 1 << 27  # above any squared distance on the grid of up to 2,000 coordinates
+LARGEST_CODE = 127  # as many, in one byte
+MOST_CODE_DISTANCE = 1 << 27  # above any squared distance on the grid of up to 2,000 coordinates
 
 
 @dataclass(frozen=True)
@@ -117,27 +117,27 @@ class PcaModel:
                 1.0 / block.lengths,
             )
         )
-        image = torch.mm(rows, axes)
-        image.mul_(inverse[:, None]).sub_(shift)
+        projection = torch.mm(rows, axes)
+        projection.mul_(inverse[:, None]).sub_(shift)
         # |x - m|^2 = 1 - 2 x.m + |m|^2 for a unit x; what the axes keep is taken off.
         square = 1.0 + float(self.mean @ self.mean) - 2.0 * torch.mv(rows, mean) * inverse
-        square -= torch.linalg.vector_norm(image, dim=1).square_()
-        out[:, : self.kept] = image
+        square -= torch.linalg.vector_norm(projection, dim=1).square_()
+        out[:, : self.kept] = projection
         out[:, self.kept] = square.clamp_(min=0.0).sqrt_()
         return out
 
-    def to_grid(self, image: torch.Tensor) -> torch.Tensor:
+    def to_codes(self, projection: torch.Tensor) -> torch.Tensor:
         """Return images as numbers of steps from the centre: int8, shape (n, width)."""
-        steps = (image - torch.from_numpy(self.centre)).div_(self.step)
-        steps.round_().clamp_(-GRID_STEPS, GRID_STEPS)
-        filled = torch.zeros(len(image), self.width, dtype=torch.int8)
-        filled[:, : self.kept + 1] = steps
+        codes = (projection - torch.from_numpy(self.centre)).div_(self.step)
+        codes.round_().clamp_(-LARGEST_CODE, LARGEST_CODE)
+        filled = torch.zeros(len(projection), self.width, dtype=torch.int8)
+        filled[:, : self.kept + 1] = codes
         return filled
 
-    def grid_limit(self, threshold: float) -> int:
+    def largest_code_distance(self, threshold: float) -> int:
         """Return the squared distance in steps above which a pair's cosine is below a threshold."""
         radius = filter_radius(threshold) / self.step + np.sqrt(self.kept + 1)
-        return int(min(radius**2, MOST_LIMIT))
+        return int(min(radius**2, MOST_CODE_DISTANCE))
 
     def sketch_axes(self, width: int, seed: int) -> torch.Tensor:
         """Return random directions orthogonal to the axes: float32, shape (dim, width).
@@ -157,7 +157,7 @@ class PcaModel:
 
 @numba.njit(cache=True, nogil=True)
 def _project_rows(rows: np.ndarray, mean: np.ndarray, axes: np.ndarray) -> np.ndarray:
-    image = np.zeros((rows.shape[0], axes.shape[1]))
+    projection = np.zeros((rows.shape[0], axes.shape[1]))
     for i in range(rows.shape[0]):
         square = 0.0
         for j in range(rows.shape[1]):
@@ -166,8 +166,8 @@ def _project_rows(rows: np.ndarray, mean: np.ndarray, axes: np.ndarray) -> np.nd
         for j in range(rows.shape[1]):
             value = rows[i, j] * inverse - mean[j]
             for k in range(axes.shape[1]):
-                image[i, k] += value * axes[j, k]
-    return image
+                projection[i, k] += value * axes[j, k]
+    return projection
 
 
 def filter_radius(threshold: float) -> float:
@@ -193,10 +193,10 @@ def fit_axes(sample: torch.Tensor, dim: int) -> PcaModel:
         gram += centred.T @ centred
     axes, share = leading_axes(gram, kept)
     unset = PcaModel(mean.numpy(), axes, np.zeros(kept + 1, np.float32), 1.0, share)
-    image = unset.transform(prepare_block(sample.float().numpy()))
-    widest = float(image.std(dim=0, correction=0).max())
-    step = _GRID_SPREAD / GRID_STEPS * widest or 1.0  # where all rows are equal, any will do
-    return PcaModel(mean.numpy(), axes, image.mean(dim=0).numpy(), step, share)
+    projection = unset.transform(prepare_block(sample.float().numpy()))
+    widest = float(projection.std(dim=0, correction=0).max())
+    step = _CODE_SPREAD / LARGEST_CODE * widest or 1.0  # where all rows are equal, any will do
+    return PcaModel(mean.numpy(), axes, projection.mean(dim=0).numpy(), step, share)
 
 
 def leading_axes(moment: torch.Tensor, kept: int) -> tuple[np.ndarray, float]:

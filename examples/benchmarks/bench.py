@@ -34,9 +34,9 @@ from environments import prepare_environment
 from judging import (
     describe_machine,
     edges_that_hold,
-    judge,
     read_through,
     run_measured,
+    score,
     share_in_right_cluster,
 )
 from results import label_components, shape_of
@@ -222,7 +222,7 @@ def run_contender(name: str, job: Job, truth: Truth, console: Console) -> dict[s
         "rows_per_second_and_core": round(job.rows / seconds / job.threads, 1),
         "peak_memory_bytes": peak_bytes,
         "stages": {stage: round(value, 2) for stage, value in outcome.seconds.items()},
-        **judge(outcome.labels, truth.pairs),
+        **score(outcome.labels, truth.pairs),
         **exact,
         "checked_edges": len(outcome.edges),
         "edges_that_hold": edges_that_hold(job.data, outcome.edges, job.threshold),

@@ -100,8 +100,8 @@ class Measured:
     def measure(self, compress: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
         """Return every measure as a share."""
         images, texts = compress(self.images), compress(self.texts)
-        told = self.class_id >= 0
-        zero_shot = zeroshot_accuracy(images[told], compress(self.classes), self.class_id[told])
+        report = self.class_id >= 0
+        zero_shot = zeroshot_accuracy(images[report], compress(self.classes), self.class_id[report])
         found: dict[str, float] = {"zero_shot": zero_shot["mean_top1"]}
         pairs = images[self.pool], texts[self.pool]
         for name, (queries, targets) in (("image_text", pairs), ("text_image", pairs[::-1])):

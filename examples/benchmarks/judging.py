@@ -72,7 +72,7 @@ def read_through(folder: Path) -> None:
                     pass
 
 
-def judge(labels: np.ndarray, truth: pd.DataFrame) -> dict[str, Any]:
+def score(labels: np.ndarray, truth: pd.DataFrame) -> dict[str, Any]:
     """Say how much of the truth of the query rows a grouping unites.
 
     Parameters

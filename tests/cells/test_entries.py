@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from dask_dedup import build_cells, fit_pca, join_cells, read_dataset
-from dask_dedup.cells.entries import merge_records, plan_merges, read_cell_counts, read_records
-from dask_dedup.cells.layout_files import RecordFile
+from dask_dedup.cells.entries import merge_entries, plan_merges, read_cell_counts, read_entries
+from dask_dedup.cells.layout_files import EntryFile
 from dask_dedup.errors import CapacityError, DamagedError
 
 
@@ -36,10 +36,10 @@ def layout(plain, tmp_path):
     """The same, to be damaged."""
     shutil.copytree(plain.folder, tmp_path / "a")
     copied = replace(plain, folder=str(tmp_path / "a"))
-    copied.write_record_files(
+    copied.write_entry_files(
         [
-            copied.record_file(s, f.records)
-            for s, f in zip(copied.spans, plain.record_files, strict=True)
+            copied.entry_file(s, f.entries)
+            for s, f in zip(copied.spans, plain.entry_files, strict=True)
         ]
     )
     return copied
@@ -51,17 +51,17 @@ def build(data, folder, **options):
 
 def files_of(*rows):
     starts = np.cumsum([0, *rows]).tolist()
-    return [RecordFile("r", "o", s, s + n, 3 * n) for s, n in zip(starts, rows, strict=False)]
+    return [EntryFile("r", "o", s, s + n, 3 * n) for s, n in zip(starts, rows, strict=False)]
 
 
 @pytest.mark.parametrize("most", [2, 3, 29])
 def test_merged_records_are_those_of_the_spans(data, plain, tmp_path, most):
     merged = build(data, tmp_path / "b", most_files=most)
-    assert len(plain.record_files) == 30
-    assert len(merged.record_files) <= most
+    assert len(plain.entry_files) == 30
+    assert len(merged.entry_files) <= most
     np.testing.assert_array_equal(read_cell_counts(merged), read_cell_counts(plain))
     for cells in [(0, plain.cells), (3, 4), (7, plain.cells)]:
-        expected, found = read_records(plain, *cells), read_records(merged, *cells)
+        expected, found = read_entries(plain, *cells), read_entries(merged, *cells)
         for one, other in zip(expected, found, strict=True):
             np.testing.assert_array_equal(one, other)
     edges = [
@@ -73,12 +73,12 @@ def test_merged_records_are_those_of_the_spans(data, plain, tmp_path, most):
 
 @pytest.mark.parametrize("merge_bytes", [1, 1000, 1 << 30])
 def test_merge_records_by_ranges_of_any_size_is_the_same(layout, tmp_path, merge_bytes):
-    (files, one), *_ = plan_merges(layout.record_files, tmp_path, 10).tasks
-    merge_records(layout, files, one, merge_bytes)
-    layout.write_record_files(files)
-    expected = read_records(layout, 0, layout.cells)
-    layout.write_record_files([one])
-    for before, after in zip(expected, read_records(layout, 0, layout.cells), strict=True):
+    (files, one), *_ = plan_merges(layout.entry_files, tmp_path, 10).tasks
+    merge_entries(layout, files, one, merge_bytes)
+    layout.write_entry_files(files)
+    expected = read_entries(layout, 0, layout.cells)
+    layout.write_entry_files([one])
+    for before, after in zip(expected, read_entries(layout, 0, layout.cells), strict=True):
         np.testing.assert_array_equal(before, after)
 
 
@@ -90,7 +90,7 @@ def test_plan_merges_takes_few_files_together_and_leaves_few(tmp_path, files, ta
     merges = plan_merges(before, tmp_path)
     assert (len(merges.tasks), len(merges.files)) == (tasks, left)
     assert max([len(group) for group, _ in merges.tasks], default=0) <= 64
-    assert sum(file.records for file in merges.files) == 30 * files
+    assert sum(file.entries for file in merges.files) == 30 * files
     stops = [file.row_stop for file in merges.files]
     assert [file.row_start for file in merges.files] == [0, *stops[:-1]]
     assert stops[-1] == 10 * files
@@ -112,22 +112,22 @@ def test_plan_merges_more_rows_than_positions_can_count_are_refused(tmp_path):
 def test_damaged_layout_is_named_by_its_path(layout, kind):
     path = layout.path(kind, layout.spans[4])
     good = path.read_bytes()
-    for place in np.random.default_rng(0).integers(0, len(good), 20):
+    for position in np.random.default_rng(0).integers(0, len(good), 20):
         bad = bytearray(good)
-        bad[place] ^= 16
+        bad[position] ^= 16
         path.write_bytes(bad)
         with pytest.raises(DamagedError, match=rf"{kind}-00004\.bin: ") as caught:
-            read_records(layout, 0, layout.cells)
+            read_entries(layout, 0, layout.cells)
         assert caught.value.path == str(path)
     path.unlink()
     with pytest.raises(DamagedError, match=rf"{kind}-00004\.bin: is missing"):
-        read_records(layout, 0, layout.cells)
+        read_entries(layout, 0, layout.cells)
 
 
 def test_offsets_of_another_span_do_not_fit(layout):
     first, second = (layout.path("offsets", span) for span in layout.spans[:2])
     first.write_bytes(second.read_bytes())
-    records = [file.records for file in layout.record_files[:2]]
-    assert records[0] != records[1]
-    with pytest.raises(DamagedError, match=f"does not fit the {records[0]} records beside it"):
+    entries = [file.entries for file in layout.entry_files[:2]]
+    assert entries[0] != entries[1]
+    with pytest.raises(DamagedError, match=f"does not fit the {entries[0]} records beside it"):
         read_cell_counts(layout)

@@ -3,18 +3,18 @@ import pytest
 
 from dask_dedup import build_cells, fit_pca, read_dataset
 from dask_dedup.cells.candidates import DEFAULT_LIMITS, JoinLimits
-from dask_dedup.cells.full_filter import add_tiles, full_grid
+from dask_dedup.cells.full_filter import add_tiles, full_codes
 from dask_dedup.cells.join import join_group
 from dask_dedup.cells.join_groups import plan_groups
 from dask_dedup.vectors.cosines import cosine_pairs
-from dask_dedup.vectors.int8_codes import grid_rows, near_grid_rows
+from dask_dedup.vectors.int8_codes import code_rows, near_code_rows
 
 
 def unit(rows):
     return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
-def crowd_of(rows, dim, share, seed=0):
+def near_copies_of(rows, dim, share, seed=0):
     """Rows that share so much of their squared length; every fifth is nearly the one before."""
     rng = np.random.default_rng(seed)
     apart = unit(rng.normal(size=(rows, dim)))
@@ -28,7 +28,7 @@ def pairs_of(products):
 
 
 class RowsAtHand:
-    """Of `Candidates` what `full_grid` asks for: each record is the row of its number."""
+    """Of `Candidates` what `full_codes` asks for: each record is the row of its number."""
 
     def __init__(self, rows, threshold, limits):
         self.limits, self.rows, self.threshold = limits, rows, np.float32(threshold)
@@ -39,8 +39,8 @@ class RowsAtHand:
 
 
 def passed_and_near(rows, least, limits=DEFAULT_LIMITS):
-    full, limit = full_grid(RowsAtHand(rows, least, limits), np.arange(len(rows)))
-    passed = pairs_of(near_grid_rows(full, full, limit, True))
+    full, limit = full_codes(RowsAtHand(rows, least, limits), np.arange(len(rows)))
+    passed = pairs_of(near_code_rows(full, full, limit, True))
     i, j = np.triu_indices(len(rows), 1)
     cosines = cosine_pairs(rows, rows, i, j)
     near = pairs_of([(i[cosines >= least], j[cosines >= least])])
@@ -51,7 +51,7 @@ def passed_and_near(rows, least, limits=DEFAULT_LIMITS):
 @pytest.mark.parametrize("rank", [300, 30_000])
 @pytest.mark.parametrize("dim", [3, 40, 512, 1100])
 def test_full_grid_passes_every_pair(dim, rank, dtype):
-    rows = (crowd_of(700, dim, 0.9) * np.linspace(0.1, 9.0, 700)[:, None]).astype(dtype)
+    rows = (near_copies_of(700, dim, 0.9) * np.linspace(0.1, 9.0, 700)[:, None]).astype(dtype)
     i, j = np.triu_indices(len(rows), 1)
     least = np.sort(cosine_pairs(rows, rows, i, j))[-rank]  # a pair at the border
     passed, near, _ = passed_and_near(rows, least)
@@ -61,15 +61,15 @@ def test_full_grid_passes_every_pair(dim, rank, dtype):
 
 def test_full_grid_passes_every_pair_when_its_border_is_crossed():
     narrow = JoinLimits(full_spread=0.3)  # most coordinates lie beyond
-    rows = crowd_of(700, 40, 0.9)
-    full, _ = full_grid(RowsAtHand(rows, 0.95, narrow), np.arange(len(rows)))
-    assert (np.abs(full.steps.numpy()) == 127).mean() > 0.3
+    rows = near_copies_of(700, 40, 0.9)
+    full, _ = full_codes(RowsAtHand(rows, 0.95, narrow), np.arange(len(rows)))
+    assert (np.abs(full.codes.numpy()) == 127).mean() > 0.3
     passed, near, _ = passed_and_near(rows, 0.95, narrow)
     assert near <= passed
 
 
 def test_full_grid_passes_few_pairs_below_the_threshold():
-    rows = crowd_of(700, 512, 0.9)
+    rows = near_copies_of(700, 512, 0.9)
     passed, near, cosines = passed_and_near(rows, 0.95)
     assert 100 < len(near) <= len(passed) < 0.01 * len(cosines)
     assert (cosines > 0.85).all()  # no two rows are far apart
@@ -77,9 +77,9 @@ def test_full_grid_passes_few_pairs_below_the_threshold():
 
 def test_full_grid_uses_no_more_coordinates_than_tell_rows_apart():
     widths = [
-        full_grid(RowsAtHand(crowd_of(700, 512, share), 0.95, JoinLimits()), np.arange(700))[
+        full_codes(RowsAtHand(near_copies_of(700, 512, share), 0.95, JoinLimits()), np.arange(700))[
             0
-        ].steps.shape[1]
+        ].codes.shape[1]
         for share in (0.3, 0.85, 0.94)
     ]
     assert widths[0] == 64
@@ -92,11 +92,11 @@ def test_full_grid_of_equal_rows_passes_all_pairs():
 
 
 @pytest.fixture(scope="module")
-def crowded_layout(tmp_path_factory, write_dataset):
+def layout_of_near_copies(tmp_path_factory, write_dataset):
     """Rows that 2 axes do not tell apart, in one cell."""
     folder = tmp_path_factory.mktemp("crowd")
-    data = read_dataset(write_dataset(folder / "data", np.split(crowd_of(1500, 24, 0.85), 3)))
-    return build_cells(data, fit_pca(data, 2), folder / "cells", cells=1, visits=1.0)
+    data = read_dataset(write_dataset(folder / "data", np.split(near_copies_of(1500, 24, 0.85), 3)))
+    return build_cells(data, fit_pca(data, 2), folder / "cells", cells=1, entries=1.0)
 
 
 def joined(layout, tile_rows, limits, threshold=0.95):
@@ -113,16 +113,16 @@ def joined(layout, tile_rows, limits, threshold=0.95):
 
 
 @pytest.mark.parametrize("tile_rows", [32_768, 200])
-def test_join_of_a_crowd_by_full_rows_is_that_by_pairs(crowded_layout, tile_rows):
+def test_join_of_a_crowd_by_full_rows_is_that_by_pairs(layout_of_near_copies, tile_rows):
     never = JoinLimits(full_share=2.0)  # more than there can be
-    one_by_one, looked_at = joined(crowded_layout, tile_rows, never)
+    one_by_one, looked_at = joined(layout_of_near_copies, tile_rows, never)
     assert looked_at > 0.2 * 1500**2 / 2
-    edges, candidates = joined(crowded_layout, tile_rows, JoinLimits(full_rows=512))
+    edges, candidates = joined(layout_of_near_copies, tile_rows, JoinLimits(full_rows=512))
     assert edges == one_by_one
     assert 250 < len(edges) <= candidates < 0.05 * looked_at
 
 
 def test_add_tiles_without_records_adds_nothing():
-    none, images = np.empty(0, np.int64), grid_rows(np.ones((2, 4), np.int8))
-    add_tiles(images, 1, none, None, None)
-    add_tiles(images, 1, np.arange(2), none, None)
+    none, projections = np.empty(0, np.int64), code_rows(np.ones((2, 4), np.int8))
+    add_tiles(projections, 1, none, None, None)
+    add_tiles(projections, 1, np.arange(2), none, None)

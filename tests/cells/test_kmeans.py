@@ -14,16 +14,16 @@ from dask_dedup.cells.kmeans import (
     train_coarse,
     train_fine,
 )
-from dask_dedup.cells.sizes import MOST_VISITS
+from dask_dedup.cells.sizes import MOST_CELLS_PER_ROW
 
 
-def model_of(points, cells, seed=0, probes=4.0, visits=3.0):
+def model_of(points, cells, seed=0, probes=4.0, cells_per_row=3.0):
     coarse, nearest = train_coarse(points, cells, seed)
     fine = [train_fine(points[nearest == i], 4, seed) for i in range(len(coarse))]
     start = np.concatenate([[0], np.cumsum([len(part) for part in fine])])
     weights = np.ones(points.shape[1], np.float32)
     model = CellModel(coarse, np.concatenate(fine), start, weights, np.zeros(2), np.zeros(2))
-    return set_margins(model, points, probes, visits)
+    return set_margins(model, points, probes, cells_per_row)
 
 
 @pytest.fixture(scope="module")
@@ -74,22 +74,24 @@ def test_assign_cells_home_is_the_nearest_cell_when_all_are_probed(points):
     np.testing.assert_array_equal(home, distances.argmin(axis=1))
 
 
-@pytest.mark.parametrize("visits", [1.0, 2.0, 5.0])
-def test_set_margins_gives_the_wanted_visits_on_average(points, visits):
-    cells, _ = assign_cells(torch.from_numpy(points), model_of(points, 64, visits=visits))
-    assert (cells >= 0).sum(axis=1).mean() == pytest.approx(visits, rel=0.02)
+@pytest.mark.parametrize("cells_per_row", [1.0, 2.0, 5.0])
+def test_set_margins_gives_the_wanted_visits_on_average(points, cells_per_row):
+    cells, _ = assign_cells(
+        torch.from_numpy(points), model_of(points, 64, cells_per_row=cells_per_row)
+    )
+    assert (cells >= 0).sum(axis=1).mean() == pytest.approx(cells_per_row, rel=0.02)
 
 
 def test_assign_cells_visits_are_ordered_distinct_and_within_the_margin(points, model):
     cells = assign_exactly(points.astype(np.float64), model)
-    assert cells.shape == (3000, MOST_VISITS)
+    assert cells.shape == (3000, MOST_CELLS_PER_ROW)
     for point, row in zip(points[:200].astype("f8"), cells[:200], strict=True):
-        visited = row[row >= 0]
-        assert (row[len(visited) :] == -1).all()
-        assert len(set(visited)) == len(visited)
-        distances = ((point - model.fine[visited]) ** 2).sum(axis=1)
+        chosen = row[row >= 0]
+        assert (row[len(chosen) :] == -1).all()
+        assert len(set(chosen)) == len(chosen)
+        distances = ((point - model.fine[chosen]) ** 2).sum(axis=1)
         assert (np.diff(distances) >= -1e-6).all()
-        scale = np.linalg.norm(model.fine[visited[1:]] - model.fine[visited[0]], axis=1)
+        scale = np.linalg.norm(model.fine[chosen[1:]] - model.fine[chosen[0]], axis=1)
         assert ((distances[1:] - distances[0]) / 2 / scale <= model.margins[1] + 1e-5).all()
 
 
@@ -122,11 +124,11 @@ def test_thin_leaves_points_far_from_each_other_and_covers_all():
 
 def test_thin_leaves_a_crowd_that_holds_no_copies():
     rng = np.random.default_rng(3)
-    crowd = rng.normal(size=(600, 64)).astype("f4") * np.float32(0.39 / np.sqrt(2 * 64))
+    near_copies = rng.normal(size=(600, 64)).astype("f4") * np.float32(0.39 / np.sqrt(2 * 64))
     copies = (np.ones(64) + rng.normal(size=(600, 64)) * 0.02).astype("f4")
-    near = np.linalg.norm(crowd[:, None] - crowd[None], axis=2) <= THIN_RADIUS
+    near = np.linalg.norm(near_copies[:, None] - near_copies[None], axis=2) <= THIN_RADIUS
     assert near.mean() > 0.5  # nearly all of it would go for its distances alone
-    kept = thin(np.concatenate([crowd, copies]), 5)
+    kept = thin(np.concatenate([near_copies, copies]), 5)
     assert kept.shape[1] == 5
     assert (np.abs(kept).max(axis=1) < 0.5).sum() > 400  # a handful by distances alone
     assert (np.abs(kept).max(axis=1) > 0.5).sum() < 5
@@ -141,7 +143,7 @@ def test_thin_tells_points_apart_by_the_sketch():
 
 def test_train_with_fewer_rows_than_cells_and_equal_rows():
     points = np.ones((3, 4), np.float32)
-    model = model_of(points, 100, visits=2.0)
+    model = model_of(points, 100, cells_per_row=2.0)
     cells = assign_exactly(points.astype("f8"), model)
     assert (cells[:, 0] == cells[0, 0]).all()
     assert (cells[:, 0] >= 0).all()

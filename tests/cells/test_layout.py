@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from dask_dedup import build_cells, fit_pca, read_dataset
-from dask_dedup.cells.entries import read_cell_counts, read_records
+from dask_dedup.cells.entries import read_cell_counts, read_entries
 from dask_dedup.cells.layout import layout_span
 from dask_dedup.data.part_files import read_invalid, read_linked
 
@@ -17,8 +17,8 @@ def clustered(rows, dim=8, seed=0):
     return rng.normal(size=(20, dim))[rng.integers(0, 20, rows)] + rng.normal(size=(rows, dim)) / 5
 
 
-def all_records(layout):
-    return read_records(layout, 0, layout.cells)
+def all_entries(layout):
+    return read_entries(layout, 0, layout.cells)
 
 
 def test_layout_every_usable_distinct_row_visits_at_least_one_cell(tmp_path, write_dataset):
@@ -29,14 +29,14 @@ def test_layout_every_usable_distinct_row_visits_at_least_one_cell(tmp_path, wri
     layout = build(
         tmp_path / "cells", write_dataset(tmp_path / "d", np.split(rows, 3)), cells=30, span_rows=1
     )
-    records = all_records(layout)
+    entries = all_entries(layout)
     usable = np.setdiff1d(np.arange(3000), [5, 6, 7])  # 2000 lies in another span than 2
-    np.testing.assert_array_equal(np.unique(records.row_ids), usable)
-    np.testing.assert_array_equal(np.diff(records.bounds), read_cell_counts(layout))
-    cell = np.repeat(np.arange(layout.cells), np.diff(records.bounds))
-    pairs = np.stack([cell, records.row_ids])
+    np.testing.assert_array_equal(np.unique(entries.row_ids), usable)
+    np.testing.assert_array_equal(np.diff(entries.bounds), read_cell_counts(layout))
+    cell = np.repeat(np.arange(layout.cells), np.diff(entries.bounds))
+    pairs = np.stack([cell, entries.row_ids])
     assert len(np.unique(pairs, axis=1).T) == len(cell)  # no row twice in a cell
-    assert (np.diff(cell * 10_000 + records.row_ids) > 0).all()  # by cell, then by row
+    assert (np.diff(cell * 10_000 + entries.row_ids) > 0).all()  # by cell, then by row
 
 
 def test_layout_identical_and_invalid_rows_are_set_aside(tmp_path, write_dataset):
@@ -58,7 +58,7 @@ def test_layout_counts_add_up(tmp_path, write_dataset):
     layout = build(tmp_path / "cells", write_dataset(tmp_path / "d", [rows]))
     counts = layout_span(layout, layout.spans[0])
     assert (counts.rows, counts.invalid, counts.identical, counts.distinct) == (500, 1, 1, 498)
-    assert counts.visits == len(all_records(layout).row_ids)
+    assert counts.entries == len(all_entries(layout).row_ids)
 
 
 @pytest.mark.parametrize("cuts", [[], [1], [1500, 1500], [700, 701, 2999]])
@@ -68,21 +68,21 @@ def test_layout_does_not_depend_on_the_parts(tmp_path, write_dataset, cuts):
     cut = build(tmp_path / "two", write_dataset(tmp_path / "b", np.split(rows, cuts)), cells=30)
     for span in cut.spans:
         layout_span(cut, span, block_rows=777)  # written over
-    expected, records = all_records(whole), all_records(cut)
-    np.testing.assert_array_equal(records.bounds, expected.bounds)
-    np.testing.assert_array_equal(records.row_ids, expected.row_ids)
-    np.testing.assert_array_equal(records.content, expected.content)
-    np.testing.assert_allclose(records.steps, expected.steps, atol=1)  # rounded either way
+    expected, entries = all_entries(whole), all_entries(cut)
+    np.testing.assert_array_equal(entries.bounds, expected.bounds)
+    np.testing.assert_array_equal(entries.row_ids, expected.row_ids)
+    np.testing.assert_array_equal(entries.content, expected.content)
+    np.testing.assert_allclose(entries.codes, expected.codes, atol=1)  # rounded either way
 
 
 def test_read_records_range_equals_its_slice(tmp_path, write_dataset):
     rows = clustered(2000).astype("f4")
     layout = build(tmp_path / "cells", write_dataset(tmp_path / "d", np.split(rows, 4)), cells=20)
-    every, some = all_records(layout), read_records(layout, 5, 9)
+    every, some = all_entries(layout), read_entries(layout, 5, 9)
     inside = slice(*every.bounds[[5, 9]])
     np.testing.assert_array_equal(some.row_ids, every.row_ids[inside])
     np.testing.assert_array_equal(some.content, every.content[inside])
-    np.testing.assert_array_equal(some.steps, every.steps[inside])
+    np.testing.assert_array_equal(some.codes, every.codes[inside])
     np.testing.assert_array_equal(some.bounds, every.bounds[5:10] - every.bounds[5])
 
 
@@ -93,7 +93,7 @@ def test_layout_equal_hashes_of_different_rows_are_not_taken_for_equal(
     rows[7], rows[20] = same_hash(rows[0]), rows[0]
     layout = build(tmp_path / "cells", write_dataset(tmp_path / "d", [rows]))
     assert read_linked(layout, layout.spans[0]).to_numpy().tolist() == [[0, 20, 1]]
-    assert len(np.unique(all_records(layout).row_ids)) == 49
+    assert len(np.unique(all_entries(layout).row_ids)) == 49
 
 
 @pytest.mark.parametrize("equal", [100, 2000])
@@ -104,11 +104,11 @@ def test_layout_of_nearly_equal_rows_gives_each_a_home(tmp_path, write_dataset, 
     rows[: equal // 2] *= 1 + np.arange(equal // 2, dtype=np.float32)[:, None] * 1e-6
     layout = build(tmp_path / "cells", write_dataset(tmp_path / "d", [rows]), cells=100)
     distinct = len(np.unique(rows, axis=0))
-    assert len(np.unique(all_records(layout).row_ids)) == distinct
+    assert len(np.unique(all_entries(layout).row_ids)) == distinct
 
 
 def test_build_cells_with_hardly_a_usable_row(tmp_path, write_dataset):
     rows = np.full((6000, 8), np.nan, np.float32)
     rows[17] = 1
     layout = build(tmp_path / "cells", write_dataset(tmp_path / "d", [rows]))
-    assert all_records(layout).row_ids.tolist() == [17]
+    assert all_entries(layout).row_ids.tolist() == [17]

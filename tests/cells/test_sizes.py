@@ -1,6 +1,6 @@
 import pytest
 
-from dask_dedup.cells.sizes import MOST_VISITS, default_cells, default_visits
+from dask_dedup.cells.sizes import MOST_CELLS_PER_ROW, default_cells, default_cells_per_row
 
 
 def test_default_cells_grows_slower_than_the_rows():
@@ -13,6 +13,6 @@ def test_default_cells_grows_slower_than_the_rows():
 
 
 def test_default_visits_grow_above_a_million_rows_and_stay_within_their_limit():
-    assert [default_visits(rows) for rows in (1, 10**6)] == [4.5, 4.5]
-    assert default_visits(10**7) == pytest.approx(6.36, abs=0.01)
-    assert default_visits(10**12) == MOST_VISITS
+    assert [default_cells_per_row(rows) for rows in (1, 10**6)] == [4.5, 4.5]
+    assert default_cells_per_row(10**7) == pytest.approx(6.36, abs=0.01)
+    assert default_cells_per_row(10**12) == MOST_CELLS_PER_ROW

@@ -54,11 +54,11 @@ def test_fit_compressor_writes_the_model_that_python_fits(tmp_path, data):
     settings = NetworkSettings(epochs=2, batch=32, width=16)
     same = fit_compressor(read_dataset(data), "snip", 4, modality="both", settings=settings, seed=3)
     loaded = load_model(model)
-    assert loaded.facts == same.facts
+    assert loaded.header == same.header
     assert digest_tensors(loaded) == digest_tensors(same)
     curve = pd.read_csv(model / "curve.csv")
     assert curve["validation_loss"].tolist() == [
-        entry["validation_loss"] for entry in same.facts.statistics["curve"]
+        entry["validation_loss"] for entry in same.header.statistics["curve"]
     ]
     assert (model / "curve.png").read_bytes()[:4] == b"\x89PNG"
 
@@ -73,7 +73,7 @@ def test_fit_compressor_of_an_existing_model_needs_overwrite(tmp_path, data):
     assert "model: exists. Choose another name, or replace it with --overwrite." in result.output
     result = command(*arguments, "--overwrite", "--quiet", "--modality", "text")
     assert (result.exit_code, result.output) == (0, "")
-    assert load_model(tmp_path / "model").facts.modality == "text"
+    assert load_model(tmp_path / "model").header.modality == "text"
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,8 @@ def test_set_takes_every_setting_at_its_default(key):
     for name in key.split("."):
         value = getattr(value, name)
     if value is None:
-        value = {"compute.workers": 3, "adc.tolerance": 2.5, "cells.visits": 4.5}.get(key, 0.9)
+        numbers = {"compute.workers": 3, "adc.tolerance": 2.5, "cells.cells_per_row": 4.5}
+        value = numbers.get(key, 0.9)
         value = 2048 if key == "compute.memory" else value
         if key.split(".")[0] == "read" or key in ("adc.model", "adc.factory", "compute.work"):
             value = "a name"
@@ -66,16 +67,16 @@ def test_set_takes_toml_and_plain_strings(text, value):
 
 
 def test_set_is_typed_as_in_toml():
-    settings = chosen("adc.verify=false", "compute.memory=2GB", "seed=7", "cells.visits=3")
+    settings = chosen("adc.verify=false", "compute.memory=2GB", "seed=7", "cells.cells_per_row=3")
     assert (settings.adc.verify, settings.compute.memory) == (False, 2_000_000_000)
-    assert (settings.seed, settings.cells.visits) == (7, 3.0)
+    assert (settings.seed, settings.cells.cells_per_row) == (7, 3.0)
 
 
 def test_options_of_their_own_win_over_set_and_set_over_the_file(tmp_path):
-    (tmp_path / "a.toml").write_text("seed = 1\n[cells]\nvisits = 2.0\nprobes = 3.0\n")
-    given = {"assignments": ("cells.visits=4", "seed=5"), "seed": 6, "cells__visits": None}
+    (tmp_path / "a.toml").write_text("seed = 1\n[cells]\ncells_per_row = 2.0\nprobes = 3.0\n")
+    given = {"assignments": ("cells.cells_per_row=4", "seed=5"), "seed": 6, "cells__visits": None}
     settings = chosen_settings(given, tmp_path / "a.toml")
-    assert (settings.seed, settings.cells.visits, settings.cells.probes) == (6, 4.0, 3.0)
+    assert (settings.seed, settings.cells.cells_per_row, settings.cells.probes) == (6, 4.0, 3.0)
 
 
 @pytest.mark.parametrize(
@@ -83,9 +84,9 @@ def test_options_of_their_own_win_over_set_and_set_over_the_file(tmp_path):
     [
         ("cells.visit=3", r"unknown setting cells\.visit; known here: visits, cells"),
         ("cell.visits=3", r"unknown setting cell; known here: seed"),
-        ("visits", r"--set visits: expected KEY=VALUE, such as cells\.probes=12\."),
+        ("cells_per_row", r"--set visits: expected KEY=VALUE, such as cells\.probes=12\."),
         ("=3", r"--set =3: expected KEY=VALUE"),
-        ("cells.visits=many", r"cells\.visits: .*got 'many'"),
+        ("cells.cells_per_row=many", r"cells\.visits: .*got 'many'"),
         ("seed.low=3", r"seed: .*got \{'low': 3\}"),
     ],
 )
@@ -96,7 +97,7 @@ def test_set_of_what_is_wrong_is_one_clear_error(text, message):
 
 def test_set_of_what_a_command_does_not_heed_is_refused():
     with pytest.raises(SettingsError, match=r"--set cells\.visits: this command does not"):
-        chosen_settings({"assignments": ("cells.visits=3",)}, used=("seed", "compute"))
+        chosen_settings({"assignments": ("cells.cells_per_row=3",)}, used=("seed", "compute"))
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -128,7 +128,7 @@ def test_options_none_given_run_with_the_defaults(tiny):
     [
         ("--threshold", "0.7", "clusters.threshold", 0.7),
         ("--search-threshold", "0.6", "join.search_threshold", 0.6),
-        ("--visits", "3.5", "cells.visits", 3.5),
+        ("--cells-per-row", "3.5", "cells.cells_per_row", 3.5),
         ("--cells", "17", "cells.cells", 17),
         ("--dim", "32", "compress.dim", 32),
         ("--finder", "adc", "finder", "adc"),
@@ -151,10 +151,12 @@ def test_options_each_sets_its_setting_and_wins_over_the_file(
 ):
     config = tmp_path / "a.toml"
     config.write_text(
-        "seed = 5\n[clusters]\nthreshold = 0.9\n[cells]\nvisits = 2.0\n[audit]\nqueries = 7\n"
+        "seed = 5\n[clusters]\nthreshold = 0.9\n[cells]\ncells_per_row = 2.0\n"
+        "[audit]\nqueries = 7\n"
     )
     received = asked(tiny, "--config", str(config), option, value)
-    from_file = {"seed": 5, "clusters.threshold": 0.9, "cells.visits": 2.0, "audit.queries": 7}
+    cells = {"cells.cells_per_row": 2.0}
+    from_file = {"seed": 5, "clusters.threshold": 0.9, **cells, "audit.queries": 7}
     for name, wanted in {**from_file, key: expected}.items():
         assert operator.attrgetter(name)(received.settings) == wanted
 
@@ -385,7 +387,7 @@ def _left_of_group(group: int, timeout_seconds: float = 20) -> list[str]:
         time.sleep(0.1)
 
 
-def _heed_interrupts() -> None:
+def _handle_interrupts() -> None:
     """A shell that runs the tests in the background makes them ignore Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
@@ -408,7 +410,7 @@ def test_run_interrupted_exits_130_and_the_same_command_completes(clipart, tmp_p
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=_heed_interrupts,
+        preexec_fn=_handle_interrupts,
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:

@@ -94,8 +94,8 @@ def test_fit_compressor_of_one_modality_reads_that_one(both, rows, modality):
     unit = array / np.linalg.norm(array, axis=1, keepdims=True)
     _, _, vectors = np.linalg.svd(unit.astype("f8"), full_matrices=False)
     np.testing.assert_allclose(np.abs(np.sum(model.axes.T * vectors, axis=1)), 1, atol=1e-4)
-    assert model.facts.modality == modality
-    assert model.facts.data["fingerprint"] == both.fingerprint
+    assert model.header.modality == modality
+    assert model.header.data["fingerprint"] == both.fingerprint
 
 
 def test_fit_compressor_pca_of_both_has_the_images_axes(both):
@@ -110,11 +110,11 @@ def test_fit_compressor_leaves_out_rows_unusable_in_either_modality(tmp_path, wr
     images[:7], texts[5:20], texts[30] = 0, np.nan, np.inf
     data = read_dataset(write_dataset(tmp_path / "data", [images], texts=[texts]))
     settings = QUICK.model_copy(update={"sample_rows": 300})
-    facts = fit_compressor(data, "snip", 4, modality="both", settings=settings).facts
-    assert facts.statistics["sampled_rows"] == 300 - 21
-    assert facts.statistics["validation_rows"] == 28
-    assert facts.statistics["training_rows"] == 279 - 28
-    single = fit_compressor(data, "pca", 4, modality="image", settings=settings).facts
+    header = fit_compressor(data, "snip", 4, modality="both", settings=settings).header
+    assert header.statistics["sampled_rows"] == 300 - 21
+    assert header.statistics["validation_rows"] == 28
+    assert header.statistics["training_rows"] == 279 - 28
+    single = fit_compressor(data, "pca", 4, modality="image", settings=settings).header
     assert single.statistics["sampled_rows"] == 293
 
 

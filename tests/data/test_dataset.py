@@ -397,8 +397,8 @@ def test_text_embeddings_that_do_not_fit_are_left_aside_and_told(both, fault, ca
     dataset = read_dataset(both)
     assert dataset.rows == 9
     assert dataset.text_embeddings is None
-    (told,) = caplog.messages
-    assert re.search(f"text embeddings are left aside: .*{says}", told)
+    (report,) = caplog.messages
+    assert re.search(f"text embeddings are left aside: .*{says}", report)
     with pytest.raises(InputError, match=f"its text embeddings cannot be used. .*{says}"):
         dataset.view("text")
     with pytest.raises(InputError):

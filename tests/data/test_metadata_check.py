@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dask_dedup.data.metadata import read_metadata, unify_columns
-from dask_dedup.data.metadata_check import ColumnFacts
+from dask_dedup.data.metadata_check import ColumnStatistics
 from dask_dedup.data.metadata_columns import MetadataColumns
 from dask_dedup.data.metadata_footer import read_footer
 from dask_dedup.data.metadata_leaves import Branch
@@ -138,13 +138,13 @@ def test_bounds_are_those_of_the_values_wherever_they_stand(
     before = pa.array([{"a": [1], "b": 2}] * len(x))
     pq.write_table(pa.table({"w": before, "x": x}), path, write_statistics=statistics)
     part = Part(0, 0, path, EmbeddingFile("none.npy", len(x), 3, "<f4", False, 128))
-    facts = ColumnFacts(("x",), [[part]])
+    statistics = ColumnStatistics(("x",), [[part]])
     branch = Branch(pa.field("v", array.type), 0, leaf)
-    assert facts.bounds(branch) == (None if low is None else (low, high))
-    assert facts.are_null(branch) == (low is None)
+    assert statistics.bounds(branch) == (None if low is None else (low, high))
+    assert statistics.are_null(branch) == (low is None)
 
 
 def test_facts_of_a_file_that_is_gone_name_it(tmp_path):
     part = Part(0, 0, str(tmp_path / "no.parquet"), EmbeddingFile("n", 1, 3, "<f4", False, 128))
     with pytest.raises(UnreadableError, match=r"no\.parquet: cannot be read"):
-        ColumnFacts(("x",), [[part]]).are_null(Branch(pa.field("x", pa.int8()), 0, 0))
+        ColumnStatistics(("x",), [[part]]).are_null(Branch(pa.field("x", pa.int8()), 0, 0))

@@ -34,10 +34,10 @@ def test_rank_own_target_in_blocks_is_that_in_one():
     in_blocks = rank_own_target(queries, targets, np.arange(307), scores=307 * 11)
     np.testing.assert_array_equal(in_blocks, rank_own_target(queries, targets, np.arange(307)))
     unit = targets / np.linalg.norm(targets, axis=1, keepdims=True)
-    place = [int((unit @ q > unit[i] @ q + 1e-9).sum()) for i, q in enumerate(queries)]
-    assert in_blocks[0].tolist() == place
-    assert whole["recall@10"] == np.mean([p < 10 for p in place])
-    assert whole["median_rank"] == np.median(place) + 1
+    position = [int((unit @ q > unit[i] @ q + 1e-9).sum()) for i, q in enumerate(queries)]
+    assert in_blocks[0].tolist() == position
+    assert whole["recall@10"] == np.mean([p < 10 for p in position])
+    assert whole["median_rank"] == np.median(position) + 1
 
 
 def test_retrieval_recall_pair_without_values_is_not_found():

@@ -54,10 +54,10 @@ def test_search_shards_any_factory_finds_the_rows_themselves_with_ids_beyond_31_
     assert (found.row_ids == own[:, None]).any(axis=1).mean() > 0.97
     assert found.row_ids.min() >= BEYOND
     # A search's distance to a row's own code is that of encode and decode.
-    query, place = np.nonzero(found.row_ids == own[:, None])
+    query, position = np.nonzero(found.row_ids == own[:, None])
     error = ivfpq.distance_error(base, rows)
     assert (
-        np.abs(found.distances[query, place] - ivfpq.self_distances(base, rows[query])).max()
+        np.abs(found.distances[query, position] - ivfpq.self_distances(base, rows[query])).max()
         <= error
     )
 
@@ -99,8 +99,8 @@ def test_self_distances_by_hand_and_as_faiss_encodes_and_decodes(rows):
 
 def test_quantized_without_a_codec_reads_the_rows_back(rows):
     base = train_base(rows, "HNSW8_SQ8")
-    images, kept = ivfpq.quantized(base, rows[:9])
-    assert (images == rows[:9]).all()
+    compressed, kept = ivfpq.quantized(base, rows[:9])
+    assert (compressed == rows[:9]).all()
     assert 0 < np.abs(kept - rows[:9]).max() < 0.01
 
 

@@ -155,9 +155,9 @@ def test_a_model_is_applied_and_its_images_are_of_unit_length(data, rows, tmp_pa
     found = search_block(index, rows[:3], 2)
     units = np.delete(rows, [4, 700], axis=0).astype("f8")
     units /= np.linalg.norm(units, axis=1, keepdims=True)
-    images = units @ np.linalg.svd(units, full_matrices=False)[2][:4].T
-    images /= np.linalg.norm(images, axis=1, keepdims=True)
-    cosine = np.sort(images[:3] @ images.T, axis=1)[:, -2]
+    compressed = units @ np.linalg.svd(units, full_matrices=False)[2][:4].T
+    compressed /= np.linalg.norm(compressed, axis=1, keepdims=True)
+    cosine = np.sort(compressed[:3] @ compressed.T, axis=1)[:, -2]
     np.testing.assert_allclose(1 - found.distances[:, 1] / 2, cosine, atol=1e-5)
     save_model(fit_compressor(dataset, "pca", 5), tmp_path / "model", overwrite=True)
     with pytest.raises(InputError, match="has changed since"):

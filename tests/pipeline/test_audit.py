@@ -6,7 +6,7 @@ from scipy.stats import beta
 
 from dask_dedup.data.dataset import read_dataset
 from dask_dedup.data.part_rows import PartRows
-from dask_dedup.pipeline.audit import AuditCollector, AuditQueries, judge, sample_queries
+from dask_dedup.pipeline.audit import AuditCollector, AuditQueries, sample_queries, score
 from dask_dedup.vectors.pca import fit_axes
 from dask_dedup.vectors.unit import Block, prepare_block
 
@@ -23,7 +23,7 @@ def pairs(*tuples):
 def test_judge_by_hand():
     found = labels([[1, 2, 3], [5, 7], [11, 13]])
     true = pairs((1, 2), (1, 3), (5, 7), (5, 11), (17, 19))
-    result = judge(np.array([1, 5, 17, 23, 29, 31, 37]), true, found, seed=0)
+    result = score(np.array([1, 5, 17, 23, 29, 31, 37]), true, found, seed=0)
     assert (result.queries, result.queries_with_pairs, result.all_united) == (7, 3, 1)
     assert (result.true_pairs, result.united_pairs) == (5, 3)
     assert result.all_united_share == 1 / 3
@@ -35,7 +35,7 @@ def test_judge_by_hand():
 def test_judge_interval_is_clopper_and_pearsons(united, of):
     true = pairs(*((2 * i, 2 * i + 1) for i in range(of)))
     found = labels([[2 * i, 2 * i + 1] for i in range(united)])
-    result = judge(np.arange(0, 2 * of, 2), true, found, seed=0)
+    result = score(np.arange(0, 2 * of, 2), true, found, seed=0)
     low = beta.ppf(0.025, united, of - united + 1) if united else 0
     high = beta.ppf(0.975, united + 1, of - united) if united < of else 1
     assert result.all_united_low == pytest.approx(low)
@@ -43,7 +43,7 @@ def test_judge_interval_is_clopper_and_pearsons(united, of):
 
 
 def test_judge_without_pairs_says_so():
-    result = judge(np.array([1, 2]), pairs(), labels([[3, 4]]), seed=0)
+    result = score(np.array([1, 2]), pairs(), labels([[3, 4]]), seed=0)
     assert (result.queries, result.queries_with_pairs) == (2, 0)
     assert result.all_united_share is None
     assert result.pair_recall is None
@@ -56,7 +56,7 @@ def collect(rows, query_ids, threshold, block_rows=100):
     for start in range(0, len(rows), block_rows):
         block = stored[start : start + block_rows]
         vectors = prepare_block(block)
-        collector.add(Block(start, block, vectors), pca.to_grid(pca.transform(vectors)))
+        collector.add(Block(start, block, vectors), pca.to_codes(pca.transform(vectors)))
     return collector
 
 

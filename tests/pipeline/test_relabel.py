@@ -81,7 +81,7 @@ CHANGES = {
     "read.skip_bad_parts": (True, []),  # there are none
     "compress.dim": (16, ALL),
     "compress.sample_rows": (500, ALL),
-    "cells.visits": (3.0, ALL),
+    "cells.cells_per_row": (3.0, ALL),
     "cells.cells": (10, ALL),
     "cells.probes": (4.0, ALL),
     "cells.sample_per_cell": (12, ALL),

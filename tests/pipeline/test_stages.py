@@ -42,7 +42,7 @@ CHANGES = {
     "read.skip_bad_parts": [True],
     "compress.dim": [8],
     "compress.sample_rows": [100],
-    "cells.visits": [2.0],
+    "cells.cells_per_row": [2.0],
     "cells.cells": [3],
     "cells.probes": [4.0],
     "cells.sample_per_cell": [9],

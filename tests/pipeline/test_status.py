@@ -53,9 +53,9 @@ def stop_after(tasks):
     return execute
 
 
-def stages_of(told):
+def stages_of(report):
     return {
-        stage["name"]: (stage["state"], stage["done"], stage["tasks"]) for stage in told["stages"]
+        stage["name"]: (stage["state"], stage["done"], stage["tasks"]) for stage in report["stages"]
     }
 
 
@@ -70,9 +70,9 @@ def test_status_of_a_stopped_run_counts_the_tasks_and_goes_on_from_there(
     out = tmp_path / "out"
     with pytest.raises(StoppedError):
         run_here(clipart, out, settings, execute=stop_after(3))
-    told = run_status(out)
-    assert told["state"] == "stopped"
-    assert stages_of(told) == {
+    report = run_status(out)
+    assert report["state"] == "stopped"
+    assert stages_of(report) == {
         "fit": ("finished", 0, None),
         "layout": ("begun", 3, 5),
         "join": ("waiting", 0, None),
@@ -81,23 +81,26 @@ def test_status_of_a_stopped_run_counts_the_tasks_and_goes_on_from_there(
     }
     with pytest.raises(StoppedError):
         run_here(clipart, out, settings, execute=stop_after(2 + 1))
-    told = run_status(out)
-    assert stages_of(told)["layout"] == ("finished", 5, 5)
-    assert stages_of(told)["join"][:2] == ("begun", 1)
+    report = run_status(out)
+    assert stages_of(report)["layout"] == ("finished", 5, 5)
+    assert stages_of(report)["join"][:2] == ("begun", 1)
     lock = FolderLock(out)
     lock.acquire()
-    told = run_status(out)
-    assert told["state"] == "running"
-    assert (told["holder"]["host"], told["holder"]["pid"]) == (socket.gethostname(), os.getpid())
+    report = run_status(out)
+    assert report["state"] == "running"
+    assert (report["holder"]["host"], report["holder"]["pid"]) == (
+        socket.gethostname(),
+        os.getpid(),
+    )
     shown = CliRunner().invoke(cli.main, ["status", str(out)]).stdout
     assert f"process {os.getpid()} on {socket.gethostname()}, since 20" in shown
     lock.release()
     assert run_status(out)["state"] == "stopped"
     run_here(clipart, out, settings)
-    told = run_status(out)
-    assert told["state"] == "finished"
-    assert {state for state, _, _ in stages_of(told).values()} == {"finished"}
-    assert told["seconds_left"] == 0
+    report = run_status(out)
+    assert report["state"] == "finished"
+    assert {state for state, _, _ in stages_of(report).values()} == {"finished"}
+    assert report["seconds_left"] == 0
 
 
 def test_status_command_prints_a_table_or_json_and_changes_nothing(clipart, settings, tmp_path):

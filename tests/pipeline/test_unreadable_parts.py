@@ -109,8 +109,8 @@ def test_bad_files_are_set_aside_counted_and_told(data, rows, tmp_path, caplog, 
     np.testing.assert_array_equal(invalid["row_id"], lost)
     assert set(invalid["invalid_reason"]) == {"unreadable"}
     assert clusters["url"].isna().to_numpy().nonzero()[0].tolist() == list(range(450, ROWS))
-    told = {(Path(bad["path"]).name, bad["rows"]) for bad in summary["bad_files"]}
-    assert told == {
+    report = {(Path(bad["path"]).name, bad["rows"]) for bad in summary["bad_files"]}
+    assert report == {
         (embeddings(data, 1).name, 150),
         (embeddings(data, 3).name, 149),
         (metadata(data, 4).name, 150),
@@ -200,7 +200,7 @@ def test_metadata_that_turn_bad_behind_a_whole_footer_are_null_in_the_next_run(
     damage_in_the_middle(victims[1])
     with pytest.raises(UnreadableError, match=victims[1].name + again):
         run_here(data, out, settings())
-    assert len(RunFolder.read_set_aside(out)) == 2
+    assert len(RunFolder.read_quarantined(out)) == 2
     with pytest.raises(InterruptedError):  # a kill in between forgets nothing
         run_here(data, out, settings(), progress=Killed("clusters"))
     seen = Killed()

@@ -33,7 +33,7 @@ SMALL = Workload(
     parts=5,
     cells=49,
     kept=6,
-    visits=3.0,
+    cells_per_row=3.0,
     probes=2.0,
     sample_rows=500,
     sample_per_cell=2,
@@ -66,7 +66,7 @@ def invoke(*arguments: object):
 
 @pytest.mark.parametrize(("kept", "expected"), [(64, 76), (6, 16), (7, 16), (8, 20)])
 def test_record_bytes_are_filled_up_to_words(kept, expected):
-    assert replace(SMALL, kept=kept).record_bytes == expected
+    assert replace(SMALL, kept=kept).entry_bytes == expected
 
 
 def test_layout_by_hand():
@@ -87,24 +87,24 @@ def test_merge_by_hand():
     assert "merge" not in stages(replace(LARGE, parts=64, rows=64 * 10**6))
     few = stages(replace(LARGE, parts=67, rows=67 * 10**6))["merge"]
     assert few.tasks == 3  # pairs
-    records, offsets = 67 * 10**6 * 5 * 76, 67 * 8 * (819_941 + 1)
-    assert few.bytes_read == few.bytes_written == pytest.approx((records + offsets) * 6 / 67)
+    entries, offsets = 67 * 10**6 * 5 * 76, 67 * 8 * (819_941 + 1)
+    assert few.bytes_read == few.bytes_written == pytest.approx((entries + offsets) * 6 / 67)
     many = stages(LARGE)["merge"]
     assert many.tasks == 64
     assert many.bytes_read == pytest.approx(2.1e9 * 5 * 76 + 2100 * 8 * 819_942)
     twice = stages(replace(LARGE, parts=6400, rows=6400 * 300_000))["merge"]
     # 6,400 to 100, then 36 pairs of these
     assert twice.tasks == 100 + 36
-    records, offsets = 1.92e9 * 5 * 76, 6400 * 8 * 819_942
-    assert twice.bytes_written == pytest.approx((records + offsets) * 1.72)
+    entries, offsets = 1.92e9 * 5 * 76, 6400 * 8 * 819_942
+    assert twice.bytes_written == pytest.approx((entries + offsets) * 1.72)
 
 
 def test_fit_by_hand():
     found = stages()["fit"]
-    pca, images = 2 * 500 * 121 + 10 * 1331, 2 * 1000 * 11 * 6
+    pca, projections = 2 * 500 * 121 + 10 * 1331, 2 * 1000 * 11 * 6
     coarse = 2 * 6 * 7 * (10 * 1000 + 1000)
     fine = 1000 * (1000 / 7) * 8 + 2 * 6 * 1000 * 7 * 10
-    assert found.flops == pytest.approx(pca + images + coarse + fine)
+    assert found.flops == pytest.approx(pca + projections + coarse + fine)
     assert found.bytes_read == (500 + 1000 + 13) * 4096  # a page for each row
     assert found.memory_bytes == 28 * 500 * 11 + PROCESS_BYTES
 
@@ -135,14 +135,16 @@ def test_forest_and_clusters_by_hand():
 
 def test_groups_by_hand_and_at_most_one_per_cell():
     assert count_groups(SMALL) == 1
-    assert count_groups(Workload(rows=1_000_000, dim=3, parts=1, cells=8192, visits=6.0)) == 64
+    assert (
+        count_groups(Workload(rows=1_000_000, dim=3, parts=1, cells=8192, cells_per_row=6.0)) == 64
+    )
     assert count_groups(LARGE) == 40055  # 10.5e9 records, 2^18 a task
     assert count_groups(Workload(rows=10**6, dim=3, parts=1, cells=50)) == 50
 
 
 def test_few_cells_limit_visits_and_scores():
-    work = replace(SMALL, cells=2, visits=6.0)
-    assert (work.seen_visits, work.scored) == (2, 2)
+    work = replace(SMALL, cells=2, cells_per_row=6.0)
+    assert (work.seen_cells_per_row, work.scored) == (2, 2)
 
 
 # --- behaviour ------------------------------------------------------------------------------------
@@ -183,7 +185,13 @@ def test_the_disk_bounds_a_stage_from_below():
 
 def test_measured_run_is_met_within_a_third():
     work = Workload(
-        rows=10**6, dim=512, parts=10, cells=2500, visits=4.5, duplicates=0.26, metadata_bytes=30
+        rows=10**6,
+        dim=512,
+        parts=10,
+        cells=2500,
+        cells_per_row=4.5,
+        duplicates=0.26,
+        metadata_bytes=30,
     )
     planned = plan(work, Machine(2))
     measured = 14.9  # the whole command on two cores, 2026-11: examples/benchmarks/RESULTS.md
@@ -216,16 +224,18 @@ def test_refuse_says_stage_need_has_and_cure():
 
 
 def test_describe_is_plain_json():
-    told = json.loads(json.dumps(describe(plan(SMALL, Machine(2)))))
-    assert told["workload"]["rows"] == 1000
-    assert [stage["name"] for stage in told["stages"]] == [
+    report = json.loads(json.dumps(describe(plan(SMALL, Machine(2)))))
+    assert report["workload"]["rows"] == 1000
+    assert [stage["name"] for stage in report["stages"]] == [
         "fit",
         "layout",
         "join",
         "forest",
         "clusters",
     ]
-    assert told["seconds"] == pytest.approx(6 + sum(stage["seconds"] for stage in told["stages"]))
+    assert report["seconds"] == pytest.approx(
+        6 + sum(stage["seconds"] for stage in report["stages"])
+    )
 
 
 # --- rates ----------------------------------------------------------------------------------------
@@ -279,11 +289,11 @@ def test_command_on_numbers_prints_every_stage_and_which_rates():
 def test_command_on_a_dataset_reads_its_headers(clipart):
     result = invoke(clipart, "--json", "--dim", 32, "--workers", 3)
     assert (result.exit_code, result.stderr) == (0, "")
-    told = json.loads(result.stdout)
-    assert (told["workload"]["rows"], told["workload"]["dim"]) == (10248, 512)
-    assert (told["workload"]["parts"], told["workload"]["kept"]) == (5, 32)
-    assert told["machine"]["workers"] == 3
-    assert told["workload"]["metadata_bytes"] == pytest.approx(607_697 / 10_248)
+    report = json.loads(result.stdout)
+    assert (report["workload"]["rows"], report["workload"]["dim"]) == (10248, 512)
+    assert (report["workload"]["parts"], report["workload"]["kept"]) == (5, 32)
+    assert report["machine"]["workers"] == 3
+    assert report["workload"]["metadata_bytes"] == pytest.approx(607_697 / 10_248)
 
 
 def test_command_calibrate_writes_rates_that_the_next_plan_uses(monkeypatch, tmp_path):
@@ -322,7 +332,10 @@ def test_command_prints_the_plan_and_refuses_what_cannot_fit():
         (["--rows", 9, "--duplicates", 1.5], "duplicates: expected a number from 0 to 1, got 1.5."),
         (["--rows", 9, "--nodes", 0], "nodes: expected at least 1, got 0."),
         (["--rows", 9, "--disk-rate", "fast"], "disk-rate: expected bytes a second such as 2GB"),
-        (["--rows", 9, "--visits", 0], "cells.visits: Input should be greater than or equal to 1"),
+        (
+            ["--rows", 9, "--cells-per-row", 0],
+            "cells_per_row: Input should be greater than or equal",
+        ),
     ],
 )
 def test_command_bad_input_is_one_message_and_exit_2(arguments, message):

@@ -21,7 +21,7 @@ run_here = partial(dask_dedup.run, execute=compute_tasks)
 @pytest.fixture(scope="module")
 def finished(clipart, tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "out"
-    settings = Settings.model_validate({"compute": {"workers": 3}, "cells": {"visits": 3.0}})
+    settings = Settings.model_validate({"compute": {"workers": 3}, "cells": {"cells_per_row": 3.0}})
     return out, run_here(clipart, out, settings)
 
 
@@ -31,7 +31,7 @@ def test_read_run_tells_what_the_run_had(finished):
     assert (run.workload.rows, run.workload.dim, run.workload.item_bytes) == (10_248, 512, 2)
     assert run.machine == Machine(3, 1)
     assert run.workload.cells == summary["found"]["cells"]
-    assert run.workload.records == pytest.approx(summary["found"]["visits"])
+    assert run.workload.entries == pytest.approx(summary["found"]["cells_per_row"])
     assert run.workload.edges == pytest.approx(summary["duplicates"])
     assert sum(run.seconds.values()) <= summary["wall_seconds"]
 
@@ -62,9 +62,9 @@ def test_plan_command_takes_a_run(finished, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     command = ["plan", "--rows", "1e7", "--dim", "512", "--cores", "3", "--json", "--like"]
     result = CliRunner().invoke(cli.main, [*command, str(finished[0])], catch_exceptions=False)
-    told = json.loads(result.stdout)
-    assert told["workload"]["duplicates"] == finished[1]["duplicate_fraction"]
-    assert str(finished[0]) in told["rates"]
+    report = json.loads(result.stdout)
+    assert report["workload"]["duplicates"] == finished[1]["duplicate_fraction"]
+    assert str(finished[0]) in report["rates"]
 
 
 @pytest.mark.parametrize(

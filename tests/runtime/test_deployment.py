@@ -240,7 +240,7 @@ def test_run_whose_connection_to_the_scheduler_is_lost(
     start("worker", empty, "--nthreads", 1, "--no-dashboard", "--local-directory", tmp_path)
     wire = Wire(int(empty.rpartition(":")[2]))
     wire.start()
-    settings = Settings.model_validate({"cells": {"visits": 4.0, "cells": 40}})
+    settings = Settings.model_validate({"cells": {"cells_per_row": 4.0, "cells": 40}})
     there = load_settings(None, {"cluster.kind": f"tcp://127.0.0.1:{wire.port}"})
     out, progress = tmp_path / "there", CutIn("layout", wire, for_good)
 

@@ -8,10 +8,10 @@ def double(x):
 
 
 def test_compute_tasks_keeps_the_order_and_tells_each_result():
-    told = []
+    report = []
     tasks = [delayed(double)(x) for x in (3, 1, 2)]
-    assert compute_tasks(tasks, told.append) == [6, 2, 4]
-    assert told == [6, 2, 4]
+    assert compute_tasks(tasks, report.append) == [6, 2, 4]
+    assert report == [6, 2, 4]
 
 
 def test_compute_tasks_of_nothing_is_nothing():

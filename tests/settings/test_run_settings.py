@@ -41,7 +41,7 @@ def any_settings(draw: st.DrawFn) -> Settings:
             dim=draw(st.integers(1, 1024)), sample_rows=draw(st.integers(2, 10**12))
         ),
         cells=CellSettings(
-            visits=draw(one_of(1, 8)),
+            cells_per_row=draw(one_of(1, 8)),
             cells=draw(st.integers(0, 10**9)),
             probes=draw(one_of(1, 8)),
             sample_per_cell=draw(st.integers(1, 10**6)),
@@ -128,10 +128,10 @@ def test_load_settings_without_anything_gives_the_defaults():
 
 def test_load_settings_single_values_win_over_the_file(tmp_path):
     path = tmp_path / "a.toml"
-    path.write_text("seed = 3\n[clusters]\nthreshold = 0.8\n[cells]\nvisits = 2.0\n")
+    path.write_text("seed = 3\n[clusters]\nthreshold = 0.8\n[cells]\ncells_per_row = 2.0\n")
     overrides = {"clusters.threshold": 0.9, "compress.dim": 32, "seed": None}
     settings = load_settings(path, overrides)
-    assert (settings.seed, settings.cells.visits) == (3, 2.0)
+    assert (settings.seed, settings.cells.cells_per_row) == (3, 2.0)
     assert (settings.clusters.threshold, settings.compress.dim) == (0.9, 32)
 
 
@@ -162,13 +162,13 @@ def test_load_settings_wrong_file_is_refused_with_its_name_and_key(tmp_path, con
 
 
 def test_load_settings_every_wrong_key_is_named(tmp_path):
-    (tmp_path / "a.toml").write_text("seed = -1\nfoo = 1\n[cells]\nvisits = 99.0\n")
+    (tmp_path / "a.toml").write_text("seed = -1\nfoo = 1\n[cells]\ncells_per_row = 99.0\n")
     with pytest.raises(SettingsError) as caught:
         load_settings(tmp_path / "a.toml")
     lines = str(caught.value).splitlines()
     assert len(lines) == 3
     assert all(line.startswith(f"{tmp_path}/a.toml: ") for line in lines)
-    assert all(any(key in line for line in lines) for key in ("seed", "foo", "cells.visits"))
+    assert all(any(key in line for line in lines) for key in ("seed", "foo", "cells.cells_per_row"))
 
 
 @pytest.mark.parametrize("name", ["gone.toml", "folder"])
@@ -200,9 +200,9 @@ def test_load_settings_override_into_what_is_no_table_is_refused(tmp_path):
         ("compress.dim", 0),
         ("compress.dim", 2.5),
         ("compress.sample_rows", 1),
-        ("cells.visits", 0.5),
-        ("cells.visits", math.inf),
-        ("cells.visits", math.nan),
+        ("cells.cells_per_row", 0.5),
+        ("cells.cells_per_row", math.inf),
+        ("cells.cells_per_row", math.nan),
         ("cells.cells", -1),
         ("audit.queries", -1),
         ("compute.workers", 0),
@@ -277,3 +277,10 @@ def test_names_of_columns_are_a_list_or_text_with_commas(given):
     assert settings.read.columns == ["a", "b c", "d"]
     again = tomllib.loads(settings.to_toml())
     assert Settings.model_validate(again) == settings
+
+
+def test_load_settings_of_an_earlier_version_names_what_a_setting_is_called_now(tmp_path):
+    (tmp_path / "a.toml").write_text("[cells]\nvisits = 3.0\n")
+    with pytest.raises(SettingsError) as raised:
+        load_settings(tmp_path / "a.toml")
+    assert str(raised.value).endswith("a.toml: cells.visits is called cells.cells_per_row now.")

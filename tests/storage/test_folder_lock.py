@@ -93,9 +93,9 @@ print(turns)
 
 def test_processes_that_take_turns_are_never_inside_together(tmp_path):
     processes = [start(TURNS, tmp_path) for _ in range(3)]
-    told = [process.communicate() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0], told
-    assert sum(int(turns) for turns, _ in told) > 100
+    report = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], report
+    assert sum(int(turns) for turns, _ in report) > 100
     assert os.listdir(tmp_path) == []
 
 
@@ -118,8 +118,8 @@ def test_acquire_waits_for_a_slow_asker_but_not_for_a_run(tmp_path):
 def test_holder_of_a_lock_on_a_disk_is_told_until_it_is_killed(tmp_path):
     assert FolderLock(tmp_path).holder() is None
     process = start(HOLD, tmp_path, "")
-    told = FolderLock(tmp_path).holder()
-    assert (told["pid"], told["host"]) == (process.pid, socket.gethostname())
+    report = FolderLock(tmp_path).holder()
+    assert (report["pid"], report["host"]) == (process.pid, socket.gethostname())
     with pytest.raises(OutputError, match=rf"process {process.pid} on {socket.gethostname()}, sin"):
         FolderLock(tmp_path).acquire()
     process.kill()
@@ -215,9 +215,9 @@ def test_lock_in_a_bucket_is_renewed_however_busy_its_process_is(bucket):
     until = time.monotonic() + 2 * QUICK["dead_seconds"]
     while time.monotonic() < until:
         sum(range(10_000))
-    told = FolderLock(folder, **QUICK).holder()
-    assert (told["pid"], told["host"]) == (os.getpid(), socket.gethostname())
-    assert told["renewed_seconds"] <= 2.0
+    report = FolderLock(folder, **QUICK).holder()
+    assert (report["pid"], report["host"]) == (os.getpid(), socket.gethostname())
+    assert report["renewed_seconds"] <= 2.0
     assert lock.is_own()
     lock.release()
     assert not glob_files(folder, "**")
@@ -325,13 +325,13 @@ def test_lock_that_cannot_be_renewed_says_so(bucket, caplog):
         let_in("inf")
     time.sleep(4 * QUICK["renew_seconds"])
     lock.release()
-    told = [record.getMessage() for record in caplog.records if "lock" in record.getMessage()]
-    assert len(told) == 2
+    report = [record.getMessage() for record in caplog.records if "lock" in record.getMessage()]
+    assert len(report) == 2
     assert re.search(
         r"/unwritable: the lock cannot be renewed \(.*(Forbidden|Access Key).*\); after 3 seconds",
-        told[0],
+        report[0],
     )
-    assert told[1].endswith("/unwritable: the lock is renewed again")
+    assert report[1].endswith("/unwritable: the lock is renewed again")
 
 
 def test_status_tells_who_has_a_bucket_and_when_it_gave_a_sign_of_life(bucket):

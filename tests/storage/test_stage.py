@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from dask_dedup.runtime.executor import compute_tasks, ignore_result
-from dask_dedup.storage.checksums import FileFacts
+from dask_dedup.storage.checksums import FileDigest
 from dask_dedup.storage.files import read_frame, read_json, write_aside, write_frame
 from dask_dedup.storage.stage import Stage
 
@@ -281,8 +281,8 @@ def test_stage_many_lost_files_are_one_line(tmp_path, log, caplog):
 def test_stage_files_that_have_become_results_are_not_made_again(tmp_path, log):
     asked = []
 
-    def is_published(name: str, facts: FileFacts) -> bool:
-        asked.append((name, facts))
+    def is_published(name: str, digests: FileDigest) -> bool:
+        asked.append((name, digests))
         return name.startswith("clusters/")
 
     stage = Stage(tmp_path / "stage", {"a": 1}, is_published)
@@ -293,7 +293,7 @@ def test_stage_files_that_have_become_results_are_not_made_again(tmp_path, log):
     assert write_parts(stage, log) == first
     assert calls(log) == []
     assert dict(asked) == {
-        f"clusters/{n}.parquet": FileFacts(*record["files"][f"clusters/{n}.parquet"])
+        f"clusters/{n}.parquet": FileDigest(*record["files"][f"clusters/{n}.parquet"])
         for n, record in zip((3, 5, 7), first, strict=True)
     }
 

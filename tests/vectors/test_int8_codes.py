@@ -6,15 +6,15 @@ from dask_dedup.vectors.int8_codes import (
     _near_there,
     _product_of_floats,
     _product_of_int8,
-    grid_rows,
-    near_grid_rows,
+    code_product,
+    code_rows,
+    near_code_rows,
     scan_product,
-    steps_product,
-    within_steps,
+    within_code_distance,
 )
 
 
-def steps_of(rows, seed, width=12):
+def codes_of(rows, seed, width=12):
     return np.random.default_rng(seed).integers(-127, 128, (rows, width)).astype(np.int8)
 
 
@@ -34,20 +34,20 @@ def true_pairs(left, right, limit, upper=False):
 @pytest.mark.parametrize("upper", [False, True])
 @pytest.mark.parametrize("product", [(256, 4096), (7, 11)])
 def test_near_grid_rows_are_exactly_those_within_the_limit(upper, product):
-    left = steps_of(90, 0)
-    right = left if upper else steps_of(150, 1)
+    left = codes_of(90, 0)
+    right = left if upper else codes_of(150, 1)
     distances = squared_distances(left, right)
     for limit in (0, int(np.quantile(distances, 0.02)), int(distances[0, 1]), int(distances.max())):
-        found = near_grid_rows(grid_rows(left), grid_rows(right), limit, upper, product=product)
+        found = near_code_rows(code_rows(left), code_rows(right), limit, upper, product=product)
         assert pairs_of(found) == true_pairs(left, right, limit, upper)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 255, 256])
 @pytest.mark.parametrize("columns", [1, 2, 65, 1000])
 @pytest.mark.parametrize("width", [4, 8, 68])
-@pytest.mark.parametrize("multiply", [steps_product, _product_of_int8, _product_of_floats])
+@pytest.mark.parametrize("multiply", [code_product, _product_of_int8, _product_of_floats])
 def test_products_are_exact_for_odd_shapes(rows, columns, width, multiply):
-    left, right = steps_of(rows, 7, width), steps_of(columns, 8, width)
+    left, right = codes_of(rows, 7, width), codes_of(columns, 8, width)
     found = multiply(torch.from_numpy(left), torch.from_numpy(right))
     np.testing.assert_array_equal(found, left.astype(int) @ right.T.astype(int))
 
@@ -61,10 +61,10 @@ def test_products_are_exact_at_the_border_of_the_grid(width):
     for multiply in (_product_of_int8, _product_of_floats):
         found = multiply(torch.from_numpy(rows), torch.from_numpy(rows))
         np.testing.assert_array_equal(found, expected)
-    far = pairs_of(near_grid_rows(grid_rows(rows), grid_rows(rows), width * 254**2 - 1, True))
+    far = pairs_of(near_code_rows(code_rows(rows), code_rows(rows), width * 254**2 - 1, True))
     assert (0, 1) not in far
     assert (0, 1) in pairs_of(
-        near_grid_rows(grid_rows(rows), grid_rows(rows), width * 254**2, True)
+        near_code_rows(code_rows(rows), code_rows(rows), width * 254**2, True)
     )
 
 
@@ -74,10 +74,14 @@ def test_near_grid_rows_on_a_device_equal_those_of_the_processor(upper, product)
     """The way of a GPU, with the CPU as the device."""
     usable = np.ones(90, np.bool_)
     usable[[4, 40]] = False
-    images = grid_rows(steps_of(90, 2), usable)
-    limit = int(np.quantile(squared_distances(images.steps.numpy(), images.steps.numpy()), 0.1))
-    here = pairs_of(near_grid_rows(images, images, limit, upper))
-    there = pairs_of(_near_there(images, images, limit, upper, torch.device("cpu"), product))
+    projections = code_rows(codes_of(90, 2), usable)
+    limit = int(
+        np.quantile(squared_distances(projections.codes.numpy(), projections.codes.numpy()), 0.1)
+    )
+    here = pairs_of(near_code_rows(projections, projections, limit, upper))
+    there = pairs_of(
+        _near_there(projections, projections, limit, upper, torch.device("cpu"), product)
+    )
     assert here == there
     assert len(here) > 100
 
@@ -85,24 +89,24 @@ def test_near_grid_rows_on_a_device_equal_those_of_the_processor(upper, product)
 def test_unusable_rows_are_near_to_nothing():
     usable = np.ones(20, np.bool_)
     usable[[3, 8]] = False
-    images = grid_rows(steps_of(20, 3), usable)
-    found = pairs_of(near_grid_rows(images, images, 1 << 27, True))
+    projections = code_rows(codes_of(20, 3), usable)
+    found = pairs_of(near_code_rows(projections, projections, 1 << 27, True))
     assert found == {(i, j) for i in range(20) for j in range(i + 1, 20) if not {i, j} & {3, 8}}
 
 
 def test_near_grid_rows_of_no_row_are_none():
-    some, none = grid_rows(steps_of(3, 4)), grid_rows(steps_of(0, 4))
-    assert list(near_grid_rows(some, none, 1 << 20, False)) == []
-    assert list(near_grid_rows(none, some, 1 << 20, False)) == []
+    some, none = code_rows(codes_of(3, 4)), code_rows(codes_of(0, 4))
+    assert list(near_code_rows(some, none, 1 << 20, False)) == []
+    assert list(near_code_rows(none, some, 1 << 20, False)) == []
 
 
 def test_scan_product_passes_over_the_first_columns():
-    rows = steps_of(30, 5)
-    images = grid_rows(rows)
-    product = steps_product(images.steps, images.steps)
+    rows = codes_of(30, 5)
+    projections = code_rows(rows)
+    product = code_product(projections.codes, projections.codes)
 
     def found(first, step):
-        hits = scan_product(product, images.squares, images.squares, 1 << 20, first, step)
+        hits = scan_product(product, projections.squares, projections.squares, 1 << 20, first, step)
         return pairs_of([hits])
 
     assert found(1, 1) == {(i, j) for i in range(30) for j in range(i + 1, 30)}
@@ -119,8 +123,8 @@ def test_scan_product_finds_more_pairs_than_a_row_has_columns():
 
 
 def test_within_steps_equals_brute_force():
-    rows = steps_of(50, 6)
+    rows = codes_of(50, 6)
     i, j = (side.ravel() for side in np.indices((50, 50)))
     distances = squared_distances(rows, rows).ravel()
     for limit in (0, int(np.median(distances)), int(distances.max())):
-        np.testing.assert_array_equal(within_steps(rows, i, j, limit), distances <= limit)
+        np.testing.assert_array_equal(within_code_distance(rows, i, j, limit), distances <= limit)

@@ -19,11 +19,11 @@ def unit(rows):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def images(rows, kept, dtype="f4"):
+def projections(rows, kept, dtype="f4"):
     """Return images in float64, their steps on the grid, and the model."""
     model = fit_axes(torch.from_numpy(unit(rows)).float(), kept)
-    image = model.transform(prepare_block(rows.astype(dtype)))
-    return image.double().numpy(), model.to_grid(image).numpy().astype(int), model
+    projection = model.transform(prepare_block(rows.astype(dtype)))
+    return projection.double().numpy(), model.to_codes(projection).numpy().astype(int), model
 
 
 def test_fit_axes_equals_numpys_svd():
@@ -49,9 +49,9 @@ def test_transform_never_lengthens_a_distance(seed, dim, kept, spread, dtype):
     rows[1] = -rows[0]
     rows[2] = rows[0]
     exact = unit(rows.astype("f8"))
-    image, stored, model = images(rows.astype("f8"), kept, dtype)
+    projection, stored, model = projections(rows.astype("f8"), kept, dtype)
     true = np.linalg.norm(exact[:, None] - exact[None], axis=2)
-    seen = np.linalg.norm(image[:, None] - image[None], axis=2)
+    seen = np.linalg.norm(projection[:, None] - projection[None], axis=2)
     assert (seen <= true + 2 * COORDINATE_ERROR).all()
     seen = np.linalg.norm(stored[:, None] - stored[None], axis=2) * model.step
     diagonal = np.sqrt(model.kept + 1) * model.step
@@ -65,24 +65,26 @@ def test_filter_radius_loses_no_pair_at_the_threshold(threshold):
     other = unit(rng.normal(size=(300, 64)))
     other = unit(other - (other * base).sum(axis=1, keepdims=True) * base)
     turned = threshold * base + np.sqrt(1 - threshold**2) * other
-    image, stored, model = images(np.concatenate([base, turned]), 16)
-    assert (np.linalg.norm(image[:300] - image[300:], axis=1) <= filter_radius(threshold)).all()
-    far = ((stored[:300] - stored[300:]) ** 2).sum(axis=1) > model.grid_limit(threshold)
+    projection, stored, model = projections(np.concatenate([base, turned]), 16)
+    assert (
+        np.linalg.norm(projection[:300] - projection[300:], axis=1) <= filter_radius(threshold)
+    ).all()
+    far = ((stored[:300] - stored[300:]) ** 2).sum(axis=1) > model.largest_code_distance(threshold)
     assert not far.any()
 
 
 def test_grid_is_as_wide_as_twice_the_widest_spread():
     rows = np.random.default_rng(4).normal(size=(500, 6))
     rows[:, 1] += 3
-    image, steps, model = images(rows, 4)
-    assert model.step == pytest.approx(2 / 127 * image.std(axis=0).max(), rel=1e-5)
-    assert steps.shape == (500, 8)
-    assert not steps[:, 5:].any()
-    inside = (abs(image - model.centre) < 127 * model.step).all(axis=1)
+    projection, codes, model = projections(rows, 4)
+    assert model.step == pytest.approx(2 / 127 * projection.std(axis=0).max(), rel=1e-5)
+    assert codes.shape == (500, 8)
+    assert not codes[:, 5:].any()
+    inside = (abs(projection - model.centre) < 127 * model.step).all(axis=1)
     assert 0 < inside.sum() < 500
-    distances = abs(steps[inside, :5] * model.step + model.centre - image[inside])
+    distances = abs(codes[inside, :5] * model.step + model.centre - projection[inside])
     assert distances.max() <= 0.501 * model.step
-    assert abs(steps).max() == 127
+    assert abs(codes).max() == 127
 
 
 def test_grid_takes_rows_outside_the_sample_and_axes_without_variance():
@@ -90,9 +92,9 @@ def test_grid_takes_rows_outside_the_sample_and_axes_without_variance():
     flat[:, 0] = 1
     model = fit_axes(flat, 3)
     others = prepare_block(np.eye(4, dtype=np.float32))
-    assert model.to_grid(model.transform(others)).shape == (4, 4)
+    assert model.to_codes(model.transform(others)).shape == (4, 4)
     assert model.step == 1
-    assert model.grid_limit(0.95) == int((filter_radius(0.95) + 2) ** 2)
+    assert model.largest_code_distance(0.95) == int((filter_radius(0.95) + 2) ** 2)
 
 
 def test_transform_exactly_equals_the_matrix_product():
