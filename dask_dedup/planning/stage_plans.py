@@ -16,6 +16,7 @@ from dask_dedup.cells.sizes import (
     COARSE_SAMPLE,
     FINE_TASKS,
     ITERATIONS,
+    LEADER_SAMPLE,
     MOST_CELLS_PER_ROW,
     READ_BYTES,
 )
@@ -57,7 +58,7 @@ def plan_fit(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
 
     With s = the PCA's sample, n = 24 C rows (at least 4,096, at most N), m = n / sqrt(C):
 
-    - singly read rows: s + n + queries; hashes: 3 N on one core
+    - singly read rows: s + n + queries + 4,096 for leaders; hashes: 4 N on one core
     - PCA, one task, float64 (half the rate): 2 s dim^2 + 10 dim^3
     - images of the sample, a task a span: 2 n dim k
     - coarse, one task: 10 iterations of 2 k sqrt(C) min(256 sqrt(C), n), then 2 k n sqrt(C)
@@ -65,16 +66,16 @@ def plan_fit(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
     - memory: the sample three times, 3 * 4 k n, or the PCA's at 28 bytes a value
     """
     n, s, k, coarse = work.sample, min(work.rows, work.sample_rows), work.kept, work.coarse
-    singles = s + n + min(work.rows, work.queries)
+    singles = s + n + min(work.rows, work.queries) + min(work.rows, LEADER_SAMPLE)
     pca_flops = 2.0 * s * work.dim**2 + 10.0 * work.dim**3
     projection_flops_needed = 2.0 * n * work.dim * k
     coarse_flops = 2.0 * k * coarse * (ITERATIONS * min(COARSE_SAMPLE * coarse, n) + n)
     thin_flops = n * (n / coarse) * (k + 2.0)
     fine_flops = 2.0 * k * n * coarse * ITERATIONS
     shared = min(FINE_TASKS, machine.workers, max(1, round(coarse)))
-    tasks = 2 * work.spans + 4 + 3 * FINE_TASKS
+    tasks = 3 * work.spans + 4 + 3 * FINE_TASKS
     alone = (
-        3 * work.rows / rates.hashed_rows
+        4 * work.rows / rates.hashed_rows
         + 2 * pca_flops / rates.projection_flops
         + coarse_flops / rates.kmeans_flops
         + tasks * rates.task_seconds
