@@ -6,6 +6,7 @@ spans; what a task takes at a time is imported from where the code has it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import ceil
 
 from dask_dedup.cells import join_groups
@@ -27,6 +28,7 @@ from dask_dedup.results.sizes import COMPARED_BYTES
 from dask_dedup.runtime.limits import WORKER_BYTES
 
 __all__ = [
+    "STAGE_PLANS",
     "count_groups",
     "plan_clusters",
     "plan_fit",
@@ -308,3 +310,14 @@ def plan_clusters(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
         "One task holds two arrays over all rows: give each worker more with --memory and fewer "
         "--workers.",
     )
+
+
+#: What plans each stage, in the order in which a run does them; None: this run has no such stage.
+STAGE_PLANS: tuple[Callable[[Workload, Machine, Rates], StagePlan | None], ...] = (
+    plan_fit,
+    plan_layout,
+    plan_merge,
+    plan_join,
+    plan_forest,
+    plan_clusters,
+)
