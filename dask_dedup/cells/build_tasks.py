@@ -25,7 +25,7 @@ __all__ = [
 
 _HELD_OUT = 16  # every sixteenth row of the sample is kept from training: margins are set on them
 _MARGIN_ROWS = 8_192  # of those, at most so many
-_SKETCH = 32  # random directions that tell what an image leaves out, for `thin`
+_SKETCH = 32  # random directions for what a projection leaves out: see `thin`
 
 
 def write_pca(pca: PcaModel, path: str) -> str:
@@ -35,7 +35,7 @@ def write_pca(pca: PcaModel, path: str) -> str:
 
 
 def read_projections(span: Span, row_ids: np.ndarray, pca_path: str, seed: int) -> np.ndarray:
-    """Return images and sketches of the usable ones of some rows.
+    """Return projections and sketches of the usable ones of some rows.
 
     float32, shape (usable, kept + `_SKETCH`).
     """
@@ -50,7 +50,7 @@ def read_projections(span: Span, row_ids: np.ndarray, pca_path: str, seed: int) 
 def train_coarse_cells(
     blocks: list[np.ndarray], kept: int, cells: int, seed: int
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return the coarse centroids, and image and sketch of the sample rows of each."""
+    """Return the coarse centroids, and projection and sketch of the sample rows of each."""
     torch.set_num_threads(1)
     sample = _training_rows(_join_blocks(blocks))
     coarse, nearest = train_coarse(np.ascontiguousarray(sample[:, :kept]), cells, seed)
@@ -62,7 +62,7 @@ def train_coarse_cells(
 def thin_some(
     coarse: tuple[np.ndarray, list[np.ndarray]], kept: int, share: int
 ) -> list[np.ndarray]:
-    """Return images of the sample rows of every sixteenth coarse cell, near-copies left out."""
+    """Return projections of the sample of every sixteenth coarse cell, without near-copies."""
     torch.set_num_threads(1)
     return [thin(members, kept) for members in coarse[1][share::FINE_TASKS]]
 

@@ -1,14 +1,14 @@
 """The cell layout: what the join reads, written once per span, sorted by cell.
 
-For each span of parts, one file of records and one of offsets: see `dask_dedup.cells.entries`. The
-records of neighbouring cells are one contiguous range of each file, so that no global shuffle is
+For each span of parts, one file of entries and one of offsets: see `dask_dedup.cells.entries`. The
+entries of neighbouring cells are one contiguous range of each file, so that no global shuffle is
 needed.
 
 Full vectors are not copied: a row's is read by position from its source when the row has a
 candidate.
 
-Cost per row: its embedding read once; visits * (kept + 9) bytes, filled up to a multiple of 4,
-written once and read once.
+Cost per row: its embedding read once; cells per row * (kept + 9) bytes, filled up to a multiple
+of 4, written once and read once.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ __all__ = ["SpanLayout", "layout_span"]
 class SpanLayout(NamedTuple):
     """What `layout_span` did: row counts that must add up.
 
-    ``rows = invalid + identical + distinct``; ``entries`` is the number of records, ``linked`` that
+    ``rows = invalid + identical + distinct``; ``entries`` is the number of entries, ``linked`` that
     of the edges to equal rows.
     """
 
@@ -65,9 +65,9 @@ def layout_span(
 ) -> SpanLayout:
     """Write the layout of one span: read, project, assign, collapse, sort, in one pass.
 
-    Files written: ``records`` and ``offsets`` (see `cells.entries`), ``linked`` (EDGES: of
+    Files written: ``entries`` and ``offsets`` (see `cells.entries`), ``linked`` (EDGES: of
     similarity 1 from the smallest row of each group of equal bytes to the others, which are left
-    out of the records) and ``invalid`` (``row_id``, ``reason`` code).
+    out of the entries) and ``invalid`` (``row_id``, ``reason`` code).
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def layout_span(
     threads : int
         Threads of the matrix products.
     watch : callable, optional
-        Called with each `Block` while it is in memory, and its rows on the grid: int8 tensor,
+        Called with each `Block` while it is in memory, and its int8 codes: int8 tensor,
         shape (n, width).
     device : str
         ``cpu``, or, experimental, ``cuda`` or ``auto``: where rows are projected and compared with
@@ -118,14 +118,14 @@ def layout_span(
     usable = np.flatnonzero(reason == 0)
     is_copy = first[usable] != usable
     distinct, copies = usable[~is_copy], usable[is_copy]
-    assert (row_cells[distinct, 0] >= 0).all(), "a row without a home would be compared with none"
+    assert (row_cells[distinct, 0] >= 0).all(), "a row without a cell would be compared with none"
     order, offsets = sort_by_value(row_cells[distinct], layout.cells)
     heads[:, 0] = np.arange(rows)
     heads[:, 1] = content >> np.uint64(32)
     entries = np.empty((len(order), HEAD_WORDS + projections.shape[1]), np.uint32)
     _fill_entries(entries, distinct[order], heads, projections)
 
-    write_sealed(layout.path("records", span), entries)
+    write_sealed(layout.path("entries", span), entries)
     equal = {"src": span.row_start + first[copies], "dst": span.row_start + copies}
     linked = pd.DataFrame({**equal, "similarity": 1.0})
     write_frame(layout.path("linked", span), linked.astype(EDGES.dtypes))
@@ -146,7 +146,7 @@ def _assign(
     cells: CellModel,
     moved: DeviceCells | None,
 ) -> np.ndarray:
-    """Assign a block, undecided rows again in float64: int32, shape (n, MOST_VISITS)."""
+    """Assign a block, undecided rows again in float64: int32, shape (n, MOST_CELLS_PER_ROW)."""
     coordinates = projection[:, : pca.kept]
     found, unsure = moved.assign(coordinates) if moved else assign_cells(coordinates, cells)
     again = np.flatnonzero(unsure)
@@ -160,7 +160,7 @@ def _assign(
 def _fill_entries(
     entries: np.ndarray, source: np.ndarray, heads: np.ndarray, projections: np.ndarray
 ) -> None:
-    """Put heads and images of the source rows side by side."""
+    """Put heads and codes of the source rows side by side."""
     width = heads.shape[1]
     for i in range(len(source)):
         row = source[i]

@@ -1,4 +1,4 @@
-"""The output folder of an evaluation: whose it is, finished or not, and never anything else's."""
+"""The output folder of an evaluation: which evaluation it is of, whether it is finished, and no other files."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def open_folder(
             remove_names(path, (*RESULTS[kind], MANIFEST))
             remove_names(path, [p.name for p in path.glob(f"*{RECORD}")])
         if not (path / MANIFEST).exists():
-            stage.declare()  # else `Stage.prepare` would make room: for nobody else's files
+            stage.declare()  # else `Stage.prepare` would remove the files of others
         yield stage
 
 

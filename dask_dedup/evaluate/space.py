@@ -37,7 +37,7 @@ _ALL = "all"  # the group of all rows, against all classes
 
 
 class _Variant(NamedTuple):
-    """One way to keep rows: what it is called and weighs, and how rows look then."""
+    """One way to keep rows: its name and size, and what it makes of rows."""
 
     details: dict[str, Any]
     query: Any  # stored rows -> float32 rows, as a query is

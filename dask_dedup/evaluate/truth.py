@@ -188,8 +188,8 @@ def find_truth(
         }
         write_json(out / "summary.json", summary)
         shutil.rmtree(out / "scan", ignore_errors=True)
-        for entry_file in out.glob("*.done.json"):
-            entry_file.unlink()
+        for record in out.glob("*.done.json"):
+            record.unlink()
         return summary
 
 
@@ -236,7 +236,7 @@ def _scan(
     threads: int,
     limits: SearchLimits,
 ) -> dict[str, int]:
-    """Compare a group of queries with a group of parts; write both kinds of finds."""
+    """Compare a group of queries with a group of parts; write neighbours and pairs."""
     torch.set_num_threads(threads)
     search = ExactSearch(
         gather_by_row(query_parts, query_ids),

@@ -41,14 +41,14 @@ def with_origin(frame: pd.DataFrame, origin: Origin | None) -> pd.DataFrame:
 
 def origin_of(frame: Any) -> Origin | None:
     """Return the origin that a frame carries, or the empty one that describes a Dask collection."""
-    report = frame.attrs.get(_KEY)
-    return None if report is None else Origin(*report)
+    fields = frame.attrs.get(_KEY)
+    return None if fields is None else Origin(*fields)
 
 
 def origin_of_notes(notes: Mapping[bytes, bytes] | None) -> Origin | None:
     """Return the origin in the metadata of a parquet schema."""
-    report = (notes or {}).get(_KEY.encode())
-    return None if report is None else Origin(*json.loads(report))
+    text = (notes or {}).get(_KEY.encode())
+    return None if text is None else Origin(*json.loads(text))
 
 
 def cut_rows(rows: int) -> list[tuple[int, int]]:

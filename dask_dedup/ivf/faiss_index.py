@@ -135,7 +135,7 @@ def quantized(base: faiss.Index, rows: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
     Returns
     -------
-    images, kept : float32 arrays, shape (n, dim behind the transforms)
+    compressed, kept : float32 arrays, shape (n, dim behind the transforms)
         ``kept`` is the decoded code: for an IVF the centroid of the row's list and its residual.
     """
     transforms, inner = take_apart(base)

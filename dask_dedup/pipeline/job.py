@@ -1,4 +1,4 @@
-"""What every stage of a run works with: data, folder, settings, workers, progress, the clock."""
+"""What every stage of a run works with: data, folder, settings, workers, progress, times."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class Job:
         Called after each stage; raises where the input has changed.
     times : list of StageTime
         Of the stages that have ended.
-    facts : callable, optional
-        Tells about workers that are not this machine's, for the summary.
+    details : callable, optional
+        Describes workers that are not this machine's, for the summary.
     """
 
     data: Dataset
@@ -65,7 +65,7 @@ class Job:
 
     @contextmanager
     def timed(self, declared: DeclaredStage) -> Iterator[None]:
-        """Put one stage over all rows on the clock and into the progress display."""
+        """Measure the time of one stage over all rows, and show it in the progress display."""
         self.progress.start(declared.name, self.data.rows)
         began = time.perf_counter()
         yield
@@ -98,12 +98,12 @@ class Job:
 
 
 class Found(NamedTuple):
-    """What a finder hands on.
+    """What a finder returns.
 
     Attributes
     ----------
     layout : PartFiles
-        Tells invalid rows, and the audit's true pairs.
+        Lists the invalid rows, and the audit's true pairs.
     paths : list of AnyPath
         Files of EDGES: what the tasks have found, contracted to forests, and links to equal rows.
     edges : int

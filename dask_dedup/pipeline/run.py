@@ -36,7 +36,7 @@ __all__ = ["Say", "run"]
 
 logger = logging.getLogger(__name__)
 
-#: Takes one line that tells somebody what happens.
+#: Takes one line that says what happens.
 Say = Callable[[str], None]
 
 
@@ -173,14 +173,14 @@ class _Start:
     ) -> dict[str, Any]:
         """Claim the folder once it is known that the run fits; do the stages."""
         settings = self.settings
-        # What the workers of a scheduler that runs already are, only they can tell.
+        # Only the workers of a scheduler that runs already can say what they are.
         is_foreign = execute is not None or client is not None or "://" in settings.cluster.kind
         if not is_foreign:
             self._begin()
         importing = Thread(target=_import_stages, args=(settings.finder,), daemon=True)
         importing.start()
         with self._workers(execute, client) as executor:
-            workers, memory = self._look_at(executor)
+            workers, memory = self._describe_workers(executor)
             if is_foreign:
                 self._begin(workers, memory)
             importing.join()
@@ -221,7 +221,7 @@ class _Start:
         ):
             yield started
 
-    def _look_at(self, execute: Any) -> tuple[int | None, int]:
+    def _describe_workers(self, execute: Any) -> tuple[int | None, int]:
         """Return how many workers there are, if that is known, and what each may use."""
         share = memory_per_worker(self.settings.compute)
         if not hasattr(execute, "workers"):
@@ -255,10 +255,10 @@ class _Start:
 
         planned = plan_run(describe_dataset(self.data), self.settings, workers)
         free = check_room(planned, self.data, self.settings, self.folder.path, memory)
-        report = describe(planned)
-        for line in plan_lines(report, memory or memory_per_worker(self.settings.compute), free):
+        described = describe(planned)
+        for line in plan_lines(described, memory or memory_per_worker(self.settings.compute), free):
             self.say(line)
-        return report
+        return described
 
 
 def _import_stages(finder: str) -> None:

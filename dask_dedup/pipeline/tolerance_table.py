@@ -55,7 +55,7 @@ def calibrate(
     data : Dataset
     out : path
     settings : Settings
-        ``adc`` tells index, nprobe, sample, and the recall and precision wanted;
+        ``adc`` holds index, nprobe, sample, and the recall and precision wanted;
         ``adc.tolerance`` plays no part.
 
     Returns

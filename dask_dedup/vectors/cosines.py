@@ -1,4 +1,4 @@
-"""The one place where a similarity is computed: from stored values, in float64, pair by pair.
+"""The only module that computes a similarity: from stored values, in float64, pair by pair.
 
 It is then rounded to float32, and whatever compares it (a threshold, the order of a forest)
 compares float32.

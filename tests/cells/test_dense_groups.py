@@ -62,7 +62,7 @@ def grouping(labels):
 
 def forest_of(rows, tmp_path, write_dataset, threshold, limits=DEFAULT_LIMITS, **options):
     data = read_dataset(write_dataset(tmp_path / "data", np.array_split(rows, 3)))
-    layout = build_cells(data, fit_pca(data, 16), tmp_path / "cells", cells=1, entries=1.0)
+    layout = build_cells(data, fit_pca(data, 16), tmp_path / "cells", cells=1, cells_per_row=1.0)
     results = [
         join_group(layout, group, threshold, contract=spanning_edges, limits=limits)
         for group in plan_groups(layout, **options)

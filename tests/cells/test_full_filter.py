@@ -7,7 +7,7 @@ from dask_dedup.cells.full_filter import add_tiles, full_codes
 from dask_dedup.cells.join import join_group
 from dask_dedup.cells.join_groups import plan_groups
 from dask_dedup.vectors.cosines import cosine_pairs
-from dask_dedup.vectors.int8_codes import code_rows, near_code_rows
+from dask_dedup.vectors.int8_codes import code_rows, near_pairs
 
 
 def unit(rows):
@@ -28,7 +28,7 @@ def pairs_of(products):
 
 
 class RowsAtHand:
-    """Of `Candidates` what `full_codes` asks for: each record is the row of its number."""
+    """Of `Candidates` what `full_codes` asks for: each entry is the row of its number."""
 
     def __init__(self, rows, threshold, limits):
         self.limits, self.rows, self.threshold = limits, rows, np.float32(threshold)
@@ -40,7 +40,7 @@ class RowsAtHand:
 
 def passed_and_near(rows, least, limits=DEFAULT_LIMITS):
     full, limit = full_codes(RowsAtHand(rows, least, limits), np.arange(len(rows)))
-    passed = pairs_of(near_code_rows(full, full, limit, True))
+    passed = pairs_of(near_pairs(full, full, limit, True))
     i, j = np.triu_indices(len(rows), 1)
     cosines = cosine_pairs(rows, rows, i, j)
     near = pairs_of([(i[cosines >= least], j[cosines >= least])])
@@ -72,7 +72,7 @@ def test_full_grid_passes_few_pairs_below_the_threshold():
     rows = near_copies_of(700, 512, 0.9)
     passed, near, cosines = passed_and_near(rows, 0.95)
     assert 100 < len(near) <= len(passed) < 0.01 * len(cosines)
-    assert (cosines > 0.85).all()  # no two rows are far apart
+    assert (cosines > 0.85).all()  # no two rows differ much
 
 
 def test_full_grid_uses_no_more_coordinates_than_tell_rows_apart():
@@ -93,10 +93,10 @@ def test_full_grid_of_equal_rows_passes_all_pairs():
 
 @pytest.fixture(scope="module")
 def layout_of_near_copies(tmp_path_factory, write_dataset):
-    """Rows that 2 axes do not tell apart, in one cell."""
-    folder = tmp_path_factory.mktemp("crowd")
+    """Rows in one cell whose projections on 2 axes are near each other."""
+    folder = tmp_path_factory.mktemp("one-cell")
     data = read_dataset(write_dataset(folder / "data", np.split(near_copies_of(1500, 24, 0.85), 3)))
-    return build_cells(data, fit_pca(data, 2), folder / "cells", cells=1, entries=1.0)
+    return build_cells(data, fit_pca(data, 2), folder / "cells", cells=1, cells_per_row=1.0)
 
 
 def joined(layout, tile_rows, limits, threshold=0.95):

@@ -69,9 +69,9 @@ def test_assign_cells_sure_rows_do_not_depend_on_the_block(points, model, block)
 
 def test_assign_cells_home_is_the_nearest_cell_when_all_are_probed(points):
     model = model_of(points, 64, probes=32.0)
-    home = assign_exactly(points.astype(np.float64), model)[:, 0]
+    nearest = assign_exactly(points.astype(np.float64), model)[:, 0]
     distances = ((points[:, None].astype("f8") - model.fine[None]) ** 2).sum(axis=2)
-    np.testing.assert_array_equal(home, distances.argmin(axis=1))
+    np.testing.assert_array_equal(nearest, distances.argmin(axis=1))
 
 
 @pytest.mark.parametrize("cells_per_row", [1.0, 2.0, 5.0])
@@ -108,7 +108,7 @@ def test_assign_exactly_equal_centroids_tie_to_the_lower_cell():
     )
     point = np.array([[0.9, 1.1]])
     assert assign_exactly(point, model)[0, 0] == 0
-    assert assign_cells(torch.from_numpy(point).float(), model)[1][0]  # told to be unsure
+    assert assign_cells(torch.from_numpy(point).float(), model)[1][0]  # it is marked as unsure
 
 
 def test_thin_leaves_points_far_from_each_other_and_covers_all():

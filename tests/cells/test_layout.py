@@ -39,7 +39,7 @@ def test_layout_every_usable_distinct_row_visits_at_least_one_cell(tmp_path, wri
     assert (np.diff(cell * 10_000 + entries.row_ids) > 0).all()  # by cell, then by row
 
 
-def test_layout_identical_and_invalid_rows_are_set_aside(tmp_path, write_dataset):
+def test_layout_identical_and_invalid_rows_are_left_out(tmp_path, write_dataset):
     rows = clustered(100).astype("f2")
     rows[[10, 30, 90]] = rows[3]
     rows[50] = np.inf

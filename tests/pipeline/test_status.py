@@ -1,4 +1,4 @@
-"""What `status` tells of runs that go on, were stopped, or are finished."""
+"""What `status` says of runs that go on, were stopped, or are finished."""
 
 import json
 import os

@@ -144,7 +144,7 @@ def test_groups_by_hand_and_at_most_one_per_cell():
 
 def test_few_cells_limit_visits_and_scores():
     work = replace(SMALL, cells=2, cells_per_row=6.0)
-    assert (work.seen_cells_per_row, work.scored) == (2, 2)
+    assert (work.effective_cells_per_row, work.scored) == (2, 2)
 
 
 # --- behaviour ------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ def unit(rows):
 
 
 def projections(rows, kept, dtype="f4"):
-    """Return images in float64, their steps on the grid, and the model."""
+    """Return projections in float64, their int8 codes, and the model."""
     model = fit_axes(torch.from_numpy(unit(rows)).float(), kept)
     projection = model.transform(prepare_block(rows.astype(dtype)))
     return projection.double().numpy(), model.to_codes(projection).numpy().astype(int), model
@@ -43,7 +43,7 @@ def test_fit_axes_equals_numpys_svd():
     dtype=st.sampled_from(["f2", "f4", "f8"]),
 )
 def test_transform_never_lengthens_a_distance(seed, dim, kept, spread, dtype):
-    """Images lie within COORDINATE_ERROR of a map that shortens; the grid adds its own."""
+    """Projections lie within COORDINATE_ERROR of a map that shortens; codes add their own."""
     rng = np.random.default_rng(seed)
     rows = (rng.normal(size=dim) + spread * rng.normal(size=(30, dim))).astype(dtype)
     rows[1] = -rows[0]
