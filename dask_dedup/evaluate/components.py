@@ -229,9 +229,7 @@ def choose_threshold(wanted: float | None, source: EdgeSource) -> float:
     """
     if wanted is None:
         if source.threshold is None:
-            raise SettingsError(
-                "threshold: a file of edges does not say which one; give --threshold."
-            )
+            raise SettingsError("threshold: a file of edges does not name one; give --threshold.")
         return source.threshold
     if not -1 <= wanted <= 1:
         raise SettingsError(f"threshold: expected a cosine from -1 to 1, got {wanted}.")

@@ -1,4 +1,4 @@
-"""The output folder of an evaluation: which evaluation it is of, whether it is finished, and no other files."""
+"""The output folder of an evaluation: claimed for one kind, with checked settings."""
 
 from __future__ import annotations
 

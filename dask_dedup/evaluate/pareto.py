@@ -52,7 +52,7 @@ from dask_dedup.vectors.sample import hash_rows
 
 __all__ = ["measure_pareto", "points_frame"]
 
-_TRAIN_PURPOSE = 11  # of the sample: see compress.sample
+_TRAIN_PURPOSE = 11  # of the sample: see vectors.sample
 _CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 _FIRST_ROWS = 8192  # added before the rest, to measure the bytes of a row
 _MEMORY_SHARE = 0.8  # of what is available, for the index
@@ -185,6 +185,7 @@ def _write_models(
         )  # fmt: skip
         path = folder / f"{named.name}.npy"
         details = read_json(path.with_suffix(".json"))
+        advance = progress.advance if details is None else progress.skip
         if details is None:
             details = {
                 **write_rows(named.model, dataset.filled_parts, path),
@@ -193,7 +194,7 @@ def _write_models(
             }
             write_json(path.with_suffix(".json"), details)
         models[named.name] = details
-        progress.advance(dataset.rows)
+        advance(dataset.rows)
     progress.finish()
     return models
 
@@ -223,7 +224,13 @@ def _measure_all(
         )
     progress.start("indexes", dataset.rows * len(tasks))
     stage = Stage(out / "stages" / "points", {"input": dataset.fingerprint, **_versions()})
-    records = stage.run(_measure_index, tasks, one_by_one, lambda _: progress.advance(dataset.rows))
+    records = stage.run(
+        _measure_index,
+        tasks,
+        one_by_one,
+        lambda _: progress.advance(dataset.rows),
+        lambda _: progress.skip(dataset.rows),
+    )
     progress.finish()
     return records
 

@@ -81,7 +81,7 @@ def read_row_labels(
     rows: int,
     classes: int,
 ) -> LabelledRows:
-    """Return labelled rows; see `read_row_ids`. Rows without a label (null or negative) are left out.
+    """Return labelled rows; see `read_row_ids`. Rows whose label is null or negative are left out.
 
     Parameters
     ----------

@@ -32,7 +32,7 @@ from dask_dedup.vectors.sample import hash_rows, sample_row_ids
 
 __all__ = ["choose_rows", "measure_retrieval", "measure_zeroshot"]
 
-_TRAIN_PURPOSE, _ROWS_PURPOSE = 12, 13  # of the samples: see compress.sample
+_TRAIN_PURPOSE, _ROWS_PURPOSE = 12, 13  # of the samples: see vectors.sample
 _ALL = "all"  # the group of all rows, against all classes
 
 

@@ -38,7 +38,7 @@ from dask_dedup.vectors.sample import sample_row_ids, split_rows
 
 __all__ = ["TrueNeighbours", "TruthSettings", "find_truth", "read_neighbours"]
 
-_PURPOSE = 7  # of the sample: see compress.sample
+_PURPOSE = 7  # of the sample: see vectors.sample
 
 
 @dataclass(frozen=True)
@@ -162,6 +162,7 @@ def find_truth(
             },
             execute,
             lambda record: progress.advance(record["rows"]),
+            lambda record: progress.skip(record["rows"]),
         )
         progress.finish()
         merged = stage.run(

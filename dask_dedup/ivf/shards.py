@@ -75,7 +75,7 @@ _PCA_DIM = 64
 _LEAST_SAMPLE = 65_536
 _MOST_SAMPLE_BYTES = 2 << 30  # of float32 rows, in the one task that trains
 _BLOCK_ROWS = 16_384
-_PURPOSE = 8  # of the sample: see compress.sample
+_PURPOSE = 8  # of the sample: see vectors.sample
 
 
 def default_factory(rows: int, dim: int) -> str:

@@ -196,7 +196,11 @@ def build_index(
         }
         progress.start("shards", dataset.rows)
         records = fill.run(
-            fill_shard, tasks, execute, lambda record: progress.advance(record["rows"])
+            fill_shard,
+            tasks,
+            execute,
+            lambda record: progress.advance(record["rows"]),
+            lambda record: progress.skip(record["rows"]),
         )
         progress.finish()
         shards = write_shards(layout, records)

@@ -30,7 +30,7 @@ from dask_dedup.vectors.unit import Block, prepare_block
 
 __all__ = ["AuditCollector", "AuditQueries", "AuditResult", "read_pairs", "sample_queries", "score"]
 
-_PURPOSE = 3  # of the sample: see compress.sample
+_PURPOSE = 3  # of the sample: see vectors.sample
 _PAIRS_PER_QUERY = 10_000  # kept per query: one giant group must not fill the memory
 _READ_PAIRS = 1 << 20  # together, before those that are too many go
 _BOOTSTRAP = 1000

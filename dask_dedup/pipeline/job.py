@@ -14,7 +14,7 @@ from dask_dedup.graph.forest_range import ForestRange
 from dask_dedup.paths import AnyPath
 from dask_dedup.pipeline.stages import DeclaredStage, values_of
 from dask_dedup.report.summary import StageTime
-from dask_dedup.runtime.executor import Execute, OnResult, Progress
+from dask_dedup.runtime.executor import Execute, Progress
 from dask_dedup.runtime.shares import worker_count
 from dask_dedup.settings.run_settings import Settings
 from dask_dedup.storage.run_folder import RunFolder
@@ -41,6 +41,8 @@ class Job:
         Called after each stage; raises where the input has changed.
     times : list of StageTime
         Of the stages that have ended.
+    skipped : list of int
+        Rows of the present stage that an earlier start did.
     details : callable, optional
         Describes workers that are not this machine's, for the summary.
     """
@@ -53,6 +55,7 @@ class Job:
     memory_bytes: int
     check: Callable[[], None] = lambda: None
     times: list[StageTime] = field(default_factory=list)
+    skipped: list[int] = field(default_factory=list)
     details: Callable[[], dict[str, Any]] | None = None
 
     def describe_workers(self) -> dict[str, Any]:
@@ -67,11 +70,13 @@ class Job:
     def timed(self, declared: DeclaredStage) -> Iterator[None]:
         """Measure the time of one stage over all rows, and show it in the progress display."""
         self.progress.start(declared.name, self.data.rows)
+        self.skipped.clear()
         began = time.perf_counter()
         yield
         self.check()
         seconds = time.perf_counter() - began
-        self.times.append(StageTime(declared.name, seconds, self.data.rows))
+        rows = max(self.data.rows - sum(self.skipped), 0)
+        self.times.append(StageTime(declared.name, seconds, rows))
         self.progress.finish()
 
     def stage(self, declared: DeclaredStage, known: Mapping[str, Any] | None = None) -> Stage:
@@ -88,13 +93,22 @@ class Job:
         stage: Stage,
         function: Any,
         tasks: dict[str, tuple],
-        on_result: OnResult | None = None,
+        rows_of: Callable[[dict[str, Any]], int] | None = None,
     ) -> list[dict[str, Any]]:
-        """Run the tasks of a stage; by default the ``rows`` of their records are the progress."""
-        return stage.run(function, tasks, self.execute, on_result or self._advance)
+        """Run the tasks of a stage; ``rows_of`` a record are the progress, by default ``rows``."""
+        count = rows_of or _recorded_rows
+        return stage.run(
+            function,
+            tasks,
+            self.execute,
+            lambda record: self.progress.advance(count(record)),
+            lambda record: self.skip(count(record)),
+        )
 
-    def _advance(self, record: dict[str, Any]) -> None:
-        self.progress.advance(int(record.get("rows", 0)))
+    def skip(self, rows: int) -> None:
+        """Note that an earlier start did so many rows of this stage."""
+        self.skipped.append(rows)
+        self.progress.skip(rows)
 
 
 class Found(NamedTuple):
@@ -128,6 +142,10 @@ class Found(NamedTuple):
     audit_seconds: float
     lowest: float
     answers: ForestRange | None
+
+
+def _recorded_rows(record: dict[str, Any]) -> int:
+    return int(record.get("rows", 0))
 
 
 def conserve(stage: str, rows: int, expected: int) -> None:

@@ -79,6 +79,7 @@ class JoinFinder(Finder):
             dense_groups = self.keys["dense_groups"]
             layout = begin_layout(data, folder, kept, settings.cells.cells, dense_groups)
             trained = read_note(folder, TRAINED)
+            advance = self.job.progress.advance if trained is None else self.job.skip
             if trained is None:
                 before = files_of_note(folder, TRAINED)
                 trained = {"cells": self._train(layout)}
@@ -90,7 +91,7 @@ class JoinFinder(Finder):
                     for merge in MERGES:
                         remove_tree(self.job.folder.stages / merge.folder)
             logger.debug("cells: %d for %d rows", trained["cells"], data.rows)
-            self.job.progress.advance(data.rows)
+            advance(data.rows)
             return replace(layout, cells=trained["cells"])
 
     def _train(self, layout: CellLayout) -> int:
@@ -187,7 +188,7 @@ class JoinFinder(Finder):
         entries = self.layout_counts["entries"]
         with self.job.timed(JOIN):
             records = self.job.run_stage(
-                self.join_stage, OnWorker(_STAGES, "join_and_write"), tasks, self._advance
+                self.join_stage, OnWorker(_STAGES, "join_and_write"), tasks, self._share_of_rows
             )
         self.join_counts = {
             key: sum(record[key] for record in records) for key in ("candidates", "pairs", "edges")
@@ -204,7 +205,7 @@ class JoinFinder(Finder):
     def _group_path(self, group: CellGroup) -> AnyPath:
         return self.join_stage.folder / f"group-{group.number:05d}.parquet"
 
-    def _advance(self, record: dict[str, Any]) -> None:
+    def _share_of_rows(self, record: dict[str, Any]) -> int:
         """Count a task's share of the entries as its share of the rows."""
         share = record["entries"] / self.layout_counts["entries"]
-        self.job.progress.advance(round(share * self.job.data.rows))
+        return round(share * self.job.data.rows)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.pipeline.worker_imports import PRELOAD
+from dask_dedup.report.count_text import count_text, data_text
 from dask_dedup.runtime.current_client import current_client
 from dask_dedup.runtime.forkserver import start_server
 from dask_dedup.runtime.limits import check_floor, memory_limit
@@ -118,7 +119,7 @@ def run(
     from dask_dedup.pipeline.unreadable_parts import list_quarantined, open_dataset, result_settings
 
     data = open_dataset(dataset, out, chosen)
-    say(f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts, dimension {data.dim}")
+    say(data_text(dataset, data.rows, len(data.parts), data.dim))
     from dask_dedup.pipeline.relabel import find_kept
     from dask_dedup.pipeline.stages import WORKING
     from dask_dedup.storage.run_folder import RunFolder
@@ -228,7 +229,7 @@ class _Start:
             return None, share
         workers, memory = len(execute.workers()), execute.memory_bytes or share
         seen = f"; dashboard at {execute.dashboard}" if execute.dashboard else ""
-        self.say(f"{workers} workers with {memory / 1e9:.1f} GB each{seen}")
+        self.say(f"{count_text(workers, 'worker')} with {memory / 1e9:.1f} GB each{seen}")
         return workers, memory
 
     def _begin(self, workers: int | None = None, memory: int | None = None) -> None:

@@ -168,7 +168,9 @@ class _Forest:
             forests = [read(one) for one in self.found.paths]
             task = (merge_tree(forests), path, notes)
         with self.job.timed(FOREST):
-            records = self.job.run_stage(self.stage, function, {"forest": task})
+            records = self.job.run_stage(
+                self.stage, function, {"forest": task}, lambda _: self.job.data.rows
+            )
         self.results = [(self.stage, "forest", records)]
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["fit_pca", "pca_task"]
 
-_PURPOSE = 1  # of the sample: see compress.sample
+_PURPOSE = 1  # of the sample: see vectors.sample
 
 
 def fit_pca(

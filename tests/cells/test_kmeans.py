@@ -75,14 +75,14 @@ def test_assign_cells_home_is_the_nearest_cell_when_all_are_probed(points):
 
 
 @pytest.mark.parametrize("cells_per_row", [1.0, 2.0, 5.0])
-def test_set_margins_gives_the_wanted_visits_on_average(points, cells_per_row):
+def test_set_margins_gives_the_wanted_cells_per_row_on_average(points, cells_per_row):
     cells, _ = assign_cells(
         torch.from_numpy(points), model_of(points, 64, cells_per_row=cells_per_row)
     )
     assert (cells >= 0).sum(axis=1).mean() == pytest.approx(cells_per_row, rel=0.02)
 
 
-def test_assign_cells_visits_are_ordered_distinct_and_within_the_margin(points, model):
+def test_assign_cells_are_ordered_distinct_and_within_the_margin(points, model):
     cells = assign_exactly(points.astype(np.float64), model)
     assert cells.shape == (3000, MOST_CELLS_PER_ROW)
     for point, row in zip(points[:200].astype("f8"), cells[:200], strict=True):

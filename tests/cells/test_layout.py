@@ -21,7 +21,7 @@ def all_entries(layout):
     return read_entries(layout, 0, layout.cells)
 
 
-def test_layout_every_usable_distinct_row_visits_at_least_one_cell(tmp_path, write_dataset):
+def test_layout_every_usable_distinct_row_is_in_at_least_one_cell(tmp_path, write_dataset):
     rows = clustered(3000).astype("f4")
     rows[5] = np.nan
     rows[6] = 0

@@ -142,7 +142,7 @@ def test_groups_by_hand_and_at_most_one_per_cell():
     assert count_groups(Workload(rows=10**6, dim=3, parts=1, cells=50)) == 50
 
 
-def test_few_cells_limit_visits_and_scores():
+def test_few_cells_limit_cells_per_row_and_scores():
     work = replace(SMALL, cells=2, cells_per_row=6.0)
     assert (work.effective_cells_per_row, work.scored) == (2, 2)
 
