@@ -92,7 +92,7 @@ def combine(
     torch.set_num_threads(1)
     centroids = coarse[0]
     divided = [fine[i % FINE_TASKS][i // FINE_TASKS] for i in range(len(centroids))]
-    # A coarse cell without a fine one, which k-means makes of equal rows, would swallow rows.
+    # Rows in a coarse cell without a fine one, which k-means makes of equal rows, would be lost.
     filled = [i for i, part in enumerate(divided) if len(part)]
     centroids, divided = centroids[filled], [divided[i] for i in filled]
     sample = np.ascontiguousarray(_join_blocks(blocks)[:, : centroids.shape[1]])
@@ -124,6 +124,6 @@ def _training_rows(sample: np.ndarray) -> np.ndarray:
 
 
 def _margin_rows(sample: np.ndarray) -> np.ndarray:
-    """Return some of the others: rows that the centroids have not seen lie further from them."""
+    """Return rows that the centroids were not trained on, as those lie further from them."""
     held_out = sample[::_HELD_OUT]
     return held_out[:: -(-len(held_out) // _MARGIN_ROWS)]

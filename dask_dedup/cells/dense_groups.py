@@ -1,6 +1,6 @@
 """Dense groups: rows so near to a leader that comparing them with each other finds nothing new.
 
-A picture that is in a data set a hundred thousand times, each time a little different, makes 10^10
+An image that is in a data set a hundred thousand times, each time a little different, makes 10^10
 pairs. In a cell of many entries:
 
 1. Try rows, evenly spaced, as leaders: those that have many others within the filter's radius of
@@ -35,7 +35,7 @@ from dask_dedup.vectors.int8_codes import CodeRows, near_pairs
 
 __all__ = ["find_groups", "join_around"]
 
-_TRIES = 32  # rows tried as leaders: a group of a tenth of the cell escapes once in thirty cells
+_TRIES = 32  # rows tried as leaders: a group of a tenth of the cell is missed once in thirty cells
 _VERIFIED_AT_ONCE = 1 << 15  # pairs: as many full rows are in memory
 _COSINE_ERROR = 4e-6  # cosines in float32 that lie nearer to each other are decided in float64
 

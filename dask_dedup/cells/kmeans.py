@@ -1,8 +1,9 @@
 """Voronoi cells in two levels: training, saving, loading.
 
-Coarse cells come from one k-means; each is divided by a k-means of its own into fine cells, as
-many as its share of the sample earns. Near-copies in the sample are left out before: else a group
-of thousands attracts as many centroids as its share of the rows, and is cut into pieces.
+Coarse cells come from one k-means; each is divided by a k-means of its own into fine cells, whose
+number is in proportion to its share of the sample. Near-copies in the sample are left out before:
+else a group of thousands attracts as many centroids as its share of the rows, and is cut into
+pieces.
 """
 
 from __future__ import annotations

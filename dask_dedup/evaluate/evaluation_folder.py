@@ -21,8 +21,8 @@ from dask_dedup.storage.stage import MANIFEST, RECORD, Stage
 
 __all__ = ["RESULTS", "finish", "is_finished", "one_by_one", "open_folder"]
 
-#: What each kind of evaluation writes beside its manifest and the records of its tasks, whoever of
-#: the command and the library does it: all that --overwrite removes.
+#: What each kind of evaluation writes beside its manifest and the records of its tasks, by the
+#: command or by the library: all that --overwrite removes.
 RESULTS = {
     "truth": ("neighbours", "pairs", "scan", "summary.json"),
     "pareto": ("models", "stages", "truth", "pareto.csv", "pareto.json", "pareto.png"),

@@ -236,7 +236,7 @@ def _measure_all(
 
 
 class _Boxed:
-    """Holds an object that Dask is not to look into."""
+    """Holds an object that Dask must not search for tasks."""
 
     def __init__(self, content: _Search) -> None:
         self.content = content

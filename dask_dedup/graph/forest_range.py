@@ -78,7 +78,7 @@ def with_range(frame: pd.DataFrame, known: ForestRange | None) -> pd.DataFrame:
 
 
 def range_of(frame: Any) -> ForestRange | None:
-    """Return the range that edges carry; None where they are somebody's own.
+    """Return the range that edges carry; None where they are a caller's own.
 
     ``frame``: a data frame, or the empty one that describes a Dask collection.
     """

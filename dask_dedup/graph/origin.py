@@ -1,8 +1,8 @@
-"""Which data set edges are of: they carry it from the search on, so that later steps need not ask.
+"""Which data set edges are of: they carry it, so that later functions need no argument for it.
 
 Beside the thresholds (`dask_dedup.graph.forest_range`), edges found in cells carry the number of
 rows and the fields of the layout that they were found in, and so do the forest and the labels made
-of them. It is a note, not a condition: edges of somebody's own carry none.
+of them. It is optional: edges of a caller's own carry none.
 """
 
 from __future__ import annotations

@@ -303,6 +303,6 @@ def inside(index: Any) -> Any:
 
 
 def reason(error: Exception) -> str:
-    """Return what faiss says without where in its source it says so."""
+    """Return the message of a faiss error without the position in faiss's source."""
     text = one_line(error)
     return text.split(": Error: ")[-1].rsplit(".cpp:", 1)[-1].split(": ", 1)[-1]

@@ -67,9 +67,8 @@ __all__ = [
 ]
 
 SHARD_BYTES = 256 << 20  # codes and ids of a shard: what one task builds in memory
-_LEAST_SHARD_ROWS = (
-    262_144  # of several shards: each repeats a query's tables (measured: 60 % of a search)
-)
+#: Of several shards: each repeats a query's tables (measured: 60 % of a search).
+_LEAST_SHARD_ROWS = 262_144
 _SAMPLE_PER_LIST = 64
 _PCA_DIM = 64
 _LEAST_SAMPLE = 65_536

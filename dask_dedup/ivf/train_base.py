@@ -112,7 +112,7 @@ def _most_centroids(inner: Any) -> int:
 
 
 def _set_clustering(clustering: Any, rows: int, seed: int) -> None:
-    """Let k-means use the whole sample, and say nothing of its size: that is ours to say."""
+    """Let k-means use the whole sample, without faiss's warnings about its size."""
     clustering.seed = seed % 2**31
     clustering.min_points_per_centroid = 1
     clustering.max_points_per_centroid = rows

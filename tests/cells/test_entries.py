@@ -55,7 +55,7 @@ def files_of(*rows):
 
 
 @pytest.mark.parametrize("most", [2, 3, 29])
-def test_merged_records_are_those_of_the_spans(data, plain, tmp_path, most):
+def test_merged_entries_are_those_of_the_spans(data, plain, tmp_path, most):
     merged = build(data, tmp_path / "b", most_files=most)
     assert len(plain.entry_files) == 30
     assert len(merged.entry_files) <= most
@@ -72,7 +72,7 @@ def test_merged_records_are_those_of_the_spans(data, plain, tmp_path, most):
 
 
 @pytest.mark.parametrize("merge_bytes", [1, 1000, 1 << 30])
-def test_merge_records_by_ranges_of_any_size_is_the_same(layout, tmp_path, merge_bytes):
+def test_merge_entries_by_ranges_of_any_size_is_the_same(layout, tmp_path, merge_bytes):
     (files, one), *_ = plan_merges(layout.entry_files, tmp_path, 10).tasks
     merge_entries(layout, files, one, merge_bytes)
     layout.write_entry_files(files)

@@ -109,8 +109,8 @@ def test_bad_files_are_quarantined_counted_and_reported(data, rows, tmp_path, ca
     np.testing.assert_array_equal(invalid["row_id"], lost)
     assert set(invalid["invalid_reason"]) == {"unreadable"}
     assert clusters["url"].isna().to_numpy().nonzero()[0].tolist() == list(range(450, ROWS))
-    report = {(Path(bad["path"]).name, bad["rows"]) for bad in summary["bad_files"]}
-    assert report == {
+    found = {(Path(bad["path"]).name, bad["rows"]) for bad in summary["bad_files"]}
+    assert found == {
         (embeddings(data, 1).name, 150),
         (embeddings(data, 3).name, 149),
         (metadata(data, 4).name, 150),
@@ -229,7 +229,7 @@ def test_file_that_is_noted_as_bad_and_mended_since_is_read(data, rows, tmp_path
     assert pd.read_parquet(out / "clusters")["url"].notna().all()
 
 
-def test_command_tells_what_it_goes_without(data, tmp_path):
+def test_command_reports_the_files_that_are_left_out(data, tmp_path):
     truncate(embeddings(data, 1))
     arguments = ["run", str(data), str(tmp_path / "out"), "--workers", "1"]
     refused = CliRunner().invoke(cli.main, arguments)
