@@ -68,7 +68,7 @@ def set_margins(
     Parameters
     ----------
     model : CellModel
-        Its margins play no part.
+        Its margins are not used.
     sample : float32 array, shape (n, kept)
         Some thousands: all are held with their scores against every coarse cell.
     probes : float

@@ -55,7 +55,7 @@ DEFAULT_LIMITS = JoinLimits()
 
 
 class Candidates:
-    """Candidates on their way to verification, and the edges that came of them.
+    """Candidates that wait for verification, and the edges that they became.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ class Candidates:
         self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
         self._waiting_pairs = 0
         self._edges = EdgeBuffer(contract, 2 * limits.batch_pairs)
-        # Full rows that have been read: where each rank's is, and how many there are.
+        # Full rows that have been read: the position of each rank's, and how many there are.
         self._position = np.full(len(self.ids), -1)
         self._filled = 0
         self._stored = layout.part_list.rows

@@ -114,7 +114,7 @@ def layout_span(
         if part.embeddings.problem is not None:
             reason[part.row_start - span.row_start : part.row_stop - span.row_start] = UNREADABLE
     content = equals.hashes
-    del equals  # its table would lie beside what is sorted next
+    del equals  # else its table would be in memory together with what is sorted next
     usable = np.flatnonzero(reason == 0)
     is_copy = first[usable] != usable
     distinct, copies = usable[~is_copy], usable[is_copy]

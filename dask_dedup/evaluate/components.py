@@ -69,8 +69,8 @@ class ComponentsResult:
     most_pieces : int
         Of one exact cluster.
     is_forest : bool
-        The edges hold no cycle, though there are clusters of more than two: they are hardly all
-        pairs, and the one pass would miss fewer unions of those.
+        The edges hold no cycle, though there are clusters of more than two: they are probably not
+        all pairs, of which the one pass would miss fewer unions.
     """
 
     threshold: float

@@ -1,4 +1,4 @@
-"""What is left of the joint space of images and texts: raw, compressed, quantized and decoded.
+"""How well the joint space of images and texts is kept: raw, compressed, quantized and decoded.
 
 Each model compresses images, texts and class texts alike. With a factory the *targets* are
 quantized as well, as an index keeps them: the images in zero-shot classification and in text →

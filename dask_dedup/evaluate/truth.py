@@ -98,8 +98,8 @@ def find_truth(
 ) -> dict[str, Any]:
     """Search exhaustively and write the truth to ``out``; computes.
 
-    The same call again does nothing; one that was stopped continues. Which parts, blocks and
-    threads there are plays no part in the result.
+    The same call again does nothing; one that was stopped continues. The result is the
+    same for any parts, blocks and threads.
 
     Parameters
     ----------

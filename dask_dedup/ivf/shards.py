@@ -118,7 +118,7 @@ def train_index(
     sample_rows : int
         0: 64 for each list, 65,536 at least, 2 GB at most.
     iterations, threads : int
-        Of the k-means; 0 iterations: as faiss has it. Threads play no part in the result.
+        Of the k-means; 0 iterations: as faiss has it. Threads do not change the result.
 
     Returns
     -------
@@ -302,7 +302,7 @@ def _read_compressed(span: Span, row_ids: np.ndarray, model_path: str | None) ->
 def _train(
     blocks: list[np.ndarray], factory: str, iterations: int, seed: int, threads: int, path: str
 ) -> dict[str, Any] | None:
-    """Train in one task, so that parts and workers play no part."""
+    """Train in one task, so that the index is the same for any parts and workers."""
     began = time.perf_counter()
     sample = np.concatenate(blocks)
     if not len(sample):

@@ -51,7 +51,7 @@ def train_base(
         Of the coarse quantizer's k-means; 0 leaves faiss's own number (10).
     seed : int
     threads : int
-        Of the k-means. It plays no part in the result: the transforms before (PCA, OPQ), whose
+        Of the k-means. It does not change the result: the transforms before (PCA, OPQ), whose
         sums over rows depend on it in the last bit, are trained with one. They take no more than
         65,536 rows, and k-means takes rows times lists.
 

@@ -113,7 +113,7 @@ def sample_queries(stored: PartRows, size: int, seed: int, purpose: int = _PURPO
 def read_pairs(paths: Sequence[AnyPath], seed: int = 0) -> pd.DataFrame:
     """Return the true pairs that collectors have written; of each query as many as one keeps.
 
-    Those of smallest hash, as a collector takes them: which spans there are plays no part. In
+    Those of smallest hash, as a collector takes them, whatever the spans are. In
     memory are at most twice as many.
     """
     pairs, waiting = _NO_PAIRS, [_NO_PAIRS]

@@ -149,6 +149,6 @@ def _recorded_rows(record: dict[str, Any]) -> int:
 
 
 def conserve(stage: str, rows: int, expected: int) -> None:
-    """Stop where a stage has lost or gained rows: a fault of ours, not of the input."""
+    """Stop where a stage has lost or gained rows: an error of dask_dedup, not of the input."""
     if rows != expected:
         raise AssertionError(f"{stage}: {rows} rows came out of {expected}")

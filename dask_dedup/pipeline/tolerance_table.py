@@ -56,7 +56,7 @@ def calibrate(
     out : path
     settings : Settings
         ``adc`` holds index, nprobe, sample, and the recall and precision wanted;
-        ``adc.tolerance`` plays no part.
+        ``adc.tolerance`` is not used.
 
     Returns
     -------

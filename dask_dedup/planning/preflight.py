@@ -17,6 +17,7 @@ from dask_dedup.paths import AnyPath, is_remote
 from dask_dedup.planning.cost_model import Plan, plan, refuse
 from dask_dedup.planning.scaled_plan import MeasuredRun, scale_plan
 from dask_dedup.planning.workload import Machine, Rates, load_rates, numbers_workload, rates_path
+from dask_dedup.report.count_text import count_text
 from dask_dedup.report.plan_table import size_text
 from dask_dedup.runtime.limits import DRIVER_BYTES, OWN_BYTES, WORKER_BYTES, memory_limit
 from dask_dedup.runtime.shares import memory_per_worker, worker_count
@@ -139,7 +140,7 @@ def check_machine(planned: Plan, limit_bytes: int) -> None:
     if needed > limit_bytes:
         advice = "Use fewer --workers." if workers > 1 else "It needs a larger machine or limit."
         raise CapacityError(
-            f"{workers} workers may need {size_text(needed)} together: "
+            f"{count_text(workers, 'worker')} may need {size_text(needed)} together: "
             f"{size_text(DRIVER_BYTES)} for the command itself, {size_text(WORKER_BYTES)} for "
             f"libraries, the rest for tasks. There are {size_text(limit_bytes)}, by the machine or "
             f"by the limit of its container or batch job. {advice}"

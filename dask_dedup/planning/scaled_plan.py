@@ -1,4 +1,4 @@
-"""A plan scaled by a finished run: the errors of the model there are expected here as well."""
+"""A plan scaled by a finished run: the error of the model is taken to be the same in both."""
 
 from __future__ import annotations
 

@@ -282,8 +282,8 @@ def plan_clusters(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
     """Plan the labels, one task over the forest, and the metadata, read and written by parts.
 
     Duplicates and their representatives (1.5 rows a duplicate) are read singly and compared.
-    Memory: labels and sizes of all rows in the first; a part's metadata four times, 50 bytes of
-    ours a row, 64 a labelled row of the span and what is compared at a time in the others.
+    Memory: labels and sizes of all rows in the first; a part's metadata four times, 50 more bytes
+    a row, 64 a labelled row of the span and what is compared at a time in the others.
     """
     labels = 1.5 * work.edges
     read = work.rows * work.metadata_bytes + work.edges * EDGE_BYTES + labels * LABEL_BYTES

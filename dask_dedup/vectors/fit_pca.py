@@ -30,7 +30,7 @@ def fit_pca(
     """Fit a PCA on a seeded sample of all parts; computes.
 
     The rows are those of smallest hash(seed, row_id), gathered in ``row_id`` order and fitted in
-    one task with one thread, so that parts, workers and threads play no part.
+    one task with one thread, so that the result is the same for any parts, workers and threads.
 
     Parameters
     ----------

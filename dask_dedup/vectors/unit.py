@@ -41,7 +41,7 @@ class VectorBlock(NamedTuple):
 
 
 class Block(NamedTuple):
-    """A block of a data set's rows on its way through a stage, for callers that watch it.
+    """A block of a data set's rows, as stages pass it to callers that watch them.
 
     ``row_start`` int; ``stored`` array (n, dim); ``vectors`` VectorBlock.
     """
