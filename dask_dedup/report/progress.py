@@ -24,6 +24,7 @@ from dask_dedup.runtime.executor import NoProgress, Progress
 __all__ = ["BarProgress", "LineProgress", "choose_progress", "library_progress"]
 
 _LINE_SECONDS = 5.0
+_RATE_SECONDS = 0.5  # the rate of a shorter stage says nothing
 
 
 class BarProgress:
@@ -115,7 +116,8 @@ class LineProgress:
             self._print(f"done before, checked in {seconds:.1f} s")
             return
         rows = max(self._rows - self._skipped, 0)
-        self._print(f"done in {seconds:.1f} s, {rate_text(rows / max(seconds, 1e-3))}")
+        has_rate = rows > 0 and seconds >= _RATE_SECONDS
+        self._print(f"done in {seconds:.1f} s" + f", {rate_text(rows / seconds)}" * has_rate)
 
     def close(self) -> None:
         """Nothing is left open."""

@@ -87,7 +87,7 @@ def test_line_progress_a_stage_of_no_time_and_no_rows_is_no_error(clock):
     clock.now += 6
     progress.advance(0)
     progress.finish()
-    assert lines(shown) == ["join      done in 6.0 s, 0 rows/s"]
+    assert lines(shown) == ["join      done in 6.0 s"]
 
 
 def test_line_progress_rows_of_an_earlier_start_count_for_no_rate(clock):
