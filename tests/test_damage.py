@@ -164,7 +164,7 @@ def test_harmed_while_the_run_goes_on_is_made_again_with_one_line(data, expected
     class HarmBeforeJoin(NoProgress):
         def start(self, stage, rows):
             if stage == "join" and not harmed:
-                path = next((out / "stages" / "layout").glob("records-*"))
+                path = next((out / "stages" / "layout").glob("entries-*"))
                 blank(path)
                 harmed.append(path)
 

@@ -49,9 +49,10 @@ def build_cells(
     pca : PcaModel
         From `dask_dedup.fit_pca`.
     folder : path
-        Where the layout goes; ``visits * (kept + 9)`` bytes a row, filled up to a multiple of 4.
-    visits : float, optional
-        Cells in which a row is compared on average, its home included; chosen by the number of
+        Where the layout goes; ``cells_per_row * (kept + 9)`` bytes a row, filled up to a
+        multiple of 4.
+    cells_per_row : float, optional
+        Cells in which a row is compared on average, its nearest included; chosen by the number of
         rows if None.
     cells : int
         Number of cells; 0 chooses by the number of rows.
@@ -65,7 +66,7 @@ def build_cells(
         Rows that one task reads, however many parts they are in, or a larger part; 0 chooses by the
         number of rows: see `dask_dedup.data.spans.cut_spans`.
     most_files : int
-        Files of records that a task of the join reads, two at least; where there are more, they are
+        Files of entries that a task of the join reads, two at least; where there are more, they are
         merged: see `dask_dedup.cells.entries`.
 
     Returns

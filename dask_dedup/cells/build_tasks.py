@@ -29,7 +29,7 @@ __all__ = [
 
 _HELD_OUT = 16  # every sixteenth row of the sample is kept from training: margins are set on them
 _MARGIN_ROWS = 8_192  # of those, at most so many
-_SKETCH = 32  # random directions that tell what an image leaves out, for `thin`
+_SKETCH = 32  # random directions for what a projection leaves out: see `thin`
 
 
 def write_pca(pca: PcaModel, path: str) -> str:
@@ -39,7 +39,7 @@ def write_pca(pca: PcaModel, path: str) -> str:
 
 
 def read_projections(span: Span, row_ids: np.ndarray, pca_path: str, seed: int) -> np.ndarray:
-    """Return images and sketches of the usable ones of some rows.
+    """Return projections and sketches of the usable ones of some rows.
 
     float32, shape (usable, kept + `_SKETCH`).
     """
@@ -71,7 +71,7 @@ def choose_leaders(
 def train_coarse_cells(
     blocks: list[np.ndarray], kept: int, cells: int, seed: int
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return the coarse centroids, and image and sketch of the sample rows of each."""
+    """Return the coarse centroids, and projection and sketch of the sample rows of each."""
     torch.set_num_threads(1)
     sample = _training_rows(_join_blocks(blocks))
     coarse, nearest = train_coarse(np.ascontiguousarray(sample[:, :kept]), cells, seed)
@@ -83,7 +83,7 @@ def train_coarse_cells(
 def thin_some(
     coarse: tuple[np.ndarray, list[np.ndarray]], kept: int, share: int
 ) -> list[np.ndarray]:
-    """Return images of the sample rows of every sixteenth coarse cell, near-copies left out."""
+    """Return projections of the sample of every sixteenth coarse cell, without near-copies."""
     torch.set_num_threads(1)
     return [thin(members, kept) for members in coarse[1][share::FINE_TASKS]]
 
@@ -114,7 +114,7 @@ def combine(
     torch.set_num_threads(1)
     centroids = coarse[0]
     divided = [fine[i % FINE_TASKS][i // FINE_TASKS] for i in range(len(centroids))]
-    # A coarse cell without a fine one, which k-means makes of equal rows, would swallow rows.
+    # Rows in a coarse cell without a fine one, which k-means makes of equal rows, would be lost.
     filled = [i for i, part in enumerate(divided) if len(part)]
     centroids, divided = centroids[filled], [divided[i] for i in filled]
     sample = np.ascontiguousarray(_join_blocks(blocks)[:, : centroids.shape[1]])
@@ -150,7 +150,7 @@ def _training_rows(sample: np.ndarray) -> np.ndarray:
 def _margin_rows(sample: np.ndarray, leaders: np.ndarray) -> np.ndarray:
     """Return some of the others: rows that the centroids have not seen lie further from them.
 
-    Members of dense groups do not count: they visit their homes only.
+    Members of dense groups do not count: they are entered into their nearest cell only.
     """
     held_out = sample[::_HELD_OUT]
     held_out = held_out[:: -(-len(held_out) // _MARGIN_ROWS)]

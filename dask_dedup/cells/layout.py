@@ -1,14 +1,14 @@
 """The cell layout: what the join reads, written once per span, sorted by cell.
 
-For each span of parts, one file of records and one of offsets: see `dask_dedup.cells.entries`. The
-records of neighbouring cells are one contiguous range of each file, so that no global shuffle is
+For each span of parts, one file of entries and one of offsets: see `dask_dedup.cells.entries`. The
+entries of neighbouring cells are one contiguous range of each file, so that no global shuffle is
 needed.
 
 Full vectors are not copied: a row's is read by position from its source when the row has a
 candidate.
 
-Cost per row: its embedding read once; visits * (kept + 9) bytes, filled up to a multiple of 4,
-written once and read once.
+Cost per row: its embedding read once; cells per row * (kept + 9) bytes, filled up to a multiple
+of 4, written once and read once.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ __all__ = ["SpanLayout", "layout_span"]
 class SpanLayout(NamedTuple):
     """What `layout_span` did: row counts that must add up.
 
-    ``rows = invalid + identical + distinct``; ``entries`` is the number of records, ``linked`` that
+    ``rows = invalid + identical + distinct``; ``entries`` is the number of entries, ``linked`` that
     of the edges to equal rows and to leaders.
     """
 
@@ -67,9 +67,9 @@ def layout_span(
 ) -> SpanLayout:
     """Write the layout of one span: read, project, assign, collapse, sort, in one pass.
 
-    Files written: ``records`` and ``offsets`` (see `cells.entries`), ``linked`` (EDGES: of
+    Files written: ``entries`` and ``offsets`` (see `cells.entries`), ``linked`` (EDGES: of
     similarity 1 from the smallest row of each group of equal bytes to the others, which are left
-    out of the records; and from members of dense groups to their leaders) and ``invalid``
+    out of the entries; and from members of dense groups to their leaders) and ``invalid``
     (``row_id``, ``reason`` code).
 
     Parameters
@@ -79,7 +79,7 @@ def layout_span(
     threads : int
         Threads of the matrix products.
     watch : callable, optional
-        Called with each `Block` while it is in memory, and its rows on the grid: int8 tensor,
+        Called with each `Block` while it is in memory, and its int8 codes: int8 tensor,
         shape (n, width).
     device : str
         ``cpu``, or, experimental, ``cuda`` or ``auto``: where rows are projected and compared with
@@ -124,18 +124,18 @@ def layout_span(
         if part.embeddings.problem is not None:
             reason[part.row_start - span.row_start : part.row_stop - span.row_start] = UNREADABLE
     content = equals.hashes
-    del equals  # its table would lie beside what is sorted next
+    del equals  # else its table would be in memory together with what is sorted next
     usable = np.flatnonzero(reason == 0)
     is_copy = first[usable] != usable
     distinct, copies = usable[~is_copy], usable[is_copy]
-    assert (row_cells[distinct, 0] >= 0).all(), "a row without a home would be compared with none"
+    assert (row_cells[distinct, 0] >= 0).all(), "a row without a cell would be compared with none"
     order, offsets = sort_by_value(row_cells[distinct], layout.cells)
     heads[:, 0] = np.arange(rows)
     heads[:, 1] = content >> np.uint64(32)
     entries = np.empty((len(order), HEAD_WORDS + projections.shape[1]), np.uint32)
     _fill_entries(entries, distinct[order], heads, projections)
 
-    write_sealed(layout.path("records", span), entries)
+    write_sealed(layout.path("entries", span), entries)
     links.append((span.row_start + copies, span.row_start + first[copies], 1.0))
     _write_links(layout.path("linked", span), links)
     invalid = np.flatnonzero(reason)
@@ -156,7 +156,7 @@ def _assign(
     cells: CellModel,
     moved: DeviceCells | None,
 ) -> np.ndarray:
-    """Assign a block, undecided rows again in float64: int32, shape (n, MOST_VISITS)."""
+    """Assign a block, undecided rows again in float64: int32, shape (n, MOST_CELLS_PER_ROW)."""
     coordinates = projection[:, : pca.kept]
     found, unsure = moved.assign(coordinates) if moved else assign_cells(coordinates, cells)
     again = np.flatnonzero(unsure)
@@ -183,7 +183,7 @@ def _write_links(
 def _fill_entries(
     entries: np.ndarray, source: np.ndarray, heads: np.ndarray, projections: np.ndarray
 ) -> None:
-    """Put heads and images of the source rows side by side."""
+    """Put heads and codes of the source rows side by side."""
     width = heads.shape[1]
     for i in range(len(source)):
         row = source[i]

@@ -18,10 +18,11 @@ __all__ = ["SAME_SIMILARITY", "CellLayout", "EntryFile"]
 
 
 class EntryFile(NamedTuple):
-    """Records of some neighbouring rows, sorted by cell, in two files; see `cells.entries`.
+    """Entries of some neighbouring rows, sorted by cell, in two files; see `cells.entries`.
 
-    ``path`` and ``offsets_path`` are text; ``records`` how many; ``row_start`` to ``row_stop`` the
-    rows that they are of, their positions counted from the first.
+    ``path`` and ``offsets_path`` are text; ``entries`` is how many there are;
+    ``row_start`` to ``row_stop`` are the rows that they are of, with positions counted from the
+    first.
     """
 
     path: str
@@ -39,7 +40,7 @@ class CellLayout(SpanFiles):
     ----------
     folder : str
     kept : int
-        Axes of the PCA; a stored image has one coordinate more.
+        Axes of the PCA; the codes have one coordinate more.
     cells : int
     dense_groups : bool
         Whether members of a dense group are compared with its leader only: see
@@ -85,22 +86,22 @@ class CellLayout(SpanFiles):
         return open_once(_read_entry_files, self._entry_files_path)
 
     def write_entry_files(self, files: Sequence[EntryFile]) -> None:
-        """Tell the tasks of the join what to read."""
+        """Write the list of the files that the tasks of the join read."""
         write_json(self._entry_files_path, {"files": [list(file) for file in files]})
 
     def entry_file(self, span: Span, entries: int) -> EntryFile:
         """Return what `dask_dedup.cells.layout.layout_span` makes of a span."""
-        path, offsets = str(self.path("records", span)), str(self.path("offsets", span))
+        path, offsets = str(self.path("entries", span)), str(self.path("offsets", span))
         return EntryFile(path, offsets, span.row_start, span.row_stop, entries)
 
     def path(self, kind: str, span: Span) -> AnyPath:
         """Return the path of one file of one span."""
         path = super().path(kind, span)
-        return path.with_suffix(".bin") if kind in ("records", "offsets") else path
+        return path.with_suffix(".bin") if kind in ("entries", "offsets") else path
 
     @property
     def _entry_files_path(self) -> AnyPath:
-        return as_path(self.folder) / "record-files.json"
+        return as_path(self.folder) / "entry-files.json"
 
     @property
     def model_paths(self) -> list[AnyPath]:

@@ -1,4 +1,4 @@
-"""The stages of a run, declared once: what status, plan, progress and resume know of them.
+"""The stages of a run, declared once: what status, plan, progress and resume read.
 
 A stage is done again when a setting that it depends on has changed: one of its own ``keys``, or of
 a stage that writes what it reads. The test of this module changes every setting and compares.

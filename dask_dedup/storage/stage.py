@@ -77,6 +77,7 @@ class Stage:
         tasks: Mapping[str, tuple],
         execute: Execute,
         on_result: OnResult,
+        on_resumed: OnResult | None = None,
     ) -> list[dict[str, Any]]:
         """Run the tasks that have no record yet, and declare the stage finished.
 
@@ -88,7 +89,9 @@ class Stage:
             Name of each task to the function's arguments; begun in this order.
         execute : Execute
         on_result : callable
-            Called with each record, old and new.
+            Called with each new record.
+        on_resumed : callable, optional
+            Called with each record of an earlier start; by default ``on_result`` is.
 
         Returns
         -------
@@ -100,7 +103,7 @@ class Stage:
         records = self._whole_records(tasks)
         missing = [name for name in tasks if name not in records]
         for record in records.values():
-            on_result(record)
+            (on_resumed or on_result)(record)
         run = uuid.uuid4().hex  # Dask takes tasks of equal names for the same one
         waiting = []
         for place, name in enumerate(missing):

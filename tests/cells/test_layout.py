@@ -23,7 +23,7 @@ def all_entries(layout):
     return read_entries(layout, 0, layout.cells)
 
 
-def test_layout_every_usable_distinct_row_visits_at_least_one_cell(tmp_path, write_dataset):
+def test_layout_every_usable_distinct_row_is_in_at_least_one_cell(tmp_path, write_dataset):
     rows = clustered(3000).astype("f4")
     rows[5] = np.nan
     rows[6] = 0
@@ -113,7 +113,7 @@ def test_layout_does_not_depend_on_the_parts(tmp_path, write_dataset, cuts):
     np.testing.assert_allclose(entries.codes, expected.codes, atol=1)  # rounded either way
 
 
-def test_read_records_range_equals_its_slice(tmp_path, write_dataset):
+def test_read_entries_range_equals_its_slice(tmp_path, write_dataset):
     rows = clustered(2000).astype("f4")
     layout = build(tmp_path / "cells", write_dataset(tmp_path / "d", np.split(rows, 4)), cells=20)
     every, some = all_entries(layout), read_entries(layout, 5, 9)
@@ -135,7 +135,7 @@ def test_layout_equal_hashes_of_different_rows_are_not_taken_for_equal(
 
 
 @pytest.mark.parametrize("equal", [100, 2000])
-def test_layout_of_nearly_equal_rows_gives_each_a_home(tmp_path, write_dataset, equal):
+def test_layout_of_nearly_equal_rows_gives_each_a_cell(tmp_path, write_dataset, equal):
     """K-means leaves coarse cells without a row; no row may end there."""
     rows = np.ones((2000, 8), np.float32) + np.eye(8, dtype=np.float32)[0]
     rows[equal:] += clustered(2000 - equal).astype("f4") * 1e-5

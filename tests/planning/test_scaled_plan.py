@@ -25,7 +25,7 @@ def finished(clipart, tmp_path_factory):
     return out, run_here(clipart, out, settings)
 
 
-def test_read_run_tells_what_the_run_had(finished):
+def test_read_run_returns_what_the_run_had(finished):
     out, summary = finished
     run = read_run(out)
     assert (run.workload.rows, run.workload.dim, run.workload.item_bytes) == (10_248, 512, 2)
