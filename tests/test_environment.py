@@ -89,7 +89,7 @@ def test_readme_names_only_targets_that_the_makefile_has(readme):
     assert named <= made
 
 
-def test_makefile_help_tells_every_target():
+def test_makefile_help_names_every_target():
     makefile = (ROOT / "Makefile").read_text()
     phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
     assert phony

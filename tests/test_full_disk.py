@@ -56,8 +56,8 @@ def test_disk_that_fills_stops_the_run_and_with_room_it_goes_on(
     clipart, tmp_path, clipart_clusters, stage
 ):
     (tmp_path / "disk").mkdir()
-    places = tmp_path / "disk", clipart, stage, tmp_path / "clusters", sys.executable
-    ran = in_own_space(FILLS, *places, *OPTIONS)
+    paths = tmp_path / "disk", clipart, stage, tmp_path / "clusters", sys.executable
+    ran = in_own_space(FILLS, *paths, *OPTIONS)
     said = [line for line in ran.stderr.splitlines() if line.startswith("dask-dedup: ")]
     assert len(said) == 1, ran.stderr
     assert "Traceback" not in ran.stderr

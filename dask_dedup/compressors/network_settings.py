@@ -28,7 +28,7 @@ class NetworkSettings(BaseModel):
     """rows of the seeded sample, held in memory: 4 bytes a coordinate and modality"""
 
     validation_share: Annotated[float, Field(gt=0, le=0.5)] = 0.1
-    """share of the sample that is not trained on, but tells when to stop"""
+    """share of the sample that is not trained on; the loss on it decides when to stop"""
 
     epochs: Annotated[int, Field(ge=1)] = 24
     """passes over the sample at most"""

@@ -56,7 +56,7 @@ def notes_of_field(own: pa.Field | None, unified: pa.Field) -> dict[bytes, bytes
     else:
         hidden = (LEAVES,)
         notes = own.metadata or {}
-        if own.type != unified.type:  # what is told of a type is no longer true
+        if own.type != unified.type:  # what a note says of a type is no longer true
             hidden += tuple(key for key in notes if key.startswith(b"_PL_") or key in EXTENSION)
             report = {key: (unified.metadata or {}).get(key) for key in EXTENSION}
             return {

@@ -1,4 +1,4 @@
-"""Whether files that are paired by order belong together, judged by what varies in their names.
+"""Whether files that are paired by order belong together, by what varies in their names.
 
 1. Each path is cut into words, numbers and hashes; what all paths of one kind share is dropped.
 2. What is left are columns: how one number, or one word, runs through the files of that kind.
@@ -55,7 +55,7 @@ def check_pairs(kind: str, paths: Sequence[str], metadata_paths: Sequence[str]) 
     Returns
     -------
     str or None
-        How they were paired, where their names do not tell; None where they confirm the order.
+        How they were paired, where their names do not say; None where they confirm the order.
 
     Raises
     ------
@@ -204,14 +204,14 @@ def _contradiction(
 
 def _lacking(kind: str, own: Column, other: Column) -> str:
     """Return ``"embeddings lack 2, metadata lack 1"``."""
-    report = []
+    lacking = []
     for name, there, wanted in ((kind, own, other), ("metadata", other, own)):
         missing = list((Counter(wanted) - Counter(there)).elements())
         if missing:
             some = ", ".join(map(_shown, missing[:_SHOWN]))
             more = f" and {len(missing) - _SHOWN:,} more" if len(missing) > _SHOWN else ""
-            report.append(f"{name} lack {some}{more}")
-    return ", ".join(report)
+            lacking.append(f"{name} lack {some}{more}")
+    return ", ".join(lacking)
 
 
 def _shown(value: Hashable) -> str:

@@ -48,7 +48,7 @@ def open_dataset(dataset: str | AnyPath, out: AnyPath, settings: Settings) -> Da
 def result_settings(data: Dataset, settings: Settings) -> dict[str, Any]:
     """Return everything that the result depends on, but for the content of the input."""
     bad = sorted(file.path for file in data.bad_files)
-    return {**settings.for_result(), **({"set_aside": bad} if bad else {})}
+    return {**settings.for_result(), **({"quarantined": bad} if bad else {})}
 
 
 def note_bad(folder: RunFolder, data: Dataset, error: UnreadableError) -> UnreadableError:
@@ -60,7 +60,7 @@ def note_bad(folder: RunFolder, data: Dataset, error: UnreadableError) -> Unread
     less = data.quarantined({error.path: str(error)})
     if len(less.bad_files) == len(data.bad_files):
         return error
-    folder.note_set_aside(list_quarantined(less))
+    folder.note_quarantined(list_quarantined(less))
     text = f"{str(error).rstrip('.')}. Run the same command again: it goes on without this file."
     return UnreadableError(text, error.path)
 

@@ -18,11 +18,13 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from dask_dedup.report.count_text import rate_text
 from dask_dedup.runtime.executor import NoProgress, Progress
 
 __all__ = ["BarProgress", "LineProgress", "choose_progress", "library_progress"]
 
 _LINE_SECONDS = 5.0
+_RATE_SECONDS = 0.5  # a shorter stage has read what an earlier run did: its rate means nothing
 
 
 class BarProgress:
@@ -83,14 +85,19 @@ class LineProgress:
             self._said = now
             rate = self._done / (now - self._began)
             self._print(
-                f"{self._done:,} of {self._rows:,} rows, {rate:,.0f} rows/s, "
+                f"{self._done:,} of {self._rows:,} rows, {rate_text(rate)}, "
                 f"{(self._rows - self._done) / rate:.0f} s to go"
             )
 
     def finish(self) -> None:
         """End the stage."""
         seconds = self._clock() - self._began
-        self._print(f"done in {seconds:.1f} s, {self._rows / max(seconds, 1e-3):,.0f} rows/s")
+        rate = (
+            f", {rate_text(self._rows / seconds)}"
+            if self._rows and seconds >= _RATE_SECONDS
+            else ""
+        )
+        self._print(f"done in {seconds:.1f} s{rate}")
 
     def close(self) -> None:
         """Nothing is left open."""
@@ -121,4 +128,4 @@ class _RateColumn(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         rate = task.completed / task.elapsed if task.elapsed else 0.0
-        return Text(f"{rate:>12,.0f} rows/s")
+        return Text(f"{rate_text(rate):>19}")

@@ -37,10 +37,10 @@ __all__ = [
 ]
 
 
-def _without_credentials(place: str | None) -> str | None:
-    if place is not None:
-        refuse_secrets(place)
-    return place
+def _without_credentials(path: str | None) -> str | None:
+    if path is not None:
+        refuse_secrets(path)
+    return path
 
 
 def _split_names(value: Any) -> Any:
@@ -316,9 +316,9 @@ RENAMED = {"cells.visits": "cells.cells_per_row"}
 def _describe(error: ValidationError, origin: str) -> str:
     lines = []
     for problem in error.errors():
-        key = ".".join(str(step) for step in problem["loc"])
+        key = ".".join(str(part) for part in problem["loc"])
         if key in RENAMED:
-            lines.append(f"{origin}: {key} is called {RENAMED[key]} now.")
+            lines.append(f"{origin}: {key} is now called {RENAMED[key]}.")
         elif problem["type"] == "extra_forbidden":
             table = Settings.model_fields.get(str(problem["loc"][0]))
             model = table.annotation if table is not None and len(problem["loc"]) > 1 else Settings
@@ -328,7 +328,9 @@ def _describe(error: ValidationError, origin: str) -> str:
             lines.append(f"{origin}: unknown setting {key}; known here: {', '.join(known)}.{meant}")
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            if key:  # otherwise a contradiction between two settings, which tells their values
+            if (
+                key
+            ):  # otherwise two settings contradict each other, and the message has their values
                 message = f"{key}: {message}, got {problem['input']!r}"
             lines.append(f"{origin}: {message}.")
     return "\n".join(lines)

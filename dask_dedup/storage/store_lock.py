@@ -157,7 +157,7 @@ class StoreLock:
         except FileExistsError:
             return
         logger.warning(
-            "%s: this store, or its client, does not heed that an object must be new (If-None-Match"
+            "%s: this store, or its client, ignores that an object must be new (If-None-Match"
             "): of two runs that begin in the same second both may write here",
             self._path.parent,
         )

@@ -239,4 +239,4 @@ def test_command_tells_what_it_goes_without(data, tmp_path):
     assert result.exit_code == 0, result.output
     text = " ".join(result.output.split())
     assert "set aside, 150 rows of its part" in text
-    assert "set aside 150 rows of 1 bad files" in text
+    assert "quarantined 150 rows of 1 bad file" in text

@@ -1,4 +1,4 @@
-"""Progress: bars on a terminal, lines elsewhere; both tell rate and remaining time."""
+"""Progress: bars on a terminal, lines elsewhere; both show rate and remaining time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dask_dedup.runtime.executor import NoProgress
 
 
 class Clock:
-    """Time that passes when it is told to."""
+    """Time that passes only when a test sets it."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -47,7 +47,7 @@ def test_library_progress_is_shown_where_somebody_watches_only():
     assert isinstance(library_progress(console()), NoProgress)
 
 
-def test_line_progress_tells_rate_and_remaining_time_every_five_seconds(clock):
+def test_line_progress_prints_rate_and_remaining_time_every_five_seconds(clock):
     shown = console()
     progress = LineProgress(shown, clock)
     progress.start("layout", 1000)
@@ -87,7 +87,27 @@ def test_line_progress_a_stage_of_no_time_and_no_rows_is_no_error(clock):
     clock.now += 6
     progress.advance(0)
     progress.finish()
-    assert lines(shown) == ["join      done in 6.0 s, 0 rows/s"]
+    assert lines(shown) == ["join      done in 6.0 s"]
+
+
+def test_line_progress_a_stage_that_an_earlier_run_did_has_no_rate(clock):
+    shown = console()
+    progress = LineProgress(shown, clock)
+    progress.start("layout", 10_248)
+    progress.advance(10_248)
+    clock.now += 0.002
+    progress.finish()
+    assert lines(shown) == ["layout    done in 0.0 s"]
+
+
+def test_line_progress_gives_a_rate_in_three_digits(clock):
+    shown = console()
+    progress = LineProgress(shown, clock)
+    progress.start("fit", 10_248)
+    clock.now += 7
+    progress.advance(10_248)  # 1,464 a second
+    progress.finish()
+    assert lines(shown) == ["fit       done in 7.0 s, 1,460 rows/s"]
 
 
 def test_line_progress_is_one_line_on_a_narrow_screen(clock):

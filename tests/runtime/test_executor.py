@@ -7,7 +7,7 @@ def double(x):
     return 2 * x
 
 
-def test_compute_tasks_keeps_the_order_and_tells_each_result():
+def test_compute_tasks_keeps_the_order_and_reports_each_result():
     report = []
     tasks = [delayed(double)(x) for x in (3, 1, 2)]
     assert compute_tasks(tasks, report.append) == [6, 2, 4]

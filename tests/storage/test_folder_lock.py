@@ -115,7 +115,7 @@ def test_acquire_waits_for_a_slow_asker_but_not_for_a_run(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_holder_of_a_lock_on_a_disk_is_told_until_it_is_killed(tmp_path):
+def test_holder_of_a_lock_on_a_disk_is_known_until_it_is_killed(tmp_path):
     assert FolderLock(tmp_path).holder() is None
     process = start(HOLD, tmp_path, "")
     report = FolderLock(tmp_path).holder()
@@ -131,7 +131,7 @@ def test_holder_of_a_lock_on_a_disk_is_told_until_it_is_killed(tmp_path):
     lock.release()
 
 
-#: Holds a lock, as a process of this machine or of another; tells at each line whether it has it.
+#: Holds a lock, as a process of this machine or of another; prints at each line whether it has it.
 HOLD = """
 import json, logging, sys
 from dask_dedup.storage.folder_lock import LOCK, FolderLock
@@ -291,11 +291,11 @@ def let_in(requests):
 
 def test_run_that_was_stopped_while_it_publishes_moves_nothing_more(bucket, tmp_path):
     """Its pause begins at the second of three files; meanwhile another takes the folder."""
-    place = as_path(f"{bucket}/publishing")
+    folder = as_path(f"{bucket}/publishing")
     (tmp_path / "made").mkdir()
     for name in "abc":
         (tmp_path / "made" / name).write_text(name)
-    lock = FolderLock(place, renew_seconds=1000.0, dead_seconds=2.0)
+    lock = FolderLock(folder, renew_seconds=1000.0, dead_seconds=2.0)
     moved = []
 
     def check():
@@ -303,15 +303,15 @@ def test_run_that_was_stopped_while_it_publishes_moves_nothing_more(bucket, tmp_
         if len(moved) == 2:
             assert not lock.is_in_doubt()
             time.sleep(4)
-            FolderLock(place, dead_seconds=2.0).acquire()
+            FolderLock(folder, dead_seconds=2.0).acquire()
         claim.check_after_pause()
 
     with (
-        Claim(place, lambda: None, lock) as claim,
+        Claim(folder, lambda: None, lock) as claim,
         pytest.raises(OutputError, match="another run has taken this folder"),
     ):
-        move_folder(tmp_path / "made", place / "made", check=check)
-    assert names_in(place / "made") == ["a"]
+        move_folder(tmp_path / "made", folder / "made", check=check)
+    assert names_in(folder / "made") == ["a"]
 
 
 def test_lock_that_cannot_be_renewed_says_so(bucket, caplog):
@@ -334,8 +334,8 @@ def test_lock_that_cannot_be_renewed_says_so(bucket, caplog):
     assert report[1].endswith("/unwritable: the lock is renewed again")
 
 
-def test_status_tells_who_has_a_bucket_and_when_it_gave_a_sign_of_life(bucket):
-    folder = as_path(f"{bucket}/told")
+def test_status_reports_who_has_a_bucket_and_when_it_gave_a_sign_of_life(bucket):
+    folder = as_path(f"{bucket}/holder")
     with RunFolder(folder, {"finder": "join"}, "input") as run:
         run.begin()
         shown = CliRunner().invoke(cli.main, ["status", str(folder)], catch_exceptions=False)
