@@ -51,7 +51,9 @@ def _network(flag: str, name: str, kind: Any = None) -> Callable:
     show_default=True,
     help="pca: linear; mse: least error of reconstruction; snip: keeps similarities",
 )
-@click.option("--dim", type=int, default=128, show_default=True, help="dimension wanted")
+@click.option(
+    "--dim", type=int, default=128, show_default=True, help="dimension of the compressed rows"
+)
 @click.option(
     "--modality",
     type=_MODALITIES,
@@ -59,7 +61,9 @@ def _network(flag: str, name: str, kind: Any = None) -> Callable:
     show_default=True,
     help="embeddings to fit on: img_emb, text_emb, or both with one model",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="of the fit")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="seed of the fit"
+)
 @training_device
 @_network("--sample-rows", "sample_rows", int)
 @_network("--validation-share", "validation_share", float)
@@ -145,20 +149,24 @@ def fit_compressor(
 @click.argument("dataset", type=PATH)
 @click.argument("model", type=PATH)
 @click.argument("out", type=PATH)
-@click.option("--modality", type=_MODALITIES, help="[default: what MODEL was fitted on]")
+@click.option(
+    "--modality",
+    type=_MODALITIES,
+    help="embeddings to compress [default: what MODEL was fitted on]",
+)
 @click.option(
     "--dtype",
     type=click.Choice(["float16", "float32"]),
     default="float16",
     show_default=True,
-    help="of the values written",
+    help="dtype of the values that are written",
 )
 @click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
     default="cpu",
     show_default=True,
-    help="to compute on; cuda and auto (a GPU if there is one) are experimental",
+    help="where to compute; cuda and auto (a GPU if there is one) are experimental",
 )
 @worker_settings
 @overwriting

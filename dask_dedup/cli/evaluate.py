@@ -115,7 +115,7 @@ def late_executor(settings: Any, products: float, out: AnyPath) -> Callable:
     "--modality", type=click.Choice(["image", "text"]), default="image", show_default=True,
     help="embeddings that are compared",
 )  # fmt: skip
-@click.option("--seed", type=int, default=0, show_default=True, help="of the sample")
+@click.option("--seed", type=int, default=0, show_default=True, help="seed of the sample")
 @worker_settings
 @overwriting
 @common

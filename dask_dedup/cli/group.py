@@ -182,13 +182,13 @@ def training_device(command: Callable) -> Callable:
         type=click.Choice(["auto", "cpu", "cuda"]),
         default="cpu",
         show_default=True,
-        help="to train networks on; cuda and auto (a GPU if there is one) are experimental",
+        help="where networks are trained; cuda and auto (a GPU if there is one) are experimental",
     )(command)
 
 
 def overwriting(command: Callable) -> Callable:
     """Add the option that begins anew."""
-    text = "begin anew, whatever an earlier one left in OUT"
+    text = "begin anew, whatever an earlier command left in OUT"
     return click.option("--overwrite", is_flag=True, help=text)(command)
 
 

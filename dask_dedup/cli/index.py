@@ -27,10 +27,23 @@ __all__ = ["build", "search"]
 @main.command("build-index", short_help="index the embeddings of a data set with faiss")
 @click.argument("dataset", type=PATH)
 @click.argument("index", type=PATH)
-@click.option("--factory", help="as faiss names it, such as IVF65536,PQ4 [default: by the rows]")
-@click.option("--model", type=PATH, help="compressor that rows go through")
-@click.option("--sample-rows", type=click.IntRange(0), default=0, help="to train on [64 per list]")
-@click.option("--iterations", type=click.IntRange(0), default=0, help="of k-means [faiss's own]")
+@click.option(
+    "--factory",
+    help="faiss's factory string, such as IVF65536,PQ4 [default: by the number of rows]",
+)
+@click.option("--model", type=PATH, help="compressor that is applied to the rows first")
+@click.option(
+    "--sample-rows",
+    type=click.IntRange(0),
+    default=0,
+    help="rows to train on [default: 64 per list]",
+)
+@click.option(
+    "--iterations",
+    type=click.IntRange(0),
+    default=0,
+    help="iterations of k-means [default: faiss's own]",
+)
 @setting("seed", int)
 @worker_settings
 def build(
@@ -100,10 +113,25 @@ def build(
 @click.argument("index", type=PATH)
 @click.argument("queries", type=PATH)
 @click.argument("out", type=PATH)
-@click.option("-k", "k", type=click.IntRange(1), default=10, show_default=True, help="neighbours")
-@click.option("--nprobe", type=click.IntRange(1), default=8, show_default=True, help="lists")
-@click.option("--dataset", type=PATH, help="what INDEX was built from")
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="of faiss")
+@click.option(
+    "-k",
+    "k",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="neighbours of each query",
+)
+@click.option(
+    "--nprobe",
+    type=click.IntRange(1),
+    default=8,
+    show_default=True,
+    help="inverted lists looked into",
+)
+@click.option("--dataset", type=PATH, help="data set that INDEX was built from")
+@click.option(
+    "--threads", type=click.IntRange(1), default=1, show_default=True, help="threads of faiss"
+)
 def search(
     index: AnyPath,
     queries: AnyPath,

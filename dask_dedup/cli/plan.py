@@ -30,13 +30,28 @@ __all__ = ["plan"]
 @click.argument("dataset", type=PATH, required=False)
 @click.option("--rows", type=float, help="plan for so many rows (2.1e9, say) instead of a DATASET")
 @click.option("--parts", type=int, help="with --rows: files [default: one per million rows]")
-@click.option("--dtype", default="float16", show_default=True, help="with --rows: of the values")
-@click.option("--dim", type=int, help="with --rows: of the embeddings [768]; else as in `run`")
-@click.option("--nodes", type=int, default=1, show_default=True, help="machines")
+@click.option(
+    "--dtype", default="float16", show_default=True, help="with --rows: dtype of the embeddings"
+)
+@click.option(
+    "--dim",
+    type=int,
+    help="with --rows: dimension of the embeddings [default: 768]; else the PCA's, as in `run`",
+)
+@click.option("--nodes", type=int, default=1, show_default=True, help="number of machines")
 @click.option("--cores", type=int, help="cores of each machine [default: this one's]")
-@click.option("--disk-rate", help="bytes a second of the storage, such as 2GB [default: cached]")
-@click.option("--duplicates", type=float, help="share expected [default: 0.3, or that of --like]")
-@click.option("--pairs-per-row", type=float, help="verified [default: 12, or those of --like]")
+@click.option(
+    "--disk-rate",
+    help="bytes that the storage reads a second, such as 2GB [default: all is cached]",
+)
+@click.option(
+    "--duplicates",
+    type=float,
+    help="expected share of duplicates [default: 0.3, or that of --like]",
+)
+@click.option(
+    "--pairs-per-row", type=float, help="verified pairs per row [default: 12, or those of --like]"
+)
 @click.option(
     "--like",
     type=PATH,
@@ -60,8 +75,8 @@ __all__ = ["plan"]
 def plan(dataset: AnyPath | None, config: AnyPath | None, **options: Any) -> None:
     """Say what a run over DATASET, or over so many --rows, will cost: time, disk, memory.
 
-    Nothing is run. Times rest on what `--calibrate` measured on this machine, else on shipped
-    rates, and come nearest with `--like` and a smaller run on the same machine; without
+    Nothing is run. Times follow from what `--calibrate` measured on this machine, or else from
+    shipped rates; they are best with `--like` and a smaller run on the same machine. Without
     --disk-rate all files count as cached in memory. The thresholds do not enter: give with
     --duplicates and --pairs-per-row what they let through.
 

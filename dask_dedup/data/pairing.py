@@ -154,8 +154,8 @@ def _step(column: Column) -> int | None:
     """Return by how much a column rises from file to file, if always by as much."""
     if not all(isinstance(value, int) for value in column):
         return None
-    steps = {b - a for a, b in pairwise(column)}  # type: ignore[operator]
-    return steps.pop() if len(steps) == 1 else None
+    rises = {b - a for a, b in pairwise(column)}  # type: ignore[operator]
+    return rises.pop() if len(rises) == 1 else None
 
 
 def _is_unique(column: Iterable[Hashable]) -> bool:

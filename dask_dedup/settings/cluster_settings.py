@@ -110,7 +110,7 @@ class ClusterJobSettings(BaseModel):
     """folder that all nodes see, for what the jobs print"""
 
     wait_minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 720.0
-    """how long to wait, without any worker, for one"""
+    """how long to wait for a worker while there is none"""
 
     allowed_failures: Annotated[int, Field(ge=1)] = 20
     """workers of SLURM that may be lost at one task before it is held responsible"""

@@ -86,7 +86,7 @@ class ReadSettings(_Table):
     """list column of the metadata files with the embeddings, instead of files of their own"""
 
     skip_bad_parts: bool = False
-    """go on without files that cannot be read, and say which: their rows are kept, alone"""
+    """quarantine files that cannot be read, and go on: their rows are kept, each alone"""
 
 
 class CompressSettings(_Table):
@@ -127,7 +127,7 @@ class AdcSettings(_Table):
     """``[adc]``: search by quantized distances (finder adc)."""
 
     model: Annotated[str | None, AfterValidator(_without_credentials)] = None
-    """folder of a compressor; rows are indexed behind it [default: none]"""
+    """folder of a compressor that is applied to rows before they are indexed [default: none]"""
 
     factory: str | None = None
     """index, as faiss's factory names it [default: by the number of rows]"""
@@ -136,7 +136,7 @@ class AdcSettings(_Table):
     """rows of the seeded sample that the index is trained on; 0 chooses by the factory"""
 
     iterations: Annotated[int, Field(ge=0)] = 0
-    """of the k-means that makes the lists; 0 leaves it to faiss"""
+    """iterations of the k-means that makes the lists; 0 leaves them to faiss"""
 
     k: Annotated[int, Field(ge=2)] = 16
     """nearest rows searched for first; more where all of them pass"""
@@ -164,7 +164,7 @@ class ClusterSettings(_Table):
     """``[clusters]``: which edges make clusters."""
 
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.95
-    """cosine from which on two rows are duplicates"""
+    """lowest cosine at which two rows are duplicates"""
 
 
 class AuditSettings(_Table):

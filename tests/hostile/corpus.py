@@ -202,7 +202,7 @@ def escapes_in_a_file_name(folder: Path) -> None:
 
 
 def in_a_column(second: pa.Array) -> Callable[[Path], object]:
-    """Put the embeddings into a column of the metadata, those of the second part as told."""
+    """Put the embeddings into a column of the metadata, those of the second part as given."""
 
     def make(folder: Path) -> None:
         for part, own in enumerate([pa.array(embeddings().tolist()), second]):
