@@ -172,8 +172,8 @@ def test_harmed_while_the_run_goes_on_is_made_again_with_one_line(data, expected
     with caplog.at_level(logging.WARNING, "dask_dedup"):
         run_here(data, out, settings(), progress=HarmBeforeJoin())
     assert pd.read_parquet(out / "clusters").equals(expected)
-    report = [message for message in caplog.messages if "made again" in message]
-    assert len(report) == 1 and str(harmed[0]) in report[0]
+    messages = [message for message in caplog.messages if "made again" in message]
+    assert len(messages) == 1 and str(harmed[0]) in messages[0]
 
 
 RESULTS = ["audit/queries", "audit/pairs", "clusters", "forest", "invalid", "summary", "histogram"]

@@ -63,9 +63,9 @@ def test_disk_that_fills_stops_the_run_and_with_room_it_goes_on(
     assert "Traceback" not in ran.stderr
     assert "full" in said[0] or "No space left on device" in said[0]
     assert "the same command continues where this stopped" in said[0]
-    report = ran.stdout.splitlines()
-    assert (report[0], report[-1]) == ("ended with 2", "then with 0")
-    assert not [line for line in report if "unfinished" in line or line == "summary.json"]
+    lines = ran.stdout.splitlines()
+    assert (lines[0], lines[-1]) == ("ended with 2", "then with 0")
+    assert not [line for line in lines if "unfinished" in line or line == "summary.json"]
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "clusters"), clipart_clusters)
 
 

@@ -89,8 +89,8 @@ def test_run_from_a_bucket_into_a_bucket_equals_the_local_run(bucket, endpoint, 
     assert SECRET not in ran.stdout + ran.stderr
     arguments = ["run", f"{bucket}/data", f"{bucket}/out", *OPTIONS]
     assert "nothing to do" in CliRunner().invoke(cli.main, arguments).output
-    report = CliRunner().invoke(cli.main, ["status", f"{bucket}/out"])
-    assert "finished" in report.output
+    shown = CliRunner().invoke(cli.main, ["status", f"{bucket}/out"])
+    assert "finished" in shown.output
 
 
 def test_run_from_a_bucket_to_a_disk_with_working_files_elsewhere(bucket, local_clusters, tmp_path):

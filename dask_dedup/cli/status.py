@@ -62,5 +62,5 @@ def status(out: AnyPath, as_json: bool, verify: bool) -> None:
         say(console, f"{out}: {report['state']}{time}{more}")
     if "holder" in report:
         renewed = report["holder"].get("renewed_seconds")
-        sign = "" if renewed is None else f"; its last sign of life is {renewed:.0f} s old"
+        sign = "" if renewed is None else f"; its last heartbeat is {renewed:.0f} s old"
         say(console, f"{holder_text(report['holder'])}{sign}")

@@ -240,7 +240,7 @@ def _gather_rows(
 
 
 def read_again(path: str, read: Callable[..., Any], *arguments: Any) -> Any:
-    """Return what ``read`` gives, at the third attempt at the latest: disks of a network stumble.
+    """Return what ``read`` gives, at the third attempt at most: network disks fail now and then.
 
     Raises
     ------

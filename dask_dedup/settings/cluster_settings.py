@@ -71,7 +71,7 @@ class ClusterJobSettings(BaseModel):
     """account that the jobs are charged to [default: SLURM's]"""
 
     walltime: Annotated[str, BeforeValidator(_spell_time)] = "08:00:00"
-    """time limit of each job; its workers leave in good order before it ends"""
+    """time limit of each job; its workers hand over their work before it ends"""
 
     cores: Annotated[int, Field(ge=1)] | None = None
     """cores of each job [default: processes times compute.threads]"""

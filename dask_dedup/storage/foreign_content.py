@@ -45,7 +45,7 @@ def refuse_other_content(
     if state_name in foreign:
         raise OutputError(
             f"{path / state_name}: is damaged, or not of dask_dedup, so what is in this folder may "
-            f"be anybody's. Put it right, or choose another folder."
+            f"be the user's. Repair it, or choose another folder."
         )
     raise OutputError(
         f"{path}: holds files of something else ({_some(foreign)}). Choose an empty folder or a "

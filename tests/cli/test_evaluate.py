@@ -140,8 +140,8 @@ def test_wrong_input_is_one_line_and_exit_code_2(situation, data, space, tmp_pat
     assert result.exit_code == 2, result.output
     assert isinstance(result.exception, SystemExit)
     assert result.stdout == ""
-    report = [line for line in result.stderr.splitlines() if line.startswith("dask-dedup: ")]
-    assert len(report) == 1
-    assert message in report[0]
+    errors = [line for line in result.stderr.splitlines() if line.startswith("dask-dedup: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
     assert "Traceback" not in result.stderr
     assert not list(Path().glob("out/*.csv"))

@@ -397,8 +397,8 @@ def test_text_embeddings_that_do_not_fit_are_left_out_and_reported(both, fault, 
     dataset = read_dataset(both)
     assert dataset.rows == 9
     assert dataset.text_embeddings is None
-    (report,) = caplog.messages
-    assert re.search(f"text embeddings are left out: .*{says}", report)
+    (message,) = caplog.messages
+    assert re.search(f"text embeddings are left out: .*{says}", message)
     with pytest.raises(InputError, match=f"its text embeddings cannot be used. .*{says}"):
         dataset.view("text")
     with pytest.raises(InputError):

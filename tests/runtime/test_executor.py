@@ -8,10 +8,10 @@ def double(x):
 
 
 def test_compute_tasks_keeps_the_order_and_reports_each_result():
-    report = []
+    received = []
     tasks = [delayed(double)(x) for x in (3, 1, 2)]
-    assert compute_tasks(tasks, report.append) == [6, 2, 4]
-    assert report == [6, 2, 4]
+    assert compute_tasks(tasks, received.append) == [6, 2, 4]
+    assert received == [6, 2, 4]
 
 
 def test_compute_tasks_of_nothing_is_nothing():
