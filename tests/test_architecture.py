@@ -133,7 +133,7 @@ def own_imports(name):
     return {imported.split(".")[0] for imported in own} - {name.split(".")[0]}
 
 
-def test_every_folder_has_its_line_and_its_place():
+def test_every_folder_has_its_line_and_its_layer():
     assert {name.split(".")[0] for name in MODULES} == set(MAY_IMPORT)
     for i, (folder, allowed) in enumerate(MAY_IMPORT.items()):
         assert set(allowed.split()) <= set(list(MAY_IMPORT)[:i]), folder

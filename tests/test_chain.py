@@ -1,8 +1,8 @@
 """The chain in Python beside `run`, and both beside scipy's components of all cosines.
 
 On rows that the search treats in ways of its own: dense groups, whose members are not compared with
-each other, and cells that the PCA does not tell apart. The forest is merged in a tree and streamed;
-the labels are sparse and dense. With one cell, nothing can be missed.
+each other, and cells whose rows the PCA does not separate. The forest is merged in a tree and
+streamed; the labels are sparse and dense. With one cell, nothing can be missed.
 """
 
 from itertools import pairwise
@@ -65,7 +65,7 @@ def dense_rows():
 
 
 def crowded_rows():
-    """Rows that share most of their length: two axes of a PCA do not tell them apart."""
+    """Rows that share most of their length: two axes of a PCA do not separate them."""
     rng = np.random.default_rng(1)
     apart = unit(rng.normal(size=(1200, DIM)))
     return with_copies(np.sqrt(0.85) * unit(rng.normal(size=DIM)) + np.sqrt(0.15) * apart, rng)

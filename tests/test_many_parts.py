@@ -27,23 +27,23 @@ from dask_dedup.cells.join_groups import plan_groups
 from dask_dedup.cells.join import join_group
 
 def execute(tasks, on_result):
-    told["tasks"] += len({key for task in tasks for key in dict(task.dask)})
+    count["tasks"] += len({key for task in tasks for key in dict(task.dask)})
     return dask_dedup.runtime.executor.compute_tasks(tasks, on_result)
 
-told = {"tasks": 0}
+count = {"tasks": 0}
 settings = dask_dedup.Settings.model_validate(options)
 with dask.config.set(scheduler="synchronous"):
     summary = dask_dedup.run(data, out, settings, keep_stages=True, execute=execute)
 stages = Path(out) / "stages"
-told["files"] = sum(path.is_file() for path in stages.rglob("*") if path.parent.name != "clusters")
+count["files"] = sum(path.is_file() for path in stages.rglob("*") if path.parent.name != "clusters")
 layout = CellLayout(str(stages / "layout"), 16, summary["found"]["cells"])
 group = plan_groups(layout)[0]
 join_group(layout, group, 0.95)  # what is opened once is open
 opened = []
 sys.addaudithook(lambda event, args: opened.append(args[0]) if event == "open" else None)
 join_group(layout, group, 0.95)
-told["opens"] = len([name for name in opened if str(name).startswith((data, out))])
-print(json.dumps(told))
+count["opens"] = len([name for name in opened if str(name).startswith((data, out))])
+print(json.dumps(count))
 """
 
 

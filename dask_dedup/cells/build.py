@@ -59,8 +59,8 @@ def build_cells(
     probes : float
         Coarse cells whose fine cells are considered for a row, on average.
     dense_groups : bool
-        Whether rows that nearly equal a percent of the data set visit one cell only and are linked
-        to one of them: for thresholds below `dask_dedup.cells.leaders.SAME_SIMILARITY`.
+        Whether rows that nearly equal a percent of the data set are entered into one cell only and
+        linked to one of them: for thresholds below `dask_dedup.cells.leaders.SAME_SIMILARITY`.
     seed : int
     span_rows : int
         Rows that one task reads, however many parts they are in, or a larger part; 0 chooses by the

@@ -15,7 +15,8 @@ pairs. In a cell of many entries:
    between those whose difference is below the error of float32.
 5. Of two groups, the pairs with one of the two leaders are compared.
 
-The largest groups are known before the layout, and visit their homes only: see `cells.leaders`.
+The largest groups are known before the layout, and are entered into one cell only: see
+`cells.leaders`.
 Ours.
 """
 

@@ -61,7 +61,7 @@ def note_bad(folder: RunFolder, data: Dataset, error: UnreadableError) -> Unread
     less = data.quarantined({error.path: str(error)})
     if len(less.bad_files) == len(data.bad_files):
         return error
-    folder.note_set_aside(list_quarantined(less))
+    folder.note_quarantined(list_quarantined(less))
     text = f"{str(error).rstrip('.')}. Run the same command again: it goes on without this file."
     return UnreadableError(text, error.path)
 

@@ -58,7 +58,7 @@ def compute_tasks(tasks: Sequence[Delayed], on_result: OnResult) -> list[Any]:
     Parameters
     ----------
     tasks : sequence of Delayed
-        None needs another of them: Dask's scheduler stumbles over such a one when it is cancelled.
+        None needs another of them: Dask's scheduler fails on such a one when it is cancelled.
     on_result : callable
         Called once with each result.
     """

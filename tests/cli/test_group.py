@@ -86,7 +86,8 @@ def test_options_of_their_own_win_over_set_and_set_over_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("cells.visit=3", r"unknown setting cells\.visit; known here: cells_per_row, cells"),
+        ("cells.probe=3", r"unknown setting cells\.probe; known here: cells_per_row, cells"),
+        ("cells.visits=3", r"cells\.visits is now called cells\.cells_per_row\."),
         ("cell.cells_per_row=3", r"unknown setting cell; known here: seed"),
         ("cells_per_row", r"--set cells_per_row: expected KEY=VALUE, such as cells\.probes=12\."),
         ("=3", r"--set =3: expected KEY=VALUE"),
@@ -99,8 +100,10 @@ def test_set_of_what_is_wrong_is_one_clear_error(text, message):
         chosen(text)
 
 
-def test_set_of_what_a_command_does_not_heed_is_refused():
-    with pytest.raises(SettingsError, match=r"--set cells\.cells_per_row: this command does not"):
+def test_set_of_what_a_command_does_not_use_is_refused():
+    with pytest.raises(
+        SettingsError, match=r"--set cells\.cells_per_row: this command does not use it"
+    ):
         chosen_settings({"assignments": ("cells.cells_per_row=3",)}, used=("seed", "compute"))
 
 

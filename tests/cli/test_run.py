@@ -320,7 +320,7 @@ def test_run_succeeds_and_writes_every_result_and_nothing_else(finished):
     assert summary["rows"] == pq.read_table(finished.out / "clusters").num_rows == 931
 
 
-def test_run_prints_facts_on_stderr_and_the_summary_on_stdout(finished):
+def test_run_prints_its_course_on_stderr_and_the_summary_on_stdout(finished):
     progress = finished.done.stderr.splitlines()
     assert progress[0] == f"{finished.data}: 931 rows in 2 parts, dimension 512"
     assert [line.split()[0] for line in progress[1:3]] == ["plan:", "plan:"]

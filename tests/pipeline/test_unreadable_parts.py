@@ -239,4 +239,4 @@ def test_command_reports_the_files_that_are_left_out(data, tmp_path):
     assert result.exit_code == 0, result.output
     text = " ".join(result.output.split())
     assert "quarantined, 150 rows of its part" in text
-    assert "set aside 150 rows of 1 bad files" in text
+    assert "quarantined 150 rows of 1 bad file" in text

@@ -1,4 +1,4 @@
-"""Progress: bars on a terminal, lines elsewhere; both tell rate and remaining time."""
+"""Progress: bars on a terminal, lines elsewhere; both show rate and remaining time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dask_dedup.runtime.executor import NoProgress
 
 
 class Clock:
-    """Time that passes when it is told to."""
+    """Time that passes only when a test sets it."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -47,7 +47,7 @@ def test_library_progress_is_shown_where_somebody_watches_only():
     assert isinstance(library_progress(console()), NoProgress)
 
 
-def test_line_progress_tells_rate_and_remaining_time_every_five_seconds(clock):
+def test_line_progress_prints_rate_and_remaining_time_every_five_seconds(clock):
     shown = console()
     progress = LineProgress(shown, clock)
     progress.start("layout", 1000)
