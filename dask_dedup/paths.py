@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 _LOCAL = ("file://", "local://")
-_CUT_URL = re.compile("[a-z][a-z0-9]+:/")
+_CUT_URL = re.compile("[a-z][a-z0-9+.-]+:/")
 _NAMES = "(?:sig|token|secret|passw|credential|key)"
 _SECRET_NAMES = re.compile(_NAMES, re.IGNORECASE)
 _SECRETS = (
@@ -113,12 +113,19 @@ def as_path(text: str | os.PathLike | RemotePath) -> AnyPath:
         return text if isinstance(text, Path) else Path(name)
     refuse_secrets(name)
     try:
-        from upath import UPath  # a quarter of a second that local runs do not spend
+        # A quarter of a second that local runs do not spend.
+        from fsspec.registry import known_implementations
+        from upath import UPath
 
         path = UPath(name, use_listings_cache=False)  # what other processes write must be seen
         path.fs  # noqa: B018  finds the package
     except (ImportError, ValueError) as error:
         protocol = name.partition("://")[0]
+        if isinstance(error, ValueError) and protocol in known_implementations:
+            raise SettingsError(
+                f"{name}: the package for URLs of {protocol}:// does not take it "
+                f"({words_of(error)})."
+            ) from error
         extra = "'dask_dedup[s3]'"
         if protocol != "s3":
             extra = "universal_pathlib and the package that fsspec names for it"

@@ -1,4 +1,4 @@
-"""The command `dask-dedup`: only this package prints, exits and configures logging."""
+"""The list of the commands of `dask-dedup`: a new one is a file in `cli/` and a line here."""
 
 from dask_dedup.cli import (  # noqa: F401  each adds its commands
     calibrate,

@@ -77,8 +77,8 @@ def plan(dataset: AnyPath | None, config: AnyPath | None, **options: Any) -> Non
 
     Nothing is run. Times follow from what `--calibrate` measured on this machine, or else from
     shipped rates; they are best with `--like` and a smaller run on the same machine. Without
-    --disk-rate all files count as cached in memory. The thresholds do not enter: give with
-    --duplicates and --pairs-per-row what they let through.
+    --disk-rate all files count as cached in memory. The thresholds are not used: state the
+    expected result with --duplicates and --pairs-per-row.
 
     Exit codes: 0 done, 2 wrong input or settings, or a task that does not fit into --memory (with
     a DATASET also into this machine's).
@@ -94,6 +94,11 @@ def plan(dataset: AnyPath | None, config: AnyPath | None, **options: Any) -> Non
     if dataset is not None:
         options["compress__dim"] = own["dim"]
     settings = chosen_settings(options, config)
+    if settings.finder != "join":
+        raise SettingsError(
+            f"plan: expected the finder join, got {settings.finder}, for which there is no cost "
+            f"model. Try a run on a part of the data."
+        )
     from dask_dedup.planning.core_rates import measure_together
     from dask_dedup.planning.cost_model import describe, refuse
     from dask_dedup.planning.preflight import plan_run

@@ -66,7 +66,7 @@ __all__ = ["run"]
 @click.option(
     "--break-lock",
     is_flag=True,
-    help="take OUT, a URL, from a run that has died on another machine",
+    help="take over the lock of OUT, a URL, from a run that has died on another machine",
 )
 @click.option("--keep-stages", is_flag=True, help="keep the working files, in OUT/stages or --work")
 @click.option("-v", "--verbose", is_flag=True, help="log what is done and why")

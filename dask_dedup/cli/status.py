@@ -25,7 +25,7 @@ def status(out: AnyPath, as_json: bool, verify: bool) -> None:
     """Report stage by stage what the run into OUT has done and what is left.
 
     It reads OUT alone, while the run goes on as well as after it was stopped or killed. The time
-    left is that of the stage's own pace, and for stages to come that of the plan.
+    left is extrapolated from the running stage's speed; later stages use the plan.
 
     Exit codes: 0 done, 2 OUT holds no run, or a finished one whose results are missing or damaged.
     """

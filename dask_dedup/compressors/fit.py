@@ -29,7 +29,7 @@ from dask_dedup.vectors.unit import prepare_block
 
 __all__ = ["fit_compressor", "views_of"]
 
-_PURPOSE, _SPLIT_PURPOSE = 5, 6  # of the samples: see compress.sample
+_PURPOSE, _SPLIT_PURPOSE = 5, 6  # of the samples: see `vectors.sample`
 _WAVE_BYTES = 256 << 20  # of sampled rows on their way
 _PACKAGES = ("dask_dedup", "torch", "numpy")
 

@@ -16,7 +16,7 @@ from dask_dedup.data.dataset import Dataset
 from dask_dedup.data.parts import Part
 from dask_dedup.data.spans import Span, cut_spans, packed_spans
 from dask_dedup.pipeline.job import Job, conserve
-from dask_dedup.pipeline.stages import UNPACK
+from dask_dedup.pipeline.stages import PACK
 from dask_dedup.runtime.executor import OnWorker
 
 __all__ = ["pack_rows"]
@@ -31,14 +31,14 @@ def pack_rows(job: Job) -> Dataset:
     packed = packed_spans(spans)
     if not packed:
         return job.data
-    stage = job.stage(UNPACK)
+    stage = job.stage(PACK)
     paths = {span.index: stage.folder / f"{span.name}.rows" for span in packed}
     tasks = {span.name: (span, paths[span.index]) for span in packed}
-    with job.timed(UNPACK):
+    with job.timed(PACK):
         records = job.run_stage(
             stage, OnWorker("dask_dedup.pipeline.stage_tasks", "pack_span"), tasks
         )
-    conserve(UNPACK.name, sum(r["rows"] for r in records), sum(span.rows for span in packed))
+    conserve(PACK.name, sum(r["rows"] for r in records), sum(span.rows for span in packed))
     parts: list[Part] = []
     for span in spans:
         path = paths.get(span.index)

@@ -1,6 +1,6 @@
 """What the workers do in each stage of a run: one function per kind of task.
 
-Each writes its files and returns what `dask_dedup.storage.files.Stage` records of it.
+Each writes its files and returns what `dask_dedup.storage.stage.Stage` records of it.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def label_and_score(
 
     ``lowest`` is the similarity from which on edges are followed, ``threshold`` the cosine of the
     audit's true pairs: with quantized distances, two things. ``merged`` is what
-    `dask_dedup.graph.stream.choose_merge` chose: the labels are in memory in the same way.
+    `dask_dedup.graph.choice.choose_merge` chose: the labels are in memory in the same way.
     """
     labels: DenseLabels | SparseLabels
     if merged == "stream":

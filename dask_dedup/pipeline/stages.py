@@ -26,13 +26,13 @@ __all__ = [
     "LABELS",
     "LAYOUT",
     "MERGES",
+    "PACK",
     "PLAN",
     "SEARCH",
     "SHARDS",
     "STAGES",
     "TOLERANCE",
     "TRAIN",
-    "UNPACK",
     "WORKING",
     "DeclaredStage",
     "Derived",
@@ -118,8 +118,8 @@ DERIVED = {
     ),
 }
 
-UNPACK = DeclaredStage(
-    "unpack", "embeddings", ("data",), ("rows",), ("read.embedding_column",), is_optional=True
+PACK = DeclaredStage(
+    "pack", "embeddings", ("data",), ("rows",), ("read.embedding_column",), is_optional=True
 )
 
 _MODELS = (
@@ -200,7 +200,7 @@ CLUSTERS = DeclaredStage(
 
 #: All stages, in the order in which a run does them.
 STAGES = (
-    UNPACK,
+    PACK,
     FIT,
     LAYOUT,
     *MERGES,

@@ -1,4 +1,7 @@
-"""What worker processes import before their first task, by name: who starts them need not."""
+"""What worker processes import before their first task.
+
+The modules are given by name, so that the starting process does not import them.
+"""
 
 from dask_dedup.runtime.forkserver import Preload
 

@@ -188,7 +188,7 @@ def plan_merge(work: Workload, machine: Machine, rates: Rates) -> StagePlan | No
 
 
 def count_groups(work: Workload) -> int:
-    """Return the number of join tasks, as `dask_dedup.cells.join.plan_groups` cuts them.
+    """Return the number of join tasks, as `dask_dedup.cells.join_groups.plan_groups` cuts them.
 
     A task takes N v / 64 entries, at least 16,384 and at most 2^18, and 1/64 of all products, at
     least 32,768^2; at most as many tasks as cells.

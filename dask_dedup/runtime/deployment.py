@@ -107,7 +107,7 @@ class ClientExecutor:
         except KilledWorker as error:
             raise CapacityError(
                 f"a worker died {error.allowed_failures + 1} times at the same task "
-                f"({error.task}), most likely for want of memory. Give each worker more with "
+                f"({error.task}), most likely because memory ran out. Give each worker more with "
                 f"--memory, or use fewer workers."
             ) from error
         except NoWorkerError as error:

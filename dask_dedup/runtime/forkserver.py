@@ -141,7 +141,7 @@ def _temporary_files() -> Iterator[None]:
         yield
     except OSError as error:
         raise ClusterError(
-            f"worker processes cannot be started for want of a temporary folder ({error}). Set "
+            f"worker processes cannot be started without a temporary folder ({error}). Set "
             f"TMPDIR to a folder with some room."
         ) from error
 

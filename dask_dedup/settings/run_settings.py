@@ -139,7 +139,7 @@ class AdcSettings(_Table):
     """iterations of the k-means that makes the lists; 0 leaves them to faiss"""
 
     k: Annotated[int, Field(ge=2)] = 16
-    """nearest rows searched for first; more where all of them pass"""
+    """neighbours searched per row; more for rows whose neighbours all pass"""
 
     nprobe: Annotated[int, Field(ge=1)] = 8
     """inverted lists that each row looks into"""

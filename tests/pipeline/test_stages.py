@@ -96,9 +96,7 @@ def digests(data, out, finder, options):
     found = {stage.folder.name: stage.digest for stage in own}
     for stage in STAGES:
         if stage.finder is None:
-            found[stage.folder] = job.stage(
-                stage, made.keys if stage.name != "unpack" else {}
-            ).digest
+            found[stage.folder] = job.stage(stage, made.keys if stage.name != "pack" else {}).digest
     return found
 
 
@@ -192,7 +190,7 @@ def test_what_a_stage_reads_an_earlier_one_writes():
     for finder in ("join", "adc"):
         there = {"data", "metadata"}
         for stage in stages_of(finder):
-            if not stage.is_optional or stage.name == "unpack":
+            if not stage.is_optional or stage.name == "pack":
                 assert set(stage.reads) - {"merged entries", "rule"} <= there, stage.name
             there |= set(stage.writes)
         assert {"clusters", "forest", "audit"} <= there
@@ -203,7 +201,7 @@ def test_names_are_those_of_the_plan():
     large = Workload(rows=10**9, dim=768, parts=1000, cells=10**6)
     names = [stage.name for stage in plan(large, Machine(4)).stages]
     assert [name for name in shown if name in names] == names
-    assert set(shown) - set(names) == {"unpack", "merge-2", "merge-3"}
+    assert set(shown) - set(names) == {"pack", "merge-2", "merge-3"}
 
 
 def clusters_of(out):
