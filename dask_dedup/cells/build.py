@@ -85,7 +85,7 @@ def build_cells(
     write = delayed(OnWorker("dask_dedup.cells.layout", "layout_span"))
     counts = execute([write(layout, span) for span in layout.spans], ignore_result)
     files = [
-        layout.entry_file(span, count.cells_per_row)
+        layout.entry_file(span, count.entries)
         for span, count in zip(layout.spans, counts, strict=True)
     ]
     level = 0
