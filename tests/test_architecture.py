@@ -80,7 +80,7 @@ HEAVY = {
         "runtime.slurm",
         "runtime.worker_checks",
     },
-    "scipy": {"pipeline.audit"},
+    "scipy": {"graph.tree_path", "pipeline.audit"},
 }
 KERNELS = [
     "compressors.pca_compressor",
@@ -93,6 +93,7 @@ KERNELS = [
     "graph.edge_buffer",
     "graph.edge_order",
     "graph.forest",
+    "graph.tree_path",
     "cells.assign",
     "cells.assign_device",
     "cells.assign_exact",
