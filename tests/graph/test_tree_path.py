@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from dask_dedup.graph.forest import forest_of_edges
 from dask_dedup.graph.stream import read_weighted_edges
 from dask_dedup.graph.tree_path import edges_inside, edges_joining, hang_tree, path_between
 from dask_dedup.schema import FOREST
+from dask_dedup.storage.files import write_frame
 
 ROWS = 60
 
@@ -34,9 +35,7 @@ def edges():
 @pytest.fixture(scope="module")
 def forest_path(edges, tmp_path_factory):
     path = tmp_path_factory.mktemp("forest") / "part-00000.parquet"
-    forest = forest_of_edges(edges)
-    pq.write_table(pa.Table.from_pandas(forest, preserve_index=False), path, row_group_size=4)
-    assert len(list(read_weighted_edges(path, ROWS, -1.0))) == -(-len(forest) // 4)  # pieces
+    write_frame(path, forest_of_edges(edges))
     return path
 
 
@@ -86,7 +85,7 @@ def test_path_between_is_the_way_of_the_tree_and_its_weakest_edge_the_bottleneck
             path = path_between(found, one, other)
             assert [one, *path["to_row"]] == way
             assert [*path["from_row"], other] == way
-            steps = zip(way, way[1:], strict=False)
+            steps = pairwise(way)
             assert path["similarity"].tolist() == [similarity[frozenset(step)] for step in steps]
             if one != other:
                 (weakest,) = path.loc[path["is_weakest"], "similarity"]
@@ -146,3 +145,33 @@ def test_edges_inside_are_those_of_the_clusters_at_the_threshold(edges, forest_p
     none = edges_inside(forest_path, ROWS, np.empty(0, np.int64), threshold, 0)
     assert none.empty
     assert none.dtypes.equals(FOREST.dtypes)
+
+
+def test_edges_joining_in_a_file_of_several_pieces_stop_where_the_rows_meet(tmp_path):
+    """A tree in which each row hangs on an earlier one, by edges of random similarity."""
+    rng = np.random.default_rng(1)
+    rows = 300_000
+    above = np.r_[-1, (rng.random(rows - 1) * np.arange(1, rows)).astype(int)]
+    up = rng.random(rows, "f4")
+    tree = edge_frame({"src": above[1:], "dst": np.arange(1, rows), "similarity": up[1:]})
+    path = tmp_path / "part-00000.parquet"
+    write_frame(path, forest_of_edges(tree))
+    assert len(list(read_weighted_edges(path, rows, -1.0))) == 3
+
+    def way_up(row):
+        way = [row]
+        while way[-1]:
+            way.append(above[way[-1]])
+        return way
+
+    sizes = set()
+    for one, other in ((299_999, 17), (299_999, above[299_999]), (5, 200_000)):
+        ways = way_up(one), way_up(other)
+        meeting = max(set(ways[0]) & set(ways[1]))
+        steps = [row for way in ways for row in way[: way.index(meeting)]]
+        found = edges_joining(path, rows, one, other)
+        between = path_between(found, one, other)
+        assert sorted(between["similarity"]) == sorted(up[steps])
+        sizes.add(len(found))
+    assert len(sizes) == 3
+    assert max(sizes) < rows - 1
