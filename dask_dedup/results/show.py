@@ -288,8 +288,8 @@ def show_rows(
     Returns
     -------
     dict
-        ``threshold``; ``is_verified``; ``clusters_found``; ``clusters``, five at most:
-        ``cluster_id``, ``cluster_size``, ``kept`` (rows that stay) and ``members``: what
+        ``threshold``; ``search_threshold``; ``is_verified``; ``clusters_found``; ``clusters``, at
+        most five: ``cluster_id``, ``cluster_size``, ``kept`` (rows that stay) and ``members``: what
         `find_members` says, ``path`` and ``metadata``; ``path``: ``from_row``, ``to_row``,
         ``edges`` (None: nothing that was searched joins the two), or None where none is wanted.
         A path's edges: ``from_row``, ``to_row``, ``similarity``, ``is_weakest``.
@@ -327,6 +327,7 @@ def show_rows(
         )
     report = {
         "threshold": threshold,
+        "search_threshold": summary["search_threshold"],
         "is_verified": is_verified,
         "clusters_found": len(clusters),
         "clusters": groups,
