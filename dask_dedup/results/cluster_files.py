@@ -20,6 +20,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from dask_dedup.data.metadata import take_rows, to_pandas
+from dask_dedup.data.metadata_types import PLAIN_TYPES
 from dask_dedup.errors import DamagedError, InputError
 from dask_dedup.paths import AnyPath
 from dask_dedup.storage.checksums import damage
@@ -108,20 +109,27 @@ class ClusterFiles:
         most : int, optional
             How many rows there are; the search ends with the last of them.
         """
-        found = [self._narrow_schema(columns).empty_table()]
+        schema = self.searched_schema
+        found = [pa.schema([schema.field(name) for name in columns]).empty_table()]
         for table in self._each(wanted, columns, first, stop):
             found.append(table)
             if most is not None and sum(map(len, found)) >= most:
                 break
         return pa.concat_tables(found)
 
-    def _narrow_schema(self, columns: Sequence[str]) -> pa.Schema:
-        return pa.schema([self.schema.field(name) for name in columns])
+    @cached_property
+    def searched_schema(self) -> pa.Schema:
+        """The columns as they are searched: filters know neither views nor dictionaries of text."""
+        fields = []
+        for field in self.schema:
+            kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+            fields.append(field.with_type(PLAIN_TYPES.get(kind, kind)))
+        return pa.schema(fields)
 
     def _each(
         self, wanted: ds.Expression, columns: Sequence[str], first: int, stop: int | None
     ) -> Iterator[pa.Table]:
-        schema = self._narrow_schema(columns)
+        schema = self.searched_schema
         last = len(self.paths) if stop is None else stop
 
         def search(path: str) -> pa.Table:
@@ -129,11 +137,12 @@ class ClusterFiles:
                 return pq.read_table(
                     open_parquet_source(path),
                     columns=list(columns),
+                    schema=schema,
                     filters=wanted,
                     use_threads=False,
                     pre_buffer=False,
                     page_checksum_verification=True,
-                ).replace_schema_metadata(schema.metadata)
+                ).replace_schema_metadata(None)
 
         paths = [self.paths[i] for i in self.filled if i in range(first, last)]
         at_once = min(_THREADS, 4 * (os.cpu_count() or 1))
@@ -243,18 +252,17 @@ def read_partition(path: str, columns: Sequence[str]) -> pd.DataFrame:
     return to_frame(table.select(wanted)).set_index("row_id")
 
 
-def text_equals(name: str, kind: pa.DataType, text: str) -> ds.Expression:
-    """Return the condition that a column holds a text.
+def text_equals(files: ClusterFiles, name: str, text: str) -> ds.Expression:
+    """Return the condition, for `ClusterFiles.find`, that a column holds a text.
 
     Raises
     ------
     InputError
         The column cannot hold one.
     """
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return pc.field(name) == pa.scalar(text, kind)
+    kind = files.searched_schema.field(name).type
     if pa.types.is_null(kind):
         return pc.scalar(False)
-    if pa.types.is_string_view(kind) or pa.types.is_dictionary(kind):
-        return pc.field(name).cast(pa.large_string()) == pa.scalar(text, pa.large_string())
-    raise InputError(f"column {name!r} is {kind}, in which no text can be sought.")
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise InputError(f"column {name!r} is {kind}, in which no text can be sought.")
+    return pc.field(name) == pa.scalar(text, kind)

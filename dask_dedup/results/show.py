@@ -95,11 +95,10 @@ def find_members(files: ClusterFiles, asked: Asked, threshold: float) -> pd.Data
 def _find_matches(files: ClusterFiles, asked: Asked) -> pd.DataFrame:
     """Return ``row_id``, ``cluster_id`` and ``cluster_size`` of what was asked for."""
     if asked.url is not None:
-        kind = files.schema.field("url").type
-        found = files.find(text_equals("url", kind, asked.url), [*_KEYS, "url"])
+        found = files.find(text_equals(files, "url", asked.url), _KEYS)
         if not len(found):
             raise InputError(f"url {asked.url}: no row has it.")
-        return to_frame(found.select(_KEYS))
+        return to_frame(found)
     row_id = asked.row if asked.row is not None else asked.cluster
     matches = _keys_of(files, int(row_id or 0), "row" if asked.row is not None else "cluster")
     cluster = int(matches["cluster_id"].iloc[0])
