@@ -60,9 +60,10 @@ class Dataset:
     texts_problem: str | None = None
 
     def __repr__(self) -> str:
+        parts = f"{len(self.parts):,} part{'s' * (len(self.parts) != 1)}"
         return (
-            f"<Dataset {self.path}: {self.rows:,} rows in {len(self.parts):,} parts, dimension "
-            f"{self.dim}, {self.modality}>"
+            f"<Dataset {self.path}: {self.rows:,} rows in {parts}, dimension {self.dim}, "
+            f"{self.modality}>"
         )
 
     def _repr_html_(self) -> str:
