@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,8 @@ from dask_dedup.storage.listing import names_in
 from dask_dedup.storage.objects import open_parquet_source
 
 __all__ = ["ClusterFiles", "list_files", "read_partition", "text_equals", "to_frame"]
+
+Found = TypeVar("Found")
 
 _THREADS = 16  # files that are looked at together, mostly waiting for a store
 #: Columns of ours that have a type of numpy's in a data frame; the others keep Arrow's.
@@ -88,34 +91,64 @@ class ClusterFiles:
         arrays = [pa.nulls(0, field.type) for field in self.schema]
         return pa.Table.from_arrays(arrays, schema=self.schema)
 
-    def find(
-        self,
-        wanted: ds.Expression,
-        columns: Sequence[str],
-        first: int = 0,
-        stop: int | None = None,
-        most: int | None = None,
-    ) -> pa.Table:
-        """Return the rows that a condition holds for, of the files from ``first`` to ``stop``.
+    def find(self, wanted: ds.Expression, columns: Sequence[str]) -> pa.Table:
+        """Return some columns of the rows that a condition holds for.
 
         Row groups that cannot hold any, by the limits in their footers, are not read.
+        """
+        schema = self.searched_schema
+
+        def search(number: int) -> pa.Table:
+            with damage(self.paths[number]):
+                return pq.read_table(
+                    open_parquet_source(self.paths[number]),
+                    columns=list(columns),
+                    schema=schema,
+                    filters=wanted,
+                    use_threads=False,
+                    pre_buffer=False,
+                    page_checksum_verification=True,
+                ).replace_schema_metadata(None)
+
+        none = pa.schema([schema.field(name) for name in columns]).empty_table()
+        return pa.concat_tables([none, *self._each(search, self.filled)])
+
+    def rows_of_clusters(self, clusters: np.ndarray, rows: int) -> np.ndarray:
+        """Return the ``row_id`` of all members of some clusters: int64, sorted.
 
         Parameters
         ----------
-        wanted : Expression
-        columns : sequence of str
-            What is read, and returned.
-        first, stop : int
-        most : int, optional
-            How many rows there are; the search ends with the last of them.
+        clusters : int64 array
+            Their ids: none of their members has a smaller ``row_id``.
+        rows : int
+            How many members there are; the search ends with the file of the last of them.
+
+        Notes
+        -----
+        One column is read, a row group at a time in each of up to 16 threads. On 10⁶ rows in 10
+        files: 0.03 s of one core and 4.5 MB; the other columns of ours with it took four times as
+        long. Walking the forest instead would take an array over all rows.
         """
-        schema = self.searched_schema
-        found = [pa.schema([schema.field(name) for name in columns]).empty_table()]
-        for table in self._each(wanted, columns, first, stop):
-            found.append(table)
-            if most is not None and sum(map(len, found)) >= most:
+        first = self.file_of(int(clusters.min()))
+        found, count = [np.empty(0, np.int64)], 0
+
+        def search(number: int) -> np.ndarray:
+            own = [np.empty(0, np.int64)]
+            with damage(self.paths[number]), _open(self.paths[number]) as file:
+                start = self.starts[number]
+                for group in range(file.num_row_groups):
+                    column = file.read_row_group(group, ["cluster_id"], use_threads=False)
+                    values = column["cluster_id"].to_numpy()
+                    own.append(start + np.flatnonzero(np.isin(values, clusters)))
+                    start += len(values)
+            return np.concatenate(own)
+
+        for some in self._each(search, [i for i in self.filled if i >= first]):
+            found.append(some)
+            count += len(some)
+            if count >= rows:
                 break
-        return pa.concat_tables(found)
+        return np.concatenate(found)
 
     @cached_property
     def searched_schema(self) -> pa.Schema:
@@ -126,37 +159,22 @@ class ClusterFiles:
             fields.append(field.with_type(PLAIN_TYPES.get(kind, kind)))
         return pa.schema(fields)
 
-    def _each(
-        self, wanted: ds.Expression, columns: Sequence[str], first: int, stop: int | None
-    ) -> Iterator[pa.Table]:
-        schema = self.searched_schema
-        last = len(self.paths) if stop is None else stop
-
-        def search(path: str) -> pa.Table:
-            with damage(path):
-                return pq.read_table(
-                    open_parquet_source(path),
-                    columns=list(columns),
-                    schema=schema,
-                    filters=wanted,
-                    use_threads=False,
-                    pre_buffer=False,
-                    page_checksum_verification=True,
-                ).replace_schema_metadata(None)
-
-        paths = [self.paths[i] for i in self.filled if i in range(first, last)]
+    def _each(self, search: Callable[..., Found], numbers: Sequence[int]) -> Iterator[Found]:
+        """Search some files, as many together as there are threads; yield in their order."""
         at_once = min(_THREADS, 4 * (os.cpu_count() or 1))
         with ThreadPoolExecutor(at_once) as pool:
-            for start in range(0, len(paths), at_once):
-                yield from pool.map(search, paths[start : start + at_once])
+            for start in range(0, len(numbers), at_once):
+                yield from pool.map(search, numbers[start : start + at_once])
 
-    def take(self, row_ids: np.ndarray) -> pa.Table:
-        """Return all columns of some rows, in the order of their ids.
+    def take(self, row_ids: np.ndarray, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return some rows, in the order of their ids.
 
         Parameters
         ----------
         row_ids : int64 array
             Sorted, distinct.
+        columns : sequence of str, optional
+            Some of ours; all and the user's by default.
 
         Notes
         -----
@@ -166,22 +184,22 @@ class ClusterFiles:
         for i, (start, stop) in enumerate(zip(self.starts, self.starts[1:], strict=False)):
             low, high = np.searchsorted(row_ids, [start, stop])
             if low < high:
-                found += self._take_from(self.paths[i], row_ids[low:high] - start)
-        return pa.concat_tables(found) if found else self.empty_table()
+                found += self._take_from(self.paths[i], row_ids[low:high] - start, columns)
+        if not found:
+            empty = self.empty_table()
+            return empty if columns is None else empty.select(columns)
+        return pa.concat_tables(found)
 
-    def _take_from(self, path: str, positions: np.ndarray) -> Iterator[pa.Table]:
-        with (
-            damage(path),
-            pq.ParquetFile(
-                open_parquet_source(path), pre_buffer=False, page_checksum_verification=True
-            ) as file,
-        ):
+    def _take_from(
+        self, path: str, positions: np.ndarray, columns: Sequence[str] | None
+    ) -> Iterator[pa.Table]:
+        with damage(path), _open(path) as file:
             start = 0
             for number in range(file.num_row_groups):
                 stop = start + file.metadata.row_group(number).num_rows
                 low, high = np.searchsorted(positions, [start, stop])
                 if low < high:
-                    table = file.read_row_group(number, use_threads=False)
+                    table = file.read_row_group(number, columns, use_threads=False)
                     yield take_rows(table, pa.array(positions[low:high] - start))
                 start = stop
 
@@ -208,7 +226,7 @@ def list_files(folder: AnyPath, rows: int | None = None) -> ClusterFiles:
     paths = tuple(str(folder / name) for name in names)
 
     def look(path: str) -> tuple[int, pa.Schema]:
-        with damage(path), pq.ParquetFile(open_parquet_source(path), pre_buffer=False) as file:
+        with damage(path), _open(path) as file:
             return file.metadata.num_rows, file.schema_arrow
 
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -219,6 +237,13 @@ def list_files(folder: AnyPath, rows: int | None = None) -> ClusterFiles:
             f"{folder}: its files have {starts[-1]:,} rows, and the run had {rows:,}.", str(folder)
         )
     return ClusterFiles(paths, starts, schemas[0])
+
+
+def _open(path: str) -> pq.ParquetFile:
+    """Open one file; a buffer before it would hold all of it."""
+    return pq.ParquetFile(
+        open_parquet_source(path), pre_buffer=False, page_checksum_verification=True
+    )
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
@@ -241,10 +266,7 @@ def read_partition(path: str, columns: Sequence[str]) -> pd.DataFrame:
 
     Dask passes the ``columns`` that are wanted: also where none are.
     """
-    with (
-        damage(path),
-        pq.ParquetFile(open_parquet_source(path), page_checksum_verification=True) as file,
-    ):
+    with damage(path), _open(path) as file:
         names = file.schema_arrow.names
         wanted = ["row_id", *columns]
         is_nested = any("." in name for name in wanted)  # parquet would take it for a path

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dask_dedup.errors import InputError
 from dask_dedup.graph.forest_file import forest_path
@@ -76,19 +75,18 @@ def find_members(files: ClusterFiles, asked: Asked, threshold: float) -> pd.Data
 
     Notes
     -----
-    Memory: 100 bytes a member, and one row group of three to nine numbers a row for each of up to
-    16 threads.
+    A row id tells its file, a cluster id is one. Then one column, ``cluster_id``, is read from the
+    cluster's first file on, up to the file of its last member, and of the row groups that hold a
+    member, our columns. A URL takes a search of the column ``url`` of all files first.
+
+    Memory: 100 bytes a member, and one row group of one column for each of up to 16 threads.
     """
     asked.check()
     matches = _find_matches(files, asked)
     clusters = dict(zip(matches["cluster_id"].tolist(), matches["cluster_size"], strict=True))
-    ids = pa.array(sorted(clusters), pa.int64())
-    if max(clusters.values()) == 1:  # the rows themselves
-        wanted, most = pc.field("row_id").isin(ids), len(clusters)
-    else:
-        wanted, most = pc.field("cluster_id").isin(ids), sum(clusters.values())
-    first = files.file_of(min(clusters))  # a cluster's id is its smallest row
-    found = to_frame(files.find(wanted, files.own_columns, first, most=most))
+    ids, rows = np.array(sorted(clusters), np.int64), sum(clusters.values())
+    members = ids if rows == len(ids) else files.rows_of_clusters(ids, rows)
+    found = to_frame(files.take(members, files.own_columns))
     return _judge(found, matches["row_id"], threshold)
 
 
@@ -113,9 +111,7 @@ def _find_matches(files: ClusterFiles, asked: Asked) -> pd.DataFrame:
 def _keys_of(files: ClusterFiles, row_id: int, what: str = "row") -> pd.DataFrame:
     if not 0 <= row_id < files.rows:
         raise InputError(f"{what} {row_id}: expected a number from 0 to {files.rows - 1}.")
-    wanted = pc.field("row_id") == row_id
-    own = files.file_of(row_id)
-    return to_frame(files.find(wanted, _KEYS, own, own + 1))
+    return to_frame(files.take(np.array([row_id]), _KEYS))
 
 
 def _judge(found: pd.DataFrame, matches: pd.Series, threshold: float) -> pd.DataFrame:
@@ -252,9 +248,7 @@ def path_of_rows(
     edges: pd.DataFrame | None
     if cluster == int(two["cluster_id"].iloc[0]):
         size = int(one["cluster_size"].iloc[0])
-        wanted = pc.field("cluster_id") == cluster
-        found = files.find(wanted, ["row_id", "cluster_id"], files.file_of(cluster), most=size)
-        ids = np.sort(found["row_id"].to_numpy())
+        ids = files.rows_of_clusters(np.array([cluster]), size)
         edges = edges_inside(forest_path(out), files.rows, ids, threshold, size - 1)
     else:
         edges = edges_joining(forest_path(out), files.rows, row_id, other)

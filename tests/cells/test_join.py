@@ -84,7 +84,9 @@ def test_join_group_tiles_find_what_the_whole_cell_finds(tmp_path, write_dataset
         tiled.update(found(join_group(layout, group, 0.9).edges))
     tiled.update({pair: c for pair, c in whole.items() if c == 1 and pair not in tiled})
     assert tiled == whole
-    assert sum(join_group(layout, g, 0.9).entry_count for g in groups) == len(np.unique(rows, axis=0))
+    assert sum(join_group(layout, g, 0.9).entry_count for g in groups) == len(
+        np.unique(rows, axis=0)
+    )
 
 
 @pytest.mark.parametrize("cells", [4, 16])

@@ -58,7 +58,10 @@ def test_list_files_refuses_other_rows_and_no_files(folder, tmp_path):
 def test_take_returns_rows_of_any_files_and_row_groups(table, folder):
     files = list_files(folder)
     for rows in ([0], [29], [4, 5], [0, 2, 3, 17, 18, 20, 29], list(range(30)), []):
-        assert files.take(np.array(rows, np.int64)).equals(table.take(pa.array(rows, pa.int64())))
+        expected = table.take(pa.array(rows, pa.int64()))
+        assert files.take(np.array(rows, np.int64)).equals(expected)
+        names = ["cluster_id", "witness_row_id"]
+        assert files.take(np.array(rows, np.int64), names).equals(expected.select(names))
 
 
 def test_find_returns_what_a_filter_of_the_table_does(table, folder):
@@ -66,20 +69,28 @@ def test_find_returns_what_a_filter_of_the_table_does(table, folder):
     for wanted in (pc.field("cluster_id") == 2, pc.field("url") == "u3", pc.field("a.b") > 99):
         found = files.find(wanted, names)
         assert found.equals(table.filter(wanted).select(names))
-    found = files.find(pc.field("row_id") >= 0, ["row_id"], first=2, stop=3)
-    assert found["row_id"].to_pylist() == list(range(5, 18))
 
 
-def test_find_ends_with_the_last_row_there_is(table, folder, monkeypatch):
-    """A file that is never looked at may be gone; sixteen are looked at together."""
-    for i in range(20):
-        pq.write_table(table.slice(0, 2), folder / f"part-{100001 + i}.parquet")
-    files = list_files(folder)
-    (folder / "part-100020.parquet").unlink()
-    found = files.find(pc.field("row_id") == 1, ["row_id"], most=1)
-    assert len(found) == 1
-    with pytest.raises(DamagedError, match=r"part-100020\.parquet: is missing"):
-        files.find(pc.field("row_id") == 1, ["row_id"])
+def test_rows_of_clusters_are_those_with_their_ids(table, folder):
+    files, clusters = list_files(folder), table["cluster_id"].to_numpy()
+    for wanted in ([0], [1, 3], [0, 1, 2, 3]):
+        expected = np.flatnonzero(np.isin(clusters, wanted))
+        found = files.rows_of_clusters(np.array(wanted), len(expected))
+        assert found.tolist() == expected.tolist()
+        assert found.dtype == np.int64
+
+
+def test_rows_of_clusters_looks_between_the_first_and_the_last_of_them(tmp_path):
+    """Files that are never looked at may be gone; sixteen at most are looked at together."""
+    for i in range(40):
+        table = pa.table({"row_id": [i], "cluster_id": [7 if i in (7, 9) else i], "url": ["u"]})
+        pq.write_table(table, tmp_path / f"part-{i:05d}.parquet")
+    files = list_files(tmp_path)
+    for i in (*range(7), *range(23, 40)):
+        (tmp_path / f"part-{i:05d}.parquet").unlink()
+    assert files.rows_of_clusters(np.array([7]), 2).tolist() == [7, 9]
+    with pytest.raises(DamagedError, match=r"part-00023\.parquet: is missing"):
+        files.rows_of_clusters(np.array([7]), 3)
 
 
 def test_find_in_a_damaged_file_names_it(folder):
