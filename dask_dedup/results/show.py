@@ -1,12 +1,16 @@
 """The members of clusters: which stays, why, how like it the others are, and what links them.
 
 1. `find_members`: a row id tells its file, a cluster id is one; a URL is sought in its column. Then
-   the column ``cluster_id`` of the files from the cluster's first row on is searched: as many rows
-   as the cluster has end the search.
+   the column ``cluster_id`` is read, from the cluster's first file to that of its last member.
 2. `with_metadata`: the other columns, of the rows that are asked for.
 3. `join_paths`: the forest's edges of these clusters, in one pass, and in them the path from a row
    to the one that stays for it.
 
+Measured on 10⁶ rows in 10 files with 3 * 10⁵ edges, in seconds of one core: the column
+``cluster_id`` 0.03 (4.5 bytes a row), the column ``url`` 0.1 (13 bytes a row, of short URLs), the
+forest 0.03 (13 bytes an edge). So at 2 * 10⁹ rows one core takes about one minute for the members
+of a cluster, three and a half for a URL, one for the paths; the first two are read by up to 16
+threads.
 """
 
 from __future__ import annotations
