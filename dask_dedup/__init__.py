@@ -9,7 +9,8 @@ where the forest, or the labels, of many edges do not fit into a worker, by way 
 
     join_cells → write_forest → write_labels → join_clusters
 
-or all of it, with resume, audit and report, by `run`. Beside it, embeddings are made smaller::
+or all of it, with resume, audit and report, by `run`; what it wrote, `open_result` opens again.
+Beside it, embeddings are made smaller::
 
     read_dataset → fit_compressor → save_model, compress_dataset
 """

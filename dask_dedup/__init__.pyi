@@ -30,6 +30,7 @@ from .ivf.shard_files import Shard
 from .ivf.vector_index import VectorIndex, build_index, open_index, search_index
 from .pipeline.run import run
 from .results.clusters import join_clusters
+from .results.result import Result, open_result
 from .settings.run_settings import Settings, load_settings
 from .vectors.fit_pca import fit_pca
 from .vectors.pca import PcaModel
@@ -53,6 +54,7 @@ __all__ = [
     "OutputError",
     "Part",
     "PcaModel",
+    "Result",
     "Settings",
     "SettingsError",
     "Shard",
@@ -70,6 +72,7 @@ __all__ = [
     "load_model",
     "load_settings",
     "open_index",
+    "open_result",
     "read_dataset",
     "read_forest",
     "run",

@@ -46,7 +46,7 @@ MAY_IMPORT = {
     "compressors": "data errors paths runtime storage vectors",
     "cells": "data errors graph paths runtime schema storage vectors",
     "ivf": "compressors data errors graph paths runtime schema storage vectors",
-    "results": "cells data errors graph paths runtime schema settings storage vectors",
+    "results": "cells data errors graph paths report runtime schema settings storage vectors",
     "planning": "cells data errors graph paths report results runtime settings storage vectors",
     "pipeline": (
         "cells compressors data errors graph ivf paths planning report results runtime schema "
@@ -82,7 +82,7 @@ HEAVY = {
         "runtime.slurm",
         "runtime.worker_checks",
     },
-    "scipy": {"pipeline.audit"},
+    "scipy": {"graph.tree_path", "pipeline.audit"},
 }
 KERNELS = [
     "compressors.pca_compressor",
@@ -95,6 +95,7 @@ KERNELS = [
     "graph.edge_buffer",
     "graph.edge_order",
     "graph.forest",
+    "graph.tree_path",
     "cells.assign",
     "cells.assign_device",
     "cells.assign_exact",

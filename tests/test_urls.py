@@ -54,6 +54,8 @@ CALLS = {
         Call(["run", "{data}", "{out}", *RUN, "--threshold", "0.98"], CLUSTERS),
         Call(["status", "{out}"]),
         Call(["status", "{out}", "--verify"]),
+        Call(["show", "{out}", "--row", "3", "--path", "7"]),
+        Call(["show", "{out}", "--url", "http://x/0-5.jpg", "--json"]),
         Call(["plan", "{data}", "--like", "{out}"]),
         Call(["evaluate", "components", "{out}/forest/part-00000.parquet", "--threshold", "0.95"]),
     ],

@@ -10,6 +10,7 @@ from dask_dedup.cli import (  # noqa: F401  each adds its commands
     index,
     plan,
     run,
+    show,
     status,
 )
 from dask_dedup.cli.group import main

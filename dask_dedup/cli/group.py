@@ -48,7 +48,7 @@ class _AnyPathType(click.ParamType):
         return as_path(value)
 
 
-class _LocalPlace(_AnyPathType):
+class _LocalPathType(_AnyPathType):
     """A path on a disk."""
 
     name = "path"
@@ -64,7 +64,7 @@ class _LocalPlace(_AnyPathType):
 
 
 PATH = _AnyPathType()
-LOCAL_PATH = _LocalPlace()
+LOCAL_PATH = _LocalPathType()
 
 
 class _ConsoleHandler(logging.Handler):

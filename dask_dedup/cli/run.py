@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -127,7 +128,7 @@ def run(
     gc.freeze()  # else Python looks at every object again before it ends: most of a second
 
 
-def _print_summary(summary: dict[str, Any], out: AnyPath, console: Console) -> None:
+def _print_summary(summary: Mapping[str, Any], out: AnyPath, console: Console) -> None:
     from dask_dedup.report.histogram import bin_sizes, read_histogram
 
     def line(name: str, value: str, note: str = "") -> None:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -57,6 +58,28 @@ class Dataset:
     columns: MetadataColumns
     modality: str = "image"
     texts_problem: str | None = None
+
+    def __repr__(self) -> str:
+        parts = f"{len(self.parts):,} part{'s' * (len(self.parts) != 1)}"
+        return (
+            f"<Dataset {self.path}: {self.rows:,} rows in {parts}, dimension {self.dim}, "
+            f"{self.modality}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return the same as a table, with the names of the columns, for a notebook."""
+        lines = {
+            "rows": f"{self.rows:,}",
+            "parts": f"{len(self.parts):,}",
+            "dimension": f"{self.dim} ({self.modality} embeddings)",
+            "columns": ", ".join(self.columns.schema.names),
+        }
+        rows = "".join(
+            f'<tr><th style="text-align:left">{escape(name)}</th>'
+            f'<td style="text-align:left">{escape(value)}</td></tr>'
+            for name, value in lines.items()
+        )
+        return f"<div><p><b>{escape(self.path)}</b></p><table>{rows}</table></div>"
 
     @property
     def rows(self) -> int:

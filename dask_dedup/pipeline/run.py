@@ -30,6 +30,7 @@ from dask_dedup.settings.run_settings import Settings
 
 if TYPE_CHECKING:
     from dask_dedup.data.dataset import Dataset
+    from dask_dedup.results.result import Result
     from dask_dedup.runtime.executor import Execute, Progress
     from dask_dedup.storage.run_folder import RunFolder
 
@@ -53,7 +54,7 @@ def run(
     progress: Progress | None = None,
     say: Say | None = None,
     **keywords: Any,
-) -> dict[str, Any]:
+) -> Result:
     """Find the duplicates of a data set and write everything about them; computes.
 
     What the run will cost is said first, and it is refused where it does not fit into the workers'
@@ -81,7 +82,7 @@ def run(
         How tasks are computed, instead of all that is said above of workers: for one,
         `dask_dedup.runtime.executor.compute_tasks`, on the current Dask scheduler.
     progress : Progress, optional
-        Follows the stages; by default bars on a terminal, lines in a notebook, else nothing.
+        Follows the stages; by default bars on a terminal and in a notebook, else nothing.
         `dask_dedup.runtime.executor.NoProgress` shows nothing.
     say : callable, optional
         Takes each line about the run: data set, plan, workers; by default it is logged (INFO).
@@ -91,8 +92,9 @@ def run(
 
     Returns
     -------
-    dict
-        The content of ``out/summary.json``.
+    Result
+        As `dask_dedup.open_result` returns it of ``out``. It is a mapping, too: of the content of
+        ``out/summary.json``.
 
     Raises
     ------
@@ -106,10 +108,10 @@ def run(
     >>> import dask_dedup, tempfile
     >>> from dask_dedup.runtime.executor import compute_tasks
     >>> with tempfile.TemporaryDirectory() as out:
-    ...     summary = dask_dedup.run(
+    ...     result = dask_dedup.run(
     ...         "examples/data/clipart", out, threshold=0.9, audit_queries=0, execute=compute_tasks
     ...     )
-    >>> summary["rows"], summary["threshold"]
+    >>> result["rows"], result["threshold"]
     (10248, 0.9)
     """
     chosen, out, say = settings_from(settings, keywords), as_path(out), say or _log
@@ -122,6 +124,7 @@ def run(
     say(data_text(dataset, data.rows, len(data.parts), data.dim))
     from dask_dedup.pipeline.relabel import find_kept
     from dask_dedup.pipeline.stages import WORKING
+    from dask_dedup.results.result import Result
     from dask_dedup.storage.run_folder import RunFolder
 
     with RunFolder(
@@ -137,14 +140,15 @@ def run(
         folder.quarantined = list_quarantined(data)
         if folder.is_finished():
             say(f"{out}: finished before with these settings; nothing to do")
-            return folder.read_summary()
+            return Result(out, folder.read_summary())
         kept = find_kept(folder, chosen)
         if kept is not None:
             say(
                 f"the forest in {out}, searched from {kept['search_threshold']:g} up, answers "
                 f"threshold {chosen.clusters.threshold:g}: only the clusters are made anew"
             )
-        return _Start(data, folder, chosen, kept, say).run(execute, client, progress, keep_stages)
+        start = _Start(data, folder, chosen, kept, say)
+        return Result(out, start.run(execute, client, progress, keep_stages))
 
 
 def _log(line: str) -> None:

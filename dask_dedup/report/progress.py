@@ -19,6 +19,7 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from dask_dedup.report.count_text import rate_text
+from dask_dedup.report.notebook_progress import NotebookProgress
 from dask_dedup.runtime.executor import NoProgress, Progress
 
 __all__ = ["BarProgress", "LineProgress", "choose_progress", "library_progress"]
@@ -134,13 +135,13 @@ def choose_progress(console: Console) -> BarProgress | LineProgress:
 def library_progress(console: Console | None = None) -> Progress:
     """Return a display for a caller of the library, who has asked for none.
 
-    Bars where ``console``, standard error by default, is a terminal; lines in a notebook; else
-    nothing.
+    Bars where ``console``, standard error by default, is a terminal, and in a notebook, there
+    without `rich`, whose bars need widgets that few notebooks have; else nothing.
     """
     console = console or Console(stderr=True)
-    if console.is_terminal or console.is_jupyter:
-        return choose_progress(console)
-    return NoProgress()
+    if console.is_jupyter:
+        return NotebookProgress()
+    return choose_progress(console) if console.is_terminal else NoProgress()
 
 
 class _RateColumn(ProgressColumn):

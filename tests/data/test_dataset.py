@@ -421,3 +421,15 @@ def test_text_embeddings_by_a_pattern_that_matches_nothing_are_left_aside(both):
     assert dataset.text_embeddings is None
     with pytest.raises(InputError, match=r"texts/\*\.npy: no file matches this pattern"):
         dataset.view("text")
+
+
+def test_repr_is_a_line_and_html_escapes_names(tmp_path, write_dataset):
+    frame = pd.DataFrame({"url": ["u"] * 3, "<b>x</b>": range(3)})
+    folder = write_dataset(tmp_path / "<i>", [np.ones((3, 2), "f4")], [frame])
+    data = read_dataset(folder)
+    assert repr(data) == f"<Dataset {folder}: 3 rows in 1 part, dimension 2, image>"
+    html = data._repr_html_()
+    assert "&lt;b&gt;x&lt;/b&gt;" in html
+    assert "&lt;i&gt;</b>" in html
+    assert not {"<i>", "<b>x"} & {html[i : i + n] for i in range(len(html)) for n in (3, 4)}
+    assert "2 (image embeddings)" in html

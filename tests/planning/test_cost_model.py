@@ -280,7 +280,7 @@ def test_command_on_numbers_prints_every_stage_and_which_rates():
     assert result.exit_code == 0, result.output
     words = [line.split() for line in result.stdout.splitlines()]
     assert ["rows", "2,100,000,000", "dimension", "768"] in words
-    assert ["workers", "64", "threads", "of", "each:", "1"] in words
+    assert ["workers", "64", "of", "1", "thread", "each"] in words
     shown = [line[0] for line in words if line]
     assert shown[-7:] == ["fit", "layout", "merge", "join", "forest", "clusters", "rates:"]
     assert "shipped; --calibrate measures this machine's" in result.stdout

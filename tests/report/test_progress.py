@@ -7,6 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
+from dask_dedup.report.notebook_progress import NotebookProgress
 from dask_dedup.report.progress import BarProgress, LineProgress, choose_progress, library_progress
 from dask_dedup.runtime.executor import NoProgress
 
@@ -43,7 +44,7 @@ def test_choose_progress_bars_for_a_terminal_and_lines_elsewhere():
 def test_library_progress_is_shown_where_somebody_watches_only():
     notebook = Console(file=io.StringIO(), force_jupyter=True)
     assert isinstance(library_progress(console(terminal=True)), BarProgress)
-    assert isinstance(library_progress(notebook), LineProgress)
+    assert isinstance(library_progress(notebook), NotebookProgress)
     assert isinstance(library_progress(console()), NoProgress)
 
 

@@ -1,0 +1,78 @@
+"""A small finished run, with what its results have to be by brute force."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.sparse.csgraph import connected_components
+
+import dask_dedup
+from dask_dedup.runtime.executor import compute_tasks
+
+HOSTILE = '<script>alert(1)</script>\x1b[31m\nnext & "quoted"'
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run at 0.95, searched from 0.85 up.
+
+    ``cosines`` of all pairs, float32, -1 of the invalid row 40; ``rows``: the metadata and
+    ``cluster_id`` by brute force.
+    """
+
+    result: dask_dedup.Result
+    data: Path
+    cosines: np.ndarray
+    rows: pd.DataFrame
+
+    @property
+    def out(self) -> Path:
+        return Path(str(self.result.out))
+
+
+def components(cosines: np.ndarray, threshold: float) -> np.ndarray:
+    """The smallest row of each row's component."""
+    _, label = connected_components(cosines >= np.float32(threshold), directed=False)
+    first = np.unique(label, return_index=True)[1]
+    return first[label]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, write_dataset) -> Finished:
+    rng = np.random.default_rng(11)
+    centres = rng.normal(size=(60, 24))
+    noise = rng.choice([0, 0.05, 0.2, 0.33, 0.45], 600)[:, None]
+    rows = np.repeat(centres, 10, axis=0) + noise * rng.normal(size=(600, 24))
+    rows = np.vstack([rows, rng.normal(size=(50, 24))])[rng.permutation(650)].astype("f4")
+    rows[40] = np.nan
+    cuts = [100, 100, 380]  # the second part is empty
+    metadata = pd.DataFrame(
+        {
+            "url": [f"https://example.org/{i % 500}.jpg" for i in range(650)],
+            "caption": [HOSTILE if i % 3 else f"caption {i}" for i in range(650)],
+            "width.px": np.arange(650, dtype="int32"),
+            "tags": [[f"t{i}", "x"] for i in range(650)],
+        }
+    )
+    metadata.loc[7, "url"] = None
+    base = tmp_path_factory.mktemp("finished")
+    frames = [metadata.iloc[a:b] for a, b in zip([0, *cuts], [*cuts, 650], strict=True)]
+    data = write_dataset(base / "data", np.split(rows, cuts), frames)
+    result = dask_dedup.run(
+        data,
+        base / "out",
+        search_threshold=0.85,
+        cells=1,
+        audit_queries=0,
+        execute=compute_tasks,
+    )
+    wide = rows.astype("f8")
+    unit = wide / np.linalg.norm(wide, axis=1, keepdims=True)
+    unit[40] = 0
+    cosines = (unit @ unit.T).astype("f4")
+    rows = metadata.assign(row_id=np.arange(650), cluster_id=components(cosines, 0.95))
+    return Finished(result, data, cosines, rows)
