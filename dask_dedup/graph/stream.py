@@ -36,6 +36,7 @@ __all__ = [
     "dense_parent",
     "join_edges",
     "read_edges",
+    "read_weighted_edges",
     "stream_merge",
 ]
 
@@ -119,6 +120,17 @@ def read_edges(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield ``src`` and ``dst`` of a forest file's edges at or above a threshold, piece by piece.
 
+    As `read_weighted_edges`, without the similarities.
+    """
+    for src, dst, _ in read_weighted_edges(path, rows, threshold):
+        yield src, dst
+
+
+def read_weighted_edges(
+    path: AnyPath, rows: int, threshold: float
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield the edges of a forest file at or above a threshold, piece by piece, in three arrays.
+
     Parameters
     ----------
     path : AnyPath
@@ -130,8 +142,8 @@ def read_edges(
     """
     lowest = np.float32(threshold)
     last = falling_key(np.array([lowest if lowest else np.float32(-0.0)]))[0]  # -0 is at least 0
-    for _, src, dst in _survey([path], rows).read((), 0, int(last), columns=3):
-        yield src, dst
+    for key, src, dst in _survey([path], rows).read((), 0, int(last), columns=3):
+        yield src, dst, similarity_of(key)
 
 
 def dense_parent(rows: int) -> np.ndarray:

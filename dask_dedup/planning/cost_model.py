@@ -23,6 +23,7 @@ from dask_dedup.planning.stage_plans import (
     plan_join,
     plan_layout,
     plan_merge,
+    plan_witnesses,
 )
 from dask_dedup.planning.workload import Machine, Rates, Workload
 from dask_dedup.report.plan_table import size_text
@@ -56,7 +57,7 @@ class Plan:
     @property
     def working_bytes(self) -> float:
         """Bytes of models, layout and task forests: what the stages before the forest write."""
-        return sum(stage.bytes_written for stage in self.stages[:-2])
+        return sum(stage.bytes_written for stage in self.stages[:-3])
 
     @property
     def memory_bytes(self) -> float:
@@ -83,6 +84,7 @@ def plan(work: Workload, machine: Machine, rates: Rates | None = None) -> Plan:
         plan_merge(work, machine, rates),
         plan_join(work, machine, rates),
         plan_forest(work, machine, rates),
+        plan_witnesses(work, machine, rates),
         plan_clusters(work, machine, rates),
     )
     return Plan(work, machine, tuple(filter(None, stages)), rates.start_seconds)
