@@ -22,8 +22,7 @@ from dask_dedup.cells.sizes import (
 from dask_dedup.graph.choice import BAND_BYTES, BAND_EDGES, row_bytes
 from dask_dedup.planning.stage_cost import StagePlan, at_least_disk, single_bytes, waves
 from dask_dedup.planning.workload import Machine, Rates, Workload
-from dask_dedup.results.sizes import COMPARED_BYTES
-from dask_dedup.results.witness import WINDOW_ROWS
+from dask_dedup.results.sizes import COMPARED_BYTES, WINDOW_ROWS
 from dask_dedup.runtime.limits import WORKER_BYTES
 
 __all__ = [

@@ -22,12 +22,12 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
+from dask_dedup.results.sizes import WINDOW_ROWS
 from dask_dedup.vectors.cosines import cosine_pairs, exact_rows
 
-__all__ = ["WINDOW_ROWS", "Witnesses", "find_witnesses"]
+__all__ = ["Witnesses", "find_witnesses"]
 
-WINDOW_ROWS = 1024  # of a group, compared with each other: 1 MFLOP a row at 512 dimensions
-_CARRIED_ROWS = 128  # that stay, of the windows before
+_CARRIED_ROWS = 128  # that stay, of the windows of a group before
 _PAIRWISE_ROWS = 32  # up to here all pairs in float64 take less than a matrix product's overhead
 _READ_ROWS = 4096  # of small groups, read together
 

@@ -45,7 +45,8 @@ def write_dropped(dropped: pd.DataFrame, path: AnyPath) -> None:
 
 def read_dropped(paths: Iterable[AnyPath], start: int, stop: int) -> pd.DataFrame:
     """Return those of rows ``start`` to ``stop`` from all files, in the order of ``row_id``."""
-    found = [dropped_rows(np.empty(0, np.int64), Witnesses(*np.empty((2, 0), np.int64)))]
+    none = np.empty(0, np.int64)
+    found = [dropped_rows(none, Witnesses(none, np.empty(0, np.float32)))]
     for path in paths:
         with (
             damage(path),

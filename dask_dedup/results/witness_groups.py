@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from dask_dedup.graph.forest import label_forest
-from dask_dedup.results.witness import WINDOW_ROWS
+from dask_dedup.results.sizes import WINDOW_ROWS
 
 __all__ = ["GROUP_ROWS", "Groups", "group_rows"]
 
