@@ -150,4 +150,4 @@ def test_wheel_holds_every_module_and_says_that_it_has_types(tmp_path):
     inside = {name for name in zipfile.ZipFile(wheel).namelist() if "dist-info" not in name}
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "dask_dedup").rglob("*.py*")}
     modules = {name for name in modules if "__pycache__" not in name}
-    assert inside == modules | {"dask_dedup/py.typed"}
+    assert inside == modules | {"dask_dedup/DESIGN.md", "dask_dedup/py.typed"}

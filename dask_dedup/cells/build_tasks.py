@@ -7,16 +7,20 @@ import torch
 
 from dask_dedup.cells.assign import set_margins
 from dask_dedup.cells.kmeans import CellModel, save_cells, thin, train_coarse, train_fine
+from dask_dedup.cells.layout_files import SAME_SIMILARITY
+from dask_dedup.cells.leaders import find_leaders, save_leaders
 from dask_dedup.cells.sizes import FINE_TASKS
 from dask_dedup.data.spans import Span
 from dask_dedup.paths import as_path
-from dask_dedup.vectors.pca import PcaModel, load_pca, save_pca
+from dask_dedup.vectors.pca import PcaModel, filter_radius, load_pca, save_pca
 from dask_dedup.vectors.unit import prepare_block
 
 __all__ = [
+    "choose_leaders",
     "combine",
     "count_rows",
     "read_projections",
+    "read_stored",
     "thin_some",
     "train_coarse_cells",
     "train_some",
@@ -45,6 +49,23 @@ def read_projections(span: Span, row_ids: np.ndarray, pca_path: str, seed: int) 
     sketch = torch.mm(block.rows, pca.sketch_axes(_SKETCH, seed)).div_(block.lengths[:, None])
     both = torch.cat([pca.transform(block)[:, : pca.kept], sketch], dim=1)
     return both[torch.from_numpy(block.reason == 0)].numpy()
+
+
+def read_stored(span: Span, row_ids: np.ndarray) -> np.ndarray:
+    """Return some rows as they are stored."""
+    return span.embeddings.gather(row_ids)
+
+
+def choose_leaders(
+    row_ids: np.ndarray, pieces: list[np.ndarray], pca_path: str, path: str
+) -> np.ndarray:
+    """Choose the leaders of dense groups and write them; return their images without residual."""
+    torch.set_num_threads(1)
+    pca = load_pca(pca_path)
+    stored = np.concatenate(pieces) if pieces else np.empty((0, len(pca.mean)), np.float32)
+    leaders = find_leaders(row_ids, stored, pca)
+    save_leaders(leaders, as_path(path))
+    return leaders.projection[:, : pca.kept]
 
 
 def train_coarse_cells(
@@ -84,6 +105,7 @@ def combine(
     coarse: tuple[np.ndarray, list[np.ndarray]],
     fine: list[list[np.ndarray]],
     blocks: list[np.ndarray],
+    leaders: np.ndarray,
     probes: float,
     cells_per_row: float,
     path: str,
@@ -107,7 +129,9 @@ def combine(
         np.zeros(2),
         np.zeros(2),
     )
-    save_cells(set_margins(model, _margin_rows(sample), probes, cells_per_row), as_path(path))
+    save_cells(
+        set_margins(model, _margin_rows(sample, leaders), probes, cells_per_row), as_path(path)
+    )
     return model.cells
 
 
@@ -123,7 +147,13 @@ def _training_rows(sample: np.ndarray) -> np.ndarray:
     return sample if len(sample) <= _HELD_OUT else sample[~held_out]
 
 
-def _margin_rows(sample: np.ndarray) -> np.ndarray:
-    """Return some of the others: rows that the centroids have not seen lie further from them."""
+def _margin_rows(sample: np.ndarray, leaders: np.ndarray) -> np.ndarray:
+    """Return some of the others: rows that the centroids have not seen lie further from them.
+
+    Members of dense groups do not count: they visit their homes only.
+    """
     held_out = sample[::_HELD_OUT]
-    return held_out[:: -(-len(held_out) // _MARGIN_ROWS)]
+    held_out = held_out[:: -(-len(held_out) // _MARGIN_ROWS)]
+    distances = torch.cdist(torch.from_numpy(held_out), torch.from_numpy(leaders))
+    others = held_out[(distances > filter_radius(SAME_SIMILARITY)).all(dim=1).numpy()]
+    return others if len(others) else held_out

@@ -15,11 +15,8 @@ pairs. In a cell of many records:
    between those that float32 cannot tell apart.
 5. Of two groups, the pairs with one of the two leaders are compared.
 
-Members are entered into as many cells as other rows, each of which is searched. With 30 % of the
-rows at a cosine of 0.9995 to each other (`examples/benchmarks/skew.py`, near) a run takes 2.2 times
-the CPU time of one without them at 300,000 rows, 3.0 times at 10^6. To look for such groups before
-the layout is written, and to enter their members into one cell only, saves nothing: 38.4 and 38.0 s
-of CPU time at 300,000 rows. Ours.
+The largest groups are known before the layout, and visit their homes only: see `cells.leaders`.
+Ours.
 """
 
 from __future__ import annotations

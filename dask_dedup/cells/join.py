@@ -36,7 +36,6 @@ from dask_dedup.cells.join_groups import CellGroup, plan_groups
 from dask_dedup.cells.layout_files import SAME_SIMILARITY, CellLayout
 from dask_dedup.data.part_files import read_linked
 from dask_dedup.data.spans import Span
-from dask_dedup.errors import SettingsError
 from dask_dedup.graph.edge_buffer import Contract
 from dask_dedup.graph.forest import forest_of_edges, spanning_edges
 from dask_dedup.graph.forest_range import with_range
@@ -167,13 +166,14 @@ def join_cells(
     dask DataFrame
         EDGES (with ``contract`` each partition is a FOREST): lazy. One partition per task, where a
         pair may stand in two of them, and one per span of parts with the edges of rows that are
-        equal inside it. They carry the thresholds that they answer,
+        equal inside it, or members of a dense group. They carry the thresholds that they answer,
         and which data set they are of.
 
     Raises
     ------
     SettingsError
-        The threshold is out of range; and, when it is computed, torch sees no such device.
+        The threshold is out of range, or it asks for pairs inside the layout's dense groups, at
+        0.999 or above; and, when it is computed, torch sees no such device.
 
     Notes
     -----
@@ -183,10 +183,7 @@ def join_cells(
     """
     import dask.dataframe as dd
 
-    if not 0 < threshold <= 1:
-        raise SettingsError(
-            f"threshold: expected a cosine above 0 and at most 1, got {threshold:g}."
-        )
+    layout.check_threshold(threshold)
     return dd.from_map(
         _join_edges,
         [*plan_groups(layout), *layout.spans],

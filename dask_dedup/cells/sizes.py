@@ -11,6 +11,7 @@ __all__ = [
     "COARSE_SAMPLE",
     "FINE_TASKS",
     "ITERATIONS",
+    "LEADER_SAMPLE",
     "MOST_CELLS_PER_ROW",
     "READ_BYTES",
     "default_cells",
@@ -20,6 +21,7 @@ __all__ = [
 ITERATIONS = 10  # of k-means
 COARSE_SAMPLE = 256  # sample rows per coarse centroid
 FINE_TASKS = 16  # the coarse cells are divided in so many tasks
+LEADER_SAMPLE = 4096  # rows that leaders of dense groups are chosen from
 #: Rows read, projected and assigned at a time: 16 MB at 1,024 dimensions. Four times as many take 5
 #: to 10 % longer where all cores are busy, as these share a cache and the memory.
 BLOCK_ROWS = 4096

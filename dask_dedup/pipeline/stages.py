@@ -12,7 +12,7 @@ from functools import reduce
 from typing import Any, NamedTuple
 
 from dask_dedup.graph.forest_range import looks_inside_groups
-from dask_dedup.settings.run_settings import ReadSettings, Settings
+from dask_dedup.settings.run_settings import ClusterSettings, ReadSettings, Settings
 from dask_dedup.storage.stage import TRAINED
 
 __all__ = [
@@ -190,7 +190,7 @@ LABELS = DeclaredStage(
     "labels",
     ("forest", "invalid rows", "true pairs"),
     ("labels", "audit"),
-    ("clusters.threshold",),
+    tuple(f"clusters.{name}" for name in ClusterSettings.model_fields if name != "linkage"),
     is_shown=False,
 )
 COMPARE = DeclaredStage(

@@ -56,9 +56,7 @@ def read_run(out: AnyPath) -> MeasuredRun:
             duplicates=summary["duplicates"] / rows,
             pairs_per_row=found["candidates"] / rows,
         )
-        workload = replace(
-            workload, cells=found["cells"], cells_per_row=found["cells_per_row"] / rows
-        )
+        workload = replace(workload, cells=found["cells"], cells_per_row=found["entries"] / rows)
         seconds = {stage["name"]: float(stage["seconds"]) for stage in summary["stages"]}
         machine = Machine(summary["workers"], settings.compute.threads)
         return MeasuredRun(workload, machine, seconds)

@@ -6,6 +6,7 @@ spans; what a task takes at a time is imported from where the code has it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import ceil
 
 from dask_dedup.cells import join_groups
@@ -16,6 +17,7 @@ from dask_dedup.cells.sizes import (
     COARSE_SAMPLE,
     FINE_TASKS,
     ITERATIONS,
+    LEADER_SAMPLE,
     MOST_CELLS_PER_ROW,
     READ_BYTES,
 )
@@ -26,6 +28,7 @@ from dask_dedup.results.sizes import COMPARED_BYTES, WINDOW_ROWS
 from dask_dedup.runtime.limits import WORKER_BYTES
 
 __all__ = [
+    "STAGE_PLANS",
     "count_groups",
     "plan_clusters",
     "plan_fit",
@@ -60,7 +63,7 @@ def plan_fit(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
 
     With s = the PCA's sample, n = 24 C rows (at least 4,096, at most N), m = n / sqrt(C):
 
-    - singly read rows: s + n + queries; hashes: 3 N on one core
+    - singly read rows: s + n + queries + 4,096 for leaders; hashes: 4 N on one core
     - PCA, one task, float64 (half the rate): 2 s dim^2 + 10 dim^3
     - images of the sample, a task a span: 2 n dim k
     - coarse, one task: 10 iterations of 2 k sqrt(C) min(256 sqrt(C), n), then 2 k n sqrt(C)
@@ -68,16 +71,16 @@ def plan_fit(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
     - memory: the sample three times, 3 * 4 k n, or the PCA's at 28 bytes a value
     """
     n, s, k, coarse = work.sample, min(work.rows, work.sample_rows), work.kept, work.coarse
-    singles = s + n + min(work.rows, work.queries)
+    singles = s + n + min(work.rows, work.queries) + min(work.rows, LEADER_SAMPLE)
     pca_flops = 2.0 * s * work.dim**2 + 10.0 * work.dim**3
     projection_flops_needed = 2.0 * n * work.dim * k
     coarse_flops = 2.0 * k * coarse * (ITERATIONS * min(COARSE_SAMPLE * coarse, n) + n)
     thin_flops = n * (n / coarse) * (k + 2.0)
     fine_flops = 2.0 * k * n * coarse * ITERATIONS
     shared = min(FINE_TASKS, machine.workers, max(1, round(coarse)))
-    tasks = 2 * work.spans + 4 + 3 * FINE_TASKS
+    tasks = 3 * work.spans + 4 + 3 * FINE_TASKS
     alone = (
-        3 * work.rows / rates.hashed_rows
+        4 * work.rows / rates.hashed_rows
         + 2 * pca_flops / rates.projection_flops
         + coarse_flops / rates.kmeans_flops
         + tasks * rates.task_seconds
@@ -339,3 +342,15 @@ def plan_clusters(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
         "It grows with the rows of a part: cut the data set into smaller files, or give each "
         "worker more with --memory and fewer --workers.",
     )
+
+
+#: What plans each stage, in the order in which a run does them; None: this run has no such stage.
+STAGE_PLANS: tuple[Callable[[Workload, Machine, Rates], StagePlan | None], ...] = (
+    plan_fit,
+    plan_layout,
+    plan_merge,
+    plan_join,
+    plan_forest,
+    plan_witnesses,
+    plan_clusters,
+)

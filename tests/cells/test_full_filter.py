@@ -96,7 +96,7 @@ def layout_of_near_copies(tmp_path_factory, write_dataset):
     """Rows that 2 axes do not tell apart, in one cell."""
     folder = tmp_path_factory.mktemp("crowd")
     data = read_dataset(write_dataset(folder / "data", np.split(near_copies_of(1500, 24, 0.85), 3)))
-    return build_cells(data, fit_pca(data, 2), folder / "cells", cells=1, entries=1.0)
+    return build_cells(data, fit_pca(data, 2), folder / "cells", cells=1, cells_per_row=1.0)
 
 
 def joined(layout, tile_rows, limits, threshold=0.95):

@@ -105,7 +105,7 @@ def test_fit_by_hand():
     coarse = 2 * 6 * 7 * (10 * 1000 + 1000)
     fine = 1000 * (1000 / 7) * 8 + 2 * 6 * 1000 * 7 * 10
     assert found.flops == pytest.approx(pca + projections + coarse + fine)
-    assert found.bytes_read == (500 + 1000 + 13) * 4096  # a page for each row
+    assert found.bytes_read == (500 + 1000 + 13 + 1000) * 4096  # a page for each row
     assert found.memory_bytes == 28 * 500 * 11 + PROCESS_BYTES
 
 
