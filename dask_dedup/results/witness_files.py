@@ -55,7 +55,7 @@ def read_dropped(paths: Iterable[AnyPath], start: int, stop: int) -> pd.DataFram
             groups = [
                 number
                 for number in range(file.num_row_groups)
-                if _reaches(file.metadata.row_group(number).column(0).statistics, start, stop)
+                if _reaches(file.metadata.row_group(number), start, stop)
             ]
             if groups:
                 found.append(file.read_row_groups(groups).to_pandas())
@@ -64,5 +64,8 @@ def read_dropped(paths: Iterable[AnyPath], start: int, stop: int) -> pd.DataFram
     return dropped.iloc[first:last]
 
 
-def _reaches(statistics: pq.Statistics, start: int, stop: int) -> bool:
+def _reaches(group: pq.RowGroupMetaData, start: int, stop: int) -> bool:
+    if not group.num_rows:
+        return False
+    statistics = group.column(0).statistics
     return bool(statistics.min < stop and statistics.max >= start)

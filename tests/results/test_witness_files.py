@@ -32,6 +32,15 @@ def test_read_dropped_returns_the_rows_between(written):
         pd.testing.assert_frame_equal(found.reset_index(drop=True), expected.reset_index(drop=True))
 
 
+def test_read_dropped_of_files_without_rows_there_has_the_columns(written, tmp_path):
+    paths, frames = written
+    write_dropped(frames[0][:0], tmp_path / "none.parquet")
+    for some in ([tmp_path / "none.parquet"], [*paths, tmp_path / "none.parquet"]):
+        found = read_dropped(some, 100, 200)
+        assert len(found) == 0
+        assert found.dtypes.tolist() == frames[0].dtypes.tolist()
+
+
 def test_read_dropped_of_no_file_has_the_columns():
     assert list(read_dropped([], 0, 9)) == ["row_id", "witness_row_id", "witness_similarity"]
 
