@@ -41,7 +41,8 @@ LABELS = _empty({"cluster_id": np.int64, "cluster_size": np.int64}).set_index(
     pd.Index(np.empty(0, np.int64), name="row_id")
 )
 
-#: Every row once, before the user's columns.
+#: Every row once, before the user's columns. A row that is not ``is_kept`` is dropped for its
+#: witness, which is kept; where it is kept, ``witness_row_id`` and ``witness_similarity`` are null.
 CLUSTERS = _empty(
     {
         "row_id": np.int64,
@@ -50,6 +51,9 @@ CLUSTERS = _empty(
         "is_representative": np.bool_,
         "is_valid": np.bool_,
         "similarity_to_representative": np.float32,
+        "is_kept": np.bool_,
+        "witness_row_id": pd.Int64Dtype(),
+        "witness_similarity": np.float32,
         "url": STRING,
         "caption": STRING,
     }

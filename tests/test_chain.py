@@ -28,7 +28,8 @@ DIM = 24
 SEARCH, THRESHOLDS = 0.9, (0.9, 0.95, 0.995)
 OUR_COLUMNS = [
     "row_id", "cluster_id", "cluster_size", "is_representative", "is_valid",
-    "similarity_to_representative", "url", "caption",
+    "similarity_to_representative", "is_kept", "witness_row_id", "witness_similarity", "url",
+    "caption",
 ]  # fmt: skip
 
 
@@ -190,7 +191,7 @@ def test_chain_equals_run_in_every_row_however_merged_and_labelled(
     assert sorted(path.name for path in (tmp_path / "forest").iterdir()) == ["forest"]
     labels = dask_dedup.write_labels(tmp_path / "forest", 0.95, tmp_path / "labels", how=labelled)
     expected = pd.read_parquet(found.out / "clusters")[OUR_COLUMNS]
-    clusters = dask_dedup.join_clusters(found.dataset, labels).compute()
+    clusters = dask_dedup.join_clusters(found.dataset, labels, forest, 0.95).compute()
     clusters = clusters[OUR_COLUMNS].reset_index(drop=True).astype(expected.dtypes)
     pd.testing.assert_frame_equal(clusters, expected)
     lazily = dask_dedup.label_components(found.forest, 0.95)
@@ -243,6 +244,36 @@ def test_chain_is_lazy_but_for_what_writes(found, no_compute):
         forest = dask_dedup.spanning_forest(edges)
         labels = dask_dedup.label_components(forest, 0.95)
         dask_dedup.join_clusters(found.dataset, labels)
+        dask_dedup.join_clusters(found.dataset, labels, forest, 0.95)
+
+
+def test_chain_without_a_forest_has_the_linkage_components(found, tmp_path):
+    dask_dedup.run(
+        found.dataset.path,
+        tmp_path / "out",
+        {"compress.dim": 8, "audit.queries": 0},
+        linkage="components",
+        execute=compute_tasks,
+    )
+    run = pd.read_parquet(tmp_path / "out" / "clusters")
+    labels = dask_dedup.label_components(dask_dedup.read_forest(tmp_path / "out"), 0.95)
+    ours = dask_dedup.join_clusters(found.dataset, labels).compute().reset_index(drop=True)
+    for clusters in (run, ours):
+        assert (clusters["is_kept"] == clusters["is_representative"]).all()
+        dropped = clusters[~clusters["is_kept"]]
+        assert (dropped["witness_row_id"] == dropped["cluster_id"]).all()
+        similarity = dropped["similarity_to_representative"]
+        assert (dropped["witness_similarity"] == similarity).all()
+        assert clusters.loc[clusters["is_kept"], "witness_row_id"].isna().all()
+
+
+def test_join_clusters_asks_for_forest_and_threshold_together_and_for_one_that_answers(found):
+    labels = dask_dedup.label_components(found.forest, 0.95)
+    for given in ({"forest": found.forest}, {"threshold": 0.95}):
+        with pytest.raises(ValueError, match="expected forest and threshold together, got one"):
+            dask_dedup.join_clusters(found.dataset, labels, **given)
+    with pytest.raises(SettingsError, match=r"answers thresholds from 0\.9 to .* got 0\.85"):
+        dask_dedup.join_clusters(found.dataset, labels, found.forest, 0.85)
 
 
 def test_join_clusters_without_the_layout_reads_which_rows_are_invalid(case, found):

@@ -22,7 +22,7 @@ from dask_dedup.storage.files import read_json
 
 run_here = partial(dask_dedup.run, execute=compute_tasks)
 
-STAGES = ["layout", "join", "forest", "clusters"]
+STAGES = ["layout", "join", "forest", "witnesses", "clusters"]
 
 
 class StopAt(NoProgress):
@@ -81,7 +81,9 @@ def expected(data, tmp_path_factory):
     return pd.read_parquet(out / "clusters")
 
 
-@pytest.fixture(scope="module", params=["layout", "join", "forest", "clusters", "publish"])
+@pytest.fixture(
+    scope="module", params=["layout", "join", "forest", "witnesses", "clusters", "publish"]
+)
 def stopped(request, data, tmp_path_factory):
     """Give OUT of a run that was stopped there."""
     out = tmp_path_factory.mktemp(f"stopped-{request.param}") / "out"

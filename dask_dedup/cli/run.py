@@ -37,6 +37,7 @@ __all__ = ["run"]
 @click.argument("out", type=PATH)
 @setting("threshold", float)
 @setting("search_threshold", float)
+@setting("linkage")
 @setting("cells_per_row", float)
 @setting("cells", int)
 @setting("dim", int)
@@ -149,9 +150,19 @@ def _print_summary(summary: Mapping[str, Any], out: AnyPath, console: Console) -
         line(
             "through others",
             f"{linked['rows']:,}",
-            f"{linked['share']:.1%} of the duplicates are below the threshold to the row that "
-            f"would stay, {linked['below_0.8']:,} below 0.8, the least {linked['lowest']:.2f}",
+            f"{linked['share']:.1%} of the duplicates are below the threshold to the "
+            f"representative of their cluster, {linked['below_0.8']:,} below 0.8, the least "
+            f"{linked['lowest']:.2f}",
         )
+    if "dropped" in summary:  # not of earlier versions
+        why = {
+            "star": f"each at {summary['threshold']:g} or above to a row that stays",
+            "components": "all of a cluster but one, however unlike they are",
+        }
+        line(
+            "dropped", f"{summary['dropped']:,}", f"{summary['linkage']}: {why[summary['linkage']]}"
+        )
+        line("kept", f"{summary['kept']:,}", "is_kept in clusters/")
     line("clusters", f"{summary['clusters']:,}", "single rows counted")
     line("of two or more", f"{summary['clusters_of_two_or_more']:,}")
     line("largest", f"{summary['largest_cluster']:,}", "rows")

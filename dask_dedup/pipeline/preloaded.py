@@ -9,7 +9,7 @@ import distributed.nanny
 import distributed.worker  # noqa: F401
 import numpy as np
 
-import dask_dedup.pipeline.stage_tasks  # noqa: F401
+import dask_dedup.pipeline.witness_tasks  # noqa: F401
 from dask_dedup.vectors.equal_rows import hash_words
 
 # The first compiled function that is called takes a fifth of a second, whichever it is.

@@ -138,6 +138,11 @@ def run(
         working=WORKING,
     ) as folder:
         folder.quarantined = list_quarantined(data)
+        if chosen.finder == "adc" and not chosen.adc.verify and chosen.clusters.linkage == "star":
+            say(
+                "linkage components: one row of each cluster stays, since pairs that are not "
+                "verified are no reason to drop a row; --verify allows star"
+            )
         if folder.is_finished():
             say(f"{out}: finished before with these settings; nothing to do")
             return Result(out, folder.read_summary())

@@ -2,7 +2,8 @@
 
 1. The finder's stages (`join_finder`, `adc_finder`): from rows to files of edges.
 2. forest: what the finder's tasks have found merges to one maximum spanning forest.
-3. clusters: labels from the forest, joined to each part's metadata; the audit is scored.
+3. witnesses: labels from the forest, and which rows stay; the audit is scored.
+4. clusters: both joined to each part's metadata.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from threading import Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 from dask.delayed import delayed
 
@@ -25,7 +26,7 @@ from dask_dedup.pipeline.finders import choose_finder
 from dask_dedup.pipeline.job import Found, Job, conserve
 from dask_dedup.pipeline.packing import pack_rows
 from dask_dedup.pipeline.relabel import describe_search, found_before
-from dask_dedup.pipeline.stages import CLUSTERS, FOREST, LABELS
+from dask_dedup.pipeline.stages import CLUSTERS, COMPARE, FOREST, GROUPS, LABELS, WITNESSES
 from dask_dedup.pipeline.unreadable_parts import list_quarantined, note_bad
 from dask_dedup.report.histogram import (
     histogram_frame,
@@ -36,6 +37,7 @@ from dask_dedup.report.histogram import (
 from dask_dedup.report.summary import count_clusters, sum_linked_through_others, versions
 from dask_dedup.runtime.executor import OnWorker
 from dask_dedup.runtime.peak_memory import TreeMemory
+from dask_dedup.settings.run_settings import Settings
 from dask_dedup.storage.files import write_aside
 from dask_dedup.storage.objects import exists
 from dask_dedup.storage.stage import Stage
@@ -45,6 +47,7 @@ __all__ = ["run_stages"]
 logger = logging.getLogger(__name__)
 
 _STAGES = "dask_dedup.pipeline.stage_tasks"
+_WITNESSES = "dask_dedup.pipeline.witness_tasks"
 
 
 def run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
@@ -97,7 +100,7 @@ def _run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
         forest = _Forest(job, found)
         if folder.search is None:
             forest.merge()
-        clusters = _write_clusters(job, found, forest)
+        clusters = _write_clusters(job, found, _find_witnesses(job, found, forest))
         histogram = histogram_frame(clusters["sizes"])
         counts = count_clusters(histogram, data.rows, clusters["invalid_rows"])
         conserve("clusters", clusters["rows"], data.rows)
@@ -116,6 +119,9 @@ def _run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
         "parts": len(data.filled_parts),
         **job.describe_workers(),
         **counts,
+        "kept": clusters["kept"],
+        "dropped": data.rows - clusters["kept"],
+        "linkage": _linkage_of(found, settings),
         "linked_through_others": sum_linked_through_others(
             clusters["linked_through_others"], counts["duplicates"]
         ),
@@ -174,57 +180,106 @@ class _Forest:
         self.results = [(self.stage, "forest", records)]
 
 
-def _write_clusters(job: Job, found: Found, forest: _Forest) -> dict[str, Any]:
-    """Label the components, score the audit, write the clusters of every span."""
-    settings = job.settings
-    label_stage = job.stage(LABELS, found.keys)
-    bad = [part.index for part in job.data.parts if part.metadata_problem is not None]
-    stage = job.stage(CLUSTERS, {**found.keys, **({"without": bad} if bad else {})})
-    clusters, invalid = stage.folder / "clusters", stage.folder / "invalid"
+class _Labelled(NamedTuple):
+    """What the stage before the clusters hands on.
+
+    ``labelled``: its stage, and the record of the one task; ``compared``: folder of the LABELS with
+    similarities; ``dropped``: files of witnesses, None where a representative stands for all.
+    """
+
+    stage: Stage
+    record: dict[str, Any]
+    compared: AnyPath
+    dropped: list[AnyPath] | None
+
+
+def _find_witnesses(job: Job, found: Found, forest: _Forest) -> _Labelled:
+    """Label the components, score the audit, find which rows stay and the witness of the others."""
+    settings, threshold = job.settings, job.settings.clusters.threshold
+    labels, compare = job.stage(LABELS, found.keys), job.stage(COMPARE, found.keys)
+    groups, witnesses = job.stage(GROUPS, found.keys), job.stage(WITNESSES, found.keys)
     label_task = (
         found.layout,
         forest.path,
         job.data.rows,
         forest.how,
         found.lowest,
-        settings.clusters.threshold,
+        threshold,
         settings.seed,
         settings.audit.queries,
-        label_stage.folder,
+        labels.folder,
     )
+    compare_tasks = {
+        span.name: (found.layout, span, labels.folder, compare.folder, threshold)
+        for span in cut_spans(job.data.parts)
+        if span.rows
+    }
+    with job.timed(WITNESSES):
+        (labelled,) = job.run_stage(
+            labels, OnWorker(_STAGES, "label_and_score"), {"labels": label_task}
+        )
+        records = job.run_stage(compare, OnWorker(_WITNESSES, "compare_span"), compare_tasks)
+        dropped = None
+        if _linkage_of(found, settings) == "star":
+            count = 0
+            if any(record["below"] for record in records):
+                task = (compare.folder, forest.path, job.data.rows, threshold, groups.folder)
+                (grouped,) = job.run_stage(
+                    groups, OnWorker(_WITNESSES, "group_below"), {"groups": (found.layout, *task)}
+                )
+                count = grouped["tasks"]
+            where = (threshold, witnesses.folder)
+            tasks = {
+                f"witnesses-{number:05d}": (found.layout, groups.folder, number, *where)
+                for number in range(count)
+            }
+            found_rows = job.run_stage(witnesses, OnWorker(_WITNESSES, "find_and_write"), tasks)
+            dropped = [witnesses.folder / record["file"] for record in found_rows]
+    return _Labelled(labels, labelled, compare.folder, dropped)
+
+
+def _linkage_of(found: Found, settings: Settings) -> str:
+    """Return which rows are dropped: pairs that are not verified are witnesses of nothing."""
+    return "components" if found.answers is None else settings.clusters.linkage
+
+
+def _write_clusters(job: Job, found: Found, labelled: _Labelled) -> dict[str, Any]:
+    """Write the clusters of every span."""
+    bad = [part.index for part in job.data.parts if part.metadata_problem is not None]
+    stage = job.stage(CLUSTERS, {**found.keys, **({"without": bad} if bad else {})})
+    clusters, invalid = stage.folder / "clusters", stage.folder / "invalid"
     tasks = {
         span.name: (
             found.layout,
             span,
             job.data.columns,
-            label_stage.folder,
+            labelled.compared,
+            labelled.dropped,
             clusters,
             invalid,
-            settings.clusters.threshold,
+            job.settings.clusters.threshold,
         )
         for span in cut_spans(job.data.parts)
     }
     with job.timed(CLUSTERS):
-        (labelled,) = job.run_stage(
-            label_stage, OnWorker(_STAGES, "label_and_score"), {"labels": label_task}
-        )
         records = job.run_stage(stage, OnWorker(_STAGES, "write_span"), tasks)
     sizes: Counter[int] = Counter()
     for record in records:
         sizes.update({int(size): count for size, count in record["sizes"].items()})
-    audit = labelled["audit"]
+    audit = labelled.record["audit"]
     if audit:
         audit["seconds"] = round(audit["seconds"] + found.audit_seconds, 3)
     return {
         "rows": sum(record["rows"] for record in records),
         "invalid_rows": sum(record["invalid_rows"] for record in records),
+        "kept": sum(record["kept"] for record in records),
         "sizes": sizes,
         "linked_through_others": [record["linked_through_others"] for record in records],
-        "edges": labelled["edges"],
+        "edges": labelled.record["edges"],
         "audit": audit,
         "results": [
             (stage, "clusters", records),
             (stage, "invalid", records),
-            *([] if job.folder.search else [(label_stage, "audit", [labelled])]),
+            *([] if job.folder.search else [(labelled.stage, "audit", [labelled.record])]),
         ],
     }

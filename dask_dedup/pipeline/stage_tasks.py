@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,8 @@ from dask_dedup.pipeline.audit import (
 )
 from dask_dedup.report.summary import sum_linked_through_others
 from dask_dedup.results.clusters import write_clusters
-from dask_dedup.schema import LABELS
+from dask_dedup.results.members import no_members, with_witnesses
+from dask_dedup.results.witness_files import read_dropped
 from dask_dedup.storage.files import read_frame, write_aside, write_frame
 from dask_dedup.vectors.pca import load_pca
 from dask_dedup.vectors.unit import INVALID_REASONS
@@ -177,12 +178,21 @@ def write_span(
     layout: PartFiles,
     span: Span,
     columns: MetadataColumns,
-    labels_folder: AnyPath,
+    compared: AnyPath,
+    dropped: Sequence[AnyPath] | None,
     clusters: AnyPath,
     invalid: AnyPath,
     threshold: float,
 ) -> dict[str, Any]:
     """Write the clusters of a span's parts and their invalid rows, a file each.
+
+    Parameters
+    ----------
+    compared : path
+        Folder of the LABELS with similarities.
+    dropped : sequence of paths, optional
+        Files of the rows that have a witness other than their representative; None: there are no
+        others.
 
     Returns
     -------
@@ -191,29 +201,32 @@ def write_span(
     """
     records: list[dict[str, Any]] = []
     left_out = _no_invalid()
-    labels = LABELS
+    members = no_members()
     if span.rows:
         left_out = read_invalid(layout, span)
         if "invalid_reason" in left_out:
             left_out["reason"] = [
                 INVALID_REASONS.index(word) for word in left_out["invalid_reason"]
             ]
-        labels = read_frame(labels_path(labels_folder, span)).set_index("row_id")
+        members = with_witnesses(
+            read_frame(labels_path(compared, span)).set_index("row_id"),
+            None if dropped is None else read_dropped(dropped, span.row_start, span.row_stop),
+            threshold,
+        )
     ids, reason = left_out["row_id"].to_numpy(), left_out["reason"].to_numpy()
     for part in span.parts:
         start, stop = np.searchsorted(ids, [part.row_start, part.row_stop])
         name = f"part-{part.index:05d}.parquet"
         _write_invalid(part, columns, ids[start:stop], reason[start:stop], invalid / name)
-        stored, own = layout.part_list.rows, ids[start:stop]
-        records.append(
-            write_clusters(part, columns, labels, own, stored, clusters / name, threshold)
-        )
+        own = ids[start:stop]
+        records.append(write_clusters(part, columns, members, own, clusters / name, threshold))
     sizes = Counter[str]()
     for record in records:
         sizes.update(record["sizes"])
     return {
         "rows": sum(record["rows"] for record in records),
         "invalid_rows": len(ids),
+        "kept": sum(record["kept"] for record in records),
         "sizes": dict(sizes),
         "linked_through_others": sum_linked_through_others(
             [record["linked_through_others"] for record in records]

@@ -18,9 +18,11 @@ from dask_dedup.storage.stage import TRAINED
 __all__ = [
     "CALIBRATED",
     "CLUSTERS",
+    "COMPARE",
     "DERIVED",
     "FIT",
     "FOREST",
+    "GROUPS",
     "JOIN",
     "KEPT",
     "LABELS",
@@ -33,6 +35,7 @@ __all__ = [
     "STAGES",
     "TOLERANCE",
     "TRAIN",
+    "WITNESSES",
     "WORKING",
     "DeclaredStage",
     "Derived",
@@ -187,13 +190,27 @@ LABELS = DeclaredStage(
     "labels",
     ("forest", "invalid rows", "true pairs"),
     ("labels", "audit"),
-    tuple(f"clusters.{name}" for name in ClusterSettings.model_fields),
+    tuple(f"clusters.{name}" for name in ClusterSettings.model_fields if name != "linkage"),
     is_shown=False,
 )
+COMPARE = DeclaredStage(
+    "compare", "compared", ("labels", "rows"), ("similarities",), (), is_shown=False
+)
+#: Not where a representative stands for all of its cluster, or where no row is unlike it.
+GROUPS = DeclaredStage(
+    "groups",
+    "groups",
+    ("similarities", "forest"),
+    ("groups",),
+    ("clusters.linkage",),
+    is_optional=True,
+    is_shown=False,
+)
+WITNESSES = DeclaredStage("witnesses", "witnesses", ("groups", "rows"), ("witnesses",))
 CLUSTERS = DeclaredStage(
     "clusters",
     "clusters",
-    ("labels", "metadata", "rows"),
+    ("similarities", "witnesses", "invalid rows", "metadata"),
     ("clusters",),
     tuple(f"read.{name}" for name in ReadSettings.model_fields if name != "skip_bad_parts"),
 )
@@ -211,6 +228,9 @@ STAGES = (
     SEARCH,
     FOREST,
     LABELS,
+    COMPARE,
+    GROUPS,
+    WITNESSES,
     CLUSTERS,
 )
 #: What runs write under OUT/stages.

@@ -8,7 +8,7 @@ from typing import Any
 
 from dask_dedup.errors import OutputError
 from dask_dedup.paths import AnyPath, as_path
-from dask_dedup.pipeline.stages import CLUSTERS, PLAN, DeclaredStage, stages_of
+from dask_dedup.pipeline.stages import CLUSTERS, PLAN, WITNESSES, DeclaredStage, stages_of
 from dask_dedup.storage.files import read_json
 from dask_dedup.storage.folder_lock import FolderLock
 from dask_dedup.storage.objects import exists
@@ -85,7 +85,7 @@ def run_status(out: AnyPath, verify: bool = False) -> dict[str, Any]:
     expected = {stage["name"]: stage["seconds"] for stage in planned.get("stages", [])}
     declared = [one for one in stages_of(state["settings"].get("finder", "join")) if one.is_shown]
     if state.get("search"):  # the forest of a run before is labelled anew
-        declared = [CLUSTERS]
+        declared = [WITNESSES, CLUSTERS]
     stages = [
         _stage_status(working / one.folder, one, expected.get(one.name))
         for one in declared

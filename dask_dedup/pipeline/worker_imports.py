@@ -7,4 +7,4 @@ from dask_dedup.runtime.forkserver import Preload
 
 __all__ = ["PRELOAD"]
 
-PRELOAD = Preload(("dask_dedup.pipeline.preloaded",), ("dask_dedup.pipeline.stage_tasks",))
+PRELOAD = Preload(("dask_dedup.pipeline.preloaded",), ("dask_dedup.pipeline.witness_tasks",))

@@ -49,7 +49,7 @@ class Plan:
     @property
     def working_bytes(self) -> float:
         """Bytes of models, layout and task forests: what the stages before the forest write."""
-        return sum(stage.bytes_written for stage in self.stages[:-2])
+        return sum(stage.bytes_written for stage in self.stages[:-3])
 
     @property
     def memory_bytes(self) -> float:

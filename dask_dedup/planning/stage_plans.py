@@ -24,7 +24,7 @@ from dask_dedup.cells.sizes import (
 from dask_dedup.graph.choice import BAND_BYTES, BAND_EDGES, row_bytes
 from dask_dedup.planning.stage_cost import StagePlan, at_least_disk, single_bytes, waves
 from dask_dedup.planning.workload import Machine, Rates, Workload
-from dask_dedup.results.sizes import COMPARED_BYTES
+from dask_dedup.results.sizes import COMPARED_BYTES, WINDOW_ROWS
 from dask_dedup.runtime.limits import WORKER_BYTES
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "plan_join",
     "plan_layout",
     "plan_merge",
+    "plan_witnesses",
 ]
 
 #: Measured on 10^6 synthetic rows: cells differ in size, their squared coefficient of variation.
@@ -47,6 +48,8 @@ ROWS_PER_ENTRY = 0.75
 LOOKED_UP = 1 / 3
 #: Task forests hold so many edges per duplicate: some pairs are found by two tasks.
 EDGES_PER_DUPLICATE = 1.5
+#: Of the duplicates, those below the threshold to the representative of their cluster.
+BELOW = 0.1
 EDGE_BYTES = 20  # src, dst, similarity
 LABEL_BYTES = 10  # of a labelled row in its parquet file
 ARRAY_SECONDS = 4e-9  # to fill and follow an array over all rows, a row (10^9 rows)
@@ -281,34 +284,63 @@ def plan_forest(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
     )
 
 
-def plan_clusters(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
-    """Plan the labels, one task over the forest, and the metadata, read and written by parts.
+def plan_witnesses(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
+    """Plan the labels, one task over the forest, and which rows stay.
 
-    Duplicates and their representatives (1.5 rows a duplicate) are read singly and compared.
-    Memory: labels and sizes of all rows in the first; a part's metadata four times, 50 more bytes
-    a row, 64 a labelled row of the span and what is compared at a time in the others.
+    - duplicates and their representatives (1.5 rows a duplicate) are read singly and compared
+    - those below the threshold to theirs (a tenth of the duplicates) are read again, and compared
+      in windows: 2 dim 1024 flops each at most
+    - memory: labels and sizes of all rows in the first task; 64 bytes a labelled row of the span
+      and what is compared at a time in the others
     """
     labels = 1.5 * work.edges
-    read = work.rows * work.metadata_bytes + work.edges * EDGE_BYTES + labels * LABEL_BYTES
-    written = work.rows * (work.metadata_bytes + 8) + labels * LABEL_BYTES
-    core_seconds = (read + written) / rates.table_bytes + work.parts * rates.task_seconds
-    core_seconds += labels / rates.single_reads + work.edges * work.dim / rates.verified_values
-    read += single_bytes(work, labels)
+    below = BELOW * work.edges
+    read = work.edges * EDGE_BYTES + 2 * labels * LABEL_BYTES
+    written = 2 * labels * LABEL_BYTES + below * EDGE_BYTES
+    flops = 2.0 * work.dim * WINDOW_ROWS * below
+    core_seconds = (read + written) / rates.table_bytes
+    core_seconds += (labels + below) / rates.single_reads
+    core_seconds += work.edges * work.dim / rates.verified_values
+    core_seconds += flops / rates.projection_flops + 2 * work.spans * rates.task_seconds
+    read += single_bytes(work, labels + below)
     seconds = waves(core_seconds, work.spans, machine)
     seconds += work.rows * ARRAY_SECONDS + work.edges / rates.merged_edges
-    seconds += labels * LABEL_BYTES / rates.table_bytes + work.spans * rates.open_seconds
+    seconds += labels * LABEL_BYTES / rates.table_bytes + 2 * work.spans * rates.open_seconds
+    return StagePlan(
+        "witnesses",
+        2 * work.spans + 2,
+        flops,
+        read,
+        written,
+        at_least_disk(seconds, read, written, machine),
+        max(2.0 * row_bytes(work.rows) * work.rows, 64 * labels / work.spans + COMPARISON_BYTES)
+        + PROCESS_BYTES,
+        "One task holds two arrays over all rows: give each worker more with --memory and fewer "
+        "--workers.",
+    )
+
+
+def plan_clusters(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
+    """Plan the metadata, read and written by parts.
+
+    Memory: a part's metadata four times, 64 bytes of ours a row, and 64 a labelled row of the span.
+    """
+    labels = 1.5 * work.edges
+    read = work.rows * work.metadata_bytes + labels * LABEL_BYTES
+    written = work.rows * (work.metadata_bytes + 9)
+    core_seconds = (read + written) / rates.table_bytes + work.parts * rates.task_seconds
+    seconds = waves(core_seconds, work.spans, machine)
     rows = work.rows / work.parts
-    part = rows * (4 * work.metadata_bytes + 50) + 64 * labels / work.spans
     return StagePlan(
         "clusters",
-        work.spans + 1,
+        work.spans,
         0.0,
         read,
         written,
         at_least_disk(seconds, read, written, machine),
-        max(2.0 * row_bytes(work.rows) * work.rows, part + COMPARISON_BYTES) + PROCESS_BYTES,
-        "One task holds two arrays over all rows: give each worker more with --memory and fewer "
-        "--workers.",
+        rows * (4 * work.metadata_bytes + 64) + 64 * labels / work.spans + PROCESS_BYTES,
+        "It grows with the rows of a part: cut the data set into smaller files, or give each "
+        "worker more with --memory and fewer --workers.",
     )
 
 
@@ -319,5 +351,6 @@ STAGE_PLANS: tuple[Callable[[Workload, Machine, Rates], StagePlan | None], ...] 
     plan_merge,
     plan_join,
     plan_forest,
+    plan_witnesses,
     plan_clusters,
 )

@@ -14,16 +14,21 @@ from dask_dedup.data.dataset import Dataset
 from dask_dedup.data.metadata import MetadataColumns, empty_table, read_metadata, to_pandas
 from dask_dedup.data.part_files import PartFiles
 from dask_dedup.data.part_list import PartList
-from dask_dedup.data.part_rows import PartRows
-from dask_dedup.data.parts import Part, gather_rows
+from dask_dedup.data.parts import Part
 from dask_dedup.errors import InputError
+from dask_dedup.graph.forest_range import range_of
 from dask_dedup.graph.origin import origin_of
 from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.results.invalid_rows import find_layout, invalid_rows
-from dask_dedup.results.sizes import COMPARED_BYTES
+from dask_dedup.results.members import (
+    compare_members,
+    find_dropped,
+    no_members,
+    rows_below,
+    with_witnesses,
+)
 from dask_dedup.schema import CLUSTERS
 from dask_dedup.storage.files import write_frame
-from dask_dedup.vectors.cosines import cosine_pairs, exact_rows
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -39,7 +44,12 @@ __all__ = [
 _OWN_COLUMNS = CLUSTERS.columns.get_loc("url")  # they stand before the user's
 
 
-def join_clusters(dataset: Dataset, labels: dd.DataFrame) -> dd.DataFrame:
+def join_clusters(
+    dataset: Dataset,
+    labels: dd.DataFrame,
+    forest: dd.DataFrame | None = None,
+    threshold: float | None = None,
+) -> dd.DataFrame:
     """Join the clusters to the metadata of every row.
 
     Parameters
@@ -49,6 +59,12 @@ def join_clusters(dataset: Dataset, labels: dd.DataFrame) -> dd.DataFrame:
     labels : dask DataFrame
         LABELS from `dask_dedup.label_components` or `dask_dedup.write_labels`, or your own: sorted
         by ``row_id``, in one partition, or in several of known divisions.
+    forest : dask DataFrame, optional
+        FOREST that the labels were made from. With it, each row that is dropped has a witness, as
+        with ``--linkage star`` of a run; without, one row of each cluster stays, as with
+        ``--linkage components``.
+    threshold : float, optional
+        With a forest: the cosine that the labels were made at.
 
     Returns
     -------
@@ -61,8 +77,11 @@ def join_clusters(dataset: Dataset, labels: dd.DataFrame) -> dd.DataFrame:
     ------
     InputError
         The labels are of a data set with another number of rows.
+    SettingsError
+        The forest does not answer the threshold.
     ValueError
-        The labels have several partitions of unknown divisions.
+        The labels have several partitions of unknown divisions, or one of forest and threshold is
+        missing.
 
     Notes
     -----
@@ -71,7 +90,8 @@ def join_clusters(dataset: Dataset, labels: dd.DataFrame) -> dd.DataFrame:
 
     A task holds the metadata of its part, the labels of its rows (24 bytes each), and 0.2 GB of
     vectors at most. Of these it reads the rows that are duplicates, and their representatives,
-    singly.
+    singly. Witnesses are looked for in one task, which holds the forest and some 100 bytes for each
+    row that is unlike the representative of its cluster; a run has several.
     """
     import dask.dataframe as dd
     from dask.delayed import delayed
@@ -82,18 +102,28 @@ def join_clusters(dataset: Dataset, labels: dd.DataFrame) -> dd.DataFrame:
             f"{dataset.path}: has {dataset.rows:,} rows, and the labels are of a data set with "
             f"{origin.rows:,}. Join them to the one that was searched."
         )
+    if (forest is None) != (threshold is None):
+        raise ValueError("join_clusters: expected forest and threshold together, got one of them.")
     layout = find_layout(dataset, origin)
     pieces = _pieces_of_parts(dataset, labels)
-    none = np.empty(0, np.int64)
-    empty = empty_table(dataset.columns)
     stored = delayed(PartList(dataset.filled_parts), traverse=False)  # one, for all tasks
+    members = [
+        delayed(_compare_pieces)(part, own, stored)
+        for part, own in zip(dataset.filled_parts, pieces, strict=True)
+    ]
+    dropped = None
+    if forest is not None and threshold is not None:
+        if (known := range_of(forest._meta)) is not None:
+            known.check(threshold, "the forest")
+        below = [delayed(rows_below)(own, threshold) for own in members]
+        dropped = delayed(find_dropped)(below, forest.to_delayed(), threshold, stored)
     return dd.from_delayed(
         [
-            delayed(_clusters_frame)(part, dataset.columns, own, layout, stored)
-            for part, own in zip(dataset.filled_parts, pieces, strict=True)
+            delayed(_clusters_frame)(part, dataset.columns, own, layout, dropped, threshold)
+            for part, own in zip(dataset.filled_parts, members, strict=True)
         ],
         meta=_to_frame(
-            _assemble(empty, none, none, none, np.empty(0, np.bool_), np.empty(0, np.float32))
+            _assemble(empty_table(dataset.columns), no_members(), np.empty(0, np.bool_))
         ),
         prefix="join-clusters",
         verify_meta=False,
@@ -120,11 +150,7 @@ def _pieces_of_parts(dataset: Dataset, labels: dd.DataFrame) -> list[list[Delaye
 
 
 def clusters_of_part(
-    part: Part,
-    columns: MetadataColumns,
-    labels: pd.DataFrame,
-    invalid: np.ndarray,
-    stored: PartRows,
+    part: Part, columns: MetadataColumns, members: pd.DataFrame, invalid: np.ndarray
 ) -> pa.Table:
     """Return the CLUSTERS of one part, the user's columns included.
 
@@ -132,33 +158,24 @@ def clusters_of_part(
     ----------
     part : Part
     columns : MetadataColumns
-    labels : DataFrame
-        LABELS; rows of other parts are passed over.
+    members : DataFrame
+        From `dask_dedup.results.members.with_witnesses`; rows of other parts are passed over.
     invalid : int64 array
         ``row_id`` of the part's rows without a usable embedding: each a cluster of its own, kept.
-    stored : PartRows
-        Of the data set, in which the representatives are.
     """
-    row_ids = np.arange(part.row_start, part.row_stop)
-    cluster_ids, sizes = row_ids.copy(), np.ones(part.rows, np.int64)
-    first, last = labels.index.searchsorted([part.row_start, part.row_stop])
-    own = labels.iloc[first:last]
-    position = own.index.to_numpy() - part.row_start
-    cluster_ids[position] = own["cluster_id"]
-    sizes[position] = own["cluster_size"]
+    first, last = members.index.searchsorted([part.row_start, part.row_stop])
     is_valid = np.ones(part.rows, np.bool_)
     is_valid[invalid - part.row_start] = False
-    similarity = _to_representatives(part, stored, cluster_ids)
-    metadata = read_metadata(part, columns)
-    return _assemble(metadata, row_ids, cluster_ids, sizes, is_valid, similarity)
+    return _assemble(
+        read_metadata(part, columns), members.iloc[first:last], is_valid, part.row_start
+    )
 
 
 def write_clusters(
     part: Part,
     columns: MetadataColumns,
-    labels: pd.DataFrame,
+    members: pd.DataFrame,
     invalid: np.ndarray,
-    stored: PartRows,
     path: str | AnyPath,
     threshold: float,
 ) -> dict[str, Any]:
@@ -167,11 +184,11 @@ def write_clusters(
     Returns
     -------
     dict
-        ``rows``, ``invalid_rows``, and ``sizes``: how many clusters of each size (as text, for
-        JSON) have their smallest row in this part, invalid rows left out; and
+        ``rows``, ``invalid_rows``, ``kept``, and ``sizes``: how many clusters of each size (as
+        text, for JSON) have their smallest row in this part, invalid rows left out; and
         ``linked_through_others``, from `count_linked_through_others`.
     """
-    table = clusters_of_part(part, columns, labels, invalid, stored)
+    table = clusters_of_part(part, columns, members, invalid)
     write_frame(as_path(path), table, table.schema.metadata, durable=True)
     similarity = table["similarity_to_representative"].to_numpy()
     counted = np.asarray(table["is_representative"]) & np.asarray(table["is_valid"])
@@ -179,6 +196,7 @@ def write_clusters(
     return {
         "rows": table.num_rows,
         "invalid_rows": len(invalid),
+        "kept": int(np.count_nonzero(table["is_kept"])),
         "sizes": {str(size): count for size, count in sorted(sizes.items())},
         "linked_through_others": count_linked_through_others(similarity, threshold),
     }
@@ -208,56 +226,51 @@ def count_linked_through_others(similarity: np.ndarray, threshold: float) -> dic
     }
 
 
+def _compare_pieces(part: Part, pieces: list[pd.DataFrame], stored: PartList) -> pd.DataFrame:
+    labels = pieces[0] if len(pieces) == 1 else pd.concat(pieces)
+    first, last = labels.index.searchsorted([part.row_start, part.row_stop])
+    return compare_members(labels.iloc[first:last], stored.rows)
+
+
 def _clusters_frame(
     part: Part,
     columns: MetadataColumns,
-    pieces: list[pd.DataFrame],
+    members: pd.DataFrame,
     layout: PartFiles | None,
-    stored: PartList,
+    dropped: pd.DataFrame | None,
+    threshold: float | None,
 ) -> pd.DataFrame:
-    labels = pieces[0] if len(pieces) == 1 else pd.concat(pieces)
-    return _to_frame(
-        clusters_of_part(part, columns, labels, invalid_rows(part, layout), stored.rows)
-    )
-
-
-def _to_representatives(
-    part: Part, stored: PartRows, cluster_ids: np.ndarray, read_bytes: int = COMPARED_BYTES
-) -> np.ndarray:
-    """Return the cosine of each row and the representative of its cluster: float32.
-
-    Both are read again, singly: as many rows as there are duplicates, and their representatives.
-    """
-    row_ids = np.arange(part.row_start, part.row_stop)
-    similarity = np.ones(part.rows, np.float32)
-    members = np.flatnonzero(cluster_ids != row_ids)
-    row_bytes = part.embeddings.dim * np.dtype(part.embeddings.dtype).itemsize
-    step = max(1, read_bytes // row_bytes)
-    for start in range(0, len(members), step):
-        own = members[start : start + step]
-        wanted, back = np.unique(cluster_ids[own], return_inverse=True)
-        rows = exact_rows(gather_rows(part.embeddings, own))
-        representatives = exact_rows(stored.gather(wanted))
-        similarity[own] = cosine_pairs(rows, representatives, np.arange(len(own)), back)
-    return similarity
+    members = with_witnesses(members, dropped, threshold)
+    return _to_frame(clusters_of_part(part, columns, members, invalid_rows(part, layout)))
 
 
 def _to_frame(table: pa.Table) -> pd.DataFrame:
     """Turn CLUSTERS into pandas: our columns with numpy's types, the user's with Arrow's."""
     names = table.column_names
     ours, theirs = table.select(names[:_OWN_COLUMNS]), table.select(names[_OWN_COLUMNS:])
-    return pd.concat([ours.to_pandas(ignore_metadata=True), to_pandas(theirs)], axis=1)
+    frame = ours.drop_columns("witness_row_id").to_pandas(ignore_metadata=True)
+    witness = pd.array(table["witness_row_id"], dtype=CLUSTERS["witness_row_id"].dtype)
+    frame.insert(_OWN_COLUMNS - 2, "witness_row_id", witness)  # numpy's integers know no null
+    return pd.concat([frame, to_pandas(theirs)], axis=1)
 
 
 def _assemble(
-    metadata: pa.Table,
-    row_ids: np.ndarray,
-    cluster_ids: np.ndarray,
-    sizes: np.ndarray,
-    is_valid: np.ndarray,
-    similarity: np.ndarray,
+    metadata: pa.Table, members: pd.DataFrame, is_valid: np.ndarray, row_start: int = 0
 ) -> pa.Table:
-    """Put our columns before the user's, whose notes stay."""
+    """Put our columns before the user's, whose notes stay.
+
+    ``members``: those of these rows; the others are alone.
+    """
+    row_ids = np.arange(row_start, row_start + len(is_valid))
+    cluster_ids, sizes, witness = row_ids.copy(), np.ones_like(row_ids), row_ids.copy()
+    similarity, to_witness = np.ones((2, len(row_ids)), np.float32)
+    place = members.index.to_numpy() - row_start
+    cluster_ids[place] = members["cluster_id"]
+    sizes[place] = members["cluster_size"]
+    similarity[place] = members["similarity"]
+    witness[place] = members["witness_row_id"]
+    to_witness[place] = members["witness_similarity"]
+    is_kept = witness == row_ids
     ours = {
         "row_id": pa.array(row_ids),
         "cluster_id": pa.array(cluster_ids),
@@ -265,6 +278,9 @@ def _assemble(
         "is_representative": pa.array(row_ids == cluster_ids),
         "is_valid": pa.array(is_valid),
         "similarity_to_representative": pa.array(similarity, mask=~is_valid),
+        "is_kept": pa.array(is_kept),
+        "witness_row_id": pa.array(witness, mask=is_kept),
+        "witness_similarity": pa.array(to_witness, mask=is_kept),
     }
     return pa.table(
         [*ours.values(), *metadata.columns],

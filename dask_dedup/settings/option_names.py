@@ -15,6 +15,7 @@ __all__ = ["OPTIONS", "settings_from"]
 #: Keyword, and option with hyphens, to the setting. Every other setting has its dotted name only.
 OPTIONS = {
     "threshold": "clusters.threshold",
+    "linkage": "clusters.linkage",
     "search_threshold": "join.search_threshold",
     "cells_per_row": "cells.cells_per_row",
     "cells": "cells.cells",

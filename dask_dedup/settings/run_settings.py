@@ -161,10 +161,14 @@ class AdcSettings(_Table):
 
 
 class ClusterSettings(_Table):
-    """``[clusters]``: which edges make clusters."""
+    """``[clusters]``: which edges make clusters, and which of their rows stay."""
 
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.95
     """lowest cosine at which two rows are duplicates"""
+
+    linkage: Literal["star", "components"] = "star"
+    """which rows are dropped: those at the threshold or above to a row that stays (star), or all of
+    a cluster but one, as in the paper, however unlike they are (components)"""
 
 
 class AuditSettings(_Table):

@@ -25,7 +25,7 @@ from dask_dedup.runtime.deployment import ClientExecutor, local_cluster
 from dask_dedup.runtime.executor import NoProgress
 from dask_dedup.settings.run_settings import Settings, load_settings
 
-STAGES = ["fit", "layout", "join", "forest", "clusters"]
+STAGES = ["fit", "layout", "join", "forest", "witnesses", "clusters"]
 COLOURS = ["#1f6f8b", "#d1793f", "#4c9a5b", "#b23a48"]
 HERE = Path(__file__).parent
 _SECONDS = 0.5

@@ -330,12 +330,14 @@ def test_run_prints_its_course_on_stderr_and_the_summary_on_stdout(finished):
         "layout",
         "join",
         "forest",
+        "witnesses",
         "clusters",
     ]
     summary = read_json(finished.out / "summary.json")
     shown = [line.split() for line in finished.done.stdout.splitlines()]
     assert ["rows", "931"] in shown
-    assert ["duplicates", f"{summary['duplicates']:,}"] in [words[:2] for words in shown]
+    for name in ("duplicates", "dropped", "kept"):
+        assert [name, f"{summary[name]:,}"] in [words[:2] for words in shown]
     assert f"results in {finished.out}: " in finished.done.stdout
     assert "\x1b" not in finished.done.stdout + finished.done.stderr
 

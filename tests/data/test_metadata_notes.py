@@ -15,10 +15,9 @@ import pytest
 from dask_dedup.data.metadata import read_metadata, unify_columns
 from dask_dedup.data.metadata_footer import read_footer
 from dask_dedup.data.metadata_notes import file_notes
-from dask_dedup.data.part_rows import PartRows
 from dask_dedup.data.parts import EmbeddingFile, Part
 from dask_dedup.results.clusters import write_clusters
-from dask_dedup.schema import LABELS
+from dask_dedup.results.members import no_members
 
 
 def parts_of(folder: Path, *tables: pa.Table) -> tuple[list[Part], list[pa.Schema]]:
@@ -43,9 +42,7 @@ def clusters_of(folder: Path, *tables: pa.Table, **choice: Any) -> list[Path]:
     paths = []
     for part in parts:
         paths.append(folder / "clusters" / f"part-{part.index:05d}.parquet")
-        write_clusters(
-            part, columns, LABELS, np.empty(0, np.int64), PartRows(parts), paths[-1], 0.9
-        )
+        write_clusters(part, columns, no_members(), np.empty(0, np.int64), paths[-1], 0.9)
     return paths
 
 

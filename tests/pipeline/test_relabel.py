@@ -16,7 +16,8 @@ from dask_dedup.storage.files import read_json
 run_here = partial(dask_dedup.run, execute=compute_tasks)
 
 SMALL = {"cells": {"cells": 20}, "audit": {"queries": 300}, "join": {"search_threshold": 0.9}}
-ALL = ["fit", "layout", "join", "forest", "clusters"]
+RELABELLED = ["witnesses", "clusters"]
+ALL = ["fit", "layout", "join", "forest", "witnesses", "clusters"]
 
 
 class Stages(NoProgress):
@@ -70,10 +71,10 @@ def out(finished, tmp_path):
 CHANGES = {
     "seed": (1, ALL),
     "read.modality": None,  # needs other embeddings: tests/test_modality.py
-    "read.url_column": ("link", ["clusters"]),
-    "read.caption_column": ("alt", ["clusters"]),
-    "read.columns": (["link"], ["clusters"]),
-    "read.drop_columns": (["alt"], ["clusters"]),
+    "read.url_column": ("link", RELABELLED),
+    "read.caption_column": ("alt", RELABELLED),
+    "read.columns": (["link"], RELABELLED),
+    "read.drop_columns": (["alt"], RELABELLED),
     "read.metadata": ("metadata/*.parquet", ALL),
     "read.image_embeddings": ("img_emb/*.npy", ALL),
     "read.text_embeddings": None,  # of other embeddings
@@ -86,7 +87,8 @@ CHANGES = {
     "cells.probes": (4.0, ALL),
     "cells.sample_per_cell": (12, ALL),
     "join.search_threshold": (0.92, []),
-    "clusters.threshold": (0.97, ["clusters"]),
+    "clusters.threshold": (0.97, RELABELLED),
+    "clusters.linkage": ("components", RELABELLED),
     "audit.queries": (100, ALL),
     "compute.workers": (1, []),
     "compute.threads": (2, []),
@@ -109,7 +111,7 @@ def test_changed_setting_runs_exactly_what_depends_on_it(data, out, key, caplog)
     seen = Stages()
     run_here(data, out, settings_of({key: value}), progress=seen)
     if key == "join.search_threshold":  # the forest from 0.9 up has all that 0.92 asks for
-        assert seen.names == ["clusters"]
+        assert seen.names == RELABELLED
     else:
         assert seen.names == stages
     assert (f"changed since the last run: {key} (" in caplog.text) == bool(seen.names)
@@ -166,7 +168,7 @@ def test_threshold_back_and_forth_needs_no_search(data, out, finished):
         seen = Stages()
         changed = settings_of({"clusters.threshold": threshold})
         run_here(data, out, changed, progress=seen)
-        assert seen.names == ["clusters"]
+        assert seen.names == RELABELLED
     pd.testing.assert_frame_equal(
         pd.read_parquet(out / "clusters"), pd.read_parquet(finished / "clusters")
     )
@@ -179,7 +181,7 @@ def test_labelling_that_was_stopped_goes_on_and_again_needs_no_search(data, out)
     assert not read_json(out / "run.json")["finished"]
     seen = Stages()
     run_here(data, out, changed, progress=seen)
-    assert seen.names == ["clusters"]
+    assert seen.names == RELABELLED
 
 
 @pytest.mark.parametrize("lost", ["forest", "invalid", "audit"])
@@ -208,7 +210,7 @@ def test_verified_forest_of_the_other_finder_is_asked_too(data, tmp_path):
     seen = Stages()
     changed = settings_of({**adc, "clusters.threshold": 0.97})
     run_here(data, tmp_path / "out", changed, progress=seen)
-    assert seen.names == ["clusters"]
+    assert seen.names == RELABELLED
 
 
 @pytest.mark.parametrize("stage", ["layout", "clusters"])

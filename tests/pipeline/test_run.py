@@ -124,6 +124,7 @@ def test_run_summary_keeps_its_contract(result):
         "layout",
         "join",
         "forest",
+        "witnesses",
         "clusters",
     ]
     assert all(set(stage) == {"name", "seconds", "rows_per_second"} for stage in summary["stages"])
@@ -148,9 +149,10 @@ def test_the_chain_in_python_equals_run(clipart, result, tmp_path):
     layout = dask_dedup.build_cells(data, dask_dedup.fit_pca(data), tmp_path / "cells")
     forest = dask_dedup.spanning_forest(dask_dedup.join_cells(layout, 0.9))
     labels = dask_dedup.label_components(forest, 0.95)
-    clusters = dask_dedup.join_clusters(data, labels).compute()
+    clusters = dask_dedup.join_clusters(data, labels, forest, 0.95).compute()
     expected = read_clusters(out)
     assert clusters["cluster_id"].tolist() == expected["cluster_id"].tolist()
+    assert clusters["is_kept"].tolist() == expected["is_kept"].tolist()
     assert clusters["caption"].fillna("").tolist() == expected["caption"].fillna("").tolist()
 
 

@@ -58,6 +58,7 @@ CHANGES = {
     "adc.precision": [0.8],
     "adc.queries": [77],
     "clusters.threshold": [0.94, 0.9995],
+    "clusters.linkage": ["components"],
     "audit.queries": [55],
     "compute.workers": [7],
     "compute.threads": [3],

@@ -121,6 +121,7 @@ def test_status_of_a_stopped_run_counts_the_tasks_and_goes_on_from_there(
         "layout": ("begun", 3, 5),
         "join": ("waiting", 0, None),
         "forest": ("waiting", 0, None),
+        "witnesses": ("waiting", 0, None),
         "clusters": ("waiting", 0, None),
     }
     with pytest.raises(StoppedError):
@@ -173,12 +174,15 @@ def test_status_shows_the_stages_of_the_finder_and_optional_ones_once_they_are_t
         "shards": ("waiting", 0, None),
         "search": ("waiting", 0, None),
         "forest": ("waiting", 0, None),
+        "witnesses": ("waiting", 0, None),
         "clusters": ("waiting", 0, None),
     }
     with pytest.raises(StoppedError):
         run_here(data, tmp_path / "out", adc, progress=StopAt("search"))
     found = stages_of(run_status(tmp_path / "out"))
-    assert list(found) == ["train", "shards", "tolerance", "search", "forest", "clusters"]
+    assert list(found) == [
+        *("train", "shards", "tolerance", "search", "forest", "witnesses", "clusters")
+    ]
     assert found["shards"] == ("finished", 1, 1)
     assert found["tolerance"] == ("finished", 0, None)
 

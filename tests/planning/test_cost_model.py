@@ -123,14 +123,18 @@ def test_forest_and_clusters_by_hand():
     found = stages()
     assert found["forest"].memory_bytes == 4 * 1000 + 48 * 300 + PROCESS_BYTES
     assert found["forest"].tasks == 1
-    assert found["clusters"].bytes_read == 1000 * 17 + 200 * 20 + 300 * 10 + 300 * 4096
-    assert found["clusters"].tasks == 1 + 1
-    # a part: 200 rows; 300 labelled ones in the span; the labels of all rows: two arrays
-    part = 200 * (4 * 17 + 50) + 64 * 300 + 6 * 2**23
-    assert found["clusters"].memory_bytes == part + PROCESS_BYTES
+    # 200 duplicates, 300 rows with a label; a tenth of the former are compared again
+    assert found["witnesses"].bytes_read == 200 * 20 + 2 * 300 * 10 + (300 + 20) * 4096
+    assert found["witnesses"].flops == 2 * 11 * 1024 * 20
+    assert found["witnesses"].tasks == 1 + 1 + 1 + 1
+    assert found["witnesses"].memory_bytes == 64 * 300 + 6 * 2**23 + PROCESS_BYTES
+    assert found["clusters"].bytes_read == 1000 * 17 + 300 * 10
+    assert found["clusters"].tasks == 1
+    # a part: 200 rows; 300 labelled ones in the span
+    assert found["clusters"].memory_bytes == 200 * (4 * 17 + 64) + 64 * 300 + PROCESS_BYTES
     wide = stages(replace(SMALL, rows=5 * 10**9))
     assert wide["forest"].memory_bytes == 8 * 5e9 + 64 * 2**25 + PROCESS_BYTES
-    assert wide["clusters"].memory_bytes > 2 * 8 * 5e9
+    assert wide["witnesses"].memory_bytes > 2 * 8 * 5e9  # the labels of all rows: two arrays
 
 
 def test_groups_by_hand_and_at_most_one_per_cell():
@@ -218,7 +222,7 @@ def test_refuse_says_stage_need_has_and_cure():
     with pytest.raises(CapacityError) as caught:
         refuse(planned, 8e9)
     assert str(caught.value) == (
-        "clusters: a task needs 17.1 GB, a worker has 8.0 GB. One task holds two arrays over all "
+        "witnesses: a task needs 17.1 GB, a worker has 8.0 GB. One task holds two arrays over all "
         "rows: give each worker more with --memory and fewer --workers."
     )
 
@@ -231,6 +235,7 @@ def test_describe_is_plain_json():
         "layout",
         "join",
         "forest",
+        "witnesses",
         "clusters",
     ]
     assert report["seconds"] == pytest.approx(
@@ -282,7 +287,9 @@ def test_command_on_numbers_prints_every_stage_and_which_rates():
     assert ["rows", "2,100,000,000", "dimension", "768"] in words
     assert ["workers", "64", "of", "1", "thread", "each"] in words
     shown = [line[0] for line in words if line]
-    assert shown[-7:] == ["fit", "layout", "merge", "join", "forest", "clusters", "rates:"]
+    assert shown[-8:] == [
+        *("fit", "layout", "merge", "join", "forest", "witnesses", "clusters", "rates:")
+    ]
     assert "shipped; --calibrate measures this machine's" in result.stdout
 
 
@@ -315,7 +322,7 @@ def test_command_prints_the_plan_and_refuses_what_cannot_fit():
     assert result.exit_code == 2
     assert "working files" in result.stdout
     assert result.stderr.startswith(
-        "dask-dedup: clusters: a task needs 17.1 GB, a worker has 8.0 GB"
+        "dask-dedup: witnesses: a task needs 17.1 GB, a worker has 8.0 GB"
     )
 
 

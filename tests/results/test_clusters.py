@@ -15,11 +15,11 @@ from dask_dedup import (
 )
 from dask_dedup.data.part_rows import PartRows
 from dask_dedup.results.clusters import (
-    _to_representatives,
     clusters_of_part,
     count_linked_through_others,
     write_clusters,
 )
+from dask_dedup.results.members import compare_members, with_witnesses
 from dask_dedup.schema import CLUSTERS, LABELS, check_frame
 
 
@@ -80,6 +80,10 @@ def test_join_clusters_equals_a_pandas_join(tmp_path, data):
     assert clusters["width"].fillna(-1).tolist() == metadata["width"].fillna(-1).tolist()
 
 
+def members_of(data, labels):
+    return with_witnesses(compare_members(labels, PartRows(data.filled_parts)), None, None)
+
+
 def test_join_clusters_is_lazy(tmp_path, data, no_compute):
     data, _ = data
     layout = build_cells(data, fit_pca(data, 4), tmp_path / "cells")
@@ -93,28 +97,23 @@ def test_write_clusters_keeps_types_and_counts_representatives(tmp_path, data):
     labels = pd.DataFrame(
         {"cluster_id": [3, 3], "cluster_size": [2, 2]}, index=pd.Index([3, 25], name="row_id")
     ).astype(LABELS.dtypes)
-    none = np.empty(0, np.int64)
+    none, members = np.empty(0, np.int64), members_of(data, labels)
     path, alike = tmp_path / "a.parquet", {"rows": 0, "below_0.8": 0, "lowest": None}
+    counts = write_clusters(data.parts[0], data.columns, members, none, path, 0.99)
+    assert counts.pop("linked_through_others") == alike
+    assert counts == {"rows": 8, "invalid_rows": 0, "kept": 8, "sizes": {"1": 7, "2": 1}}
     counts = write_clusters(
-        data.parts[0], data.columns, labels, none, PartRows(data.filled_parts), path, 0.99
+        data.parts[2], data.columns, members, np.array([10]), tmp_path / "b.parquet", 0.99
     )
     assert counts.pop("linked_through_others") == alike
-    assert counts == {"rows": 8, "invalid_rows": 0, "sizes": {"1": 7, "2": 1}}
+    assert counts == {"rows": 12, "invalid_rows": 1, "kept": 12, "sizes": {"1": 11}}
     counts = write_clusters(
-        data.parts[2],
-        data.columns,
-        labels,
-        np.array([10]),
-        PartRows(data.filled_parts),
-        tmp_path / "b.parquet",
-        0.99,
+        data.parts[3], data.columns, members, none, tmp_path / "c.parquet", 0.99
     )
-    assert counts.pop("linked_through_others") == alike
-    assert counts == {"rows": 12, "invalid_rows": 1, "sizes": {"1": 11}}
-    schema = clusters_of_part(
-        data.parts[1], data.columns, labels, none, PartRows(data.filled_parts)
-    ).schema
+    assert counts["kept"] == counts["rows"] - 1 == 9
+    schema = clusters_of_part(data.parts[1], data.columns, members, none).schema
     assert schema.field("similarity_to_representative").type == pa.float32()
+    assert schema.field("witness_row_id").type == pa.int64()
     assert schema.field("width").type == pa.int64()
     source = pq.read_schema(data.parts[0].metadata_path)
     assert schema.field("caption").type == source.field(data.columns.sources[1][0]).type
@@ -130,22 +129,18 @@ def test_similarity_to_representative_in_chunks_and_across_parts_is_the_cosine(
     data = read_dataset(write_dataset(tmp_path / "data", np.split(rows, [70, 71, 200])))
     ids = np.arange(300)
     labels = pd.DataFrame({"cluster_id": ids // 15 * 15, "cluster_size": 15}, index=ids)
-    none, stored = np.empty(0, np.int64), PartRows(data.filled_parts)
+    members = members_of(data, labels)
     found = np.concatenate(
         [
-            clusters_of_part(part, data.columns, labels, none, stored)[
+            clusters_of_part(part, data.columns, members, np.empty(0, np.int64))[
                 "similarity_to_representative"
             ].to_numpy()
             for part in data.filled_parts
         ]
     )
-    in_chunks = [
-        _to_representatives(
-            part, stored, ids[part.row_start : part.row_stop] // 15 * 15, read_bytes=7 * 16
-        )
-        for part in data.filled_parts
-    ]
-    np.testing.assert_array_equal(np.concatenate(in_chunks), found)
+    labels.index.name = "row_id"
+    in_chunks = compare_members(labels, PartRows(data.filled_parts), read_bytes=7 * 16)
+    np.testing.assert_array_equal(in_chunks["similarity"], found)
     unit = rows.astype("f8") / np.linalg.norm(rows.astype("f8"), axis=1, keepdims=True)
     np.testing.assert_allclose(found, (unit * unit[ids // 15 * 15]).sum(axis=1), atol=1e-7)
 
@@ -176,7 +171,7 @@ def test_write_clusters_counts_a_chain_s_rows_that_are_unlike_the_one_that_stays
     )
     counted = [
         write_clusters(
-            part, data.columns, labels, np.empty(0, np.int64), PartRows(data.filled_parts),
+            part, data.columns, members_of(data, labels), np.empty(0, np.int64),
             tmp_path / f"{part.index}.parquet", 0.95,
         )["linked_through_others"]
         for part in data.parts

@@ -32,7 +32,7 @@ pytestmark = [
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-STAGES = ["fit", "layout", "join", "forest", "clusters"]
+STAGES = ["fit", "layout", "join", "forest", "witnesses", "clusters"]
 ROWS = 100_000
 
 
