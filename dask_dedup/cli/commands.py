@@ -1,12 +1,14 @@
 """The command `dask-dedup`: the only place that prints, exits and configures logging."""
 
 from dask_dedup.cli import (  # noqa: F401  each adds its commands
+    apply,
     calibrate,
     cluster_script,
     compress,
     evaluate_paper,
     evaluate_pareto,
     evaluate_space,
+    export,
     index,
     plan,
     run,
