@@ -98,6 +98,8 @@ class Application:
         One of `AMBIGUOUS_CHOICES`.
     what : str
         ``kept`` rows are written, or ``dropped`` ones alone, or ``all``.
+    matched_rows : int
+        Of both sides in a bucket.
     """
 
     run: FinishedRun
@@ -107,6 +109,7 @@ class Application:
     key: tuple[str, ...] | int
     ambiguous: str = "keep"
     what: str = "kept"
+    matched_rows: int = MATCHED_ROWS
 
     def do(
         self, folder: ResultFolder, execute: Execute, progress: Progress, versions: Any
@@ -140,7 +143,7 @@ class Application:
     ) -> Outcome:
         parts = self._parts()
         about = [source.about_rows() for source in self.sources]
-        buckets = max(1, -(-(self.run.rows + sum(about)) // MATCHED_ROWS))
+        buckets = max(1, -(-(self.run.rows + sum(about)) // self.matched_rows))
         key = self.key if isinstance(self.key, int) else list(self.key)
         common = {"key": key, "buckets": buckets, "files": versions}
 

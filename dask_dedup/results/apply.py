@@ -22,13 +22,14 @@ from dask_dedup.results.export_tables import ParquetOut
 from dask_dedup.results.finished_run import FinishedRun, open_finished, open_table
 from dask_dedup.results.result_folder import ResultFolder
 from dask_dedup.results.row_keys import named_column
+from dask_dedup.results.sizes import MATCHED_ROWS
 from dask_dedup.results.source_files import CSV_ENDINGS, CsvFile, ParquetFile, open_source
 from dask_dedup.runtime.executor import Execute, NoProgress, Progress, compute_tasks
 from dask_dedup.storage.checksums import damage
 from dask_dedup.storage.files import digest_of, write_aside
 from dask_dedup.storage.foreign_content import refuse_inputs_inside
 from dask_dedup.storage.listing import list_files
-from dask_dedup.storage.objects import version_of
+from dask_dedup.storage.objects import is_file, version_of
 from dask_dedup.storage.results_list import RESULTS
 
 __all__ = ["ApplyFolder", "apply"]
@@ -57,6 +58,7 @@ def apply(
     key: str | Sequence[str] = "url",
     ambiguous: str = "keep",
     overwrite: bool = False,
+    matched_rows: int = MATCHED_ROWS,
     execute: Execute = compute_tasks,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -80,6 +82,8 @@ def apply(
         are dropped: ``keep``, ``drop``, or ``error``.
     overwrite : bool
         Begin anew, whatever an earlier one left in ``dest``.
+    matched_rows : int
+        Rows of both sides whose keys are compared at a time: what the memory of tasks follows from.
     execute, progress
         See `dask_dedup.runtime.executor`.
 
@@ -139,7 +143,13 @@ def apply(
             return folder.read_summary()
         folder.begin()
         application = Application(
-            run, sources, names_of_files(paths, *_suffixes(paths)), _TARGET, columns, ambiguous
+            run,
+            sources,
+            names_of_files(paths, *_suffixes(paths)),
+            _TARGET,
+            columns,
+            ambiguous,
+            matched_rows=matched_rows,
         )
         outcome = application.do(folder, execute, progress, versions)
         if _versions(paths) != versions:
@@ -175,18 +185,15 @@ def _find_files(metadata: str | AnyPath) -> list[str]:
     if any(sign in text for sign in "*?["):
         return find_matching(as_path("."), text)
     folder = as_path(text)
+    if is_file(folder):
+        return [text]
     for place in (folder / "metadata", folder):
-        names = list_files(place)
-        found = [name for name in names or () if name.endswith(_ENDINGS)]
+        found = [name for name in list_files(place) or () if name.endswith(_ENDINGS)]
         if found:
             return [str(place / name) for name in natsorted(found, alg=ns.PATH)]
-    if list_files(folder) is not None:
-        raise InputError(f"{metadata}: expected {', '.join(_ENDINGS)} files, found none.")
-    try:
-        version_of(folder)
-    except OSError as error:
-        raise InputError(f"{metadata}: no such file or folder.") from error
-    return [text]
+    if list_files(folder) is None:
+        raise InputError(f"{metadata}: no such file or folder.")
+    raise InputError(f"{metadata}: expected {', '.join(_ENDINGS)} files, found none.")
 
 
 def _with_key(path: str, names: Sequence[str], run: FinishedRun) -> ParquetFile | CsvFile:

@@ -266,7 +266,7 @@ def _write(
 ) -> dict[str, Any]:
     choice, shard_rows = plan.choice, folder.settings["shard_rows"]
     counts = None
-    if shard_rows is not None:
+    if shard_rows is not None or data is None:
         progress.start(_COUNT, run.rows)
         counting = folder.stage(_COUNT, {"what": choice.what}).run(
             count_selected,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 from natsort import natsorted, ns
@@ -21,7 +20,7 @@ from dask_dedup.runtime.executor import Execute, Progress
 from dask_dedup.storage.files import digest_of
 from dask_dedup.storage.foreign_content import refuse_inputs_inside
 from dask_dedup.storage.listing import list_files
-from dask_dedup.storage.objects import version_of
+from dask_dedup.storage.objects import is_file, version_of
 
 __all__ = ["COUNTED", "TAR_FOLDER", "TAR_STAGES", "export_tars", "find_tars"]
 
@@ -113,23 +112,16 @@ def find_tars(shards: str) -> list[str]:
     text = absolute_name(shards)
     if "{" in text:
         paths = expand_braces(text)
-        for path in paths:
-            _check_there(path)
+        missing = [path for path in paths if not is_file(as_path(path))]
+        if missing:
+            raise InputError(f"{missing[0]}: no such file ({len(missing):,} of {len(paths):,}).")
         return paths
     if any(sign in text for sign in "*?["):
         return find_matching(as_path("."), text)
-    names: Sequence[str] | None = list_files(as_path(text))
-    if names is None:
-        _check_there(text)
+    folder = as_path(text)
+    if is_file(folder):
         return [text]
-    tars = [name for name in names if name.endswith(".tar")]
+    tars = [name for name in list_files(folder) or () if name.endswith(".tar")]
     if not tars:
-        raise InputError(f"{shards}: expected .tar files, found none.")
-    return [str(as_path(text) / name) for name in natsorted(tars, alg=ns.PATH)]
-
-
-def _check_there(path: str) -> None:
-    try:
-        version_of(path)
-    except OSError as error:
-        raise InputError(f"{path}: no such file or folder.") from error
+        raise InputError(f"{shards}: expected a folder of .tar files, found none.")
+    return [str(folder / name) for name in natsorted(tars, alg=ns.PATH)]

@@ -184,7 +184,8 @@ def cut_files(
     names : sequence of mapping
         Of each part's file, by folder, where files are parts.
     counts : sequence of int, optional
-        Selected rows of each part; needed with ``shard_rows``.
+        Selected rows of each part; needed with ``shard_rows``. If they are known, no file is
+        without rows, unless all would be: readers take the types of a CSV file from its first rows.
     shard_rows : int, optional
         Rows of a file; the last one has what is left.
     shard_names : mapping, optional
@@ -195,6 +196,9 @@ def cut_files(
     list of list of OutFile
         Neighbouring small files make one task, so that each part is read by about one task.
     """
+    if shard_rows is None and counts is not None:
+        filled = [i for i, count in enumerate(counts) if count] or [0]
+        parts, names = [parts[i] for i in filled], [names[i] for i in filled]
     if shard_rows is None:
         return [[OutFile(own, (Piece(*part),))] for part, own in zip(parts, names, strict=True)]
     assert counts is not None

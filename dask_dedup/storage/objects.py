@@ -28,6 +28,7 @@ __all__ = [
     "check_writable",
     "exists",
     "file_system",
+    "is_file",
     "key_of",
     "local_copy",
     "make_folder",
@@ -179,6 +180,12 @@ def exists(place: AnyPath) -> bool:
     """Return whether there is such a file or folder."""
     with store_errors(place):
         return place.exists()
+
+
+def is_file(place: AnyPath) -> bool:
+    """Return whether there is such a file."""
+    with store_errors(place):
+        return place.is_file()
 
 
 def remove_file(place: AnyPath) -> None:
