@@ -140,18 +140,22 @@ def export(
         _print(summary, dest, Console())
 
 
+def _counted(count: int, what: str) -> str:
+    """Return a number and what it counts: 1 file, 2 files."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def _print(summary: dict[str, Any], dest: AnyPath, console: Console) -> None:
     rows, files = summary["rows"], summary["files"]
-    plural = "" if files == 1 else "s"
     if summary["format"] == "webdataset":
         by = summary["samples_by_verdict"]
-        say(console, f"{rows:,} of {summary['samples']:,} samples in {files:,} tar{plural}")
+        say(console, f"{rows:,} of {summary['samples']:,} samples in {_counted(files, 'tar')}")
         for name in ("unmatched", "keyless", "ambiguous", "without_witness"):
             if by[name]:
-                say(console, f"{name.replace('_', ' ')}: {by[name]:,} samples")
+                say(console, f"{name.replace('_', ' ')}: {_counted(by[name], 'sample')}")
     else:
         source = summary["source_rows"]
-        say(console, f"{summary['what']}: {rows:,} of {source:,} rows in {files:,} file{plural}")
+        say(console, f"{summary['what']}: {rows:,} of {source:,} rows in {_counted(files, 'file')}")
     if summary.get("without_url"):
         say(console, f"left out, without URL: {summary['without_url']:,} rows")
     say(console, f"exported to {dest}")

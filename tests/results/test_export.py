@@ -317,6 +317,7 @@ def test_export_is_read_by_img2dataset(tmp_path, small_run, small_clusters):
         "number_sample_per_shard": 40,
         "done_shards": set(),
         "tmp_path": str(tmp_path / "tmp"),
+        "start_shard_id": 0,
     }
     named = [*inspect.signature(reader.Reader.__init__).parameters][1:]
     read = reader.Reader(**{name: given.get(name) for name in named})
