@@ -108,6 +108,7 @@ def scatter_decisions(
     buckets: int,
     target: AnyPath,
     present: Sequence[str] = (),
+    batch_rows: int = SCATTERED_ROWS,
 ) -> dict[str, int]:
     """Put the keys and decisions of a part into buckets.
 
@@ -121,6 +122,8 @@ def scatter_decisions(
         The bucket file.
     present : sequence of str
         Files of `note_present` of all parts: a dropped row whose witness is in none stays.
+    batch_rows : int
+        Sorted by bucket at a time.
 
     Returns
     -------
@@ -148,8 +151,8 @@ def scatter_decisions(
         write_aside(target) as temporary,
         BucketOut(temporary, _DECISIONS) as out,
     ):
-        for start in range(0, len(keys), SCATTERED_ROWS):
-            rows = slice(start, start + SCATTERED_ROWS)
+        for start in range(0, len(keys), batch_rows):
+            rows = slice(start, start + batch_rows)
             own = keys[rows]
             batch = pa.table(
                 {
@@ -164,11 +167,17 @@ def scatter_decisions(
     return {"rows": len(keys), "keyless": keys.null_count}
 
 
-def scatter_keys(source: SourceFile, number: int, buckets: int, target: AnyPath) -> dict[str, int]:
+def scatter_keys(
+    source: SourceFile,
+    number: int,
+    buckets: int,
+    target: AnyPath,
+    batch_rows: int = SCATTERED_ROWS,
+) -> dict[str, int]:
     """Put the keys of a file into buckets; returns ``rows``, ``keyless``: JSON."""
     position = keyless = 0
     with write_aside(target) as temporary, BucketOut(temporary, _KEYS) as out:
-        for keys in source.keys(SCATTERED_ROWS):
+        for keys in source.keys(batch_rows):
             positions = np.arange(position, position + len(keys))
             batch = pa.table(
                 {

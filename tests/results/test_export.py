@@ -285,6 +285,7 @@ def test_export_into_a_store_is_the_same(tmp_path, small_run):
     to.fs.rm("/exported", recursive=True)
 
 
+@pytest.mark.filterwarnings("ignore")  # theirs
 def test_export_is_read_by_datasets(tmp_path, small_run, small_clusters):
     datasets = pytest.importorskip("datasets")
     export(small_run, tmp_path / "to", format="parquet")
@@ -297,6 +298,7 @@ def test_export_is_read_by_datasets(tmp_path, small_run, small_clusters):
     assert found["caption"][:] == kept["caption"].tolist()
 
 
+@pytest.mark.filterwarnings("ignore")  # theirs
 def test_export_is_read_by_img2dataset(tmp_path, small_run, small_clusters):
     found = importlib.util.find_spec("img2dataset")
     if found is None:
@@ -326,3 +328,56 @@ def test_export_is_read_by_img2dataset(tmp_path, small_run, small_clusters):
     kept = small_clusters[small_clusters["is_kept"] & small_clusters["url"].notna()]
     assert found["url"].tolist() == kept["url"].tolist()
     assert found["row_id"].tolist() == kept["row_id"].tolist()
+
+
+def test_export_keeps_the_notes_and_types_of_the_columns(tmp_path, write_dataset):
+    data = write_dataset(tmp_path / "data", [np.eye(6, dtype="f4")] * 2)
+    for i in range(2):
+        schema = pa.schema(
+            [
+                pa.field("URL", pa.string(), metadata={"is": "an address"}),
+                pa.field("row_id", pa.uint8()),
+                pa.field("when", pa.timestamp("ns", "Asia/Tokyo")),
+                pa.field("box", pa.list_(pa.float32(), 2)),
+                pa.field("cut.off", pa.decimal128(7, 2)),
+            ],
+            {"mine": f"part {i}"},
+        )
+        columns = [["u"] * 6, range(6), [1] * 6, [[0.5, 1]] * 6, [None] * 6]
+        table = pa.table(
+            [pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema
+        )
+        pq.write_table(table, data / "metadata" / f"metadata_{i}.parquet")
+    run_here(data, tmp_path / "out", audit_queries=0)
+    export(tmp_path / "out", tmp_path / "to")
+    for i in range(2):
+        found = pq.read_schema(tmp_path / "to" / "metadata" / f"metadata_{i}.parquet")
+        before = pq.read_schema(data / "metadata" / f"metadata_{i}.parquet")
+        assert found.metadata == before.metadata
+        assert found.names == [
+            "row_id", "cluster_id", "duplicate_count", "URL", "source_row_id", "when", "box",
+            "cut.off",
+        ]  # fmt: skip
+        for name in before.names:
+            own = found.field("source_row_id" if name == "row_id" else name)
+            assert own.type == before.field(name).type
+            assert own.metadata == before.field(name).metadata
+    export(tmp_path / "out", tmp_path / "csv", format="csv", columns=["cut.off", "box"])
+    (path,) = (tmp_path / "csv" / "csv").iterdir()
+    assert path.read_text().splitlines()[1] == '0,0,2,,"[0.5, 1.0]"'
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_export_with_files_that_cannot_be_read_has_their_rows(tmp_path, write_dataset):
+    data = write_dataset(tmp_path / "data", [np.eye(9, dtype="f4")[:3] + i for i in range(3)])
+    (data / "img_emb" / "img_emb_1.npy").write_bytes(b"no")
+    run_here(data, tmp_path / "out", audit_queries=0, skip_bad_parts=True, threshold=1.0)
+    export(tmp_path / "out", tmp_path / "to")
+    found = arrays(tmp_path / "to" / "img_emb")
+    np.testing.assert_array_equal(found[:3], np.eye(9)[:3])
+    np.testing.assert_array_equal(found[6:], np.eye(9)[:3] + 2)
+    assert np.isnan(found[3:6]).all()
+    captions = pd.read_parquet(tmp_path / "to" / "metadata")["caption"]
+    assert captions.tolist() == [f"{i}-{j}" for i in range(3) for j in range(3)]
+    again = run_here(tmp_path / "to", tmp_path / "again", audit_queries=0, threshold=1.0)
+    assert again["invalid_rows"] == 3

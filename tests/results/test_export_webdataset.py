@@ -136,6 +136,7 @@ def test_export_of_samples_that_cannot_be_is_refused(tmp_path, small_run, tars):
         export(small_run, tmp_path / "to", format="webdataset", shards=tmp_path / "cut.tar")
 
 
+@pytest.mark.filterwarnings("ignore")  # theirs
 def test_export_of_samples_is_read_by_webdataset(tmp_path, small_run, small_clusters, tars):
     webdataset = pytest.importorskip("webdataset")
     export(small_run, tmp_path / "to", format="webdataset", shards=tars, key="key")
