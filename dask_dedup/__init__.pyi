@@ -29,7 +29,9 @@ from .ivf.faiss_index import Neighbours
 from .ivf.shard_files import Shard
 from .ivf.vector_index import VectorIndex, build_index, open_index, search_index
 from .pipeline.run import run
+from .results.apply import apply
 from .results.clusters import join_clusters
+from .results.export import export
 from .results.result import Result, open_result
 from .settings.run_settings import Settings, load_settings
 from .vectors.fit_pca import fit_pca
@@ -61,9 +63,11 @@ __all__ = [
     "StoreError",
     "UnreadableError",
     "VectorIndex",
+    "apply",
     "build_cells",
     "build_index",
     "compress_dataset",
+    "export",
     "fit_compressor",
     "fit_pca",
     "join_cells",

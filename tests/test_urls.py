@@ -10,6 +10,7 @@ import re
 import socket
 import subprocess
 import sys
+import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +59,18 @@ CALLS = {
         Call(["show", "{out}", "--url", "http://x/0-5.jpg", "--json"]),
         Call(["plan", "{data}", "--like", "{out}"]),
         Call(["evaluate", "components", "{out}/forest/part-00000.parquet", "--threshold", "0.95"]),
+    ],
+    "export": [
+        Call(["run", "{data}", "{out}", *RUN], CLUSTERS),
+        Call(["export", "{out}", "{out}-clean", "--dataset", "{data}", *CLUSTER],
+             "-clean/img_emb/*.npy"),
+        Call(["export", "{out}", "{out}-clean", "--overwrite", "--format", "csv", "--shard-rows",
+              "70", *CLUSTER], "-clean/csv/*.csv"),
+        Call(["export", "{out}", "{out}-tars", "--format", "webdataset", "--shards", "{tars}",
+              "--key", "caption", *CLUSTER], "-tars/webdataset/*.tar"),
+        Call(["apply", "{out}", "{data}", "{out}-applied", *CLUSTER], "-applied/**/*.parquet"),
+        Call(["apply", "{out}", "{data}/metadata/*.parquet", "{out}-applied", *CLUSTER,
+              "--overwrite", "--ambiguous", "drop"], "-applied/metadata/*.parquet"),
     ],
     "run --overwrite": [
         Call(["run", "{data}", "{out}", *RUN], CLUSTERS),
@@ -135,8 +148,8 @@ CALLS = {
              "components.json", True),
     ],
 }  # fmt: skip
-INPUTS = ("data", "columns", "model", "index", "queries", "classes", "labels", "config", "slurm",
-          "pareto", "paper")  # fmt: skip
+INPUTS = ("data", "columns", "tars", "model", "index", "queries", "classes", "labels", "config",
+          "slurm", "pareto", "paper")  # fmt: skip
 FILES = {"queries": "queries.npy", "classes": "classes.npy", "labels": "labels.parquet",
          "config": "config.toml", "slurm": "slurm.toml", "pareto": "pareto.toml",
          "paper": "paper.toml"}  # fmt: skip
@@ -179,6 +192,11 @@ def disk(cluster, tmp_path_factory, write_dataset):
     for i, rows in enumerate(parts[0]):
         frame = pd.DataFrame({"url": [f"u{i}-{j}" for j in range(len(rows))], "emb": list(rows)})
         frame.to_parquet(base / "columns" / f"{i}.parquet")
+    (base / "tars").mkdir()
+    for i in range(2):
+        with tarfile.open(base / "tars" / f"{i:05d}.tar", "w") as tar:
+            for j in range(0, 250, 3):
+                tar.addfile(tarfile.TarInfo(f"{i}-{j}.txt"))
     np.save(base / "queries.npy", images[:5].astype("f4"))
     np.save(base / "classes.npy", rng.normal(size=(4, 16)).astype("f4"))
     labels = pd.DataFrame({"row": np.arange(0, 600, 3), "class_id": np.arange(200) % 4})

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from dask_dedup.compressors.base import (
 )
 from dask_dedup.compressors.fit import views_of
 from dask_dedup.data.dataset import Dataset
+from dask_dedup.data.part_names import names_of_files
 from dask_dedup.data.parts import Part, read_rows
 from dask_dedup.errors import InputError, OutputError, SettingsError
 from dask_dedup.paths import AnyPath, as_path
@@ -162,7 +162,7 @@ def _write(
     save_model(model, stage.folder / "model", overwrite=exists(stage.folder / "model"))
     tasks = {}
     for view in views:
-        names = _names([part.embeddings.path for part in view.parts], ".npy")
+        names = names_of_files([part.embeddings.path for part in view.parts], ".npy")
         for part in view.parts:
             path = stage.folder / _FOLDERS[view.modality] / names[part.index]
             name = f"{view.modality}-{part.index:05d}"
@@ -176,7 +176,7 @@ def _write(
         lambda record: progress.skip(record["rows"]),
     )
     progress.finish()
-    names = _names([part.metadata_path for part in views[0].parts], ".parquet")
+    names = names_of_files([part.metadata_path for part in views[0].parts], ".parquet")
     copied: dict[str, FileDigest] = {}
     for part, name in zip(views[0].parts, names, strict=True):
         target = stage.folder / "metadata" / name
@@ -243,14 +243,6 @@ def write_compressed(
             zero_rows += int((~block.any(axis=1)).sum())
             out.write(block.astype(dtype).tobytes())
     return {"rows": file.rows, "zero_rows": zero_rows}
-
-
-def _names(paths: Sequence[str], suffix: str) -> list[str]:
-    """Return the files' names; others, where two are alike or a column becomes a file."""
-    names = [Path(path).name for path in paths]
-    if len(set(names)) == len(names) and all(name.endswith(suffix) for name in names):
-        return names
-    return [f"part-{i:05d}{suffix}" for i in range(len(names))]
 
 
 def _open_model(path: str, device: str) -> Compressor:

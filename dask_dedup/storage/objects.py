@@ -28,6 +28,7 @@ __all__ = [
     "check_writable",
     "exists",
     "file_system",
+    "is_file",
     "key_of",
     "local_copy",
     "make_folder",
@@ -179,6 +180,12 @@ def exists(path: AnyPath) -> bool:
     """Return whether there is such a file or folder."""
     with store_errors(path):
         return path.exists()
+
+
+def is_file(path: AnyPath) -> bool:
+    """Return whether there is such a file."""
+    with store_errors(path):
+        return path.is_file()
 
 
 def remove_file(path: AnyPath) -> None:

@@ -77,7 +77,7 @@ def test_layout_without_dense_groups_links_equal_rows_only(tmp_path, write_datas
     assert read_linked(layout, layout.spans[0]).empty
 
 
-def test_layout_identical_and_invalid_rows_are_set_aside(tmp_path, write_dataset):
+def test_layout_identical_and_invalid_rows_are_left_out(tmp_path, write_dataset):
     rows = clustered(100).astype("f2")
     rows[[10, 30, 90]] = rows[3]
     rows[50] = np.inf

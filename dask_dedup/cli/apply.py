@@ -1,0 +1,128 @@
+"""`dask-dedup apply`: put the decisions of a run to another copy of its metadata."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from dask_dedup.cli.command_workers import lazy_workers
+from dask_dedup.cli.group import (
+    PATH,
+    chosen_settings,
+    configure_logging,
+    main,
+    say,
+    worker_settings,
+)
+from dask_dedup.paths import AnyPath
+
+__all__ = ["apply"]
+
+_INTERRUPTED = 130  # what a shell gives for Ctrl-C
+_MEANINGS = {
+    "kept": "stay in the result",
+    "dropped": "are dropped in the result",
+    "ambiguous": "have a key that stands for rows of both kinds",
+    "unmatched": "have a key that the result does not know; kept",
+    "keyless": "have no key; kept",
+    "without_witness": "are dropped in the result, but the row that stays is not here; kept",
+}
+
+
+@main.command(short_help="drop the duplicates from another copy of the metadata")
+@click.argument("out", type=PATH)
+@click.argument("metadata", type=str)
+@click.argument("dest", type=PATH)
+@click.option(
+    "--key",
+    default="url",
+    show_default=True,
+    metavar="COLUMN[,COLUMN]",
+    help="columns that tell which row is which, in both: url, sha256, …",
+)
+@click.option(
+    "--ambiguous",
+    type=click.Choice(["keep", "drop", "error"]),
+    default="keep",
+    show_default=True,
+    help="what becomes of rows whose key stands for rows that stay and rows that are dropped",
+)
+@worker_settings
+@click.option("--overwrite", is_flag=True, help="begin anew, whatever an earlier one left in DEST")
+@click.option("-v", "--verbose", is_flag=True, help="log what is done and why")
+@click.option("-q", "--quiet", is_flag=True, help="print errors only")
+def apply(
+    out: AnyPath,
+    metadata: str,
+    dest: AnyPath,
+    key: str,
+    ambiguous: str,
+    overwrite: bool,
+    verbose: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    r"""Write METADATA, another copy of what OUT was made from, to DEST without the dropped rows.
+
+    METADATA is a folder, a file or a pattern of parquet or CSV files (.csv, or .tsv with tabs, with
+    a header). Its order may be another, rows may be missing, and others may be there. Nothing is
+    dropped unless the result has dropped it: rows whose key it does not know, or that have none,
+    are kept, and so is a dropped row if the row that stays in its place is not in METADATA.
+
+    \b
+    DEST/metadata              the files, with their names, columns, types and order
+    DEST/ambiguous.parquet     keys that stand for rows of both kinds
+    DEST/unmatched_metadata    rows whose key the result does not know
+    DEST/unmatched_result      rows of the result that METADATA does not have
+    DEST/summary.json          all counts
+
+    The same command again continues where it was stopped.
+
+    Exit codes: 0 done, 2 wrong input or settings, or DEST holds something else, 130 interrupted.
+    """
+    console = Console(stderr=True, quiet=quiet)
+    configure_logging(console, verbose, quiet)
+    settings = chosen_settings(options, used=("compute", "cluster"))
+    from dask_dedup.report.progress import choose_progress
+    from dask_dedup.results.apply import apply as apply_decisions
+
+    progress = choose_progress(console)
+    try:
+        with lazy_workers(settings, dest) as execute:
+            summary = apply_decisions(
+                out,
+                metadata,
+                dest,
+                key=key,
+                ambiguous=ambiguous,
+                overwrite=overwrite,
+                execute=execute,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        console.print("\ninterrupted; the same command continues where this stopped")
+        os._exit(_INTERRUPTED)
+    finally:
+        progress.close()
+    if not quiet:
+        _print(summary, dest, Console())
+
+
+def _print(summary: dict[str, Any], dest: AnyPath, console: Console) -> None:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for side in ("right", "left"):
+        table.add_column(justify=side)
+    for name, meaning in _MEANINGS.items():
+        if summary["metadata"][name] or name in ("kept", "dropped"):
+            table.add_row(f"{summary['metadata'][name]:,}", f"rows {meaning}")
+    missing = summary["result"]["unmatched"]
+    if missing:
+        table.add_row(f"{missing:,}", "rows of the result are not here")
+    if summary["ambiguous_keys"]:
+        table.add_row(f"{summary['ambiguous_keys']:,}", "keys stand for rows of both kinds")
+    console.print(table)
+    say(console, f"{summary['rows']:,} of {summary['metadata_rows']:,} rows written to {dest}")

@@ -1,0 +1,82 @@
+"""Keys by which rows of a result and of another copy of its data are known: columns as text."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dask_dedup.data.metadata_types import is_bytes
+from dask_dedup.errors import SettingsError
+
+__all__ = ["KEY", "key_texts", "named_column"]
+
+KEY = pa.large_string()
+_SEPARATOR = "\x1f"
+_ALIASES = {"url": ("URL",), "URL": ("url",), "caption": ("TEXT",), "TEXT": ("caption",)}
+
+
+def named_column(
+    name: str, columns: Collection[str], where: str, others: Sequence[str] = ()
+) -> str:
+    """Return what the column of a key is called somewhere.
+
+    Parameters
+    ----------
+    name : str
+        What the user calls it. ``url`` and ``URL`` are one, and so are ``caption`` and ``TEXT``.
+    columns : collection of str
+        The columns that there are.
+    where : str
+        For the message.
+    others : sequence of str
+        Further names that it may have there.
+
+    Raises
+    ------
+    SettingsError
+        There is none.
+    """
+    for known in (name, *others, *_ALIASES.get(name, ())):
+        if known in columns:
+            return known
+    raise SettingsError(f"key: {where} has no column {name!r}; it has {', '.join(columns)}.")
+
+
+def key_texts(columns: Sequence[pa.ChunkedArray | pa.Array]) -> pa.Array:
+    """Return one text for each row from the columns of its key; null where one is null or empty.
+
+    Numbers are written out, bytes as hexadecimal digits.
+
+    Raises
+    ------
+    SettingsError
+        A column is nested.
+    """
+    texts = [_texts(column) for column in columns]
+    if len(texts) == 1:
+        return texts[0]
+    escaped = [
+        pc.replace_substring(pc.replace_substring(text, "\\", "\\\\"), _SEPARATOR, "\\u")
+        for text in texts
+    ]  # so that no two keys become one
+    return pc.binary_join_element_wise(*escaped, pa.scalar(_SEPARATOR, KEY))
+
+
+def _texts(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    if isinstance(column, pa.ChunkedArray):  # of no chunk
+        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.nulls(0, column.type)
+    kind = column.type
+    if isinstance(kind, pa.BaseExtensionType):
+        column, kind = column.storage, kind.storage_type
+    if pa.types.is_dictionary(kind):
+        column, kind = column.cast(kind.value_type), kind.value_type
+    if pa.types.is_nested(kind):
+        raise SettingsError(f"key: expected columns of text or numbers, got {kind}.")
+    if is_bytes(kind):
+        column = pa.array([v and v.hex() for v in column.to_pylist()], KEY)
+    column = column.cast(KEY)
+    return pc.if_else(pc.equal(column, ""), pa.scalar(None, KEY), column)
