@@ -11,6 +11,7 @@ from dask_dedup.cli import (  # noqa: F401  each adds its commands
     plan,
     run,
     status,
+    sweep,
 )
 from dask_dedup.cli.group import main
 
