@@ -28,6 +28,7 @@ from .graph.on_disk import write_forest, write_labels
 from .ivf.faiss_index import Neighbours
 from .ivf.shard_files import Shard
 from .ivf.vector_index import VectorIndex, build_index, open_index, search_index
+from .pipeline.relabel_into import relabel
 from .pipeline.run import run
 from .results.clusters import join_clusters
 from .settings.run_settings import Settings, load_settings
@@ -72,6 +73,7 @@ __all__ = [
     "open_index",
     "read_dataset",
     "read_forest",
+    "relabel",
     "run",
     "save_model",
     "search_index",

@@ -121,6 +121,7 @@ def _run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
         ),
         "threshold": settings.clusters.threshold,
         "search_threshold": search["search_threshold"],
+        **({"source_run": search["source_run"]} if "source_run" in search else {}),
         "modality": settings.read.modality,
         "finder": settings.finder,
         "is_verified": found.answers is not None,
