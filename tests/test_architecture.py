@@ -70,6 +70,7 @@ HEAVY = {
         "report.histogram",
         "report.learning_curve",
         "report.pareto_plot",
+        "report.precision_plot",
         "report.sweep_plot",
         "report.tolerance_curve",
     },

@@ -9,6 +9,7 @@ from dask_dedup.cli import (  # noqa: F401  each adds its commands
     evaluate_space,
     index,
     plan,
+    precision,
     relabel,
     run,
     status,
