@@ -26,6 +26,7 @@ from dask_dedup.cli.terminal import end_code, end_word
 from dask_dedup.errors import UnreadableError
 from dask_dedup.paths import AnyPath
 from dask_dedup.runtime.forkserver import stop_server
+from dask_dedup.settings.encoders import ENCODERS
 
 __all__ = ["print_summary", "run"]
 
@@ -35,6 +36,7 @@ __all__ = ["print_summary", "run"]
 @click.argument("out", type=PLACE)
 @setting("threshold", float)
 @setting("search_threshold", float)
+@setting("encoder", click.Choice([*ENCODERS]))
 @setting("cells_per_row", float)
 @setting("cells", int)
 @setting("dim", int)

@@ -25,6 +25,7 @@ from dask_dedup.pipeline.finders import choose_finder
 from dask_dedup.pipeline.job import Found, Job, conserve
 from dask_dedup.pipeline.packing import pack_rows
 from dask_dedup.pipeline.relabel import describe_search, found_before
+from dask_dedup.pipeline.similarities import remark_on
 from dask_dedup.pipeline.stages import CLUSTERS, FOREST, LABELS
 from dask_dedup.pipeline.unreadable_parts import list_quarantined, note_bad
 from dask_dedup.report.histogram import (
@@ -129,11 +130,16 @@ def _run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
         "wall_seconds": round(time.perf_counter() - began, 3),
         "peak_memory_bytes": memory.peak_bytes,
         "audit": clusters["audit"],
+        "encoder": settings.encoder,
+        "similarities": clusters["similarities"],
         "bad_files": list_quarantined(data),
         "found": found.counts,
         "versions": versions(),
     }
     folder.finish(summary, keep_stages, search)
+    if clusters["similarities"] is not None:
+        remark = remark_on(clusters["similarities"], settings)
+        logger.log(logging.WARNING if remark.is_warning else logging.INFO, "%s", remark.text)
     return summary
 
 
@@ -221,6 +227,7 @@ def _write_clusters(job: Job, found: Found, forest: _Forest) -> dict[str, Any]:
         "linked_through_others": [record["linked_through_others"] for record in records],
         "edges": labelled["edges"],
         "audit": audit,
+        "similarities": labelled["similarities"],
         "results": [
             (stage, "clusters", records),
             (stage, "invalid", records),

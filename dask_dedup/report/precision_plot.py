@@ -38,8 +38,9 @@ def plot_precision(estimates: pd.DataFrame, path: AnyPath, target: float | None 
     if target is not None:
         axes.axhline(target, color="#888888", linewidth=0.9, linestyle="--")
         axes.annotate(
-            f"wanted: {target:.1%}", (0.01, target), (0, 3), xycoords=("axes fraction", "data"),
-            textcoords="offset points", fontsize=7, color="#666666",
+            f"wanted: {target:.1%}", (0.99, target), (0, -9),
+            xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", fontsize=7,
+            color="#666666",
         )  # fmt: skip
     axes.set(
         ylim=(0, 1.02),

@@ -43,11 +43,11 @@ def plot_sweep(
     # What one row is as a share.
     scale = (dropped / counts["duplicates"]).where(counts["duplicates"] > 0, 0.0)
     bound = counts["without_edge_to_representative"] * scale
+    above.plot(thresholds, dropped, color=_DROPPED, linewidth=2, label="duplicates")
     above.fill_between(
         thresholds, 0, bound, color=_BOUND, alpha=0.6, linewidth=0,
         label="of these, no edge to their representative",
     )  # fmt: skip
-    above.plot(thresholds, dropped, color=_DROPPED, linewidth=2, label="duplicates")
     if precision is not None:
         known = precision.dropna(subset="precision")
         above.fill_between(
@@ -58,9 +58,11 @@ def plot_sweep(
             known["threshold"], known["precision"], color=_PRECISION, marker="o", markersize=3,
             linewidth=1.2, label="precision of the edges (95 %)",
         )  # fmt: skip
-    top = 1.02 if precision is not None else max(float(dropped.max()) * 1.3, 0.01)
+    top = 1.4 if precision is not None else max(float(dropped.max()) * 1.3, 0.01)
     above.set(ylim=(0, top), ylabel="share of rows", title="What each threshold would find")
     above.yaxis.set_major_formatter(PercentFormatter(1))
+    if precision is not None:
+        above.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
     below.plot(
         thresholds, counts["clusters_of_two_or_more"], color=_DROPPED, linewidth=2,
         label="clusters of two or more",

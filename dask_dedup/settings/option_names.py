@@ -16,6 +16,7 @@ __all__ = ["OPTIONS", "settings_from"]
 OPTIONS = {
     "threshold": "clusters.threshold",
     "search_threshold": "join.search_threshold",
+    "encoder": "encoder",
     "cells_per_row": "cells.cells_per_row",
     "cells": "cells.cells",
     "dim": "compress.dim",
