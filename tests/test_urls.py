@@ -88,7 +88,8 @@ CALLS = {
               "--work", "{work}", *CLUSTER], "-other/clusters/*.parquet"),
         Call(["sample", "{out}-other", "{out}-pairs.csv", "-n", "60"], "-pairs.csv"),
         Call(["precision", "{out}-pairs.csv", "--plot", "{out}-precision.png"]),
-        Call(["sweep", "{out}-other", "--pairs", "{out}-pairs.csv", "--plot", "{out}-sweep.png"]),
+        Call(["sweep", "{out}-other", "--pairs", "{out}-pairs.csv", "--plot", "{out}-sweep.png"],
+             "-sweep.png"),
     ],
     "build-index": [
         Call(["build-index", "{data}", "{out}", "--factory", "IVF8,Flat", "--model", "{model}",
