@@ -135,6 +135,7 @@ def _settings_of(source: FinishedRun, threshold: float, keywords: Mapping[str, A
     tables = dict(source.state["settings"])
     changes = {
         "threshold": threshold,
+        "encoder": source.summary.get("encoder"),
         "search_threshold": source.state["search"]["search_threshold"],
         "skip_bad_parts": bool(tables.pop("set_aside", None)),
     }

@@ -94,7 +94,9 @@ def write_pairs(pairs: pd.DataFrame, path: AnyPath) -> None:
 def bin_limits(lowest: float) -> np.ndarray:
     """Return the limits of the bins: float64, the last two 1 and what is above it."""
     below = np.linspace(lowest, 1, _BINS + 1) if lowest < 1 else np.ones(1)
-    return np.round(np.append(below, 1.0 + 1e-6), 6)
+    limits = np.round(np.append(below, 1.0 + 1e-6), 6)
+    limits[0] = lowest  # of which no edge may lie below by rounding
+    return limits
 
 
 def allot(sizes: np.ndarray, total: int) -> np.ndarray:
@@ -123,15 +125,20 @@ def _choose(
     """Return the edges of smallest hash of each bin, by rising hash, and the edges of each bin."""
     bins = len(limits) - 1
     edges = np.zeros(bins, np.int64)
+    bounds = np.full(bins, np.iinfo(np.uint64).max)  # no larger hash is taken
     kept: pd.DataFrame | None = None
     for similarity, src, dst in pieces:
         own = np.searchsorted(limits.astype(np.float32), similarity, "right") - 1
         edges += np.bincount(own, minlength=bins)
-        found = pd.DataFrame({"src": src, "dst": dst, "similarity": similarity, "bin": own})
-        found["key"] = _hash_edges(src, dst, seed)
+        key = _hash_edges(src, dst, seed)
+        near = key <= bounds[own]
+        columns = {"src": src, "dst": dst, "similarity": similarity, "bin": own, "key": key}
+        found = pd.DataFrame({name: values[near] for name, values in columns.items()})
         kept = found if kept is None else pd.concat([kept, found], ignore_index=True)
         kept = kept.sort_values(["key", "src", "dst"], ignore_index=True)
         kept = kept[kept.groupby("bin").cumcount() < pairs]
+        full = kept.groupby("bin")["key"].agg(["size", "max"]).query("size >= @pairs")
+        bounds[full.index] = full["max"]
     if kept is None:
         names = {"src": "i8", "dst": "i8", "similarity": "f4", "bin": "i8", "key": "u8"}
         kept = pd.DataFrame({name: np.empty(0, kind) for name, kind in names.items()})

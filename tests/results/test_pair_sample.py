@@ -10,7 +10,13 @@ from click.testing import CliRunner
 import dask_dedup
 from dask_dedup.cli.commands import main
 from dask_dedup.errors import DamagedError, SettingsError
-from dask_dedup.results.pair_sample import allot, bin_limits, sample_pairs, write_pairs
+from dask_dedup.results.pair_sample import (
+    _choose,
+    allot,
+    bin_limits,
+    sample_pairs,
+    write_pairs,
+)
 from dask_dedup.results.precision import read_labelled
 from dask_dedup.results.result_rows import read_result_rows
 from dask_dedup.runtime.executor import compute_tasks
@@ -140,6 +146,7 @@ def test_bin_limits_by_hand():
     expected = [0.9, 0.91, 0.92, 0.93, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 1.0, 1.000001]
     assert bin_limits(0.9).tolist() == expected
     assert bin_limits(1.0).tolist() == [1.0, 1.000001]
+    assert bin_limits(0.95658563)[:2].tolist() == [0.95658563, 0.960927]
 
 
 def test_read_result_rows_in_any_order_and_repeated(out):
@@ -151,3 +158,18 @@ def test_read_result_rows_in_any_order_and_repeated(out):
     assert read_result_rows(out, ids[:0], ["url"]).num_rows == 0
     with pytest.raises(DamagedError, match=r"has 1,200 rows, and row 1,200 is asked for"):
         read_result_rows(out, np.array([1200]), ["url"])
+
+
+def test_choose_takes_the_same_whatever_the_pieces():
+    rng = np.random.default_rng(0)
+    src = rng.integers(0, 500, 3_000)
+    similarity = np.sort(rng.uniform(0.9, 1, 3_000).astype("f4"))[::-1]
+    whole = similarity, src, src + 1 + np.arange(3_000)
+    limits = bin_limits(0.9)
+    right, sizes = _choose([whole], limits, 20, seed=3)
+    pieces = [tuple(part[i : i + 170] for part in whole) for i in range(0, 3_000, 170)]
+    got, again = _choose(pieces, limits, 20, seed=3)
+    pd.testing.assert_frame_equal(got.reset_index(drop=True), right.reset_index(drop=True))
+    assert (sizes == again).all()
+    assert sizes.sum() == 3_000
+    assert len(right) == 200  # none has similarity 1
