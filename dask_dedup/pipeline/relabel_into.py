@@ -88,10 +88,10 @@ def relabel(
         The data set has changed, or is gone.
     """
     source, target, say = open_finished(out), as_path(dest), say or log_line
-    if _is_same(source.path, target):
+    if _is_inside(target, source.path):
         raise OutputError(
-            f"{target}: is the finished run itself. Name another folder; `run` with another "
-            f"threshold makes the clusters anew in place."
+            f"{target}: is the finished run itself, or lies in it. Name another folder; `run` with "
+            f"another threshold makes the clusters anew in place."
         )
     chosen = _chosen_threshold(source, threshold, keep_fraction, say)
     source.forest_range().check(chosen, str(source.forest_path))
@@ -176,7 +176,7 @@ def _find_source(source: FinishedRun, data: Dataset, settings: Settings) -> Sour
             f"{source.path}: is of dask_dedup {source.state.get('version')}, and another version's "
             f"forest is not used. Run it again."
         )
-    return Source(source.path, {**search, "source_run": str(source.path)})
+    return Source(source.path, {**search, "source_run": _full_name(source.path)})
 
 
 def _refuse_other_run(target: AnyPath, source: FinishedRun) -> None:
@@ -184,14 +184,20 @@ def _refuse_other_run(target: AnyPath, source: FinishedRun) -> None:
     state = read_json(target / RunFolder.state_name, sealed=True)
     if isinstance(state, Mapping) and state.get("tool") == source.state["tool"]:
         search = state.get("search") or {}
-        if search.get("source_run") != str(source.path):
+        if search.get("source_run") != _full_name(source.path):
             raise OutputError(
                 f"{target}: holds a run that is not of {source.path}, and its forest would be "
                 f"lost. Choose another folder, or replace it with --overwrite."
             )
 
 
-def _is_same(one: AnyPath, other: AnyPath) -> bool:
-    if is_remote(one) or is_remote(other):
-        return str(one).rstrip("/") == str(other).rstrip("/")
-    return one.resolve() == other.resolve()
+def _is_inside(target: AnyPath, folder: AnyPath) -> bool:
+    """Return whether a place is a folder, or lies in it."""
+    if is_remote(target) or is_remote(folder):
+        return f"{str(target).rstrip('/')}/".startswith(f"{str(folder).rstrip('/')}/")
+    return folder.resolve() in (target.resolve(), *target.resolve().parents)
+
+
+def _full_name(path: AnyPath) -> str:
+    """Return a name of a folder that is the same from everywhere."""
+    return str(path) if is_remote(path) else str(path.absolute())

@@ -118,7 +118,9 @@ def test_relabelled_folder_is_complete_by_itself(original, finished, tmp_path):
     check_equal(tmp_path / "again", finished)
 
 
-def test_relabel_that_was_stopped_continues_and_again_has_nothing_to_do(finished, tmp_path):
+def test_relabel_that_was_stopped_continues_and_again_has_nothing_to_do(
+    finished, tmp_path, monkeypatch
+):
     dest = tmp_path / "dest"
     with pytest.raises(InterruptedError):
         relabel(finished, dest, 0.97, progress=StopBefore("clusters"))
@@ -129,7 +131,8 @@ def test_relabel_that_was_stopped_continues_and_again_has_nothing_to_do(finished
         assert seen.names == expected
     relabel(finished, tmp_path / "other", 0.97)
     check_equal(dest, tmp_path / "other")
-    relabel(finished, dest, 0.95)  # and another threshold takes its place
+    monkeypatch.chdir(finished.parent)
+    relabel("out", dest, 0.95)  # and another threshold takes its place
     check_equal(dest, finished)
 
 
@@ -188,8 +191,10 @@ def test_relabel_goes_without_the_files_that_its_source_went_without(data, tmp_p
 
 
 def test_relabel_refuses_places_that_are_not_for_it(original, finished, tmp_path):
-    with pytest.raises(OutputError, match=r"out: is the finished run itself"):
-        relabel(finished, finished, 0.97)
+    for inside in (finished, finished / "dest", finished / "clusters" / ".." / "dest"):
+        with pytest.raises(OutputError, match=r": is the finished run itself, or lies in it"):
+            relabel(finished, inside, 0.97)
+    assert not (finished / "dest").exists()
     with pytest.raises(OutputError, match=r"none: holds no run"):
         relabel(tmp_path / "none", tmp_path / "dest", 0.97)
     other = tmp_path / "other"
