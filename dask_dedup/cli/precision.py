@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from dask_dedup.cli.group import PLACE, main, say
+from dask_dedup.cli.group import PATH, main, say
 from dask_dedup.errors import SettingsError
 from dask_dedup.paths import AnyPath
 from dask_dedup.storage.objects import exists
@@ -17,8 +17,8 @@ __all__ = ["precision", "sample"]
 
 
 @main.command("sample", short_help="write pairs of a finished run to look at and label")
-@click.argument("out", type=PLACE)
-@click.argument("pairs_csv", type=PLACE)
+@click.argument("out", type=PATH)
+@click.argument("pairs_csv", type=PATH)
 @click.option("-n", "--pairs", type=int, default=200, show_default=True, help="how many pairs")
 @click.option("--seed", type=int, default=0, show_default=True, help="of the choice")
 @click.option("--overwrite", is_flag=True, help="replace PAIRS_CSV and the labels in it")
@@ -46,9 +46,9 @@ def sample(out: AnyPath, pairs_csv: AnyPath, pairs: int, seed: int, overwrite: b
 
 
 @main.command("precision", short_help="tell the precision of each threshold from labelled pairs")
-@click.argument("pairs_csv", type=PLACE)
+@click.argument("pairs_csv", type=PATH)
 @click.option("--target", type=click.FloatRange(0, 1), help="precision wanted, such as 0.9")
-@click.option("--plot", "plot_path", type=PLACE, help="draw it into this PNG")
+@click.option("--plot", "plot_path", type=PATH, help="draw it into this PNG")
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
 def precision(
     pairs_csv: AnyPath, target: float | None, plot_path: AnyPath | None, as_json: bool

@@ -9,7 +9,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from dask_dedup.cli.group import PLACE, configure_logging, main, say, setting, switch
+from dask_dedup.cli.group import PATH, configure_logging, main, say, setting, switch
 from dask_dedup.cli.run import print_summary
 from dask_dedup.cli.terminal import end_code, end_word
 from dask_dedup.paths import AnyPath
@@ -20,8 +20,8 @@ __all__ = ["relabel"]
 
 
 @main.command("relabel", short_help="write a finished run's result at another threshold")
-@click.argument("out", type=PLACE)
-@click.argument("dest", type=PLACE)
+@click.argument("out", type=PATH)
+@click.argument("dest", type=PATH)
 @click.option("--threshold", type=float, help="cosine from which on two rows are duplicates")
 @click.option(
     "--keep-fraction",
@@ -29,7 +29,7 @@ __all__ = ["relabel"]
     help="instead: the highest threshold that keeps at most this share of the rows, such as 0.6",
 )
 @click.option(
-    "--data", type=PLACE, help="where the data set lies now [default: where it was read from]"
+    "--data", type=PATH, help="where the data set lies now [default: where it was read from]"
 )
 @setting("workers", int)
 @setting("threads", int)

@@ -8,18 +8,18 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from dask_dedup.cli.group import PLACE, main, say
+from dask_dedup.cli.group import PATH, main, say
 from dask_dedup.paths import AnyPath
 
 __all__ = ["sweep"]
 
 
 @main.command("sweep", short_help="count duplicates and clusters at other thresholds")
-@click.argument("out", type=PLACE)
-@click.option("--csv", "csv_path", type=PLACE, help="write all thresholds to this file")
-@click.option("--plot", "plot_path", type=PLACE, help="draw them into this PNG")
+@click.argument("out", type=PATH)
+@click.option("--csv", "csv_path", type=PATH, help="write all thresholds to this file")
+@click.option("--plot", "plot_path", type=PATH, help="draw them into this PNG")
 @click.option(
-    "--pairs", "pairs_path", type=PLACE, help="labelled pairs of `sample`: draw precision, too"
+    "--pairs", "pairs_path", type=PATH, help="labelled pairs of `sample`: draw precision, too"
 )
 @click.option("--json", "as_json", is_flag=True, help="print all thresholds as JSON")
 def sweep(
@@ -35,12 +35,12 @@ def sweep(
     without an edge of the forest to the row that represents their cluster: at most so many are
     joined through other rows only. `dask-dedup relabel` makes a result at another threshold.
     """
-    from dask_dedup.results.finished_run import open_finished
+    from dask_dedup.results.run_forest import open_run_forest
     from dask_dedup.results.sweep import round_thresholds
     from dask_dedup.results.sweep import sweep as count
 
     counts = count(out)
-    run = open_finished(out)
+    run = open_run_forest(out)
     own = float(run.summary["threshold"])
     if csv_path is not None:
         from dask_dedup.storage.files import write_aside

@@ -54,27 +54,27 @@ def read_labelled(path: str | AnyPath) -> pd.DataFrame:
     InputError
         The file is missing or no such CSV, or a label is none of these.
     """
-    place = as_path(path)
-    if not exists(place):
-        raise InputError(f"{place}: no such file.")
+    source = as_path(path)
+    if not exists(source):
+        raise InputError(f"{source}: no such file.")
     try:
-        table = pd.read_csv(BytesIO(read_content(place)), dtype=str, keep_default_na=False)
+        table = pd.read_csv(BytesIO(read_content(source)), dtype=str, keep_default_na=False)
         missing = [name for name in _COLUMNS if name not in table]
         if missing:
             raise InputError(
-                f"{place}: has no column {missing[0]}; expected the file of `dask-dedup sample`."
+                f"{source}: has no column {missing[0]}; expected the file of `dask-dedup sample`."
             )
         for name in _COLUMNS[1:]:
             table[name] = table[name].astype(np.float64 if name == "bin_low" else np.int64)
     except (ValueError, UnicodeDecodeError) as error:
         said = " ".join(str(error).split())
-        raise InputError(f"{place}: is not the CSV of `dask-dedup sample` ({said}).") from error
+        raise InputError(f"{source}: is not the CSV of `dask-dedup sample` ({said}).") from error
     words = table["label"].str.strip().str.lower()
     unknown = ~words.isin(_YES | _NO | _UNSURE)
     if unknown.any():
         at = int(np.flatnonzero(unknown)[0])
         raise InputError(
-            f"{place}: the label of pair {at + 1} is {table['label'][at]!r}; expected yes or no, "
+            f"{source}: the label of pair {at + 1} is {table['label'][at]!r}; expected yes or no, "
             f"1 or 0, or nothing where you are not sure."
         )
     table["label"] = np.where(words.isin(_YES), 1.0, np.where(words.isin(_NO), 0.0, np.nan))

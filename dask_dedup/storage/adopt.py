@@ -38,7 +38,7 @@ def adopt_results(source: AnyPath, target: AnyPath, names: Iterable[str]) -> Non
     for name in names:
         digest, files = theirs.entry(name)
         whole = {file for file in files if own.has_file(f"{name}/{file}", digest, files[file])}
-        own.enter(name, digest, files)
+        own.add_folder(name, digest, files)
         make_folder(target / name)
         for file in sorted(set(files) - whole):
             _take(source / name / file, target / name / file)

@@ -21,7 +21,7 @@ def source(tmp_path):
     for name, values in (("part-00000.parquet", [1, 2]), ("part-00001.parquet", [3])):
         write_frame(out / "forest" / name, pd.DataFrame({"src": values}))
         files[name] = digest_of_file(out / "forest" / name)
-    Results(out).enter("forest", "abc", files)
+    Results(out).add_folder("forest", "abc", files)
     return out
 
 
@@ -70,7 +70,7 @@ def test_adopt_results_replaces_what_was_there(source, tmp_path):
 def test_adopt_results_refuses_what_is_damaged_or_missing(source, tmp_path):
     target = tmp_path / "dest"
     target.mkdir()
-    with pytest.raises(DamagedError, match="audit: is not told of"):
+    with pytest.raises(DamagedError, match="audit: is not listed in"):
         adopt_results(source, target, ["audit"])
     shutil.copy(source / "forest" / "part-00001.parquet", source / "forest" / "part-00000.parquet")
     with pytest.raises(DamagedError, match=r"part-00000\.parquet: "):

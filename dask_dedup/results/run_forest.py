@@ -1,4 +1,4 @@
-"""A finished run's folder, as commands that use its results open it."""
+"""A finished run and its forest, as what is told from the forest opens them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from dask_dedup.graph.forest_range import ForestRange
 from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.storage.files import read_json
 
-__all__ = ["FinishedRun", "open_finished"]
+__all__ = ["RunForest", "open_run_forest"]
 
 
-class FinishedRun(NamedTuple):
+class RunForest(NamedTuple):
     """A finished run.
 
     Attributes
@@ -55,7 +55,7 @@ class FinishedRun(NamedTuple):
         return known or ForestRange(float(self.summary["search_threshold"]), None)
 
 
-def open_finished(out: str | AnyPath) -> FinishedRun:
+def open_run_forest(out: str | AnyPath) -> RunForest:
     """Open the folder of a finished run; reads two small files.
 
     Raises
@@ -73,4 +73,4 @@ def open_finished(out: str | AnyPath) -> FinishedRun:
             f"{path}: its run is not finished. The command that began it continues; "
             f"`dask-dedup status {path}` tells how far it is."
         )
-    return FinishedRun(path, state, summary)
+    return RunForest(path, state, summary)
