@@ -28,6 +28,7 @@ from .graph.on_disk import write_forest, write_labels
 from .ivf.faiss_index import Neighbours
 from .ivf.shard_files import Shard
 from .ivf.vector_index import VectorIndex, build_index, open_index, search_index
+from .pipeline.relabel_into import relabel
 from .pipeline.run import run
 from .results.apply import apply
 from .results.clusters import join_clusters
@@ -79,6 +80,7 @@ __all__ = [
     "open_result",
     "read_dataset",
     "read_forest",
+    "relabel",
     "run",
     "save_model",
     "search_index",

@@ -96,6 +96,16 @@ CALLS = {
         Call(["run", "{data}", "{out}", *ADC, "--no-verify"], CLUSTERS),
         Call(["run", "{data}", "{out}", *ADC, "--no-verify", "--threshold", "0.97"], CLUSTERS),
     ],
+    "results": [
+        Call(["run", "{data}", "{out}", *RUN], CLUSTERS),
+        Call(["sweep", "{out}", "--csv", "{out}-sweep.csv"], "-sweep.csv"),
+        Call(["relabel", "{out}", "{out}-other", "--threshold", "0.97", "--data", "{data}",
+              "--work", "{work}", *CLUSTER], "-other/clusters/*.parquet"),
+        Call(["sample", "{out}-other", "{out}-pairs.csv", "-n", "60"], "-pairs.csv"),
+        Call(["precision", "{out}-pairs.csv", "--plot", "{out}-precision.png"]),
+        Call(["sweep", "{out}-other", "--pairs", "{out}-pairs.csv", "--plot", "{out}-sweep.png"],
+             "-sweep.png"),
+    ],
     "build-index": [
         Call(["build-index", "{data}", "{out}", "--factory", "IVF8,Flat", "--model", "{model}",
               *CLUSTER], "shards/*.faiss"),

@@ -11,9 +11,12 @@ from dask_dedup.cli import (  # noqa: F401  each adds its commands
     export,
     index,
     plan,
+    precision,
+    relabel,
     run,
     show,
     status,
+    sweep,
 )
 from dask_dedup.cli.group import main
 

@@ -28,8 +28,9 @@ from dask_dedup.errors import UnreadableError
 from dask_dedup.paths import AnyPath
 from dask_dedup.report.count_text import count_text
 from dask_dedup.runtime.forkserver import stop_server
+from dask_dedup.settings.encoders import ENCODERS
 
-__all__ = ["run"]
+__all__ = ["print_summary", "run"]
 
 
 @main.command(short_help="find the duplicates of a data set")
@@ -38,6 +39,7 @@ __all__ = ["run"]
 @setting("threshold", float)
 @setting("search_threshold", float)
 @setting("linkage")
+@setting("encoder", click.Choice([*ENCODERS]))
 @setting("cells_per_row", float)
 @setting("cells", int)
 @setting("dim", int)
@@ -125,11 +127,12 @@ def run(
         stop_server()
         os._exit(end_code(stop))  # workers and their threads are gone with the cluster
     if not quiet:
-        _print_summary(summary, out, Console())
+        print_summary(summary, out, Console())
     gc.freeze()  # else Python looks at every object again before it ends: most of a second
 
 
-def _print_summary(summary: Mapping[str, Any], out: AnyPath, console: Console) -> None:
+def print_summary(summary: Mapping[str, Any], out: AnyPath, console: Console) -> None:
+    """Print what a run has found."""
     from dask_dedup.report.histogram import bin_sizes, read_histogram
 
     def line(name: str, value: str, note: str = "") -> None:

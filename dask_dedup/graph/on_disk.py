@@ -36,7 +36,7 @@ from dask_dedup.storage.objects import remove_tree
 if TYPE_CHECKING:
     import dask.dataframe as dd
 
-__all__ = ["How", "write_forest", "write_labels"]
+__all__ = ["How", "choose_how", "write_forest", "write_labels"]
 
 How = Literal["auto", "tree", "stream"]
 
@@ -101,7 +101,7 @@ def write_forest(
         rows = origin.rows if origin else max((rows for _, rows in counts), default=0)
         notes = {**(known.notes() if known else {}), **(origin.notes() if origin else {})}
         if how == "auto":
-            how = _choose(sum(number for number, _ in counts), rows, memory_bytes)
+            how = choose_how(sum(number for number, _ in counts), rows, memory_bytes)
         target = forest_path(folder)
         if how == "stream":
             merge: Delayed = delayed(stream_merge)(paths, rows, target, notes)
@@ -172,7 +172,7 @@ def write_labels(
     edges, rows = count_edges(path)
     rows = origin.rows if origin else rows
     if how == "auto":
-        how = _choose(edges, rows, memory_bytes)
+        how = choose_how(edges, rows, memory_bytes)
     cuts = cut_rows(rows)
     paths = [target / f"labels-{i:05d}.parquet" for i in range(len(cuts))]
     execute([delayed(_label)(path, rows, threshold, how, cuts, paths)], ignore_result)
@@ -185,7 +185,11 @@ def write_labels(
     )
 
 
-def _choose(edges: int, rows: int, memory_bytes: int | None) -> How:
+def choose_how(edges: int, rows: int, memory_bytes: int | None = None) -> How:
+    """Return how a forest of so many edges over so many rows is merged or labelled.
+
+    ``memory_bytes``: what there is; by default this process's share of the machine.
+    """
     memory = memory_bytes or int(memory_limit() * _MEMORY_SHARE / cpu_count())
     return "stream" if choose_merge(edges, rows, memory) == "stream" else "tree"
 

@@ -36,6 +36,7 @@ __all__ = [
     "dense_parent",
     "join_edges",
     "read_edges",
+    "read_in_order",
     "read_weighted_edges",
     "stream_merge",
 ]
@@ -43,6 +44,7 @@ __all__ = [
 _BINS = 1 << 20
 _BATCH_EDGES = 1 << 17  # read at once
 _GROUP_EDGES = 1 << 20  # written at once
+_READ_EDGES = 1 << 22  # read in order at once: 250 MB
 
 _SCHEMA = pa.schema([("src", pa.int64()), ("dst", pa.int64()), ("similarity", pa.float32())])
 _ORDER = ("similarity", "src", "dst")  # the forest's order: three coordinates of each edge
@@ -141,6 +143,32 @@ def read_weighted_edges(
     last = falling_key(np.array([lowest if lowest else np.float32(-0.0)]))[0]  # -0 is at least 0
     for key, src, dst in _survey([path], rows).read((), 0, int(last), columns=3):
         yield src, dst, similarity_of(key)
+
+
+def read_in_order(
+    path: AnyPath, band_edges: int = _READ_EDGES
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield a forest file's edges in the forest's order, whatever theirs in the file.
+
+    Parameters
+    ----------
+    path : AnyPath
+        FOREST in a parquet file.
+    band_edges : int
+        Edges that are held at once.
+
+    Yields
+    ------
+    tuple of arrays
+        ``similarity`` float32, ``src`` and ``dst`` int64, of neighbouring edges: never empty.
+    """
+    groups = _survey([path], np.iinfo(np.int64).max)
+    if not len(groups.edges):
+        return
+    for band in _bands(groups, groups.whole(), band_edges, _BINS):
+        key, src, dst = _read_band(groups, band, np.dtype(np.int64))
+        order = edge_order(key, src, dst)
+        yield similarity_of(key[order]), src[order], dst[order]
 
 
 def dense_parent(rows: int) -> np.ndarray:

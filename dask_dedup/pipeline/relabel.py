@@ -22,10 +22,11 @@ from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.pipeline.job import Found, Job
 from dask_dedup.pipeline.stages import KEPT
 from dask_dedup.settings.run_settings import Settings
+from dask_dedup.storage.adopt import adopt_results
 from dask_dedup.storage.files import read_frame
 from dask_dedup.storage.run_folder import AUDIT_PAIRS, AUDIT_QUERIES, RunFolder
 
-__all__ = ["KeptFiles", "describe_search", "find_kept", "found_before"]
+__all__ = ["KeptFiles", "Source", "describe_search", "find_kept", "found_before"]
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,26 @@ class KeptFiles(PartFiles):
     def query_ids(self) -> np.ndarray:
         """Return the rows that the audit has sampled."""
         return read_frame(as_path(self.folder) / AUDIT_QUERIES)["row_id"].to_numpy()
+
+
+@dataclass(frozen=True)
+class Source:
+    """Another finished run, whose forest is labelled.
+
+    Attributes
+    ----------
+    path : AnyPath
+        OUT of that run.
+    search : mapping
+        Facts of its search, from `find_kept`.
+    """
+
+    path: AnyPath
+    search: Mapping[str, Any]
+
+    def hand_over(self, folder: AnyPath) -> None:
+        """Put what labelling needs into the folder of a run that has begun."""
+        adopt_results(self.path, folder, ("forest", "invalid", "audit"))
 
 
 def describe_search(found: Found, settings: Settings) -> dict[str, Any]:

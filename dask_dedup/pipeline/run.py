@@ -16,7 +16,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.pipeline.worker_imports import PRELOAD
@@ -30,11 +30,12 @@ from dask_dedup.settings.run_settings import Settings
 
 if TYPE_CHECKING:
     from dask_dedup.data.dataset import Dataset
+    from dask_dedup.pipeline.relabel import Source
     from dask_dedup.results.result import Result
     from dask_dedup.runtime.executor import Execute, Progress
     from dask_dedup.storage.run_folder import RunFolder
 
-__all__ = ["Say", "run"]
+__all__ = ["Flags", "Say", "log_line", "run", "run_into"]
 
 logger = logging.getLogger(__name__)
 
@@ -114,31 +115,61 @@ def run(
     >>> result["rows"], result["threshold"]
     (10248, 0.9)
     """
-    chosen, out, say = settings_from(settings, keywords), as_path(out), say or _log
+    chosen, out, say = settings_from(settings, keywords), as_path(out), say or log_line
     client = current_client() if execute is None else None
     if execute is None and client is None and chosen.cluster.kind == "local":
         start_server(PRELOAD)  # unless it runs already; imports for seconds, beside what follows
-    from dask_dedup.pipeline.unreadable_parts import list_quarantined, open_dataset, result_settings
+    from dask_dedup.pipeline.unreadable_parts import open_dataset
 
     data = open_dataset(dataset, out, chosen)
     say(data_text(dataset, data.rows, len(data.parts), data.dim))
+    flags = Flags(overwrite, break_lock, keep_stages)
+    return run_into(out, data, chosen, flags, say, execute, client, progress)
+
+
+class Flags(NamedTuple):
+    """What `run` is told beside settings: see there."""
+
+    overwrite: bool = False
+    break_lock: bool = False
+    keep_stages: bool = False
+
+
+def run_into(
+    out: AnyPath,
+    data: Dataset,
+    settings: Settings,
+    flags: Flags,
+    say: Say,
+    execute: Execute | None,
+    client: Any,
+    progress: Progress | None,
+    source: Source | None = None,
+) -> Result:
+    """Do a run in its folder, with the data set open; see `run`.
+
+    ``client`` is that of the caller, where it is to be used; ``source`` is another run, from whose
+    forest this one is labelled.
+    """
     from dask_dedup.pipeline.relabel import find_kept
     from dask_dedup.pipeline.stages import WORKING
+    from dask_dedup.pipeline.unreadable_parts import list_quarantined, result_settings
     from dask_dedup.results.result import Result
     from dask_dedup.storage.run_folder import RunFolder
 
     with RunFolder(
         out,
-        result_settings(data, chosen),
+        result_settings(data, settings),
         data.fingerprint,
-        overwrite,
-        chosen.compute.work,
-        break_lock,
+        flags.overwrite,
+        settings.compute.work,
+        flags.break_lock,
         source=(data.path, data.sketch),
         working=WORKING,
     ) as folder:
         folder.quarantined = list_quarantined(data)
-        if chosen.finder == "adc" and not chosen.adc.verify and chosen.clusters.linkage == "star":
+        is_unverified = settings.finder == "adc" and not settings.adc.verify
+        if is_unverified and settings.clusters.linkage == "star":
             say(
                 "linkage components: one row of each cluster stays, since pairs that are not "
                 "verified are no reason to drop a row; --verify allows star"
@@ -146,17 +177,19 @@ def run(
         if folder.is_finished():
             say(f"{out}: finished before with these settings; nothing to do")
             return Result(out, folder.read_summary())
-        kept = find_kept(folder, chosen)
+        kept = find_kept(folder, settings) if source is None else source.search
         if kept is not None:
             say(
-                f"the forest in {out}, searched from {kept['search_threshold']:g} up, answers "
-                f"threshold {chosen.clusters.threshold:g}: only the clusters are made anew"
+                f"the forest in {source.path if source else out}, searched from "
+                f"{kept['search_threshold']:g} up, answers threshold "
+                f"{settings.clusters.threshold:g}: only the clusters are made anew"
             )
-        start = _Start(data, folder, chosen, kept, say)
-        return Result(out, start.run(execute, client, progress, keep_stages))
+        start = _Start(data, folder, settings, kept, say, source)
+        return Result(out, start.run(execute, client, progress, flags.keep_stages))
 
 
-def _log(line: str) -> None:
+def log_line(line: str) -> None:
+    """Log what `run` says, where nobody else takes it."""
     logger.info("%s", line)
 
 
@@ -170,9 +203,10 @@ class _Start:
         settings: Settings,
         kept: Mapping[str, Any] | None,
         say: Say,
+        source: Source | None,
     ) -> None:
         self.data, self.folder, self.settings = data, folder, settings
-        self.kept, self.say = kept, say
+        self.kept, self.say, self.source = kept, say, source
 
     def run(
         self,
@@ -255,6 +289,8 @@ class _Start:
         if self.kept is None and settings.finder == "join":
             planned = self._plan(workers, memory)
         self.folder.begin(self.kept)
+        if self.source is not None:
+            self.source.hand_over(self.folder.path)
         if planned is not None:
             write_json(self.folder.stages / PLAN, planned)
 

@@ -26,6 +26,7 @@ from dask_dedup.pipeline.finders import choose_finder
 from dask_dedup.pipeline.job import Found, Job, conserve
 from dask_dedup.pipeline.packing import pack_rows
 from dask_dedup.pipeline.relabel import describe_search, found_before
+from dask_dedup.pipeline.similarities import remark_on
 from dask_dedup.pipeline.stages import CLUSTERS, COMPARE, FOREST, GROUPS, LABELS, WITNESSES
 from dask_dedup.pipeline.unreadable_parts import list_quarantined, note_bad
 from dask_dedup.report.histogram import (
@@ -127,6 +128,7 @@ def _run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
         ),
         "threshold": settings.clusters.threshold,
         "search_threshold": search["search_threshold"],
+        **({"source_run": search["source_run"]} if "source_run" in search else {}),
         "modality": settings.read.modality,
         "finder": settings.finder,
         "is_verified": found.answers is not None,
@@ -134,11 +136,16 @@ def _run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
         "wall_seconds": round(time.perf_counter() - began, 3),
         "peak_memory_bytes": memory.peak_bytes,
         "audit": clusters["audit"],
+        "encoder": settings.encoder,
+        "similarities": clusters["similarities"],
         "bad_files": list_quarantined(data),
         "found": found.counts,
         "versions": versions(),
     }
     folder.finish(summary, keep_stages, search)
+    if clusters["similarities"] is not None:
+        remark = remark_on(clusters["similarities"], settings)
+        logger.log(logging.WARNING if remark.is_warning else logging.INFO, "%s", remark.text)
     return summary
 
 
@@ -277,6 +284,7 @@ def _write_clusters(job: Job, found: Found, labelled: _Labelled) -> dict[str, An
         "linked_through_others": [record["linked_through_others"] for record in records],
         "edges": labelled.record["edges"],
         "audit": audit,
+        "similarities": labelled.record["similarities"],
         "results": [
             (stage, "clusters", records),
             (stage, "invalid", records),

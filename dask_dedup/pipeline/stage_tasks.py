@@ -33,11 +33,13 @@ from dask_dedup.pipeline.audit import (
     sample_queries,
     score,
 )
+from dask_dedup.pipeline.similarities import MOST_ROWS, measure_similarities
 from dask_dedup.report.summary import sum_linked_through_others
 from dask_dedup.results.clusters import write_clusters
 from dask_dedup.results.members import no_members, with_witnesses
 from dask_dedup.results.witness_files import read_dropped
 from dask_dedup.storage.files import read_frame, write_aside, write_frame
+from dask_dedup.vectors.cosines import exact_rows
 from dask_dedup.vectors.pca import load_pca
 from dask_dedup.vectors.unit import INVALID_REASONS
 
@@ -166,7 +168,11 @@ def label_and_score(
     write_frame(audit_folder / "queries.parquet", pd.DataFrame({"row_id": row_ids}), durable=True)
     write_frame(audit_folder / "pairs.parquet", pairs, durable=True)
     audit = _score_audit(row_ids, pairs, labels, threshold, seed) if queries else None
-    return {"edges": labels.edges, "audit": audit}
+    looked_at = row_ids[:: max(1, len(row_ids) // MOST_ROWS)]
+    similarities = None
+    if len(looked_at):
+        similarities = measure_similarities(exact_rows(layout.part_list.rows.gather(looked_at)))
+    return {"edges": labels.edges, "audit": audit, "similarities": similarities}
 
 
 def labels_path(folder: AnyPath, span: Span) -> AnyPath:

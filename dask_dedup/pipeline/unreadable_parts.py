@@ -23,10 +23,13 @@ __all__ = ["list_quarantined", "note_bad", "open_dataset", "result_settings"]
 logger = logging.getLogger(__name__)
 
 
-def open_dataset(dataset: str | AnyPath, out: AnyPath, settings: Settings) -> Dataset:
+def open_dataset(
+    dataset: str | AnyPath, out: AnyPath, settings: Settings, before: AnyPath | None = None
+) -> Dataset:
     """Open the data set of a run.
 
-    A file that an earlier run into ``out`` has quarantined stays so as long as it is unchanged.
+    A file that an earlier run into ``out`` has quarantined, or one into the folder ``before``,
+    stays so as long as it is unchanged.
     """
     # Files that are not compared are not checked: one that is missing or being written is no error.
     data = read_dataset(dataset, **settings.read.model_dump(), texts=False)
@@ -34,12 +37,12 @@ def open_dataset(dataset: str | AnyPath, out: AnyPath, settings: Settings) -> Da
     refuse_inputs_inside(out, own, data.paths)
     if not settings.read.skip_bad_parts:
         return data
-    before = {bad["path"]: bad for bad in RunFolder.read_quarantined(out)}
-    again = data.quarantined({path: bad["problem"] for path, bad in before.items()})
+    known = {bad["path"]: bad for bad in RunFolder.read_quarantined(before or out)}
+    again = data.quarantined({path: bad["problem"] for path, bad in known.items()})
     unchanged = {
         bad.path: bad.problem
         for bad in again.bad_files
-        if bad.path in before and (bad.size, bad.version) == _version_of(before[bad.path])
+        if bad.path in known and (bad.size, bad.version) == _version_of(known[bad.path])
     }
     data = data.quarantined(unchanged)
     _warn(data)

@@ -17,6 +17,7 @@ OPTIONS = {
     "threshold": "clusters.threshold",
     "linkage": "clusters.linkage",
     "search_threshold": "join.search_threshold",
+    "encoder": "encoder",
     "cells_per_row": "cells.cells_per_row",
     "cells": "cells.cells",
     "dim": "compress.dim",

@@ -21,6 +21,7 @@ from pydantic import (
 from dask_dedup.errors import SettingsError
 from dask_dedup.paths import AnyPath, read_text, refuse_secrets, words_of
 from dask_dedup.settings.cluster_settings import ClusterJobSettings, parse_memory
+from dask_dedup.settings.encoders import ENCODERS
 
 __all__ = [
     "AdcSettings",
@@ -207,6 +208,10 @@ class Settings(_Table):
     finder: Literal["join", "adc"] = "join"
     """how duplicates are found: join (inside cells) or adc (by quantized distances)"""
 
+    encoder: Literal["clip", "sscd", "isc"] | None = None
+    """what has made the embeddings: gives the threshold where none is given, and is compared with
+    what the data look like [default: not told]"""
+
     read: ReadSettings = ReadSettings()
     compress: CompressSettings = CompressSettings()
     cells: CellSettings = CellSettings()
@@ -216,6 +221,13 @@ class Settings(_Table):
     audit: AuditSettings = AuditSettings()
     compute: ComputeSettings = ComputeSettings()
     cluster: ClusterJobSettings = ClusterJobSettings()
+
+    @model_validator(mode="after")
+    def _encoder_gives_the_threshold(self) -> Settings:
+        if self.encoder is not None and "threshold" not in self.clusters.model_fields_set:
+            update = {"threshold": ENCODERS[self.encoder].threshold}
+            object.__setattr__(self, "clusters", self.clusters.model_copy(update=update))
+        return self
 
     @model_validator(mode="after")
     def _thresholds_fit(self) -> Settings:
@@ -258,9 +270,12 @@ class Settings(_Table):
         return self.clusters.threshold if given is None else given
 
     def for_result(self) -> dict[str, Any]:
-        """Return what the result depends on: not workers, nor what is done about bad files."""
+        """Return what the result depends on: not workers, nor what is done about bad files.
+
+        Nor the encoder, which has given the threshold, and is remarked upon.
+        """
         return self.model_dump(
-            exclude={"compute": True, "cluster": True, "read": {"skip_bad_parts"}}
+            exclude={"compute": True, "cluster": True, "encoder": True, "read": {"skip_bad_parts"}}
         )
 
     def to_toml(self) -> str:

@@ -55,6 +55,20 @@ class Results:
         entry = self._folders.get(name)
         return entry is not None and entry["digest"] == digest
 
+    def entry(self, name: str) -> tuple[str, dict[str, FileDigest]]:
+        """Return the digest of a folder's stage, and its files.
+
+        Raises
+        ------
+        DamagedError
+            There is no such folder.
+        """
+        if name not in self._folders:
+            path = self.path / name
+            raise DamagedError(f"{path}: is not listed in {RESULTS}.", str(path))
+        entry = self._folders[name]
+        return entry["digest"], {file: FileDigest(*one) for file, one in entry["files"].items()}
+
     def has_file(self, path: str, digest: str, file_digest: FileDigest) -> bool:
         """Return whether ``folder/file`` is a result of a stage with this digest, and whole."""
         name, _, file = path.partition("/")

@@ -35,7 +35,12 @@ def test_set_takes_every_setting_at_its_default(key):
     for name in key.split("."):
         value = getattr(value, name)
     if value is None:
-        numbers = {"compute.workers": 3, "adc.tolerance": 2.5, "cells.cells_per_row": 4.5}
+        numbers = {
+            "compute.workers": 3,
+            "adc.tolerance": 2.5,
+            "cells.cells_per_row": 4.5,
+            "encoder": "isc",
+        }
         value = numbers.get(key, 0.9)
         value = 2048 if key == "compute.memory" else value
         if key.split(".")[0] == "read" or key in ("adc.model", "adc.factory", "compute.work"):

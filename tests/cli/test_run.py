@@ -332,6 +332,7 @@ def test_run_prints_its_course_on_stderr_and_the_summary_on_stdout(finished):
         "forest",
         "witnesses",
         "clusters",
+        "random",  # pairs: what the embeddings look like
     ]
     summary = read_json(finished.out / "summary.json")
     shown = [line.split() for line in finished.done.stdout.splitlines()]

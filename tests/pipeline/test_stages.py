@@ -30,6 +30,7 @@ run_here = partial(dask_dedup.run, execute=compute_tasks)
 #: What each setting is changed to, one after the other; ``adc.model`` is a folder of the test's.
 CHANGES = {
     "seed": [1],
+    "encoder": ["clip"],
     "read.modality": ["text"],
     "read.url_column": ["link"],
     "read.caption_column": ["alt"],
@@ -180,7 +181,12 @@ def test_a_stage_reads_no_setting_that_is_not_declared(data, tmp_path, options):
         run_stages(job, False)
     names = {stage.name: stage for stage in stages_of(settings.finder)}
     assert {"forest", "clusters"} < set(seen.read) - {""} <= set(names)
-    free = ("compute", "cluster", "finder")  # none of it changes a result of the same finder
+    free = (
+        "compute",
+        "cluster",
+        "finder",
+        "encoder",
+    )  # none of it changes a result of the same finder
     for name in set(seen.read) - {""}:
         read = {key for key in seen.read[name] if key.split(".")[0] not in free}
         assert read <= settings_of(names[name], settings.finder), name

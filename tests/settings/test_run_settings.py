@@ -116,7 +116,7 @@ def test_load_settings_any_bytes_give_settings_or_one_error(tmp_path_factory, co
 
 def test_to_toml_names_every_table_and_every_setting_that_has_a_value():
     content = tomllib.loads(Settings().to_toml())
-    assert set(content) == set(Settings.model_fields)
+    assert set(content) == set(Settings.model_fields) - {"encoder"}
     assert content["clusters"] == {"threshold": 0.95, "linkage": "star"}
     # Neither workers nor memory: these are chosen by the machine.
     assert content["compute"] == {"threads": 1, "device": "cpu"}
@@ -144,7 +144,7 @@ def test_load_settings_single_values_win_over_the_file(tmp_path):
         (b"[clusters]\nthreshhold = 0.9", r"a\.toml: unknown setting clusters\.threshhold; known he"
          r"re: threshold, linkage\. Did you mean threshold\?"),
         (b"[cells2]\nthreshold = 0.9", r"a\.toml: unknown setting cells2; known here: seed, "),
-        (b"threshold = 0.9", r"a\.toml: unknown setting threshold; known here: seed, finder, read"),
+        (b"threshold = 0.9", r"a\.toml: unknown setting threshold; known here: seed, finder, "),
         (b"clusters = 0.9", r"a\.toml: clusters: Input should be a valid dictionary.*, got 0\.9\."),
         (b"[clusters]\nthreshold = 1.5", r"a\.toml: clusters\.threshold: .*less than or equal to 1,"
          r" got 1\.5\."),

@@ -1,0 +1,94 @@
+"""`dask-dedup sample` and `precision`: pairs to look at, and what they say of the threshold."""
+
+from __future__ import annotations
+
+import json
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from dask_dedup.cli.group import PATH, main, say
+from dask_dedup.errors import SettingsError
+from dask_dedup.paths import AnyPath
+from dask_dedup.storage.objects import exists
+
+__all__ = ["precision", "sample"]
+
+
+@main.command("sample", short_help="write pairs of a finished run to look at and label")
+@click.argument("out", type=PATH)
+@click.argument("pairs_csv", type=PATH)
+@click.option("-n", "--pairs", type=int, default=200, show_default=True, help="how many pairs")
+@click.option("--seed", type=int, default=0, show_default=True, help="of the choice")
+@click.option("--overwrite", is_flag=True, help="replace PAIRS_CSV and the labels in it")
+def sample(out: AnyPath, pairs_csv: AnyPath, pairs: int, seed: int, overwrite: bool) -> None:
+    """Write pairs of rows that the run into OUT has linked, to PAIRS_CSV.
+
+    As many of each similarity, from the search threshold to 1, with URLs and captions. Write yes or
+    no into the column label, by what you see; nothing where you are not sure. `dask-dedup precision
+    PAIRS_CSV` then tells the precision of each threshold.
+    """
+    from dask_dedup.results.pair_sample import sample_pairs, write_pairs
+
+    if exists(pairs_csv) and not overwrite:
+        raise SettingsError(
+            f"{pairs_csv}: is there already, perhaps with labels. Name another file, or replace it "
+            f"with --overwrite."
+        )
+    found = sample_pairs(out, pairs, seed)
+    write_pairs(found, pairs_csv)
+    say(
+        Console(),
+        f"{pairs_csv}: {len(found):,} pairs in {found['bin'].nunique()} bins of similarity; write "
+        f"yes or no into the column label, then: dask-dedup precision {pairs_csv}",
+    )
+
+
+@main.command("precision", short_help="tell the precision of each threshold from labelled pairs")
+@click.argument("pairs_csv", type=PATH)
+@click.option("--target", type=click.FloatRange(0, 1), help="precision wanted, such as 0.9")
+@click.option("--plot", "plot_path", type=PATH, help="draw it into this PNG")
+@click.option("--json", "as_json", is_flag=True, help="print JSON")
+def precision(
+    pairs_csv: AnyPath, target: float | None, plot_path: AnyPath | None, as_json: bool
+) -> None:
+    """Tell the precision of each threshold, with its 95 % interval, from labelled pairs.
+
+    PAIRS_CSV is of `dask-dedup sample`, with yes or no in the column label. Precision is the share
+    of true duplicates among the forest's edges at or above a threshold: of the links that make the
+    clusters, not of all pairs inside them.
+    """
+    from dask_dedup.results.precision import precision as estimate
+    from dask_dedup.results.precision import read_labelled, threshold_for
+
+    labelled = read_labelled(pairs_csv)
+    estimates = estimate(labelled)
+    wanted = None if target is None else threshold_for(estimates, target)
+    if plot_path is not None:
+        from dask_dedup.report.precision_plot import plot_precision
+
+        plot_precision(estimates, plot_path, target)
+    if as_json:
+        rows = estimates.astype(object).where(estimates.notna(), None).to_dict("records")
+        click.echo(json.dumps({"thresholds": rows, **(wanted._asdict() if wanted else {})}))
+        return
+    console = Console()
+    table = Table(box=None, pad_edge=False)
+    for name in ("threshold", "precision", "95 %", "edges", "labelled"):
+        table.add_column(name, justify="right")
+    for row in estimates.itertuples():
+        is_known = row.precision == row.precision
+        table.add_row(
+            f"{row.threshold:g}",
+            f"{row.precision:.1%}" if is_known else "?",
+            f"{row.low:.1%} to {row.high:.1%}" if is_known else "no label in some bin",
+            f"{row.edges:,}",
+            f"{row.labelled:,}",
+        )
+    console.print(table)
+    if wanted is not None:
+        console.print()
+        for name, threshold in (("estimated", wanted.estimated), ("95 % sure", wanted.sure)):
+            text = "at no threshold of these" if threshold is None else f"from {threshold:g} up"
+            say(console, f"precision of {target:.1%}, {name}: {text}")

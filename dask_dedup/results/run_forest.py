@@ -1,0 +1,76 @@
+"""A finished run and its forest, as what is told from the forest opens them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from dask_dedup.errors import OutputError
+from dask_dedup.graph.forest_file import forest_path, read_range
+from dask_dedup.graph.forest_range import ForestRange
+from dask_dedup.paths import AnyPath, as_path
+from dask_dedup.storage.files import read_json
+
+__all__ = ["RunForest", "open_run_forest"]
+
+
+class RunForest(NamedTuple):
+    """A finished run.
+
+    Attributes
+    ----------
+    path : AnyPath
+        OUT.
+    state : mapping
+        Content of ``run.json``: settings, input, search.
+    summary : mapping
+        Content of ``summary.json``.
+    """
+
+    path: AnyPath
+    state: Mapping[str, Any]
+    summary: Mapping[str, Any]
+
+    @property
+    def valid_rows(self) -> int:
+        """Rows with a usable embedding."""
+        return int(self.summary["rows"]) - int(self.summary["invalid_rows"])
+
+    @property
+    def forest_path(self) -> AnyPath:
+        """The file of the forest."""
+        return forest_path(self.path)
+
+    def forest_range(self) -> ForestRange:
+        """Return the thresholds that the forest answers.
+
+        Raises
+        ------
+        SettingsError
+            It holds quantized distances of a run with ``--no-verify``: it answers none.
+        DamagedError
+            It cannot be read.
+        """
+        known = read_range(self.forest_path)
+        return known or ForestRange(float(self.summary["search_threshold"]), None)
+
+
+def open_run_forest(out: str | AnyPath) -> RunForest:
+    """Open the folder of a finished run; reads two small files.
+
+    Raises
+    ------
+    OutputError
+        There is no run, or it is not finished.
+    """
+    path = as_path(out)
+    state = read_json(path / "run.json", sealed=True)
+    if not isinstance(state, Mapping) or state.get("tool") != "dask_dedup":
+        raise OutputError(f"{path}: holds no run: there is no run.json of dask_dedup.")
+    summary = read_json(path / "summary.json")
+    if not state.get("finished") or not isinstance(summary, Mapping):
+        raise OutputError(
+            f"{path}: its run is not finished. The command that began it continues; "
+            f"`dask-dedup status {path}` tells how far it is."
+        )
+    return RunForest(path, state, summary)
