@@ -5,7 +5,7 @@ What is large is lazy, on Dask, a partition a part of the data set; what is smal
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +107,24 @@ class Result(Mapping[str, Any]):
         from dask_dedup.graph.components import read_forest
 
         return read_forest(self.out)
+
+    def sweep(self, thresholds: Sequence[float] | None = None) -> pd.DataFrame:
+        """Return what the run would have found at other thresholds: see `results.sweep`."""
+        from dask_dedup.results.sweep import sweep
+
+        return sweep(self.out, thresholds)
+
+    def export(self, dest: str | AnyPath, **options: Any) -> dict[str, Any]:
+        """Write the data set without its duplicates: `dask_dedup.export` with its ``options``."""
+        from dask_dedup.results.export import export
+
+        return export(self.out, dest, **options)
+
+    def apply(self, metadata: str | AnyPath, dest: str | AnyPath, **options: Any) -> dict[str, Any]:
+        """Apply what stays to other metadata: `dask_dedup.apply` with its ``options``."""
+        from dask_dedup.results.apply import apply
+
+        return apply(self.out, metadata, dest, **options)
 
     def at(self, threshold: float) -> dd.DataFrame:
         """Return the clusters at another threshold, from the forest alone.

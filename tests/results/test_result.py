@@ -253,3 +253,16 @@ def test_open_result_in_a_bucket_is_that_of_the_disk(finished, endpoint):
     last = int(here.members(cluster=cluster)["row_id"].iloc[-1])
     assert there.path(last, cluster).equals(here.path(last, cluster))
     assert "s3://results/out" in there._repr_html_()
+
+
+def test_result_methods_are_those_of_the_package(small_run, small_data, tmp_path):
+    result = dask_dedup.open_result(small_run)
+    swept = result.sweep([0.95])
+    assert swept.loc[0, "duplicates"] == result["duplicates"]
+    assert swept.loc[0, "largest_cluster"] == result["largest_cluster"]
+    exported = result.export(tmp_path / "kept", execute=compute_tasks)
+    assert exported["rows"] == result["kept"]
+    applied = result.apply(
+        small_data / "metadata", tmp_path / "applied", key="key", execute=compute_tasks
+    )
+    assert applied["kept"] + applied["dropped"] == result["rows"]
