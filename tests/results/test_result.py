@@ -265,4 +265,4 @@ def test_result_methods_are_those_of_the_package(small_run, small_data, tmp_path
     applied = result.apply(
         small_data / "metadata", tmp_path / "applied", key="key", execute=compute_tasks
     )
-    assert applied["kept"] + applied["dropped"] == result["rows"]
+    assert applied["metadata"]["dropped"] == result["dropped"]
