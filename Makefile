@@ -43,7 +43,7 @@ test: $(INSTALLED_TEST) ## run the tests, slow ones left out, and the examples i
 test-slow: $(INSTALLED_TEST) ## run the tests that take minutes
 	$(BIN)/python -m pytest -q -m slow || [ $$? -eq 5 ] # 5: there is none
 
-test-slurm: $(INSTALLED_TEST) ## run jobs on a SLURM of this machine; tells what is missing (as root)
+test-slurm: $(INSTALLED_TEST) ## run jobs on a SLURM of this machine; says what is missing (as root)
 	@tests/slurm/require.sh
 	$(BIN)/python -m pytest -q -m slurm tests/slurm
 

@@ -92,7 +92,7 @@ class ClusterError(DedupError):
 class StoreError(DedupError, OSError):
     """An object store refuses, or cannot be reached: ``filename`` and the store's own words.
 
-    Made as ``StoreError(None, words, place)``.
+    Made as ``StoreError(None, words, path)``.
     """
 
     def __str__(self) -> str:

@@ -3,8 +3,8 @@
 A local path is a `pathlib.Path`. A URL such as ``s3://bucket/folder`` becomes fsspec's pathlib
 layer, an ``upath.UPath``, of which `RemotePath` declares what may be used. Whatever else is done
 with an `AnyPath` (``open``, ``os``, ``np.load``, ``rename``) is an error for mypy, unless
-`is_remote` has told the two apart. Options of a store (endpoint, region, credentials) come from its
-own environment variables and files, never from the URL.
+`is_remote` has distinguished the two. Options of a store (endpoint, region, credentials) come from
+its own environment variables and files, never from the URL.
 """
 
 # ruff: noqa: D102  the methods of RemotePath are those of pathlib

@@ -46,7 +46,7 @@ def clipart() -> Path:
 
 @pytest.fixture(scope="session")
 def clipart_clusters(clipart: Path, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    """Clusters of the example data set by an undisturbed run of 40 cells and 4 visits."""
+    """Clusters of the example data set by an undisturbed run of 40 cells, each row in 4."""
     out = tmp_path_factory.mktemp("undisturbed") / "out"
     settings = {"cells": {"cells_per_row": 4.0, "cells": 40}}
     run_here(clipart, out, dask_dedup.Settings.model_validate(settings))

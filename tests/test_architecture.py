@@ -12,11 +12,13 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "dask_dedup"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+DESIGN = PACKAGE / "DESIGN.md"
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 #: Documents that name tests.
 DOCUMENTS = [
     "CONTRIBUTING.md",
     "README.md",
+    "dask_dedup/DESIGN.md",
     "Makefile",
     "tests/FAULTS.md",
     "tests/hostile/INPUTS.md",
@@ -131,7 +133,7 @@ def own_imports(name):
     return {imported.split(".")[0] for imported in own} - {name.split(".")[0]}
 
 
-def test_every_folder_has_its_line_and_its_place():
+def test_every_folder_has_its_line_and_its_layer():
     assert {name.split(".")[0] for name in MODULES} == set(MAY_IMPORT)
     for i, (folder, allowed) in enumerate(MAY_IMPORT.items()):
         assert set(allowed.split()) <= set(list(MAY_IMPORT)[:i]), folder
@@ -245,6 +247,49 @@ def test_documents_name_tests_that_there_are(document):
     ]
     assert missing == []
     assert named or document == "README.md"
+
+
+def missing_files(text):
+    """The files and folders that a text of DESIGN names, and that are not there."""
+    drawing = re.findall(r"^  (\w+)/ (.*)$", text, re.MULTILINE)
+    inside = [f"{folder}/{file}" for folder, holds in drawing for file in named_files(holds)]
+    # Without a folder stands what lies at the root, of the package or of the repository.
+    quoted = named_files("\n".join(re.findall(r"`[^`\n]+`", text)))
+    places = [(PACKAGE, ROOT)] * len(quoted) + [(PACKAGE,)] * len(inside)
+    return [
+        name
+        for name, roots in zip([*quoted, *inside], places, strict=True)
+        if name != "settings.toml" and not any((root / name).is_file() for root in roots)
+    ]
+
+
+def named_files(text):
+    return re.findall(r"[\w/]+\.(?:pyi?|md|toml)\b", text)
+
+
+def test_missing_files_are_seen():
+    text = "```\n  cells/   join.py, gone.py\n```\n`tests/test_chain.py`, `cells/nothing.py`"
+    assert missing_files(text) == ["cells/nothing.py", "cells/gone.py"]
+
+
+def test_the_design_is_short_and_names_what_there_is():
+    text = DESIGN.read_text()
+    assert len(text.splitlines()) <= 200
+    assert missing_files(text) == []
+
+
+def test_the_design_draws_every_folder_once():
+    drawn = re.findall(r"^  (\w+)/ ", DESIGN.read_text(), re.MULTILINE)
+    assert sorted(drawn) == sorted(
+        p.name for p in PACKAGE.iterdir() if (p / "__init__.py").exists()
+    )
+
+
+def test_the_design_names_at_most_four_files_for_each_change():
+    table = DESIGN.read_text().partition("## Where to change what")[2]
+    rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == 10
+    assert [row for row in rows if not 1 <= len(set(named_files(row))) <= 4] == []
 
 
 if __name__ == "__main__":

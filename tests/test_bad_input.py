@@ -1,4 +1,4 @@
-"""What is wrong with a data set, a setting or a folder is told in one line that names it."""
+"""What is wrong with a data set, a setting or a folder gets one line that names it."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ def test_wrong_setting_is_one_line_and_exit_code_2(data, tmp_path, monkeypatch, 
     assert not Path("out").exists()
 
 
-def test_wrong_kind_of_option_is_told_with_the_usage(data, tmp_path):
+def test_wrong_kind_of_option_is_reported_with_the_usage(data, tmp_path):
     result = CliRunner().invoke(main, ["run", str(data), str(tmp_path / "out"), "--cells", "many"])
     assert result.exit_code == 2
     assert "Invalid value for '--cells': 'many' is not a valid integer" in result.stderr

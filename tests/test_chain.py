@@ -1,8 +1,8 @@
 """The chain in Python beside `run`, and both beside scipy's components of all cosines.
 
 On rows that the search treats in ways of its own: dense groups, whose members are not compared with
-each other, and cells that the PCA does not tell apart. The forest is merged in a tree and streamed;
-the labels are sparse and dense. With one cell, nothing can be missed.
+each other, and cells whose rows the PCA does not separate. The forest is merged in a tree and
+streamed; the labels are sparse and dense. With one cell, nothing can be missed.
 """
 
 from itertools import pairwise
@@ -20,6 +20,7 @@ import dask_dedup
 from dask_dedup import InputError, Settings, SettingsError
 from dask_dedup.cells.join import join_group
 from dask_dedup.cells.join_groups import plan_groups
+from dask_dedup.cells.leaders import load_leaders
 from dask_dedup.graph import origin
 from dask_dedup.runtime.executor import compute_tasks
 
@@ -64,7 +65,7 @@ def dense_rows():
 
 
 def crowded_rows():
-    """Rows that share most of their length: two axes of a PCA do not tell them apart."""
+    """Rows that share most of their length: two axes of a PCA do not separate them."""
     rng = np.random.default_rng(1)
     apart = unit(rng.normal(size=(1200, DIM)))
     return with_copies(np.sqrt(0.85) * unit(rng.normal(size=DIM)) + np.sqrt(0.15) * apart, rng)
@@ -166,6 +167,7 @@ def test_the_rows_are_treated_in_ways_of_their_own(case, found):
         assert (near <= np.sqrt(2 - 2 * SEARCH)).mean() > 0.5
         assert true_pairs * 0.5 < looked_at < 0.1 * rows**2
     else:
+        assert len(load_leaders(layout.leaders_path).row_ids)
         assert sum(result.pairs for result in edges) < 0.2 * true_pairs
 
 
@@ -261,6 +263,9 @@ def test_thresholds_that_the_layout_does_not_answer_are_refused(case, found):
         dask_dedup.label_components(found.forest, 0.9995)
     with pytest.raises(SettingsError, match=r"answers thresholds from 0\.9 to .* got 0\.85"):
         dask_dedup.label_components(found.forest, 0.85)
+    if len(load_leaders(found.layout.leaders_path).row_ids):
+        with pytest.raises(SettingsError, match=r"a threshold of 0\.9995 has no answer here"):
+            dask_dedup.join_cells(found.layout, 0.9995)
 
 
 def test_labels_of_another_data_set_are_refused(found, tmp_path, write_dataset):

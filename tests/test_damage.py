@@ -113,8 +113,8 @@ def flip(path):
     """Flip twenty bits, anywhere."""
     content = np.frombuffer(path.read_bytes(), np.uint8).copy()
     rng = np.random.default_rng(len(content))
-    for place in rng.integers(0, len(content), 20):
-        content[place] ^= 1 << rng.integers(8)
+    for position in rng.integers(0, len(content), 20):
+        content[position] ^= 1 << rng.integers(8)
     path.write_bytes(content.tobytes())
 
 
@@ -159,12 +159,12 @@ def test_harmed_working_file_changes_nothing(stopped, data, expected, tmp_path, 
 
 
 def test_harmed_while_the_run_goes_on_is_made_again_with_one_line(data, expected, tmp_path, caplog):
-    """A page of the records of one part, after the layout has ended."""
+    """A page of the entries of one part, after the layout has ended."""
 
     class HarmBeforeJoin(NoProgress):
         def start(self, stage, rows):
             if stage == "join" and not harmed:
-                path = next((out / "stages" / "layout").glob("records-*"))
+                path = next((out / "stages" / "layout").glob("entries-*"))
                 blank(path)
                 harmed.append(path)
 
@@ -172,8 +172,8 @@ def test_harmed_while_the_run_goes_on_is_made_again_with_one_line(data, expected
     with caplog.at_level(logging.WARNING, "dask_dedup"):
         run_here(data, out, settings(), progress=HarmBeforeJoin())
     assert pd.read_parquet(out / "clusters").equals(expected)
-    report = [message for message in caplog.messages if "made again" in message]
-    assert len(report) == 1 and str(harmed[0]) in report[0]
+    messages = [message for message in caplog.messages if "made again" in message]
+    assert len(messages) == 1 and str(harmed[0]) in messages[0]
 
 
 RESULTS = ["audit/queries", "audit/pairs", "clusters", "forest", "invalid", "summary", "histogram"]

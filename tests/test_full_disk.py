@@ -56,16 +56,16 @@ def test_disk_that_fills_stops_the_run_and_with_room_it_goes_on(
     clipart, tmp_path, clipart_clusters, stage
 ):
     (tmp_path / "disk").mkdir()
-    places = tmp_path / "disk", clipart, stage, tmp_path / "clusters", sys.executable
-    ran = in_own_space(FILLS, *places, *OPTIONS)
+    paths = tmp_path / "disk", clipart, stage, tmp_path / "clusters", sys.executable
+    ran = in_own_space(FILLS, *paths, *OPTIONS)
     said = [line for line in ran.stderr.splitlines() if line.startswith("dask-dedup: ")]
     assert len(said) == 1, ran.stderr
     assert "Traceback" not in ran.stderr
     assert "full" in said[0] or "No space left on device" in said[0]
     assert "the same command continues where this stopped" in said[0]
-    report = ran.stdout.splitlines()
-    assert (report[0], report[-1]) == ("ended with 2", "then with 0")
-    assert not [line for line in report if "unfinished" in line or line == "summary.json"]
+    lines = ran.stdout.splitlines()
+    assert (lines[0], lines[-1]) == ("ended with 2", "then with 0")
+    assert not [line for line in lines if "unfinished" in line or line == "summary.json"]
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "clusters"), clipart_clusters)
 
 

@@ -27,23 +27,23 @@ from dask_dedup.cells.join_groups import plan_groups
 from dask_dedup.cells.join import join_group
 
 def execute(tasks, on_result):
-    told["tasks"] += len({key for task in tasks for key in dict(task.dask)})
+    count["tasks"] += len({key for task in tasks for key in dict(task.dask)})
     return dask_dedup.runtime.executor.compute_tasks(tasks, on_result)
 
-told = {"tasks": 0}
+count = {"tasks": 0}
 settings = dask_dedup.Settings.model_validate(options)
 with dask.config.set(scheduler="synchronous"):
     summary = dask_dedup.run(data, out, settings, keep_stages=True, execute=execute)
 stages = Path(out) / "stages"
-told["files"] = sum(path.is_file() for path in stages.rglob("*") if path.parent.name != "clusters")
+count["files"] = sum(path.is_file() for path in stages.rglob("*") if path.parent.name != "clusters")
 layout = CellLayout(str(stages / "layout"), 16, summary["found"]["cells"])
 group = plan_groups(layout)[0]
 join_group(layout, group, 0.95)  # what is opened once is open
 opened = []
 sys.addaudithook(lambda event, args: opened.append(args[0]) if event == "open" else None)
 join_group(layout, group, 0.95)
-told["opens"] = len([name for name in opened if str(name).startswith((data, out))])
-print(json.dumps(told))
+count["opens"] = len([name for name in opened if str(name).startswith((data, out))])
+print(json.dumps(count))
 """
 
 
@@ -83,7 +83,7 @@ def write_parts(folder, rows, parts):
 
 
 def run_there(data, out, most_open=64, **options):
-    settings = {"cells": {"cells": 12, "entries": 12.0}, "compress": {"dim": 16}, **options}
+    settings = {"cells": {"cells": 12, "cells_per_row": 12.0}, "compress": {"dim": 16}, **options}
     found = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(data), str(out), str(most_open), json.dumps(settings)],
         capture_output=True,
@@ -131,7 +131,7 @@ def test_run_in_few_and_many_parts_is_the_same_and_costs_the_same(tmp_path):
 def test_run_of_20_000_parts_at_256_open_files(tmp_path):
     rows = some_rows(100_000)
     data = write_parts(tmp_path / "d", rows, 20_000)
-    cells = {"cells": 4, "entries": 4.0}
+    cells = {"cells": 4, "cells_per_row": 4.0}
     few = {"cells": cells, "audit": {"queries": 10}}
     run_there(data, tmp_path / "o", 256, **few)
     ids = read_clusters(tmp_path / "o", 20_000)["cluster_id"].to_numpy()

@@ -89,8 +89,8 @@ def test_run_from_a_bucket_into_a_bucket_equals_the_local_run(bucket, endpoint, 
     assert SECRET not in ran.stdout + ran.stderr
     arguments = ["run", f"{bucket}/data", f"{bucket}/out", *OPTIONS]
     assert "nothing to do" in CliRunner().invoke(cli.main, arguments).output
-    report = CliRunner().invoke(cli.main, ["status", f"{bucket}/out"])
-    assert "finished" in report.output
+    shown = CliRunner().invoke(cli.main, ["status", f"{bucket}/out"])
+    assert "finished" in shown.output
 
 
 def test_run_from_a_bucket_to_a_disk_with_working_files_elsewhere(bucket, local_clusters, tmp_path):
@@ -148,7 +148,7 @@ def test_run_that_was_stopped_goes_on_in_the_bucket(bucket, local_clusters):
         (("evaluate", "truth", "s3://images/data", "s3://images/truth"), "local folder"),
     ],
 )
-def test_places_that_do_not_work_get_one_clear_error(bucket, tmp_path, arguments, words):
+def test_paths_that_do_not_work_get_one_clear_error(bucket, tmp_path, arguments, words):
     ran = CliRunner().invoke(cli.main, [one.format(tmp=tmp_path) for one in arguments])
     assert ran.exit_code == 2, ran.output
     assert words in " ".join(ran.output.split())
@@ -156,7 +156,7 @@ def test_places_that_do_not_work_get_one_clear_error(bucket, tmp_path, arguments
     assert not (tmp_path / "out").exists()
 
 
-def test_wrong_credentials_are_told_in_the_words_of_the_store(
+def test_wrong_credentials_are_reported_in_the_words_of_the_store(
     bucket, clipart, tmp_path, monkeypatch
 ):
     monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
@@ -164,8 +164,8 @@ def test_wrong_credentials_are_told_in_the_words_of_the_store(
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     S3FileSystem.clear_instance_cache()
-    for places in (("s3://images/data", tmp_path / "out"), (clipart, "s3://images/none")):
-        ran = CliRunner().invoke(cli.main, ["run", *map(str, places)])
+    for paths in (("s3://images/data", tmp_path / "out"), (clipart, "s3://images/none")):
+        ran = CliRunner().invoke(cli.main, ["run", *map(str, paths)])
         assert ran.exit_code == 2, ran.output
         assert "redentials" in ran.output
         assert not (tmp_path / "out").exists()
@@ -226,14 +226,14 @@ def test_part_that_is_replaced_by_another_is_noticed(bucket, tmp_path):
 
 
 def test_copies_of_a_file_are_made_once_and_anew_when_it_changes(bucket, tmp_path):
-    place = as_path(f"{bucket}/copied/x.bin")
+    path = as_path(f"{bucket}/copied/x.bin")
     (tmp_path / "x.bin").write_bytes(b"one")
-    upload(tmp_path / "x.bin", place)
-    first = local_copy(place)
-    assert (first.read_bytes(), local_copy(place)) == (b"one", first)
+    upload(tmp_path / "x.bin", path)
+    first = local_copy(path)
+    assert (first.read_bytes(), local_copy(path)) == (b"one", first)
     (tmp_path / "x.bin").write_bytes(b"other")
-    upload(tmp_path / "x.bin", place)
-    assert local_copy(place).read_bytes() == b"other"
+    upload(tmp_path / "x.bin", path)
+    assert local_copy(path).read_bytes() == b"other"
 
 
 COPY = """

@@ -78,7 +78,7 @@ def test_odd_every_row_comes_out_once_in_order(odd):
     assert len(list((odd.out / "clusters").iterdir())) == 6  # one file per part, empty ones too
 
 
-def test_odd_unusable_rows_are_set_aside_with_their_reason(odd):
+def test_odd_unusable_rows_are_quarantined_with_their_reason(odd):
     reasons = dict(
         zip(
             odd.invalid["row_id"].to_pylist(),
@@ -139,7 +139,7 @@ def test_data_set_without_url_and_caption_is_keyed_by_row_id(tmp_path, write_dat
     assert clusters["url"].to_pylist() == clusters["caption"].to_pylist() == [None] * 3
     assert clusters["key"].to_pylist() == ["a", "b", "c"]
     assert [r.getMessage() for r in caplog.records if "url_column" in r.getMessage()] == [
-        "no column url or URL in the metadata (url_column tells another name); "
+        "no column url or URL in the metadata (url_column gives another name); "
         "results are keyed by row_id"
     ]
 

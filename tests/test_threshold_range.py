@@ -150,19 +150,6 @@ def test_label_components_asks_the_forest(rows, data, tmp_path, dense_groups):
             assert (got == truth(rows, 0.9995)).all()
 
 
-@pytest.mark.parametrize("threshold", [0.95, 0.9995])
-def test_join_cells_answers_any_threshold_of_one_layout(rows, data, tmp_path, threshold):
-    dataset = dask_dedup.read_dataset(data)
-    with dask.config.set(scheduler="synchronous"):
-        pca = dask_dedup.fit_pca(dataset, dim=32)
-        layout = dask_dedup.build_cells(dataset, pca, tmp_path / "cells", cells=1)
-        edges = dask_dedup.join_cells(layout, threshold).compute()
-    graph = coo_matrix((np.ones(len(edges)), (edges["src"], edges["dst"])), (len(rows),) * 2)
-    _, component = connected_components(graph, directed=False)
-    first = pd.Series(np.arange(len(rows))).groupby(component).min()
-    assert (first.loc[component].to_numpy() == truth(rows, threshold)).all()
-
-
 def test_read_forest_of_a_run_asks_too(rows, data, tmp_path):
     run_here(data, tmp_path / "out", settings(0.95, search=0.9))
     forest = dask_dedup.read_forest(tmp_path / "out")

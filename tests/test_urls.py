@@ -1,6 +1,6 @@
 """Every command with its paths in a bucket: what comes of it equals what comes of a disk.
 
-`CALLS` has each command with the options that name a place. All places lie in the bucket, or (slow)
+`CALLS` has each command with the options that name a path. All paths lie in the bucket, or (slow)
 one of them. One that has to be on a disk is refused in one line that names it.
 """
 
@@ -34,7 +34,7 @@ BUCKET = "s3://urls"
 
 @dataclass(frozen=True)
 class Call:
-    """A command's words, with {places}, and what of its result is compared."""
+    """A command's words, with {paths}, and what of its result is compared."""
 
     words: list[str]
     result: str = ""  # pattern of the files under {out}; empty: what it prints
@@ -184,7 +184,7 @@ def disk(cluster, tmp_path_factory, write_dataset):
     texts = images + 0.1 * rng.normal(size=images.shape)
     order = rng.permutation(600)
     parts = [np.split(rows[order].astype("f4"), [250]) for rows in (images, texts)]
-    places = {name: str(base / FILES.get(name, name)) for name in INPUTS}
+    paths = {name: str(base / FILES.get(name, name)) for name in INPUTS}
     write_dataset(base / "data", parts[0], texts=parts[1])
     (base / "columns").mkdir()
     for i, rows in enumerate(parts[0]):
@@ -207,9 +207,9 @@ def disk(cluster, tmp_path_factory, write_dataset):
         ["fit-compressor", "{data}", "{model}", "--kind", "pca", "--dim", "8"],
         ["build-index", "{data}", "{index}", "--factory", "IVF8,Flat", *CLUSTER],
     ):
-        done = invoke(words, {**places, "cluster": cluster})
+        done = invoke(words, {**paths, "cluster": cluster})
         assert done.exit_code == 0, done.output
-    return {**places, "cluster": cluster}
+    return {**paths, "cluster": cluster}
 
 
 @pytest.fixture(scope="module")
@@ -224,27 +224,27 @@ def store(disk):
     return {**urls, "cluster": disk["cluster"]}
 
 
-def invoke(words, places):
-    return CliRunner().invoke(cli.main, [word.format(**places) for word in words])
+def invoke(words, paths):
+    return CliRunner().invoke(cli.main, [word.format(**paths) for word in words])
 
 
-def perform(name, places):
+def perform(name, paths):
     """Make calls one after the other; yield each, and what has come of it."""
     for call in CALLS[name]:
-        done = invoke(call.words, places)
+        done = invoke(call.words, paths)
         if not isinstance(done.exception, SystemExit | None):
             raise done.exception
         yield call, done
 
 
-def content_of(call, places, done):
+def content_of(call, paths, done):
     """What has to be the same wherever it lies: digests of files, or what was printed."""
     if not call.result:
         text = done.stdout.replace(os.getcwd(), "HERE")
-        for place in sorted(places.values(), key=len, reverse=True):
-            text = text.replace(place, "PLACE")
+        for path in sorted(paths.values(), key=len, reverse=True):
+            text = text.replace(path, "PATH")
         return re.sub(r"[0-9.]+ (s|ms|min)\b", "TIME", " ".join(text.split()))
-    out = places["out"]
+    out = paths["out"]
     base, _, pattern = f"{out}{'' if call.result[0] in '-/' else '/'}{call.result}".rpartition("//")
     files = sorted(glob_files(as_path("/"), f"{base}{'//' if base else ''}{pattern}"))
     assert files, (call, done.output)
@@ -259,31 +259,31 @@ def content_of(call, places, done):
 
 @pytest.fixture(scope="module")
 def expected(disk, tmp_path_factory):
-    """Return the function that gives calls' results with every place on a disk, made once."""
+    """Return the function that gives calls' results with every path on a disk, made once."""
     made = {}
 
     def of(name):
         if name not in made:
             base = tmp_path_factory.mktemp("expected")
-            places = {**disk, "out": f"{base}/out", "work": f"{base}/work"}
+            paths = {**disk, "out": f"{base}/out", "work": f"{base}/work"}
             made[name] = []
-            for call, done in perform(name, places):
+            for call, done in perform(name, paths):
                 assert done.exit_code == 0, done.output
-                made[name].append(content_of(call, places, done))
+                made[name].append(content_of(call, paths, done))
         return made[name]
 
     return of
 
 
-def check(name, places, expected, tmp_path):
-    for (call, done), right in zip(perform(name, places), expected(name), strict=True):
-        if call.on_disk and "://" in places["out"]:
+def check(name, paths, expected, tmp_path):
+    for (call, done), right in zip(perform(name, paths), expected(name), strict=True):
+        if call.on_disk and "://" in paths["out"]:
             assert done.exit_code == 2, done.output
             (line,) = done.stderr.splitlines()
-            assert line.startswith(f"dask-dedup: {places['out']}: evaluations write to disks only")
+            assert line.startswith(f"dask-dedup: {paths['out']}: evaluations write to disks only")
         else:
             assert done.exit_code == 0, done.output
-            assert content_of(call, places, done) == right, call.words
+            assert content_of(call, paths, done) == right, call.words
     assert not list(tmp_path.glob("s3*"))
 
 
@@ -302,38 +302,38 @@ SLOW = (
 @pytest.mark.parametrize(
     "name", [pytest.param(one, marks=pytest.mark.slow if one in SLOW else ()) for one in CALLS]
 )
-def test_command_with_all_places_in_a_bucket(name, store, expected, tmp_path, monkeypatch):
+def test_command_with_all_paths_in_a_bucket(name, store, expected, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     base = f"{BUCKET}/{name.replace(' ', '-')}"
-    places = {**store, "out": f"{base}/out", "work": f"{base}/work"}
-    check(name, places, expected, tmp_path)
+    paths = {**store, "out": f"{base}/out", "work": f"{base}/work"}
+    check(name, paths, expected, tmp_path)
     if CALLS[name][0].on_disk:
-        check(name, {**places, "out": f"{tmp_path}/out"}, expected, tmp_path)
+        check(name, {**paths, "out": f"{tmp_path}/out"}, expected, tmp_path)
     left = glob_files(as_path(BUCKET), f"{base}/**")
     left = [one for one in left if "/.lock" in one or "/work/" in one or "/stages/" in one]
     assert bool(left) == (name == "run --keep-stages"), left
 
 
-ONE_PLACE = [
-    (name, place)
+ONE_PATH = [
+    (name, path)
     for name, calls in CALLS.items()
-    for place in (*INPUTS, "out", "work")
-    if any(f"{{{place}}}" in " ".join(call.words) for call in calls)
+    for path in (*INPUTS, "out", "work")
+    if any(f"{{{path}}}" in " ".join(call.words) for call in calls)
 ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "place"), ONE_PLACE)
-def test_command_with_one_place_in_a_bucket(
-    name, place, disk, store, expected, tmp_path, monkeypatch
+@pytest.mark.parametrize(("name", "path"), ONE_PATH)
+def test_command_with_one_path_in_a_bucket(
+    name, path, disk, store, expected, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    places = {**disk, "out": f"{tmp_path}/out", "work": f"{tmp_path}/work"}
-    places[place] = store.get(place, f"{BUCKET}/one/{name.replace(' ', '-')}/{place}")
-    check(name, places, expected, tmp_path)
+    paths = {**disk, "out": f"{tmp_path}/out", "work": f"{tmp_path}/work"}
+    paths[path] = store.get(path, f"{BUCKET}/one/{name.replace(' ', '-')}/{path}")
+    check(name, paths, expected, tmp_path)
 
 
-def test_every_command_and_option_that_takes_a_place_is_tried():
+def test_every_command_and_option_that_takes_a_path_is_tried():
     calls = [call.words for calls in CALLS.values() for call in calls]
 
     def commands(group, above=()):

@@ -1,14 +1,14 @@
-"""Which cells a row visits.
+"""Which cells a row is in.
 
 A row is scored against the coarse centroids, then against the fine ones of a few near coarse cells
 only: N * (1 + probes) * sqrt(C) products, not N * C.
 
-A row visits its nearest cell, its home, and each further cell whose boundary with the home is
-nearer than a margin. Rows are compared in every cell that both visit, so a duplicate from across
-the boundary is met. Two things about the margin are ours:
+The cells of a row are its nearest one and each further cell whose boundary with the nearest is
+closer to the row than a margin. Rows are compared in every cell that they share, so a duplicate
+from across the boundary is found. Two things about the margin are ours:
 
 - The margin is weighted by direction. Duplicates differ more along axes where the data vary more,
-  so the distance to a boundary with the normal n is divided by sqrt(n' W n), W being half the
+  so the distance to a boundary with the normal n is divided by sqrt(n' W n), where W is half the
   identity and half the variances of the compressed axes (scaled to a mean of 1).
 - The margin is set on the sample so that a row has ``cells_per_row`` entries on average: cost and
   disk are known beforehand, and rows near a boundary get more entries than rows well inside.
@@ -16,18 +16,18 @@ the boundary is met. Two things about the margin are ours:
 Measured on 10^6 synthetic rows in 8,192 cells, groups of up to 50, pairs at cosine >= 0.95 that
 meet in some cell, and rows that meet all of theirs:
 
-======  ======  ======  ======
-visits  probes   pairs    rows
-======  ======  ======  ======
-     4       6  99.4 %  98.1 %
-     4      12  99.7 %  98.9 %
-     5       9  99.9 %  99.1 %
-     6      12  99.9 %  99.5 %
-     6      16  99.9 %  99.7 %
-======  ======  ======  ======
+=============  ======  ======  ======
+cells per row  probes   pairs    rows
+=============  ======  ======  ======
+            4       6  99.4 %  98.1 %
+            4      12  99.7 %  98.9 %
+            5       9  99.9 %  99.1 %
+            6      12  99.9 %  99.5 %
+            6      16  99.9 %  99.7 %
+=============  ======  ======  ======
 
-A row that misses one of its pairs mostly has another path to it: at 6 visits and 12 probes 1,006
-of 1,008 sampled rows ended in one cluster with all their duplicates.
+A row that misses one of its pairs mostly has another path to it: at 6 cells per row and 12 probes
+1,006 of 1,008 sampled rows ended in one cluster with all their duplicates.
 """
 
 from __future__ import annotations
@@ -63,18 +63,18 @@ SCORE_ERROR = np.float32(3e-6)
 def set_margins(
     model: CellModel, sample: np.ndarray, probes: float, cells_per_row: float
 ) -> CellModel:
-    """Return the model with margins that give the wanted numbers of probes and visits on average.
+    """Return the model with margins that give the wanted averages of probes and cells per row.
 
     Parameters
     ----------
     model : CellModel
-        Its margins play no part.
+        Its margins are not used.
     sample : float32 array, shape (n, kept)
         Some thousands: all are held with their scores against every coarse cell.
     probes : float
         Coarse cells probed per row on average, at most `MOST_PROBES` for any.
-    visits : float
-        Cells visited per row on average, at most `MOST_CELLS_PER_ROW` for any.
+    cells_per_row : float
+        Cells of a row on average, at most `MOST_CELLS_PER_ROW` for any.
     """
     projection = torch.from_numpy(sample)
     best = nearness(projection, model.coarse).sort(dim=1, descending=True)
@@ -91,20 +91,20 @@ def set_margins(
 
 
 def assign_cells(projection: torch.Tensor, model: CellModel) -> tuple[np.ndarray, np.ndarray]:
-    """Find the cells that each row visits.
+    """Find the cells of each row.
 
     Parameters
     ----------
-    image : float32 tensor, shape (n, kept)
+    projection : float32 tensor, shape (n, kept)
     model : CellModel
 
     Returns
     -------
-    cells : int32 array, shape (n, MOST_VISITS)
-        The home first, then the further cells by distance; -1 where there are no more.
+    cells : int32 array, shape (n, MOST_CELLS_PER_ROW)
+        The nearest first, then the further cells by distance; -1 where there are no more.
     unsure : bool array, shape (n,)
-        Rows of which some decision hangs on less than float32 can tell; it is made in
-        `dask_dedup.cells.assign_exact`.
+        Rows of which some decision depends on a difference below the error of float32;
+        `dask_dedup.cells.assign_exact` makes it.
     """
     probed, probe_unsure = _probe(projection, model)
     _, cells, choose_unsure = _choose_cells(projection, model, probed)

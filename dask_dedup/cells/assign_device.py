@@ -1,7 +1,7 @@
 """Assignment to cells on another device, such as a GPU: all scores in one product.
 
 The cells are those of `dask_dedup.cells.assign`: scores outside the probed coarse cells are masked,
-and what hangs on less than float32 can tell is decided again in float64, as there.
+and what depends on a difference below the error of float32 is decided again in float64, as there.
 """
 
 from __future__ import annotations

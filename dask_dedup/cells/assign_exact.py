@@ -17,11 +17,11 @@ def assign_exactly(projection: np.ndarray, model: CellModel) -> np.ndarray:
 
     Parameters
     ----------
-    image : float64 array, shape (n, kept)
+    projection : float64 array, shape (n, kept)
 
     Returns
     -------
-    int32 array, shape (n, MOST_VISITS)
+    int32 array, shape (n, MOST_CELLS_PER_ROW)
     """
     return _assign_rows(
         projection,

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 from dask.delayed import Delayed, delayed
 
 from dask_dedup.cells.entries import MOST_FILES, plan_merges
 from dask_dedup.cells.layout_files import CellLayout
-from dask_dedup.cells.sizes import FINE_TASKS, default_cells, default_cells_per_row
+from dask_dedup.cells.sizes import FINE_TASKS, LEADER_SAMPLE, default_cells, default_cells_per_row
 from dask_dedup.data.dataset import Dataset
 from dask_dedup.data.part_list import write_parts
 from dask_dedup.data.spans import cut_spans
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["begin_layout", "build_cells", "cells_task"]
 
-_PURPOSE = 2  # of the sample: see vectors.sample
+_PURPOSE, _LEADER_PURPOSE = 2, 4  # of the samples: see compress.sample
 
 
 def build_cells(
@@ -48,23 +49,24 @@ def build_cells(
     pca : PcaModel
         From `dask_dedup.fit_pca`.
     folder : path
-        Where the layout goes; ``visits * (kept + 9)`` bytes a row, filled up to a multiple of 4.
-    visits : float, optional
-        Cells in which a row is compared on average, its home included; chosen by the number of
+        Where the layout goes; ``cells_per_row * (kept + 9)`` bytes a row, filled up to a
+        multiple of 4.
+    cells_per_row : float, optional
+        Cells in which a row is compared on average, its nearest included; chosen by the number of
         rows if None.
     cells : int
         Number of cells; 0 chooses by the number of rows.
     probes : float
         Coarse cells whose fine cells are considered for a row, on average.
     dense_groups : bool
-        Whether a search below 0.999 compares the members of a dense group with one of them only:
-        see `dask_dedup.cells.dense_groups`.
+        Whether rows that nearly equal a percent of the data set are entered into one cell only and
+        linked to one of them: for thresholds below `dask_dedup.cells.leaders.SAME_SIMILARITY`.
     seed : int
     span_rows : int
         Rows that one task reads, however many parts they are in, or a larger part; 0 chooses by the
         number of rows: see `dask_dedup.data.spans.cut_spans`.
     most_files : int
-        Files of records that a task of the join reads, two at least; where there are more, they are
+        Files of entries that a task of the join reads, two at least; where there are more, they are
         merged: see `dask_dedup.cells.entries`.
 
     Returns
@@ -85,7 +87,7 @@ def build_cells(
     write = delayed(OnWorker("dask_dedup.cells.layout", "layout_span"))
     counts = execute([write(layout, span) for span in layout.spans], ignore_result)
     files = [
-        layout.entry_file(span, count.cells_per_row)
+        layout.entry_file(span, count.entries)
         for span, count in zip(layout.spans, counts, strict=True)
     ]
     level = 0
@@ -146,11 +148,16 @@ def cells_task(
         _task("read_projections")(span, ids, pca_path, seed)
         for span, ids in split_rows(chosen, spans)
     ]
+    few = np.empty(0, np.int64)
+    if layout.dense_groups:
+        few = sample_row_ids(dataset.rows, LEADER_SAMPLE, seed, _LEADER_PURPOSE)
+    pieces = [_task("read_stored")(span, ids) for span, ids in split_rows(few, spans)]
+    leaders = _task("choose_leaders")(few, pieces, pca_path, layout.leaders_path)
     coarse = _task("train_coarse_cells")(blocks, layout.kept, wanted, seed)
     thinned = [_task("thin_some")(coarse, layout.kept, share) for share in range(FINE_TASKS)]
     counts = [_task("count_rows")(members) for members in thinned]
     fine = [_task("train_some")(members, counts, wanted, seed) for members in thinned]
-    return _task("combine")(coarse, fine, blocks, probes, cells_per_row, layout.cells_path)
+    return _task("combine")(coarse, fine, blocks, leaders, probes, cells_per_row, layout.cells_path)
 
 
 def _task(name: str) -> Delayed:

@@ -7,16 +7,20 @@ import torch
 
 from dask_dedup.cells.assign import set_margins
 from dask_dedup.cells.kmeans import CellModel, save_cells, thin, train_coarse, train_fine
+from dask_dedup.cells.layout_files import SAME_SIMILARITY
+from dask_dedup.cells.leaders import find_leaders, save_leaders
 from dask_dedup.cells.sizes import FINE_TASKS
 from dask_dedup.data.spans import Span
 from dask_dedup.paths import as_path
-from dask_dedup.vectors.pca import PcaModel, load_pca, save_pca
+from dask_dedup.vectors.pca import PcaModel, filter_radius, load_pca, save_pca
 from dask_dedup.vectors.unit import prepare_block
 
 __all__ = [
+    "choose_leaders",
     "combine",
     "count_rows",
     "read_projections",
+    "read_stored",
     "thin_some",
     "train_coarse_cells",
     "train_some",
@@ -25,7 +29,7 @@ __all__ = [
 
 _HELD_OUT = 16  # every sixteenth row of the sample is kept from training: margins are set on them
 _MARGIN_ROWS = 8_192  # of those, at most so many
-_SKETCH = 32  # random directions that tell what an image leaves out, for `thin`
+_SKETCH = 32  # random directions for what a projection leaves out: see `thin`
 
 
 def write_pca(pca: PcaModel, path: str) -> str:
@@ -35,7 +39,7 @@ def write_pca(pca: PcaModel, path: str) -> str:
 
 
 def read_projections(span: Span, row_ids: np.ndarray, pca_path: str, seed: int) -> np.ndarray:
-    """Return images and sketches of the usable ones of some rows.
+    """Return projections and sketches of the usable ones of some rows.
 
     float32, shape (usable, kept + `_SKETCH`).
     """
@@ -47,10 +51,27 @@ def read_projections(span: Span, row_ids: np.ndarray, pca_path: str, seed: int) 
     return both[torch.from_numpy(block.reason == 0)].numpy()
 
 
+def read_stored(span: Span, row_ids: np.ndarray) -> np.ndarray:
+    """Return some rows as they are stored."""
+    return span.embeddings.gather(row_ids)
+
+
+def choose_leaders(
+    row_ids: np.ndarray, pieces: list[np.ndarray], pca_path: str, path: str
+) -> np.ndarray:
+    """Choose the leaders of dense groups and write them; return their images without residual."""
+    torch.set_num_threads(1)
+    pca = load_pca(pca_path)
+    stored = np.concatenate(pieces) if pieces else np.empty((0, len(pca.mean)), np.float32)
+    leaders = find_leaders(row_ids, stored, pca)
+    save_leaders(leaders, as_path(path))
+    return leaders.projection[:, : pca.kept]
+
+
 def train_coarse_cells(
     blocks: list[np.ndarray], kept: int, cells: int, seed: int
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return the coarse centroids, and image and sketch of the sample rows of each."""
+    """Return the coarse centroids, and projection and sketch of the sample rows of each."""
     torch.set_num_threads(1)
     sample = _training_rows(_join_blocks(blocks))
     coarse, nearest = train_coarse(np.ascontiguousarray(sample[:, :kept]), cells, seed)
@@ -62,7 +83,7 @@ def train_coarse_cells(
 def thin_some(
     coarse: tuple[np.ndarray, list[np.ndarray]], kept: int, share: int
 ) -> list[np.ndarray]:
-    """Return images of the sample rows of every sixteenth coarse cell, near-copies left out."""
+    """Return projections of the sample of every sixteenth coarse cell, without near-copies."""
     torch.set_num_threads(1)
     return [thin(members, kept) for members in coarse[1][share::FINE_TASKS]]
 
@@ -84,6 +105,7 @@ def combine(
     coarse: tuple[np.ndarray, list[np.ndarray]],
     fine: list[list[np.ndarray]],
     blocks: list[np.ndarray],
+    leaders: np.ndarray,
     probes: float,
     cells_per_row: float,
     path: str,
@@ -92,7 +114,7 @@ def combine(
     torch.set_num_threads(1)
     centroids = coarse[0]
     divided = [fine[i % FINE_TASKS][i // FINE_TASKS] for i in range(len(centroids))]
-    # A coarse cell without a fine one, which k-means makes of equal rows, would swallow rows.
+    # Rows in a coarse cell without a fine one, which k-means makes of equal rows, would be lost.
     filled = [i for i, part in enumerate(divided) if len(part)]
     centroids, divided = centroids[filled], [divided[i] for i in filled]
     sample = np.ascontiguousarray(_join_blocks(blocks)[:, : centroids.shape[1]])
@@ -107,7 +129,9 @@ def combine(
         np.zeros(2),
         np.zeros(2),
     )
-    save_cells(set_margins(model, _margin_rows(sample), probes, cells_per_row), as_path(path))
+    save_cells(
+        set_margins(model, _margin_rows(sample, leaders), probes, cells_per_row), as_path(path)
+    )
     return model.cells
 
 
@@ -123,7 +147,13 @@ def _training_rows(sample: np.ndarray) -> np.ndarray:
     return sample if len(sample) <= _HELD_OUT else sample[~held_out]
 
 
-def _margin_rows(sample: np.ndarray) -> np.ndarray:
-    """Return some of the others: rows that the centroids have not seen lie further from them."""
+def _margin_rows(sample: np.ndarray, leaders: np.ndarray) -> np.ndarray:
+    """Return some of the others: rows that the centroids have not seen lie further from them.
+
+    Members of dense groups do not count: they are entered into their nearest cell only.
+    """
     held_out = sample[::_HELD_OUT]
-    return held_out[:: -(-len(held_out) // _MARGIN_ROWS)]
+    held_out = held_out[:: -(-len(held_out) // _MARGIN_ROWS)]
+    distances = torch.cdist(torch.from_numpy(held_out), torch.from_numpy(leaders))
+    others = held_out[(distances > filter_radius(SAME_SIMILARITY)).all(dim=1).numpy()]
+    return others if len(others) else held_out

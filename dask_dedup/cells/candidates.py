@@ -22,7 +22,7 @@ _SCREENED = 3  # candidates a pair, from where on most are ruled out by short ro
 
 @dataclass(frozen=True)
 class JoinLimits:
-    """How much a join task takes at a time, and from where on it goes another way.
+    """How much a join task takes at a time, and from which numbers on it uses another method.
 
     Attributes
     ----------
@@ -37,16 +37,16 @@ class JoinLimits:
     full_share : float
         Of the pairs that pass the filter by the PCA: above it full rows are multiplied.
     full_rows : int
-        Rows in hand while they are put on a grid.
+        Rows in memory while their int8 codes are computed.
     full_spread : float
-        Standard deviations of the widest coordinate up to the border of that grid.
+        Standard deviations of the widest coordinate up to the largest of these codes.
     """
 
     batch_pairs: int = BATCH_PAIRS
     group_entries: int = 4096
     group_members: int = 1024
     many_pairs: int = 256
-    full_share: float = 0.02  # from where on a product of full rows takes less time
+    full_share: float = 0.02  # a product of full rows takes less time from here on
     full_rows: int = 4096
     full_spread: float = 3.0
 
@@ -55,13 +55,13 @@ DEFAULT_LIMITS = JoinLimits()
 
 
 class Candidates:
-    """Candidates on their way to verification, and the edges that came of them.
+    """Candidates that wait for verification, and the edges that they became.
 
     Parameters
     ----------
     layout : CellLayout
-    row_ids, cells : int64 arrays, shape (records,)
-        Row and cell of each record of the task, by cell.
+    row_ids, cells : int64 arrays, shape (entries,)
+        Row and cell of each entry of the task, by cell.
     threshold : float
         Cosine from which on a pair is an edge.
     contract : callable, optional
@@ -94,8 +94,8 @@ class Candidates:
         self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
         self._waiting_pairs = 0
         self._edges = EdgeBuffer(contract, 2 * limits.batch_pairs)
-        # Full rows that have been read: where each rank's is, and how many there are.
-        self._place = np.full(len(self.ids), -1)
+        # Full rows that have been read: the position of each rank's, and how many there are.
+        self._position = np.full(len(self.ids), -1)
         self._filled = 0
         self._stored = layout.part_list.rows
         self._wide = np.result_type(np.float32, self._stored.dtype)
@@ -104,14 +104,14 @@ class Candidates:
         self._rows = np.empty((0, self._dim), self._wide)
 
     def begin_cell(self, cell: int) -> None:
-        """Go on to a cell, the next one or a later one: what `add` takes is of this one."""
+        """Go on to the next cell or a later one: what `add` takes is of this one."""
         for left in range(self.cell, cell):
             ranks = self.rank[self._bounds[left] : self._bounds[left + 1]]
             self._met[ranks] |= np.uint64(1 << left % 64)
         self.cell = cell
 
     def add(self, i: np.ndarray, j: np.ndarray) -> None:
-        """Take candidate pairs of the current cell, as indices of records."""
+        """Take candidate pairs of the current cell, as indices of entries."""
         if len(i) >= _MANY_PAIRS:
             i, j = _by_columns(i, j)
         a, b = _meet_first(
@@ -136,7 +136,7 @@ class Candidates:
     def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Verify pairs of ranks at full dimension: float32."""
         self._read_all(a, b)
-        return cosine_pairs(self._rows, self._rows, self._place[a], self._place[b])
+        return cosine_pairs(self._rows, self._rows, self._position[a], self._position[b])
 
     def _read_all(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Read the full rows of pairs of ranks; return these, each once, in order."""
@@ -150,7 +150,7 @@ class Candidates:
     def full_rows(self, ranks: np.ndarray) -> np.ndarray:
         """Return full rows as `exact_rows` does: float32 or float64, shape (ranks, dim)."""
         self._read(np.unique(ranks))
-        return self._rows[self._place[ranks]]
+        return self._rows[self._position[ranks]]
 
     def short_rows(self, ranks: np.ndarray) -> np.ndarray:
         """Return full rows as `dask_dedup.vectors.cosines.short_rows` makes them."""
@@ -158,10 +158,10 @@ class Candidates:
 
     def _read(self, ranks: np.ndarray) -> None:
         """Read the full rows of some ranks; those read before stay while there is room."""
-        missing = ranks[self._place[ranks] < 0]
+        missing = ranks[self._position[ranks] < 0]
         wanted = self._filled + len(missing)
         if wanted > max(self._most, len(self._rows)):
-            self._place[:] = -1
+            self._position[:] = -1
             self._filled, missing = 0, ranks
             wanted = len(ranks)
         if wanted > len(self._rows):
@@ -175,7 +175,7 @@ class Candidates:
             return
         stored = self._stored.gather(self.ids[missing])
         exact_rows(stored, self._rows[self._filled : wanted])
-        self._place[missing] = np.arange(self._filled, wanted)
+        self._position[missing] = np.arange(self._filled, wanted)
         self._filled = wanted
 
     def add_edges(self, a: np.ndarray, b: np.ndarray, similarity: np.ndarray) -> None:
@@ -217,10 +217,10 @@ def _meet_first(
     row_cells: np.ndarray,
     row_cells_start: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ranks of pairs of records whose rows have no cell in common before ``cell``.
+    """Return the ranks of pairs of entries whose rows have no cell in common before ``cell``.
 
-    ``met`` has a bit for each cell before that a row visits, at its number's remainder of 64: where
-    two rows share none, their cells need not be looked at.
+    ``met`` has a bit for each earlier cell of a row, at its number's remainder of 64: where two
+    rows share none, their cells need not be looked at.
     """
     a, b = np.empty(len(i), np.int64), np.empty(len(i), np.int64)
     kept = 0

@@ -1,7 +1,7 @@
-"""Dense groups: rows so near to a leader that comparing them with each other tells nothing new.
+"""Dense groups: rows so near to a leader that comparing them with each other finds nothing new.
 
-A picture that is in a data set a hundred thousand times, each time a little different, makes 10^10
-pairs. In a cell of many records:
+An image that is in a data set a hundred thousand times, each time a little different, makes 10^10
+pairs. In a cell of many entries:
 
 1. Try rows, evenly spaced, as leaders: those that have many others within the filter's radius of
    `SAME_SIMILARITY`.
@@ -12,14 +12,12 @@ pairs. In a cell of many records:
    above it the forest may be cut finer than the data.
 4. For the same reason only the best pair of a row outside and a group counts. Where a row has many
    candidates in a group, a product of full vectors in float32 finds them, and float64 decides
-   between those that float32 cannot tell apart.
+   between those whose difference is below the error of float32.
 5. Of two groups, the pairs with one of the two leaders are compared.
 
-Members are entered into as many cells as other rows, each of which is searched. With 30 % of the
-rows at a cosine of 0.9995 to each other (`examples/benchmarks/skew.py`, near) a run takes 2.2 times
-the CPU time of one without them at 300,000 rows, 3.0 times at 10^6. To look for such groups before
-the layout is written, and to enter their members into one cell only, saves nothing: 38.4 and 38.0 s
-of CPU time at 300,000 rows. Ours.
+The largest groups are known before the layout, and are entered into one cell only: see
+`cells.leaders`.
+Ours.
 """
 
 from __future__ import annotations
@@ -31,41 +29,39 @@ import torch
 from dask_dedup.cells.candidates import Candidates
 from dask_dedup.cells.full_filter import add_tiles
 from dask_dedup.cells.layout_files import SAME_SIMILARITY
-from dask_dedup.vectors.int8_codes import CodeRows, near_code_rows
+from dask_dedup.vectors.int8_codes import CodeRows, near_pairs
 
 __all__ = ["find_groups", "join_around"]
 
-_TRIES = 32  # rows tried as leaders: a group of a tenth of the cell escapes once in thirty cells
+_TRIES = 32  # rows tried as leaders: a group of a tenth of the cell is missed once in thirty cells
 _VERIFIED_AT_ONCE = 1 << 15  # pairs: as many full rows are in memory
-_TOLD_APART = 4e-6  # cosines in float32 that lie nearer to each other are decided in float64
+_COSINE_ERROR = 4e-6  # cosines in float32 that lie nearer to each other are decided in float64
 
 
 def find_groups(
     projections: CodeRows, entries: np.ndarray, limit: int, batch: Candidates
 ) -> np.ndarray:
-    """Find the dense groups among some records, and link members with leaders.
+    """Find the dense groups among some entries, and link members with leaders.
 
     Parameters
     ----------
-    images : GridRows
-        Of all records.
-    records : int64 array
+    projections : CodeRows
+        Of all entries.
+    entries : int64 array
         Those to look at, in order.
     limit : int
-        Squared distance in steps that members may have from their leader.
+        Squared distance of codes that members may have from their leader.
     batch : Candidates
         Takes the edges from leaders to members.
 
     Returns
     -------
-    int64 array, shape (len(records),)
-        Record of the leader of each record; -1 outside of all groups. A leader is its own.
+    int64 array, shape (len(entries),)
+        Entry of the leader of each entry; -1 outside of all groups. A leader is its own.
     """
     leader = np.full(len(entries), -1)
     tried = np.arange(0, len(entries), max(1, len(entries) // _TRIES))
-    blocks = near_code_rows(
-        projections.take(entries[tried]), projections.take(entries), limit, False
-    )
+    blocks = near_pairs(projections.take(entries[tried]), projections.take(entries), limit, False)
     pairs = [*zip(*blocks, strict=True)]
     if not pairs:
         return leader
@@ -98,20 +94,20 @@ def join_around(
     same: bool,
     batch: Candidates,
 ) -> None:
-    """Join the records of one tile or two, except the members of a group with each other.
+    """Join the entries of one tile or two, except the members of a group with each other.
 
     Parameters
     ----------
-    images : GridRows
-        Of all records.
+    projections : CodeRows
+        Of all entries.
     limit : int
-        Squared distance in steps that a pair may have.
-    records, leader : int64 arrays
-        As `find_groups` took and gave them.
+        Squared distance of codes that a pair may have.
+    entries, leader : int64 arrays
+        As `find_groups` took and returned them.
     in_rows : bool array
-        Which of the records are in the first of two tiles.
+        Which of the entries are in the first of two tiles.
     same : bool
-        There is but one tile.
+        There is only one tile.
     """
     outside = leader < 0
     for one, other in [(outside, outside)] if same else [(outside & in_rows, outside & ~in_rows)]:
@@ -132,9 +128,9 @@ def join_around(
 def _join_outside(
     projections: CodeRows, limit: int, entries: np.ndarray, members: np.ndarray, batch: Candidates
 ) -> None:
-    """Join some records with the members of a group; where there are many pairs, keep the best."""
+    """Join some entries with the members of a group; where there are many pairs, keep the best."""
     many = np.zeros(len(entries), np.bool_)
-    for i, j in near_code_rows(projections.take(entries), projections.take(members), limit, False):
+    for i, j in near_pairs(projections.take(entries), projections.take(members), limit, False):
         counts = np.bincount(i, minlength=len(entries))
         many |= counts > batch.limits.many_pairs
         few = ~many[i]
@@ -144,7 +140,7 @@ def _join_outside(
 
 
 def _best_pairs(entries: np.ndarray, members: np.ndarray, batch: Candidates) -> None:
-    """Keep the best pair, at the threshold or above, of each record and a group's members.
+    """Keep the best pair, at the threshold or above, of each entry and a group's members.
 
     Cost: one product of full vectors in float32; memory: two blocks of them.
     """
@@ -152,7 +148,7 @@ def _best_pairs(entries: np.ndarray, members: np.ndarray, batch: Candidates) -> 
         outside = _units(batch, some)
         for block in np.array_split(members, -(-len(members) // 8192)):
             product = torch.mm(outside, _units(batch, block).T)
-            i, j = _near_best(product.numpy(), np.float32(batch.threshold - _TOLD_APART))
+            i, j = _near_best(product.numpy(), np.float32(batch.threshold - _COSINE_ERROR))
             a, b = batch.rank[some[i]], batch.rank[block[j]]
             similarity = batch.similarity(a, b)
             passed = similarity >= batch.threshold
@@ -168,21 +164,21 @@ def _verify(batch: Candidates, one: int, others: np.ndarray) -> np.ndarray:
 
 
 def _units(batch: Candidates, entries: np.ndarray) -> torch.Tensor:
-    """Return full rows at unit length: float32, shape (records, dim)."""
+    """Return full rows at unit length: float32, shape (entries, dim)."""
     rows = torch.from_numpy(batch.full_rows(batch.rank[entries])).double()
     return (rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True)).float()
 
 
 @numba.njit(cache=True, nogil=True)
 def _near_best(product: np.ndarray, least: np.float32) -> tuple[np.ndarray, np.ndarray]:
-    """Return where a row's values cannot be told from its best one, if that is at least so much."""
+    """Return where a row's values may equal its best one, if that is at least so much."""
     found_i, found_j = [], []
     for i in range(product.shape[0]):
         best = product[i].max()
         if best < least:
             continue
         for j in range(product.shape[1]):
-            if product[i, j] >= best - np.float32(_TOLD_APART):
+            if product[i, j] >= best - np.float32(_COSINE_ERROR):
                 found_i.append(i)
                 found_j.append(j)
     return np.array(found_i, np.int64), np.array(found_j, np.int64)

@@ -1,17 +1,17 @@
-"""Records of the cell layout: rows in cells, read by ranges of cells, merged where files are many.
+"""Entries of the cell layout: rows in cells, read by ranges of cells, merged where files are many.
 
-A record is a row in a cell that it visits: its position in the file's rows, a hash of its stored
-bytes, and its image in the compressed space, one byte a coordinate. A file of records is sorted by
-cell, a file of offsets beside it says where each cell begins.
+An entry is a row in one of its cells: its position in the file's rows, a hash of its stored bytes,
+and the int8 codes of its projection, one byte a coordinate. A file of entries is sorted by cell; a
+file of offsets beside it says where each cell begins.
 
 A join task reads its cells' range of every file. With a file for each span, their number and the
-tasks both grow with the rows, and the reads with their product: at 2 * 10^9 rows of 16 visits,
-2,000 spans and 120,000 tasks make 2.4 * 10^8 reads of some 130 records (10 kB). So where there are
-more than `MOST_FILES`, neighbouring ones are merged first, `MOST_FILES` of them into one at the
-most: then 7.7 * 10^6 reads of 4,000 records (300 kB). That costs one more sequential read and write
-of the records, 2.4 TB each way at that size, shared by 64 tasks; and once more past 4,096 spans. Up
-to `MOST_FILES` spans (some 10^7 rows in small parts, 64 * 10^6 in parts of a million), nothing is
-merged.
+tasks both grow with the rows, and the reads with their product: at 2 * 10^9 rows of 16 cells
+each, 2,000 spans and 120,000 tasks make 2.4 * 10^8 reads of some 130 entries (10 kB). So where
+there are more than `MOST_FILES`, neighbouring ones are merged first, at most `MOST_FILES` of them
+into one: then there are 7.7 * 10^6 reads of 4,000 entries (300 kB). That costs one more sequential
+read and write of the entries, 2.4 TB each way at that size, shared by 64 tasks; and once more past
+4,096 spans. Up to `MOST_FILES` spans (some 10^7 rows in small parts, 64 * 10^6 in parts of a
+million), nothing is merged.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ __all__ = [
     "read_entries",
 ]
 
-HEAD_WORDS = 2  # words of 32 bits before the image of a record: position and hash
-MOST_FILES = 64  # of records: what a join task reads, and a merge at a time
-MERGE_BYTES = 64 << 20  # of records in memory at a time, twice
+HEAD_WORDS = 2  # words of 32 bits before the codes of an entry: position and hash
+MOST_FILES = 64  # of entries: what a join task reads, and a merge at a time
+MERGE_BYTES = 64 << 20  # of entries in memory at a time, twice
 _WORD, _OFFSET = np.dtype(np.uint32), np.dtype(np.int64)
 _MOST_ROWS = 1 << 32  # of a file: positions have 32 bits
 
@@ -59,17 +59,17 @@ class Merges(NamedTuple):
 
 
 class Entries(NamedTuple):
-    """Records of a range of cells: by cell, then in ``row_id`` order.
+    """Entries of a range of cells: by cell, then in ``row_id`` order.
 
     Attributes
     ----------
     row_ids : int64 array, shape (n,)
     content : uint32 array, shape (n,)
         Hash of the stored bytes.
-    steps : int8 array, shape (n, kept + 1, filled up with zeros to a multiple of 4)
-        Images on the grid of the PCA: see `PcaModel.to_codes`.
+    codes : int8 array, shape (n, kept + 1, filled up with zeros to a multiple of 4)
+        Of the projections: see `PcaModel.to_codes`.
     bounds : int64 array, shape (cells of the range + 1,)
-        The records of cell i of the range are ``bounds[i]`` to ``bounds[i + 1]``.
+        The entries of cell i of the range are ``bounds[i]`` to ``bounds[i + 1]``.
     """
 
     row_ids: np.ndarray
@@ -79,12 +79,12 @@ class Entries(NamedTuple):
 
 
 def code_words(kept: int) -> int:
-    """Return the words of 32 bits that an image of one byte a coordinate takes."""
+    """Return how many words of 32 bits the int8 codes of one row take."""
     return -(-(kept + 1) // 4)
 
 
 def read_entries(layout: CellLayout, cell_start: int, cell_stop: int) -> Entries:
-    """Read the records of a range of cells from all files, one after another.
+    """Read the entries of a range of cells from all files, one after another.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def read_entries(layout: CellLayout, cell_start: int, cell_stop: int) -> Entries
 
 
 def read_cell_counts(layout: CellLayout) -> np.ndarray:
-    """Return how many rows visit each cell: int64, shape (cells,).
+    """Return how many entries each cell has: int64, shape (cells,).
 
     Raises
     ------
@@ -123,9 +123,9 @@ def plan_merges(files: Sequence[EntryFile], folder: AnyPath, most: int = MOST_FI
 
     Parameters
     ----------
-    files : sequence of RecordFile
+    files : sequence of EntryFile
     folder : AnyPath
-        Of what is made.
+        Of the merged files.
     """
     count = max(min(most, len(files)), -(-len(files) // most))
     cuts = np.linspace(0, len(files), count + 1).round().astype(int)
@@ -133,12 +133,12 @@ def plan_merges(files: Sequence[EntryFile], folder: AnyPath, most: int = MOST_FI
     for number, (start, stop) in enumerate(pairwise(cuts.tolist())):
         group = list(files[start:stop])
         if len(group) > 1:
-            paths = [str(folder / f"{kind}-{number:05d}.bin") for kind in ("records", "offsets")]
+            paths = [str(folder / f"{kind}-{number:05d}.bin") for kind in ("entries", "offsets")]
             entries = sum(file.entries for file in group)
             one = EntryFile(paths[0], paths[1], group[0].row_start, group[-1].row_stop, entries)
             if one.row_stop - one.row_start > _MOST_ROWS:
                 raise CapacityError(
-                    f"{one.row_stop - one.row_start} rows in one file of records; positions reach "
+                    f"{one.row_stop - one.row_start} rows in one file of entries; positions reach "
                     f"to {_MOST_ROWS}. A data set of so many rows is not supported."
                 )
             merges.tasks.append((group, one))
@@ -153,10 +153,10 @@ def merge_entries(
     merged: EntryFile,
     merge_bytes: int = MERGE_BYTES,
 ) -> None:
-    """Merge the records of neighbouring files, range of cells by range of cells.
+    """Merge the entries of neighbouring files, range of cells by range of cells.
 
-    Each range holds some ``merge_bytes`` of records, or one cell. One file is open for reading at a
-    time. Memory: the records of a range twice, and the offsets of one file.
+    Each range holds some ``merge_bytes`` of entries, or one cell. One file is open for reading at a
+    time. Memory: the entries of a range twice, and the offsets of one file.
 
     Raises
     ------
@@ -181,7 +181,7 @@ def merge_entries(
 
 
 def _ranges(offsets: np.ndarray, most: int) -> list[tuple[int, int]]:
-    """Cut the cells into ranges of at most so many records, or of one cell."""
+    """Cut the cells into ranges of at most so many entries, or of one cell."""
     cuts = [0]
     while cuts[-1] < len(offsets) - 1:
         stop = int(np.searchsorted(offsets, offsets[cuts[-1]] + most, "right")) - 1
@@ -190,7 +190,7 @@ def _ranges(offsets: np.ndarray, most: int) -> list[tuple[int, int]]:
 
 
 def _positions(own_offsets: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return where each cell begins, and where in it the records of each file do."""
+    """Return where each cell begins, and where in it the entries of each file do."""
     position = np.zeros(len(own_offsets[0]) - 1, np.int64)
     positions = []
     for own in own_offsets:
@@ -208,12 +208,12 @@ def _read_offsets(layout: CellLayout, file: EntryFile, start: int, stop: int) ->
     offsets = read_sealed(path, _OFFSET, 1, start, stop - start + 1, layout.cells + 1)[:, 0]
     ends = (start > 0 or offsets[0] == 0) and (stop < layout.cells or offsets[-1] == file.entries)
     if not ends or offsets[0] < 0 or offsets[-1] > file.entries or (np.diff(offsets) < 0).any():
-        raise DamagedError(f"{path}: does not fit the {file.entries} records beside it.", str(path))
+        raise DamagedError(f"{path}: does not fit the {file.entries} entries beside it.", str(path))
     return offsets
 
 
 def _read_piece(file: EntryFile, own: np.ndarray, words: int) -> np.ndarray:
-    """Read the records of some cells, as they lie in a file."""
+    """Read the entries of some cells, as they lie in a file."""
     start, count = int(own[0]), int(own[-1] - own[0])
     return read_sealed(as_path(file.path), _WORD, words, start, count, file.entries)
 
@@ -228,7 +228,7 @@ def _copy_cells(
     content: np.ndarray,
     projections: np.ndarray,
 ) -> None:
-    """Copy the records of each cell of one file's piece to where they belong."""
+    """Copy the entries of each cell of one file's piece to where they belong."""
     for cell in range(len(position)):
         target = position[cell]
         for source in range(offsets[cell], offsets[cell + 1]):
@@ -243,7 +243,7 @@ def _copy_cells(
 def _copy_entries(
     piece: np.ndarray, offsets: np.ndarray, shift: int, position: np.ndarray, merged: np.ndarray
 ) -> None:
-    """Copy whole records of each cell, their positions counted from another row."""
+    """Copy whole entries of each cell, their positions counted from another row."""
     for cell in range(len(position)):
         target = position[cell]
         for source in range(offsets[cell], offsets[cell + 1]):

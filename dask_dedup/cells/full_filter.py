@@ -1,20 +1,21 @@
-"""Crowds: cells of which the PCA cannot tell the rows apart.
+"""The full-dimension filter: for cells in which the projections of most rows are near each other.
 
-In a crowd, rows lie close together along the axes of the PCA and differ along the others, so that
-the filter lets a large share of all pairs through. To look at these one by one takes longer than
-one more product, of the full rows at unit length on a grid of the cell's own. Like the grid of the
-images it loses no pair: to leave coordinates out, or to move them to the border of the grid, only
-shortens distances, and the limit makes up for rounding. As many coordinates are used as pay, those
-that vary most first. What passes is verified like any candidate. Ours.
+In such a cell, rows lie close together along the axes of the PCA and differ along the others, so
+that the filter by projections lets a large share of all pairs through. To look at these one by one
+takes longer than one more product, of int8 codes of the full rows at unit length, with a centre and
+a step of the cell's own. Like the filter by projections it loses no pair: to leave coordinates out,
+or to clip them to the largest code, only shortens distances, and the limit is larger by the error
+of rounding. Coordinates are used as long as more of them save time, those that vary most first.
+What passes is verified like any candidate. Ours.
 
 Cells, or tiles of large ones, that use it at 0.95: none of 6 of clip art (16,827 rows) and of 9 of
 11,883 photos and clip art, nor at 0.9; 4 of 310 of 200,000 synthetic rows; of 200,000 isotropic
 rows, of whose variance 64 axes keep an eighth, 17 of 309, and where these lie in 2,000 clusters of
 cosine 0.8, 200 of 312, which gains nothing (2.3 and 2.2 s of CPU time for an eighth of the join).
-It pays where many rows are alike and no duplicates: of 300,000 rows, half at a cosine of some 0.85
-to each other (`examples/benchmarks/skew.py`, one-cell), 194 of 526 tiles use it; an eighth of the
-join took 3.05 s, and 9.34 s without it, as 79 million pairs passed in place of 0.65 million. The
-whole run takes 38 s, so without it some 88.
+It saves time where many rows are alike and no duplicates: of 300,000 rows, half at a cosine of some
+0.85 to each other (`examples/benchmarks/skew.py`, one-cell), 194 of 526 tiles use it; an eighth of
+the join took 3.05 s, and 9.34 s without it, as 79 million pairs passed instead of 0.65 million.
+The whole run takes 38 s, so without it some 88.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ import numpy as np
 import torch
 
 from dask_dedup.cells.candidates import Candidates
-from dask_dedup.vectors.int8_codes import CodeRows, code_rows, near_code_rows, within_code_distance
+from dask_dedup.vectors.int8_codes import CodeRows, code_rows, near_pairs, within_code_distance
 from dask_dedup.vectors.pca import LARGEST_CODE, MOST_CODE_DISTANCE
 
 __all__ = ["add_tiles", "full_codes"]
 
-_TRIED = 32  # rows and columns of a tile whose pairs tell the share
+_TRIED = 32  # rows and columns of a tile whose pairs are counted for the share
 _CANDIDATE = 40_000  # coordinates of products that take as long as to look at one pair
 _MOST_WIDTH = 1024  # coordinates: sums of more would not be exact in float32
 _WIDTHS = 8  # shares of the coordinates that are tried
-_SAMPLE_ROWS = 128  # of a cell, to tell the middle, the spread, and how many coordinates pay
+_SAMPLE_ROWS = 128  # of a cell, for the middle, the spread, and how many coordinates to use
 _LENGTH_ERROR = 1e-6  # of a squared distance: cosines are compared as float32
-_STEP_ERROR = 1e-2  # of a coordinate in steps, computed in float32
+_STEP_ERROR = 1e-2  # of a coordinate before rounding, computed in float32
 
 _CPU = torch.device("cpu")
 
@@ -52,12 +53,12 @@ def add_tiles(
 
     Parameters
     ----------
-    images : GridRows
-        Of all records.
+    projections : CodeRows
+        Of all entries.
     limit : int
-        Squared distance in steps that a pair may have.
+        Squared distance of codes that a pair may have.
     rows : int64 array
-        Records of the first tile.
+        Entries of the first tile.
     columns : int64 array or None
         Those of the second; None: it is the first, and pairs i < j are looked at.
     batch : Candidates
@@ -73,13 +74,13 @@ def add_tiles(
         both = rows if columns is None else np.concatenate([rows, columns])
         full, limit = full_codes(batch, both)
         left, right = full.head(len(rows)), full.tail(len(others))
-    for i, j in near_code_rows(left, right, limit, columns is None, device):
+    for i, j in near_pairs(left, right, limit, columns is None, device):
         batch.add(rows[i], others[j])
 
 
 def _passing(codes: np.ndarray, rows: np.ndarray, columns: np.ndarray, limit: int) -> float:
     """Return about what share of the pairs of two tiles, or of one, the filter lets through."""
-    # Evenly spaced ones; no record with itself, if there are enough.
+    # Evenly spaced ones; no entry with itself, if there are enough.
     i = rows[np.linspace(0, len(rows) - 1, _TRIED, dtype=np.int64)]
     j = columns[np.linspace(0, len(columns) - 1, 2 * _TRIED, dtype=np.int64)[1::2]]
     i, j = np.repeat(i, _TRIED), np.tile(j, _TRIED)
@@ -87,19 +88,19 @@ def _passing(codes: np.ndarray, rows: np.ndarray, columns: np.ndarray, limit: in
 
 
 def full_codes(batch: Candidates, entries: np.ndarray) -> tuple[CodeRows, int]:
-    """Return full rows on a grid, and the squared distance in steps that a pair may have.
+    """Return int8 codes of full rows, and the squared distance of codes that a pair may have.
 
     Parameters
     ----------
     batch : Candidates
-    records : int64 array, shape (n,)
+    entries : int64 array, shape (n,)
     """
     few = batch.full_rows(batch.rank[entries[:: -(-len(entries) // _SAMPLE_ROWS)]])
     few = few / np.linalg.norm(few, axis=1, keepdims=True)
     reach = max(0.0, 2.0 - 2.0 * float(batch.threshold)) + _LENGTH_ERROR
     variance = few.var(axis=0)
     chosen = np.argsort(-variance, kind="stable")
-    chosen = chosen[: _width_that_pays(few[:, chosen], reach)]
+    chosen = chosen[: _quickest_width(few[:, chosen], reach)]
     step = batch.limits.full_spread / LARGEST_CODE * float(np.sqrt(variance.max())) or 1.0
     codes = np.zeros((len(entries), -(-len(chosen) // 4) * 4), np.int8)
     middle = (few.mean(axis=0)[chosen] / step).astype(np.float32)
@@ -112,8 +113,8 @@ def full_codes(batch: Candidates, entries: np.ndarray) -> tuple[CodeRows, int]:
     return code_rows(codes), int(min(radius**2, MOST_CODE_DISTANCE))
 
 
-def _width_that_pays(rows: np.ndarray, reach: float) -> int:
-    """Return how many of the coordinates to use, where more cost more and let fewer pairs through.
+def _quickest_width(rows: np.ndarray, reach: float) -> int:
+    """Return how many of the coordinates to use: more cost more and let fewer pairs through.
 
     Parameters
     ----------
@@ -141,7 +142,7 @@ def _width_that_pays(rows: np.ndarray, reach: float) -> int:
 def _to_codes(
     rows: np.ndarray, chosen: np.ndarray, middle: np.ndarray, step: float, codes: np.ndarray
 ) -> None:
-    """Write rows at unit length, some coordinates of them, as steps from the middle."""
+    """Write int8 codes of some coordinates of rows at unit length, 0 in the middle."""
     some = np.empty(len(chosen), np.float32)
     for i in range(len(rows)):
         row, out, square = rows[i], codes[i], 0.0

@@ -1,21 +1,23 @@
-"""The join inside cells: every pair of rows that visit a cell in common.
+"""The join inside cells: every pair of rows that have a cell in common.
 
-1. Read the records of a range of cells, sorted by cell.
+1. Read the entries of a range of cells, sorted by cell.
 2. Collapse equal rows: those of equal content hash that verify at similarity 1.
-3. Per cell one product of the images, which lie on a grid, and one scan (`vectors.int8_codes`).
-   The filter is lossless; its radius carries the slack of the grid and of float32.
+3. Per cell compute one product of the int8 codes of the projections, and scan it once
+   (`vectors.int8_codes`). The filter is lossless; its radius is larger by the errors of the codes
+   and of float32.
 4. Compute the cosines of candidates at full dimension in float64, whenever a million have come
    together; what, as float32, is at or above the threshold is a pair.
 
 Large cells are searched for dense groups first, whose members are not compared: see `dense_groups`.
 Where the filter lets many pairs through, full rows are multiplied: see `full_filter`.
 
-The cell need not be home to either row. (Measured on 10^6 synthetic rows at 5 visits: 99.9 % of
-the pairs at 0.95 meet, 99.85 % if the cell must be home to one of them; homes alone need 10 visits,
-twice the records, for as much.) A pair meets in two to three cells on average. A task takes it in
-the first of its own cells; the forest drops what two tasks have found.
+The cell need not be the nearest of either row. (Measured on 10^6 synthetic rows at 5 cells per row:
+99.9 % of the pairs at 0.95 meet, 99.85 % if the cell must be the nearest of one of them; nearest
+cells alone need 10 cells per row, twice the entries, for as much.) A pair meets in two to three
+cells on average. A task takes it in the first of its own cells; the forest drops what two tasks
+have found.
 
-Memory of a task: its records, one tile product, one batch of candidates with the full vectors they
+Memory of a task: its entries, one tile product, one batch of candidates with the full vectors they
 touch.
 """
 
@@ -36,7 +38,6 @@ from dask_dedup.cells.join_groups import CellGroup, plan_groups
 from dask_dedup.cells.layout_files import SAME_SIMILARITY, CellLayout
 from dask_dedup.data.part_files import read_linked
 from dask_dedup.data.spans import Span
-from dask_dedup.errors import SettingsError
 from dask_dedup.graph.edge_buffer import Contract
 from dask_dedup.graph.forest import forest_of_edges, spanning_edges
 from dask_dedup.graph.forest_range import with_range
@@ -118,7 +119,7 @@ def join_group(
         other = None if columns == rows else _alive_entries(columns, columns, alive)
         add_tiles(projections, limit, one, other, batch, chosen)
     edges = batch.finish()
-    # The records of a large cell are counted once, with each tile against itself.
+    # The entries of a large cell are counted once, with each tile against itself.
     entry_count = len(entries.row_ids) if group.left is None else 0
     if group.left is not None and group.left == group.right:
         entry_count = group.left[1] - group.left[0]
@@ -128,7 +129,7 @@ def join_group(
 def _alive_entries(
     rows: tuple[int, int], columns: tuple[int, int], alive: np.ndarray
 ) -> np.ndarray:
-    """Return the records of one tile or two that have not been collapsed."""
+    """Return the entries of one tile or two that have not been collapsed."""
     both = [np.arange(*rows)] if rows == columns else [np.arange(*rows), np.arange(*columns)]
     entries = np.concatenate(both)
     return entries[alive[entries]]
@@ -167,26 +168,24 @@ def join_cells(
     dask DataFrame
         EDGES (with ``contract`` each partition is a FOREST): lazy. One partition per task, where a
         pair may stand in two of them, and one per span of parts with the edges of rows that are
-        equal inside it. They carry the thresholds that they answer,
+        equal inside it, or members of a dense group. They carry the thresholds that they answer,
         and which data set they are of.
 
     Raises
     ------
     SettingsError
-        The threshold is out of range; and, when it is computed, torch sees no such device.
+        The threshold is out of range, or it asks for pairs inside the layout's dense groups, at
+        0.999 or above; and, when it is computed, torch sees no such device.
 
     Notes
     -----
-    A task holds its records (at most 2^18, or those of one larger cell), 256 MB of full vectors, a
+    A task holds its entries (at most 2^18, or those of one larger cell), 256 MB of full vectors, a
     million candidates and, contracted, some 2 * 10^6 edges, whatever the number of rows and pairs:
     `dask-dedup plan` reckons with 1.0 GB, the process included, at 2 * 10^9 rows.
     """
     import dask.dataframe as dd
 
-    if not 0 < threshold <= 1:
-        raise SettingsError(
-            f"threshold: expected a cosine above 0 and at most 1, got {threshold:g}."
-        )
+    layout.check_threshold(threshold)
     return dd.from_map(
         _join_edges,
         [*plan_groups(layout), *layout.spans],
@@ -218,7 +217,7 @@ def _join_edges(
 
 
 def _collapse(entries: Entries, batch: Candidates) -> np.ndarray:
-    """Leave one row of each group of equal rows in each cell: bool array over the records.
+    """Leave one row of each group of equal rows in each cell: bool array over the entries.
 
     The others become edges of similarity 1 from the smallest row.
     """

@@ -1,6 +1,6 @@
 """Cutting the cells into join tasks: by their sizes alone, whatever the workers.
 
-A cell with more records than four tiles is cut into tiles, one task per pair of tiles.
+A cell with more entries than four tiles is cut into tiles, one task per pair of tiles.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from dask_dedup.cells.entries import read_cell_counts
 from dask_dedup.cells.layout_files import CellLayout
 
 __all__ = [
+    "LEAST_ENTRIES",
     "LEAST_TASKS",
-    "LEAST_VISITS",
-    "MOST_CELLS_PER_ROW",
+    "MOST_ENTRIES",
     "TILE_ROWS",
     "CellGroup",
     "plan_groups",
 ]
 
-TILE_ROWS = 32_768  # records of a tile of a large cell
-LEAST_TASKS = 64  # where there are enough records for as many
-LEAST_VISITS = 16_384  # of a task
-MOST_CELLS_PER_ROW = 1 << 18  # of a task: the full rows of more would not be kept together
+TILE_ROWS = 32_768  # entries of a tile of a large cell
+LEAST_TASKS = 64  # where there are enough entries for as many
+LEAST_ENTRIES = 16_384  # of a task
+MOST_ENTRIES = 1 << 18  # of a task: the full rows of more would not be kept together
 
 
 class CellGroup(NamedTuple):
     """The cells of one join task, or one pair of tiles of a cell that is too large for one.
 
-    ``cell_start`` to ``cell_stop``; ``left`` and ``right`` are ranges of the cell's records, None
+    ``cell_start`` to ``cell_stop``; ``left`` and ``right`` are ranges of the cell's entries, None
     for whole cells. ``cost`` is the number of products.
     """
 
@@ -50,7 +50,7 @@ def plan_groups(layout: CellLayout, tile_rows: int = TILE_ROWS) -> list[CellGrou
     """
     entries = read_cell_counts(layout)
     products = (entries.astype(float) ** 2).tolist()
-    entries_per_group = int(np.clip(entries.sum() // LEAST_TASKS, LEAST_VISITS, MOST_CELLS_PER_ROW))
+    entries_per_group = int(np.clip(entries.sum() // LEAST_TASKS, LEAST_ENTRIES, MOST_ENTRIES))
     cost_per_group = max(sum(products) / LEAST_TASKS, float(tile_rows) ** 2)
     groups: list[CellGroup] = []
     start, gathered, cost = 0, 0, 0.0

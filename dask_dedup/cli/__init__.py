@@ -1,1 +1,1 @@
-"""The command `dask-dedup`: the only place that prints, exits and configures logging."""
+"""The command `dask-dedup`: only this package prints, exits and configures logging."""

@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 
 from dask_dedup.cli.group import (
-    PLACE,
+    PATH,
     chosen_settings,
     configure_logging,
     input_settings,
@@ -22,13 +22,14 @@ from dask_dedup.cli.group import (
     worker_settings,
 )
 from dask_dedup.paths import AnyPath
+from dask_dedup.report.count_text import count_text
 
 __all__ = ["calibrate"]
 
 
 @main.command("calibrate", short_help="choose the tolerance of search by quantized distances")
-@click.argument("dataset", type=PLACE)
-@click.argument("out", type=PLACE)
+@click.argument("dataset", type=PATH)
+@click.argument("out", type=PATH)
 @setting("threshold", float)
 @setting("model", str)
 @setting("factory", str)
@@ -40,7 +41,7 @@ __all__ = ["calibrate"]
 @input_settings
 @setting("seed", int)
 @worker_settings
-@click.option("--config", type=PLACE, help="TOML file with settings")
+@click.option("--config", type=PATH, help="TOML file with settings")
 @overwriting
 def calibrate(
     dataset: AnyPath, out: AnyPath, config: AnyPath | None, overwrite: bool, **options: Any
@@ -49,7 +50,7 @@ def calibrate(
 
     The true pairs of sampled rows are found by brute force, and the same rows are searched in an
     index. OUT gets curves.csv and .png (precision and recall over T, and over a fixed threshold),
-    adc.toml (for `run --config`; --verify or not tells which T) and summary.json.
+    adc.toml (for `run --config`; with the T for --verify or for --no-verify) and summary.json.
 
     Exit codes: 0 done, 2 wrong input or settings.
     """
@@ -75,7 +76,11 @@ def calibrate(
         finally:
             progress.close()
     printed = Console()
-    say(printed, f"{summary['queries']:,} sampled rows with {summary['true_pairs']:,} true pairs")
+    say(
+        printed,
+        f"{count_text(summary['queries'], 'sampled row')} with "
+        f"{count_text(summary['true_pairs'], 'true pair')}",
+    )
     for rule, one in summary["chosen"].items():
         reached = "" if one["is_reached"] else "  (what was asked for is out of reach)"
         say(

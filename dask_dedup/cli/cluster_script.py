@@ -6,14 +6,14 @@ from typing import Any
 
 import click
 
-from dask_dedup.cli.group import PLACE, any_setting, chosen_settings, main, setting
+from dask_dedup.cli.group import PATH, any_setting, chosen_settings, main, setting
 from dask_dedup.paths import AnyPath
 
 __all__ = ["cluster_script"]
 
 
 @main.command("cluster-script", short_help="print the job script for SLURM, without submitting it")
-@click.option("--config", type=PLACE, help="TOML file with settings")
+@click.option("--config", type=PATH, help="TOML file with settings")
 @setting("threads", int)
 @setting("memory", str)
 @any_setting

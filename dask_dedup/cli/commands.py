@@ -1,4 +1,4 @@
-"""The command `dask-dedup`: the only place that prints, exits and configures logging."""
+"""The command `dask-dedup`: only this package prints, exits and configures logging."""
 
 from dask_dedup.cli import (  # noqa: F401  each adds its commands
     apply,

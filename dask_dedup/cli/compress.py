@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dask_dedup.cli.group import (
-    PLACE,
+    PATH,
     chosen_settings,
     configure_logging,
     main,
@@ -24,6 +24,7 @@ from dask_dedup.cli.group import (
 )
 from dask_dedup.compressors.network_settings import NetworkSettings, load_network_settings
 from dask_dedup.paths import AnyPath
+from dask_dedup.report.count_text import count_text, data_text
 
 __all__ = ["compress", "fit_compressor"]
 
@@ -41,8 +42,8 @@ def _network(flag: str, name: str, kind: Any = None) -> Callable:
 
 
 @main.command("fit-compressor", short_help="fit a model that makes embeddings smaller")
-@click.argument("dataset", type=PLACE)
-@click.argument("model", type=PLACE)
+@click.argument("dataset", type=PATH)
+@click.argument("model", type=PATH)
 @click.option(
     "--kind",
     type=click.Choice(["pca", "mse", "snip"]),
@@ -50,7 +51,9 @@ def _network(flag: str, name: str, kind: Any = None) -> Callable:
     show_default=True,
     help="pca: linear; mse: least error of reconstruction; snip: keeps similarities",
 )
-@click.option("--dim", type=int, default=128, show_default=True, help="dimension wanted")
+@click.option(
+    "--dim", type=int, default=128, show_default=True, help="dimension of the compressed rows"
+)
 @click.option(
     "--modality",
     type=_MODALITIES,
@@ -58,7 +61,9 @@ def _network(flag: str, name: str, kind: Any = None) -> Callable:
     show_default=True,
     help="embeddings to fit on: img_emb, text_emb, or both with one model",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="of the fit")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="seed of the fit"
+)
 @training_device
 @_network("--sample-rows", "sample_rows", int)
 @_network("--validation-share", "validation_share", float)
@@ -108,7 +113,7 @@ def fit_compressor(
     from dask_dedup.report.progress import choose_progress
 
     base.check_model_path(model, overwrite)
-    say(console, f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts, dimension {data.dim}")
+    say(console, data_text(dataset, data.rows, len(data.parts), data.dim))
     progress = choose_progress(console)
     began = time.perf_counter()
     try:
@@ -141,23 +146,27 @@ def fit_compressor(
 
 
 @main.command(short_help="make the embeddings of a data set smaller")
-@click.argument("dataset", type=PLACE)
-@click.argument("model", type=PLACE)
-@click.argument("out", type=PLACE)
-@click.option("--modality", type=_MODALITIES, help="[default: what MODEL was fitted on]")
+@click.argument("dataset", type=PATH)
+@click.argument("model", type=PATH)
+@click.argument("out", type=PATH)
+@click.option(
+    "--modality",
+    type=_MODALITIES,
+    help="embeddings to compress [default: what MODEL was fitted on]",
+)
 @click.option(
     "--dtype",
     type=click.Choice(["float16", "float32"]),
     default="float16",
     show_default=True,
-    help="of the values written",
+    help="dtype of the values that are written",
 )
 @click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
     default="cpu",
     show_default=True,
-    help="to compute on; cuda and auto (a GPU if there is one) are experimental",
+    help="where to compute; cuda and auto (a GPU if there is one) are experimental",
 )
 @worker_settings
 @overwriting
@@ -196,7 +205,10 @@ def compress(
         os._exit(_INTERRUPTED)
     if not quiet:
         for name, count in summary["zero_rows"].items():
-            say(Console(), f"{name}: {summary['rows']:,} rows, {count:,} of them without values")
+            say(
+                Console(),
+                f"{name}: {count_text(summary['rows'], 'row')}, {count:,} of them without values",
+            )
         say(Console(), f"compressed data set in {out}")
 
 
@@ -225,7 +237,7 @@ def _compress(
     data = read_dataset(dataset, modality="text" if modality == "text" else "image")
     say(
         console,
-        f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts; "
+        f"{dataset}: {count_text(data.rows, 'row')} in {count_text(len(data.parts), 'part')}; "
         f"{fitted.kind} from {fitted.dim_in} to {fitted.dim_out} dimensions",
     )
     with ExitStack() as stack:

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from dask_dedup.cli.group import (
-    LOCAL_PLACE,
-    PLACE,
+    LOCAL_PATH,
+    PATH,
     chosen_settings,
     configure_logging,
     main,
@@ -27,6 +27,7 @@ from dask_dedup.cli.group import (
 from dask_dedup.errors import SettingsError
 from dask_dedup.evaluate.evaluation_settings import ParetoSettings, SpaceSettings
 from dask_dedup.paths import AnyPath
+from dask_dedup.report.count_text import count_text, data_text
 
 __all__ = ["evaluate"]
 
@@ -105,8 +106,8 @@ def late_executor(settings: Any, products: float, out: AnyPath) -> Callable:
 
 
 @evaluate.command(short_help="find true neighbours and pairs by exhaustive search")
-@click.argument("dataset", type=PLACE)
-@click.argument("out", type=LOCAL_PLACE)
+@click.argument("dataset", type=PATH)
+@click.argument("out", type=LOCAL_PATH)
 @click.option("--queries", default="1000", show_default=True, help="rows of the sample, or all")
 @click.option("-k", "k", type=int, default=10, show_default=True, help="neighbours of each query")
 @click.option("--threshold", type=float, help="keep all pairs of this cosine or above, too")
@@ -114,7 +115,7 @@ def late_executor(settings: Any, products: float, out: AnyPath) -> Callable:
     "--modality", type=click.Choice(["image", "text"]), default="image", show_default=True,
     help="embeddings that are compared",
 )  # fmt: skip
-@click.option("--seed", type=int, default=0, show_default=True, help="of the sample")
+@click.option("--seed", type=int, default=0, show_default=True, help="seed of the sample")
 @worker_settings
 @overwriting
 @common
@@ -150,7 +151,7 @@ def truth(
 
     wanted = TruthSettings(None if queries == "all" else int(queries), k, threshold, modality, seed)
     data = read_dataset(dataset, modality=modality)
-    say(console, f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts, dimension {data.dim}")
+    say(console, data_text(dataset, data.rows, len(data.parts), data.dim))
     progress = choose_progress(console)
     products = float(data.rows) * (wanted.queries or data.rows)
     with interruptible(console), executor(settings, products, out) as execute:
@@ -162,7 +163,7 @@ def truth(
         finally:
             progress.close()
     if not quiet:
-        table = details()
+        table = table_of_two()
         table.add_row("queries", f"{summary['queries']:,} of {summary['rows']:,} rows")
         if summary["unusable_queries"]:
             table.add_row("unusable", f"{summary['unusable_queries']:,} of the queries")
@@ -174,7 +175,7 @@ def truth(
 
 
 @evaluate.command(short_help="exact components beside a one-pass labelling of the same edges")
-@click.argument("source", type=PLACE)
+@click.argument("source", type=PATH)
 @click.option("--threshold", type=float, help="cosine [default: that of SOURCE]")
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
 @common
@@ -187,7 +188,7 @@ def components(
     src, dst and similarity: all pairs. The output of a run is refused: it keeps a forest, at most
     one edge a row, of which one pass misses more than of all pairs.
 
-    The one-pass labelling is a reconstruction of what the authors of the paper describe in place
+    The one-pass labelling is a reconstruction of what the authors of the paper describe instead
     of connected components; their code for it was never released. It gives each row's label to
     those of its duplicates that have none yet, and so never unites two groups.
 
@@ -212,10 +213,12 @@ def components(
     )
     show(
         table,
-        f"{found.edges:,} edges at cosine {found.threshold:g} or above between {found.rows:,} "
-        f"rows: the one pass leaves {found.split_clusters:,} clusters in pieces "
-        f"({found.rows_in_split_clusters:,} rows, {found.most_pieces:,} pieces at most) and misses "
-        f"{found.missed_unions:,} unions",
+        f"{count_text(found.edges, 'edge')} at cosine {found.threshold:g} or above between "
+        f"{count_text(found.rows, 'row')}: the one pass leaves "
+        f"{count_text(found.split_clusters, 'cluster')} in pieces "
+        f"({count_text(found.rows_in_split_clusters, 'row')}, "
+        f"{count_text(found.most_pieces, 'piece')} at most) and misses "
+        f"{count_text(found.missed_unions, 'union')}",
     )
     if found.is_forest:
         say(
@@ -247,7 +250,7 @@ def settings_of(model: type[ParetoSettings | SpaceSettings]) -> Callable:
     return add
 
 
-def details() -> Table:
+def table_of_two() -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column()

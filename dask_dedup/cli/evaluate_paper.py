@@ -10,8 +10,8 @@ from rich.console import Console
 
 from dask_dedup.cli.evaluate import common, evaluate, interruptible, late_executor
 from dask_dedup.cli.group import (
-    LOCAL_PLACE,
-    PLACE,
+    LOCAL_PATH,
+    PATH,
     chosen_settings,
     configure_logging,
     overwriting,
@@ -21,19 +21,20 @@ from dask_dedup.cli.group import (
 )
 from dask_dedup.evaluate.evaluation_settings import read_toml
 from dask_dedup.paths import AnyPath
+from dask_dedup.report.count_text import count_text, data_text
 
 __all__ = ["paper"]
 
 
 @evaluate.command(short_help="the paper's curves and tables, by one configuration")
-@click.argument("dataset", type=PLACE)
-@click.argument("out", type=LOCAL_PLACE)
+@click.argument("dataset", type=PATH)
+@click.argument("out", type=LOCAL_PATH)
 @click.option(
-    "--config", required=True, type=PLACE,
+    "--config", required=True, type=PATH,
     help="TOML file with any of the tables pareto, components, zeroshot, retrieval",
 )  # fmt: skip
 @click.option(
-    "--space", type=PLACE,
+    "--space", type=PATH,
     help="data set with text_emb, for zeroshot and retrieval [default: DATASET, if it has them]",
 )  # fmt: skip
 @training_device
@@ -76,7 +77,7 @@ def paper(
         joint = read_dataset(space)
     elif all(part.text_embeddings is not None for part in data.filled_parts):
         joint = data
-    say(console, f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts, dimension {data.dim}")
+    say(console, data_text(dataset, data.rows, len(data.parts), data.dim))
     progress = choose_progress(console)
 
     with interruptible(console):
@@ -95,7 +96,7 @@ def paper(
             progress.close()
     if "pareto" in result:
         threads = result["pareto"]["settings"]["threads"]
-        title = f"{dataset.name}: {data.rows:,} rows, {threads} thread(s)"
+        title = f"{dataset.name}: {count_text(data.rows, 'row')}, {count_text(threads, 'thread')}"
         plot_pareto(
             points_frame(result["pareto"]), max(result["pareto"]["settings"]["ks"]), title,
             out / "pareto" / "pareto.png",

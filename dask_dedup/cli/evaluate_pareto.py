@@ -20,8 +20,8 @@ from dask_dedup.cli.evaluate import (
     show,
 )
 from dask_dedup.cli.group import (
-    LOCAL_PLACE,
-    PLACE,
+    LOCAL_PATH,
+    PATH,
     any_setting,
     chosen_settings,
     configure_logging,
@@ -32,13 +32,14 @@ from dask_dedup.cli.group import (
 )
 from dask_dedup.evaluate.evaluation_settings import ParetoSettings, load_table, read_toml
 from dask_dedup.paths import AnyPath
+from dask_dedup.report.count_text import count_text, data_text
 
 __all__ = ["pareto"]
 
 
 @evaluate.command(short_help="recall, speed and size of many indexes, and their Pareto front")
-@click.argument("dataset", type=PLACE)
-@click.argument("out", type=LOCAL_PLACE)
+@click.argument("dataset", type=PATH)
+@click.argument("out", type=LOCAL_PATH)
 @settings_of(ParetoSettings)
 @training_device
 @setting("workers", int)
@@ -47,7 +48,7 @@ __all__ = ["pareto"]
 @any_setting
 @click.option(
     "--config",
-    type=PLACE,
+    type=PATH,
     help="TOML file with a table [pareto]; options given here win",
 )
 @overwriting
@@ -87,7 +88,7 @@ def pareto(
     from dask_dedup.report.progress import choose_progress
 
     data = read_dataset(dataset, modality=settings.modality)
-    say(console, f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts, dimension {data.dim}")
+    say(console, data_text(dataset, data.rows, len(data.parts), data.dim))
     progress = choose_progress(console)
     products = float(data.rows) * settings.queries
 
@@ -100,7 +101,8 @@ def pareto(
         finally:
             progress.close()
     points, k = points_frame(result), max(settings.ks)
-    title = f"{dataset.name}: {result['rows']:,} rows, {settings.threads} thread(s)"
+    threads = count_text(settings.threads, "thread")
+    title = f"{dataset.name}: {count_text(result['rows'], 'row')}, {threads}"
     plot_pareto(points, k, title, out / "pareto.png")
     if not quiet:
         _print_front(points, settings.ks, out)
@@ -125,4 +127,5 @@ def _print_front(points: Any, ks: Sequence[int], out: AnyPath) -> None:
             f"{point['train_seconds']:.1f}",
             f"{point['build_seconds']:.1f}",
         )
-    show(table, f"{len(points):,} searches, {len(front):,} of them on the front; all in {out}")
+    searches = count_text(len(points), "search", "searches")
+    show(table, f"{searches}, {len(front):,} of them on the front; all in {out}")

@@ -15,10 +15,11 @@ from rich.console import Console
 from rich.table import Table
 
 from dask_dedup.cli.evaluate import common, evaluate, settings_of, show
-from dask_dedup.cli.group import LOCAL_PLACE, PLACE, configure_logging, training_device
+from dask_dedup.cli.group import LOCAL_PATH, PATH, configure_logging, training_device
 from dask_dedup.errors import SettingsError
 from dask_dedup.evaluate.evaluation_settings import SpaceSettings, load_table
 from dask_dedup.paths import AnyPath
+from dask_dedup.report.count_text import count_text
 
 __all__ = ["retrieval", "zeroshot"]
 
@@ -31,7 +32,7 @@ _ROWS = (
         help="take only rows of this value, such as split=test; may be repeated",
     ),
     click.option(
-        "--out", type=LOCAL_PLACE,
+        "--out", type=LOCAL_PATH,
         help="folder that gets the table as CSV and JSON, and models/ that were fitted",
     ),
     training_device,
@@ -46,9 +47,9 @@ def _row_options(command: Callable) -> Callable:
 
 
 @evaluate.command(short_help="zero-shot classification, before and after compression")
-@click.argument("dataset", type=PLACE)
-@click.argument("classes", type=PLACE)
-@click.argument("labels", type=PLACE)
+@click.argument("dataset", type=PATH)
+@click.argument("classes", type=PATH)
+@click.argument("labels", type=PATH)
 @_row_options
 @click.option(
     "--label-column", default="class_id", show_default=True,
@@ -109,9 +110,9 @@ def zeroshot(
 
 
 @evaluate.command(short_help="retrieval between images and texts, before and after compression")
-@click.argument("dataset", type=PLACE)
+@click.argument("dataset", type=PATH)
 @click.option(
-    "--table", type=PLACE,
+    "--table", type=PATH,
     help="parquet file with the row ids of the pool [default: a seeded sample of --rows]",
 )  # fmt: skip
 @_row_options
@@ -206,4 +207,7 @@ def _give_table(
             else:
                 cells.append(value if isinstance(value, str) else f"{value:,.6g}")
         table.add_row(*cells)
-    show(table, f"{name}.csv and {name}.json in {out}" if out else f"{len(found)} measurements")
+    show(
+        table,
+        f"{name}.csv and {name}.json in {out}" if out else count_text(len(found), "measurement"),
+    )

@@ -21,8 +21,8 @@ from dask_dedup.settings.option_names import OPTIONS
 from dask_dedup.settings.run_settings import Settings, load_settings
 
 __all__ = [
-    "LOCAL_PLACE",
-    "PLACE",
+    "LOCAL_PATH",
+    "PATH",
     "any_setting",
     "chosen_settings",
     "configure_logging",
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 
-class _Place(click.ParamType):
+class _AnyPathType(click.ParamType):
     """A local path or the URL of an object store."""
 
     name = "path or URL"
@@ -48,7 +48,7 @@ class _Place(click.ParamType):
         return as_path(value)
 
 
-class _LocalPlace(_Place):
+class _LocalPlace(_AnyPathType):
     """A path on a disk."""
 
     name = "path"
@@ -57,14 +57,14 @@ class _LocalPlace(_Place):
         self, value: Any, param: click.Parameter | None, context: click.Context | None
     ) -> Path:
         """Return what the text names."""
-        place = super().convert(value, param, context)
-        if is_remote(place):
-            raise SettingsError(f"{place}: evaluations write to disks only; give a local folder.")
-        return place
+        path = super().convert(value, param, context)
+        if is_remote(path):
+            raise SettingsError(f"{path}: evaluations write to disks only; give a local folder.")
+        return path
 
 
-PLACE = _Place()
-LOCAL_PLACE = _LocalPlace()
+PATH = _AnyPathType()
+LOCAL_PATH = _LocalPlace()
 
 
 class _ConsoleHandler(logging.Handler):
@@ -144,7 +144,7 @@ def _destination(name: str) -> str:
 
 
 def input_settings(command: Callable) -> Callable:
-    """Add the options that tell what of a data set is read."""
+    """Add the options that say what of a data set is read."""
     for option in (
         flag("skip_bad_parts"),
         setting("drop_columns", str),
@@ -162,7 +162,7 @@ def input_settings(command: Callable) -> Callable:
 
 
 def worker_settings(command: Callable) -> Callable:
-    """Add the options that tell what computes: how many workers, how large, and where."""
+    """Add the options that say what computes: how many workers, how large, and where."""
     for option in (
         any_setting,
         switch("dashboard"),
@@ -176,19 +176,19 @@ def worker_settings(command: Callable) -> Callable:
 
 
 def training_device(command: Callable) -> Callable:
-    """Add the option that tells what networks are trained on."""
+    """Add the option that says what networks are trained on."""
     return click.option(
         "--device",
         type=click.Choice(["auto", "cpu", "cuda"]),
         default="cpu",
         show_default=True,
-        help="to train networks on; cuda and auto (a GPU if there is one) are experimental",
+        help="where networks are trained; cuda and auto (a GPU if there is one) are experimental",
     )(command)
 
 
 def overwriting(command: Callable) -> Callable:
     """Add the option that begins anew."""
-    text = "begin anew, whatever an earlier one left in OUT"
+    text = "begin anew, whatever an earlier command left in OUT"
     return click.option("--overwrite", is_flag=True, help=text)(command)
 
 
@@ -217,7 +217,7 @@ def chosen_settings(
         ``assignments`` of `any_setting`.
     config : path, optional
     used : sequence of str
-        Tables and settings that the command heeds; ``--set`` of another is refused. Empty: all.
+        Tables and settings that the command uses; ``--set`` of another is refused. Empty: all.
 
     Raises
     ------
@@ -227,7 +227,7 @@ def chosen_settings(
     foreign = [key for key in given if used and key.split(".")[0] not in used]
     if foreign:
         raise SettingsError(
-            f"--set {foreign[0]}: this command does not heed it; it takes {', '.join(used)}."
+            f"--set {foreign[0]}: this command does not use it; it takes {', '.join(used)}."
         )
     for name, value in options.items():
         if name != "assignments" and value is not None:

@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 
 from dask_dedup.cli.group import (
-    PLACE,
+    PATH,
     chosen_settings,
     main,
     say,
@@ -19,17 +19,31 @@ from dask_dedup.cli.group import (
 )
 from dask_dedup.errors import InputError, OutputError
 from dask_dedup.paths import AnyPath
+from dask_dedup.report.count_text import count_text
 
 __all__ = ["build", "search"]
 
 
 @main.command("build-index", short_help="index the embeddings of a data set with faiss")
-@click.argument("dataset", type=PLACE)
-@click.argument("index", type=PLACE)
-@click.option("--factory", help="as faiss names it, such as IVF65536,PQ4 [default: by the rows]")
-@click.option("--model", type=PLACE, help="compressor that rows go through")
-@click.option("--sample-rows", type=click.IntRange(0), default=0, help="to train on [64 per list]")
-@click.option("--iterations", type=click.IntRange(0), default=0, help="of k-means [faiss's own]")
+@click.argument("dataset", type=PATH)
+@click.argument("index", type=PATH)
+@click.option(
+    "--factory",
+    help="faiss's factory string, such as IVF65536,PQ4 [default: by the number of rows]",
+)
+@click.option("--model", type=PATH, help="compressor that is applied to the rows first")
+@click.option(
+    "--sample-rows",
+    type=click.IntRange(0),
+    default=0,
+    help="rows to train on [default: 64 per list]",
+)
+@click.option(
+    "--iterations",
+    type=click.IntRange(0),
+    default=0,
+    help="iterations of k-means [default: faiss's own]",
+)
 @setting("seed", int)
 @worker_settings
 def build(
@@ -62,7 +76,9 @@ def build(
     data = read_dataset(dataset, **settings.read.model_dump())
     if factory is None:
         factory = default_factory(data.rows, open_model(str(model)).dim_out if model else data.dim)
-    say(console, f"{dataset}: {data.rows:,} rows, dimension {data.dim}; index {factory}")
+    say(
+        console, f"{dataset}: {count_text(data.rows, 'row')}, dimension {data.dim}; index {factory}"
+    )
     progress = choose_progress(console)
     with (
         tempfile.TemporaryDirectory(prefix="dask-dedup-") as scratch,
@@ -94,13 +110,28 @@ def build(
 
 
 @main.command("search", short_help="find the nearest rows of an index")
-@click.argument("index", type=PLACE)
-@click.argument("queries", type=PLACE)
-@click.argument("out", type=PLACE)
-@click.option("-k", "k", type=click.IntRange(1), default=10, show_default=True, help="neighbours")
-@click.option("--nprobe", type=click.IntRange(1), default=8, show_default=True, help="lists")
-@click.option("--dataset", type=PLACE, help="what INDEX was built from")
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="of faiss")
+@click.argument("index", type=PATH)
+@click.argument("queries", type=PATH)
+@click.argument("out", type=PATH)
+@click.option(
+    "-k",
+    "k",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="neighbours of each query",
+)
+@click.option(
+    "--nprobe",
+    type=click.IntRange(1),
+    default=8,
+    show_default=True,
+    help="inverted lists looked into",
+)
+@click.option("--dataset", type=PATH, help="data set that INDEX was built from")
+@click.option(
+    "--threads", type=click.IntRange(1), default=1, show_default=True, help="threads of faiss"
+)
 def search(
     index: AnyPath,
     queries: AnyPath,
@@ -141,4 +172,6 @@ def search(
         rows = write_neighbours(opened, files, out, k, nprobe, data, threads, progress)
     finally:
         progress.close()
-    say(Console(), f"{rows:,} neighbours of {sum(f.rows for f in files):,} queries in {out}")
+    found = count_text(rows, "neighbour")
+    asked = count_text(sum(file.rows for file in files), "query", "queries")
+    say(Console(), f"{found} of {asked} in {out}")

@@ -1,4 +1,4 @@
-"""`dask-dedup plan`: tell what a run will cost."""
+"""`dask-dedup plan`: what a run will cost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 
 from dask_dedup.cli.group import (
-    PLACE,
+    PATH,
     any_setting,
     chosen_settings,
     input_settings,
@@ -26,20 +26,35 @@ from dask_dedup.settings.run_settings import Settings
 __all__ = ["plan"]
 
 
-@main.command("plan", short_help="tell what a run will cost, without running it")
-@click.argument("dataset", type=PLACE, required=False)
+@main.command("plan", short_help="say what a run will cost, without running it")
+@click.argument("dataset", type=PATH, required=False)
 @click.option("--rows", type=float, help="plan for so many rows (2.1e9, say) instead of a DATASET")
 @click.option("--parts", type=int, help="with --rows: files [default: one per million rows]")
-@click.option("--dtype", default="float16", show_default=True, help="with --rows: of the values")
-@click.option("--dim", type=int, help="with --rows: of the embeddings [768]; else as in `run`")
-@click.option("--nodes", type=int, default=1, show_default=True, help="machines")
+@click.option(
+    "--dtype", default="float16", show_default=True, help="with --rows: dtype of the embeddings"
+)
+@click.option(
+    "--dim",
+    type=int,
+    help="with --rows: dimension of the embeddings [default: 768]; else the PCA's, as in `run`",
+)
+@click.option("--nodes", type=int, default=1, show_default=True, help="number of machines")
 @click.option("--cores", type=int, help="cores of each machine [default: this one's]")
-@click.option("--disk-rate", help="bytes a second of the storage, such as 2GB [default: cached]")
-@click.option("--duplicates", type=float, help="share expected [default: 0.3, or that of --like]")
-@click.option("--pairs-per-row", type=float, help="verified [default: 12, or those of --like]")
+@click.option(
+    "--disk-rate",
+    help="bytes that the storage reads a second, such as 2GB [default: all is cached]",
+)
+@click.option(
+    "--duplicates",
+    type=float,
+    help="expected share of duplicates [default: 0.3, or that of --like]",
+)
+@click.option(
+    "--pairs-per-row", type=float, help="verified pairs per row [default: 12, or those of --like]"
+)
 @click.option(
     "--like",
-    type=PLACE,
+    type=PATH,
     help="folder of a finished run: scale the time of each stage by what it took there",
 )
 @setting("threshold", float)
@@ -53,16 +68,16 @@ __all__ = ["plan"]
 @setting("threads", int)
 @setting("memory", str)
 @any_setting
-@click.option("--config", type=PLACE, help="TOML file with settings")
+@click.option("--config", type=PATH, help="TOML file with settings")
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
 @click.option("--calibrate", is_flag=True, help="measure this machine first, and remember it")
 @click.option("--calibrate-seconds", type=float, default=1.0, hidden=True)
 def plan(dataset: AnyPath | None, config: AnyPath | None, **options: Any) -> None:
-    """Tell what a run over DATASET, or over so many --rows, will cost: time, disk, memory.
+    """Say what a run over DATASET, or over so many --rows, will cost: time, disk, memory.
 
-    Nothing is run. Times rest on what `--calibrate` measured on this machine, else on shipped
-    rates, and come nearest with `--like` and a smaller run on the same machine; without
-    --disk-rate all files count as cached in memory. The thresholds play no part: say with
+    Nothing is run. Times follow from what `--calibrate` measured on this machine, or else from
+    shipped rates; they are best with `--like` and a smaller run on the same machine. Without
+    --disk-rate all files count as cached in memory. The thresholds do not enter: give with
     --duplicates and --pairs-per-row what they let through.
 
     Exit codes: 0 done, 2 wrong input or settings, or a task that does not fit into --memory (with
@@ -101,9 +116,9 @@ def plan(dataset: AnyPath | None, config: AnyPath | None, **options: Any) -> Non
     compute, workers = settings.compute, worker_count(settings.compute)
     if own["cores"] is not None and compute.workers is None:
         workers = max(1, own["cores"] // compute.threads)
-    details = _facts(dataset, settings, own)
+    data = _planned_data(dataset, settings, own)
     disk_bytes = parse_rate(own["disk_rate"])
-    planned = plan_run(details, settings, workers * own["nodes"], disk_bytes=disk_bytes, like=run)
+    planned = plan_run(data, settings, workers * own["nodes"], disk_bytes=disk_bytes, like=run)
     is_measured = load_rates(path) is not None
     origin = f"measured, {path}" if is_measured else "shipped; --calibrate measures this machine's"
     if run is not None:
@@ -120,9 +135,11 @@ def plan(dataset: AnyPath | None, config: AnyPath | None, **options: Any) -> Non
         refuse(planned, memory_per_worker(compute))
 
 
-def _facts(dataset: AnyPath | None, settings: Settings, own: dict[str, Any]) -> dict[str, Any]:
+def _planned_data(
+    dataset: AnyPath | None, settings: Settings, own: dict[str, Any]
+) -> dict[str, Any]:
     """Return what is to be planned for: a data set's headers, or the numbers given."""
-    details: dict[str, Any] = {
+    data: dict[str, Any] = {
         "rows": own["rows"],
         "dim": 768 if own["dim"] is None else own["dim"],
         "dtype": own["dtype"],
@@ -132,5 +149,5 @@ def _facts(dataset: AnyPath | None, settings: Settings, own: dict[str, Any]) -> 
         from dask_dedup.data.dataset import read_dataset
         from dask_dedup.planning.preflight import describe_dataset
 
-        details = describe_dataset(read_dataset(dataset, **settings.read.model_dump(), texts=False))
-    return {**details, **{key: own[key] for key in ("duplicates", "pairs_per_row")}}
+        data = describe_dataset(read_dataset(dataset, **settings.read.model_dump(), texts=False))
+    return {**data, **{key: own[key] for key in ("duplicates", "pairs_per_row")}}

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dask_dedup.cli.group import (
-    PLACE,
+    PATH,
     any_setting,
     chosen_settings,
     configure_logging,
@@ -25,14 +25,15 @@ from dask_dedup.cli.group import (
 from dask_dedup.cli.terminal import end_code, end_word
 from dask_dedup.errors import UnreadableError
 from dask_dedup.paths import AnyPath
+from dask_dedup.report.count_text import count_text
 from dask_dedup.runtime.forkserver import stop_server
 
 __all__ = ["run"]
 
 
 @main.command(short_help="find the duplicates of a data set")
-@click.argument("dataset", type=PLACE)
-@click.argument("out", type=PLACE)
+@click.argument("dataset", type=PATH)
+@click.argument("out", type=PATH)
 @setting("threshold", float)
 @setting("search_threshold", float)
 @setting("cells_per_row", float)
@@ -58,7 +59,7 @@ __all__ = ["run"]
 @any_setting
 @click.option(
     "--config",
-    type=PLACE,
+    type=PATH,
     help="TOML file with settings; options given here win",
 )
 @click.option("--overwrite", is_flag=True, help="begin anew, whatever an earlier run left in OUT")
@@ -92,7 +93,7 @@ def run(
     OUT gets clusters/ (every row with its cluster and your columns), forest/ (the similarities
     that link them), invalid/ (rows without a usable embedding), histogram.csv and .png,
     settings.toml and summary.json. The same command again continues where it was stopped;
-    `dask-dedup status OUT` tells how far it is. What the run will cost is printed first, and the
+    `dask-dedup status OUT` reports its progress. What the run will cost is printed first, and the
     run is refused if it does not fit into the workers' memory or onto the disk.
 
     Exit codes: 0 done, 2 wrong input or settings, 130 interrupted, 143 terminated.
@@ -156,7 +157,8 @@ def _print_summary(summary: dict[str, Any], out: AnyPath, console: Console) -> N
     line("invalid rows", f"{summary['invalid_rows']:,}", "no usable embedding; kept")
     if summary.get("bad_files"):
         rows = sum({bad["path"]: bad["rows"] for bad in summary["bad_files"]}.values())
-        line("set aside", f"{rows:,}", f"rows of {len(summary['bad_files'])} bad files")
+        files = count_text(len(summary["bad_files"]), "bad file")
+        line("quarantined", f"{rows:,}", f"rows of {files}")
     line("threshold", f"{summary['threshold']:g}", "cosine")
     audit = summary["audit"]
     if audit and audit["queries_with_pairs"]:

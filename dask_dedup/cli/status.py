@@ -1,4 +1,4 @@
-"""`dask-dedup status`: how far a run is."""
+"""`dask-dedup status`: the progress of a run."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from dask_dedup.cli.group import PLACE, main, say
+from dask_dedup.cli.group import PATH, main, say
 from dask_dedup.paths import AnyPath
 
 __all__ = ["status"]
 
 
-@main.command(short_help="tell how far a run is")
-@click.argument("out", type=PLACE)
+@main.command(short_help="report the progress of a run")
+@click.argument("out", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
 @click.option(
     "--verify", is_flag=True, help="read every file of a finished result, to its last page"
 )
 def status(out: AnyPath, as_json: bool, verify: bool) -> None:
-    """Tell stage by stage what the run into OUT has done and what is left.
+    """Report stage by stage what the run into OUT has done and what is left.
 
     It reads OUT alone, while the run goes on as well as after it was stopped or killed. The time
     left is that of the stage's own pace, and for stages to come that of the plan.
 
-    Exit codes: 0 told, 2 OUT holds no run, or a finished one whose results are missing or damaged.
+    Exit codes: 0 done, 2 OUT holds no run, or a finished one whose results are missing or damaged.
     """
     from dask_dedup.pipeline.status import run_status
     from dask_dedup.report.plan_table import span_text
@@ -62,5 +62,5 @@ def status(out: AnyPath, as_json: bool, verify: bool) -> None:
         say(console, f"{out}: {report['state']}{time}{more}")
     if "holder" in report:
         renewed = report["holder"].get("renewed_seconds")
-        sign = "" if renewed is None else f"; its last sign of life is {renewed:.0f} s old"
+        sign = "" if renewed is None else f"; its last heartbeat is {renewed:.0f} s old"
         say(console, f"{holder_text(report['holder'])}{sign}")

@@ -1,4 +1,4 @@
-"""What the command shows, on any terminal, and how it ends when it is told to.
+"""What the command shows, on any terminal, and how it ends on a signal.
 
 A terminal that knows Latin-1 or ASCII only must not fail a run that is done: what it cannot show is
 shown by other characters. So are bytes of a file's name that are no text.

@@ -169,7 +169,11 @@ def _write(
             tasks[name] = (part, str(stage.folder / "model"), path, dtype, device, threads)
     progress.start(_STAGE, len(views) * views[0].rows)
     records = stage.run(
-        write_compressed, tasks, execute, lambda record: progress.advance(record["rows"])
+        write_compressed,
+        tasks,
+        execute,
+        lambda record: progress.advance(record["rows"]),
+        lambda record: progress.skip(record["rows"]),
     )
     progress.finish()
     names = names_of_files([part.metadata_path for part in views[0].parts], ".parquet")

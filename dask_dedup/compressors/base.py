@@ -1,7 +1,7 @@
 """One interface for every compressor, and its files: plain tensors and a JSON header.
 
 A model is a folder of two files. ``model.safetensors`` holds tensors, which are data and never
-code; ``model.json`` tells what they are, and the SHA-256 of the tensors' file, so that neither a
+code; ``model.json`` says what they are, and the SHA-256 of the tensors' file, so that neither a
 damaged file nor one of another model is taken for this one's.
 """
 
@@ -28,7 +28,7 @@ from dask_dedup.storage.objects import exists, read_content, remove_tree
 from dask_dedup.vectors.device import choose_device
 
 __all__ = [
-    "ByFacts",
+    "ByHeader",
     "Compressor",
     "ModelHeader",
     "check_model_path",
@@ -124,8 +124,8 @@ class Compressor(Protocol):
         """Return the tensors of the model's file."""
 
 
-class ByFacts:
-    """What every compressor knows from the ``facts`` that it holds."""
+class ByHeader:
+    """What every compressor knows from the ``header`` that it holds."""
 
     header: ModelHeader
 
@@ -212,9 +212,9 @@ def model_digest(path: str) -> str:
         There is none.
     """
     digest = hashlib.sha256()
-    place = as_path(path)
-    names = list_files(place)
-    for file in [place] if names is None else [place / name for name in sorted(names)]:
+    folder = as_path(path)
+    names = list_files(folder)
+    for file in [folder] if names is None else [folder / name for name in sorted(names)]:
         try:
             digest.update(file.name.encode() + read_content(file))
         except FileNotFoundError as error:
@@ -302,14 +302,14 @@ def find_model(path: AnyPath | str) -> AnyPath:
     InputError
         There is none.
     """
-    place = as_path(path)
+    folder = as_path(path)
     for name in (_HEADER, _TENSORS):
-        if name not in (list_files(place) or ()):
+        if name not in (list_files(folder) or ()):
             raise InputError(
-                f"{place / name}: no such file. A model is a folder with {_HEADER} and {_TENSORS}, "
-                f"as `dask-dedup fit-compressor` writes it."
+                f"{folder / name}: no such file. A model is a folder with {_HEADER} and "
+                f"{_TENSORS}, as `dask-dedup fit-compressor` writes it."
             )
-    return place / _TENSORS
+    return folder / _TENSORS
 
 
 def _read_header(path: AnyPath) -> tuple[ModelHeader, str]:

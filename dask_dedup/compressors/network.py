@@ -1,8 +1,8 @@
 """The networks of MSE and SNIP: one encoder for all modalities, GELU between linear layers.
 
-The authors' file names tell a two-layer network with GELU and an output of 128, the default depth
-and dimension here. Width is ours, and so is the linear map beside the layers, which starts as the
-PCA's axes while the last layer starts at zero: training departs from what the PCA does, and its
+The authors' file names speak of a two-layer network with GELU and an output of 128, the default
+depth and dimension here. Width is ours, and so is the linear map beside the layers, which starts as
+the PCA's axes while the last layer starts at zero: training departs from what the PCA does, and its
 best epoch is never worse than that in the loss on the validation rows.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dask_dedup.compressors.base import ByFacts, ModelHeader, check_rows, check_tensors
+from dask_dedup.compressors.base import ByHeader, ModelHeader, check_rows, check_tensors
 from dask_dedup.compressors.network_settings import NetworkSettings, load_network_settings
 from dask_dedup.errors import InputError, SettingsError
 from dask_dedup.vectors.unit import prepare_block, unit_rows
@@ -72,12 +72,12 @@ def build_network(dim_in: int, dim_out: int, settings: NetworkSettings) -> Netwo
 
 
 @dataclass(frozen=True)
-class NetworkCompressor(ByFacts):
+class NetworkCompressor(ByHeader):
     """A trained encoder, of kind mse or snip; see `dask_dedup.compressors.base.Compressor`.
 
     Attributes
     ----------
-    facts : ModelFacts
+    header : ModelHeader
     network : Network
         On ``device``.
     device : str

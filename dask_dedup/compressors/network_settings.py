@@ -28,7 +28,7 @@ class NetworkSettings(BaseModel):
     """rows of the seeded sample, held in memory: 4 bytes a coordinate and modality"""
 
     validation_share: Annotated[float, Field(gt=0, le=0.5)] = 0.1
-    """share of the sample that is not trained on, but tells when to stop"""
+    """share of the sample that is not trained on; the loss on it decides when to stop"""
 
     epochs: Annotated[int, Field(ge=1)] = 24
     """passes over the sample at most"""
@@ -40,7 +40,7 @@ class NetworkSettings(BaseModel):
     """rows of one training step: for snip the subset among which neighbours are sought"""
 
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 2e-3
-    """of AdamW, at the start; falls to zero along half a cosine"""
+    """learning rate of AdamW at the start; it falls to zero along half a cosine"""
 
     width: Annotated[int, Field(ge=1)] = 512
     """units of each hidden layer"""
@@ -52,7 +52,7 @@ class NetworkSettings(BaseModel):
     """pca: a linear map beside the layers, which starts as the PCA's axes; random: layers alone"""
 
     temperature: Annotated[float, Field(ge=1e-3, le=10)] = 0.05
-    """of the similarities in the losses of snip"""
+    """temperature of the similarities in the losses of snip"""
 
     hard: bool = False
     """snip: the nearest neighbour as the one positive, instead of all similarities"""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from dask_dedup.compressors.base import ByFacts, ModelHeader, check_rows, check_tensors
+from dask_dedup.compressors.base import ByHeader, ModelHeader, check_rows, check_tensors
 from dask_dedup.vectors.pca import leading_axes
 from dask_dedup.vectors.unit import prepare_block, unit_rows
 
@@ -25,12 +25,12 @@ _BLOCK_ROWS = 8192
 
 
 @dataclass(frozen=True)
-class PcaCompressor(ByFacts):
+class PcaCompressor(ByHeader):
     """A fitted PCA; see `dask_dedup.compressors.base.Compressor`.
 
     Attributes
     ----------
-    facts : ModelFacts
+    header : ModelHeader
     axes : float32 array, shape (dim_in, dim_out)
         Orthonormal columns, by falling share of the squared length.
     device : str

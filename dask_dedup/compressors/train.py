@@ -39,7 +39,7 @@ class Trained(NamedTuple):
         On the device it was trained on.
     statistics : dict
         ``best_epoch``, ``validation_loss`` (at it), ``stopped_early``, ``curve``: for each epoch
-        ``epoch``, ``learning_rate`` (at its end), ``train_loss`` (mean over its steps),
+        ``epoch``, ``learning_rate`` (at its end), ``train_loss`` (mean over its batches),
         ``validation_loss``. Epoch 0 is the network before training.
     """
 
@@ -75,7 +75,7 @@ def train_network(
         Of the initial weights and of the order of the rows.
     device : str
     on_rows : callable, optional
-        Called with the number of rows of each step.
+        Called with the number of rows of each batch.
 
     Raises
     ------
@@ -123,9 +123,9 @@ class _Trainer:
         if self.decoder is not None:
             parameters += self.decoder.parameters()
         self.batch = min(settings.batch, len(self.training))
-        self.steps = len(self.training) // self.batch
+        self.batches = len(self.training) // self.batch
         self.optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate)
-        total = self.steps * settings.epochs
+        total = self.batches * settings.epochs
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: (1 + math.cos(math.pi * min(step / total, 1))) / 2
         )
@@ -147,7 +147,7 @@ class _Trainer:
             loss = self.validate()
             if not math.isfinite(train_loss + loss):
                 raise SettingsError(
-                    f"training came apart in epoch {epoch}: the loss is {loss}. Try a learning "
+                    f"training diverged in epoch {epoch}: the loss is {loss}. Try a learning "
                     f"rate below {self.settings.learning_rate:g}."
                 )
             rate = self.schedule.get_last_lr()[0]
@@ -170,11 +170,11 @@ class _Trainer:
         )
 
     def train_epoch(self, on_rows: Callable[[int], None]) -> float:
-        """Go over the training rows once; return the mean loss of the steps."""
+        """Go over the training rows once; return the mean loss of the batches."""
         self.network.train()
         order = self.training[torch.randperm(len(self.training))]
         total = torch.zeros((), device=self.device)
-        for chosen in order[: self.steps * self.batch].split(self.batch):
+        for chosen in order[: self.batches * self.batch].split(self.batch):
             self.optimizer.zero_grad(set_to_none=True)
             loss = self.loss(chosen)
             loss.backward()
@@ -182,7 +182,7 @@ class _Trainer:
             self.schedule.step()
             total += loss.detach()
             on_rows(len(chosen))
-        return float(total) / self.steps
+        return float(total) / self.batches
 
     @torch.no_grad()
     def validate(self) -> float:

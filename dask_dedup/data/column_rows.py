@@ -55,7 +55,7 @@ class ColumnHeader(NamedTuple):
 def read_column_header(path: str, column: str, files: int = 1) -> ColumnHeader:
     """Read the type of a list column, and count how long its lists are.
 
-    Lists of fixed size are known by their type. Of others, parquet files do not tell the lengths,
+    Lists of fixed size are known by their type. Of others, the footers do not hold the lengths,
     so values are decoded: all, where the column takes no more than its share of 512 MB, the number
     of ``files`` being what they are shared among, or 1 MB; otherwise as much from the first, the
     middle and the last row group. With 2·10⁹ rows of 768 in 2,314 files these are 2.3 GB, of 6 TB.
@@ -87,7 +87,7 @@ def read_column_header(path: str, column: str, files: int = 1) -> ColumnHeader:
 def _count_lengths(
     file: pq.ParquetFile, column: str, most_bytes: int, at_once: int = _COUNT_ROWS
 ) -> tuple[Counter[int], bool]:
-    """Return how many lists there are of each length, and whether that is judged by a sample."""
+    """Return how many lists there are of each length, and whether a sample was counted."""
     groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
     size_bytes = sum(
         group.column(i).total_uncompressed_size
@@ -121,7 +121,7 @@ def _count_lengths(
 def settle_dimension(headers: Sequence[ColumnHeader]) -> list[EmbeddingFile]:
     """Return the files with the dimension that most rows of all of them have.
 
-    Of two with as many rows the larger: placeholders are short. Where no row tells, 1.
+    Of two with as many rows the larger: placeholders are short. Without any such row it is 1.
 
     Raises
     ------

@@ -18,20 +18,20 @@ _STRETCHES = 8
 def content_mark(path: str) -> str:
     """Return a hex digest of some blocks of a local file; empty of one in a store, or of none.
 
-    The blocks, of 4 KiB, are the first and the last, and one in each eighth of the file, at a place
-    drawn from its name and size. A smaller file is read as a whole.
+    The blocks, of 4 KiB, are the first and the last, and one in each eighth of the file, at an
+    offset drawn from its name and size. A smaller file is read as a whole.
 
-    So it tells files whose content changed as a whole (other values, another order of rows) and
-    those in which a contiguous quarter did. It misses most changes of a few rows: one that is
-    spread over a share p of a larger file's blocks is missed with probability (1 - p)**8. A file in
-    a store has an ETag, which changes with any byte, in its version; where a store has none, size
-    and time are all there is.
+    So it differs where a file's content changed as a whole (other values, another order of rows) or
+    in a contiguous quarter. It misses most changes of a few rows: one that is spread over a share p
+    of a larger file's blocks is missed with probability (1 - p)**8. A file in a store has an ETag,
+    which changes with any byte, in its version; where a store has none, size and time are all there
+    is.
     """
     if is_remote(path):
         return ""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:  # gone, or not to be read: its size and version tell
+    except OSError:  # gone, or not to be read: its size and version say so
         return ""
     try:
         size = os.fstat(handle).st_size

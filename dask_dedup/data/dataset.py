@@ -49,7 +49,7 @@ class Dataset:
     modality : str
         ``image`` or ``text``: whose embeddings the parts carry as ``embeddings``.
     texts_problem : str or None
-        Why the text embeddings that lie beside the images are left aside, if they are.
+        Why the text embeddings that lie beside the images are left out, if they are.
     """
 
     path: str
@@ -164,12 +164,12 @@ class Dataset:
 
     @property
     def sketch(self) -> list[str]:
-        """What tells a grown or changed version of this data set: see `dask_dedup.data.sketch`."""
+        """Digests by which a grown or changed version is known: see `dask_dedup.data.sketch`."""
         return self._versions.sketch
 
     @property
     def bad_files(self) -> list[BadFile]:
-        """The files that are set aside, and why."""
+        """The files that are quarantined, and why."""
         return [
             BadFile(path, part.rows, problem, *version_or_none(path))
             for part in self.parts
@@ -183,7 +183,7 @@ class Dataset:
     def quarantined(self, problems: Mapping[str, str]) -> Dataset:
         """Return this data set without the content of some files: paths, and why.
 
-        Embeddings are NaN then, and metadata null. Files that are set aside already stay so.
+        Embeddings are NaN then, and metadata null. Files that are quarantined already stay so.
         """
         return replace(self, parts=tuple(_quarantine(part, problems) for part in self.parts))
 
@@ -200,7 +200,7 @@ class Dataset:
 
 
 class BadFile(NamedTuple):
-    """A file that is set aside: path, rows of its part, why, and its size and time as it is."""
+    """A file that is quarantined: path, rows of its part, why, and its size and time as it is."""
 
     path: str
     rows: int
@@ -251,11 +251,11 @@ def read_dataset(
         Names, in the files, of the metadata columns that are carried beside URL and caption (all,
         by default), and of those that are not.
     skip_bad_parts : bool
-        Set files aside that cannot be read, or do not fit the rest, instead of raising: see
+        Quarantine files that cannot be read, or do not fit the rest, instead of raising: see
         `Dataset.bad_files`. Rows of such embeddings are unusable, such metadata are null.
     texts : bool
         Look for text embeddings beside images. Those that do not fit, or of which some are missing,
-        are left aside with a line: `Dataset.texts_problem`.
+        are left out with a line: `Dataset.texts_problem`.
 
     Returns
     -------
@@ -287,7 +287,7 @@ def read_dataset(
     if embedding_column is not None and (image_embeddings or text_embeddings):
         raise InputError(
             "embedding_column: the embeddings are expected in a column of the metadata files, so "
-            "image_embeddings and text_embeddings have no place beside it."
+            "image_embeddings and text_embeddings cannot be given beside it."
         )
     if embedding_column is not None:
         own = folder / "metadata"

@@ -28,7 +28,7 @@ class EmbeddingFile:
     column : str or None
         Of a parquet file; the two before then mean nothing.
     problem : str or None
-        Why the file cannot be read, where its part is set aside: its rows are read as NaN.
+        Why the file cannot be read, where it is quarantined: its rows are read as NaN.
     """
 
     path: str

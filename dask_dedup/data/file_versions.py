@@ -32,15 +32,15 @@ class FileVersions:
     @cached_property
     def fingerprint(self) -> str:
         """Hex digest of names, sizes, times (of a store: ETags), row counts and content marks."""
-        facts: list = [(Path(path).name, *others) for path, *others in self._facts]
-        facts += self._marks
-        facts += [part.index for part in self.parts if part.embeddings.problem is not None]
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+        marked: list = [(Path(path).name, *others) for path, *others in self._versions]
+        marked += self._marks
+        marked += [part.index for part in self.parts if part.embeddings.problem is not None]
+        return hashlib.sha256(json.dumps(marked).encode()).hexdigest()[:16]
 
     @cached_property
     def sketch(self) -> list[str]:
-        """What tells a grown or changed version of the files: see `dask_dedup.data.sketch`."""
-        files = zip(self._facts, self._marks, strict=True)
+        """Digests by which a grown or changed version is known: see `dask_dedup.data.sketch`."""
+        files = zip(self._versions, self._marks, strict=True)
         return sketch_of((size, mark or version) for (_, _, size, version), mark in files)
 
     def check_unchanged(self, content: bool) -> None:
@@ -48,23 +48,27 @@ class FileVersions:
 
         With ``content`` also where size and time are the same, but not what `content_mark` reads.
         """
-        before, after = self._facts, self._read_metadata_of()
+        before, after = self._versions, self._read_versions()
         changed = [old[0] for old, new in zip(before, after, strict=True) if old != new]
         if content and not changed:
             marks = zip(before, self._marks, self._read_marks(), strict=True)
             changed = [path for (path, *_), old, new in marks if old != new]
         if changed:
-            more = f" and {len(changed) - 1} more files" if len(changed) > 1 else ""
+            more = (
+                f" and {len(changed) - 1} more file{'s' * (len(changed) > 2)}"
+                if changed[1:]
+                else ""
+            )
             raise InputError(
                 f"{changed[0]}{more}: changed while the run was reading the data set; nothing of "
                 f"it is published. The same command begins anew with the files as they are now."
             )
 
     @cached_property
-    def _facts(self) -> list[tuple[str, int, int, str]]:
-        return self._read_metadata_of()
+    def _versions(self) -> list[tuple[str, int, int, str]]:
+        return self._read_versions()
 
-    def _read_metadata_of(self) -> list[tuple[str, int, int, str]]:
+    def _read_versions(self) -> list[tuple[str, int, int, str]]:
         """Return path, rows of the part, size and version of each file as it is now."""
         files = [(path, part.rows) for part in self.parts for path in paths_of(part)]
         versions = ask_each_file(version_or_none, [path for path, _ in files])
@@ -75,8 +79,8 @@ class FileVersions:
         return self._read_marks()
 
     def _read_marks(self) -> list[str]:
-        """Return marks of the content of each file, as in `_facts`."""
-        return ask_each_file(content_mark, [path for path, *_ in self._facts])
+        """Return marks of the content of each file, as in `_versions`."""
+        return ask_each_file(content_mark, [path for path, *_ in self._versions])
 
 
 def version_or_none(path: str) -> tuple[int, str]:

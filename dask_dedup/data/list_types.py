@@ -10,7 +10,7 @@ from dask_dedup.errors import InputError
 
 __all__ = ["SEVERAL", "describe_lists", "list_lengths", "plain_lists"]
 
-#: In the place of a length: a list that holds several lists.
+#: Stands for the length of a list that holds several lists.
 SEVERAL = -1
 
 #: Integers become the narrowest type that holds them exactly, those above 2**53 the nearest double.
@@ -38,10 +38,10 @@ _IS_LIST = (
 
 
 def describe_lists(path: str, column: str, arrow_type: pa.DataType) -> tuple[str, int | None]:
-    """Return how numpy writes the dtype of the rows, and their length where the type tells it.
+    """Return how numpy writes the dtype of the rows, and their length where the type has it.
 
     The length is 0 where the type leaves room for nulls only, `SEVERAL` where each row is a list
-    of as many lists, None where only the values tell it.
+    of as many lists, None where only the values show it.
 
     Raises
     ------

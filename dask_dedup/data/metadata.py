@@ -31,7 +31,7 @@ def read_metadata(part: Part, columns: MetadataColumns) -> pa.Table:
     -------
     pyarrow.Table
         ``part.rows`` rows with the types of ``columns.schema``; a column that this part lacks is
-        null, and all of a part whose metadata are set aside. The notes are those of the part.
+        null, and all of a part whose metadata are quarantined. The notes are those of the part.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What the footers and, where they do not tell, the values say of columns whose types differ.
+"""What the footers, or else the values, say of columns whose types differ.
 
 All of it before the first task: whatever passes here, a task can read.
 """
@@ -48,16 +48,16 @@ class ColumnStatistics:
     def __init__(self, names: tuple[str, ...], groups: Sequence[Sequence[Part]]) -> None:
         self._names, self._groups = names, groups
         self._known: dict[tuple, Any] = {}
-        self._said = False
+        self._is_logged = False
 
     def bounds(self, branch: Branch) -> tuple[int | Decimal, int | Decimal] | None:
         """Return the least and the greatest value; None where all are null."""
 
         def of_part(part: Part) -> list:
-            report = _reported_bounds(part, self._names, branch.leaf)
-            if report is not None:
-                return report
-            self._report()
+            bounds = _footer_bounds(part, self._names, branch.leaf)
+            if bounds is not None:
+                return bounds
+            self._log_reading()
             found = [_min_max(v) for v in _leaf_values(part, self._names, branch.leaf) if len(v)]
             return [limit for pair in found for limit in pair]
 
@@ -68,9 +68,9 @@ class ColumnStatistics:
         """Return whether there is no value but null."""
 
         def of_part(part: Part) -> bool:
-            report = _reported_bounds(part, self._names, branch.leaf)
-            if report is not None:
-                return not report
+            bounds = _footer_bounds(part, self._names, branch.leaf)
+            if bounds is not None:
+                return not bounds
             return not any(len(v) for v in _leaf_values(part, self._names, branch.leaf))
 
         return all(self._map("null", branch, of_part))
@@ -107,9 +107,9 @@ class ColumnStatistics:
 
     def _all(self, what: str, branch: Branch, holds: Callable[[pa.Array], bool]) -> bool:
         def of_part(part: Part) -> bool:
-            if _reported_bounds(part, self._names, branch.leaf) == []:
+            if _footer_bounds(part, self._names, branch.leaf) == []:
                 return True
-            self._report()
+            self._log_reading()
             return all(holds(v) for v in _leaf_values(part, self._names, branch.leaf))
 
         return all(self._map(what, branch, of_part))
@@ -121,18 +121,18 @@ class ColumnStatistics:
                 self._known[key] = list(pool.map(of_part, self._groups[branch.group]))
         return self._known[key]
 
-    def _report(self) -> None:
-        if not self._said:
-            self._said = True
+    def _log_reading(self) -> None:
+        if not self._is_logged:
+            self._is_logged = True
             logger.info(
                 "column %r is read before the run: its type differs between parts, and the footers "
-                "do not tell which type holds its values",
+                "do not say which type holds its values",
                 self._names[0],
             )
 
 
 def special_of(field: pa.Field) -> dict[int, str]:
-    """Return what the leaves of a field are that Arrow's type does not tell."""
+    """Return what the leaves of a field are that Arrow's type does not express."""
     return dict(json.loads((field.metadata or {}).get(LEAVES, b"[]")))
 
 
@@ -141,7 +141,7 @@ def choose_int96_unit(kinds: Sequence[tuple[pa.Schema, Sequence[Part]]]) -> str:
 
     ``kinds`` are schemas, with the parts that have them.
 
-    Spark's have microseconds. Of others nothing is told by the footers: they are read.
+    Spark's have microseconds. Of others the footers say nothing: they are read.
 
     Raises
     ------
@@ -162,7 +162,7 @@ def choose_int96_unit(kinds: Sequence[tuple[pa.Schema, Sequence[Part]]]) -> str:
     if not others:
         return "us"
     logger.info(
-        "column %r is read before the run: it is stored as INT96, and the footers do not tell "
+        "column %r is read before the run: it is stored as INT96, and the footers do not say "
         "whether its times have nanoseconds",
         others[0][1][0][0],
     )
@@ -171,13 +171,13 @@ def choose_int96_unit(kinds: Sequence[tuple[pa.Schema, Sequence[Part]]]) -> str:
         if fine is None:
             return "us"
         every = [(part, leaves) for part, leaves, _ in found]
-        far = _first(pool.map(lambda one: _find(_are_far, *one), every))
-    if far is None:
+        outside = _first(pool.map(lambda one: _find(_are_outside, *one), every))
+    if outside is None:
         return "ns"
     raise ColumnError(
-        f"{far[0]}: column {far[1]!r}, stored as INT96, has times outside the years 1677 to 2262, "
-        f"and {fine[0]}: column {fine[1]!r} has nanoseconds: no unit holds both. Write them as "
-        f"timestamps; {going_on(far[1])}"
+        f"{outside[0]}: column {outside[1]!r}, stored as INT96, has times outside the years 1677 "
+        f"to 2262, and {fine[0]}: column {fine[1]!r} has nanoseconds: no unit holds both. "
+        f"Write them as timestamps; {going_on(outside[1])}"
     )
 
 
@@ -204,25 +204,29 @@ def _have_nanoseconds(coarse: np.ndarray, fine: np.ndarray) -> np.ndarray:
     return coarse * 1000 != fine  # both wrap beyond 64 bits, in the same way
 
 
-def _are_far(coarse: np.ndarray, fine: np.ndarray) -> np.ndarray:
+def _are_outside(coarse: np.ndarray, fine: np.ndarray) -> np.ndarray:
     return np.abs(coarse) >= 2**63 // 1000
 
 
-def _reported_bounds(part: Part, names: tuple[str, ...], leaf: int) -> list | None:
-    """Return the limits that the footer tells of a leaf: none of nulls, None if it does not."""
+def _footer_bounds(part: Part, names: tuple[str, ...], leaf: int) -> list | None:
+    """Return the limits that the footer has of a leaf: none of nulls, None if it has none."""
     limits = []
     with _opened(part) as file:
-        place = _first_leaf(file, _name_in(file, names)) + leaf
+        index = _first_leaf(file, _name_in(file, names)) + leaf
         for i in range(file.metadata.num_row_groups):
-            column = file.metadata.row_group(i).column(place)
-            report = column.statistics
-            if report is None:
+            column = file.metadata.row_group(i).column(index)
+            statistics = column.statistics
+            if statistics is None:
                 if column.num_values:
                     return None
-            elif report.has_min_max:
-                is_raw = pq.ParquetSchema(file.metadata).column(place).logical_type.type in _RAW
-                limits += [report.min_raw, report.max_raw] if is_raw else [report.min, report.max]
-            elif not report.has_null_count or report.null_count < column.num_values:
+            elif statistics.has_min_max:
+                is_raw = pq.ParquetSchema(file.metadata).column(index).logical_type.type in _RAW
+                limits += (
+                    [statistics.min_raw, statistics.max_raw]
+                    if is_raw
+                    else [statistics.min, statistics.max]
+                )
+            elif not statistics.has_null_count or statistics.null_count < column.num_values:
                 return None
     return limits
 
@@ -276,7 +280,7 @@ def _leaf_of(array: pa.Array, leaf: int) -> pa.Array:
         if leaf < count:
             return _leaf_of(child, leaf)
         leaf -= count
-    raise AssertionError(f"{array.type} has fewer leaves than its type tells")
+    raise AssertionError(f"{array.type} has fewer leaves than its type says")
 
 
 def _min_max(values: pa.Array) -> list:

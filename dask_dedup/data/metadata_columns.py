@@ -1,6 +1,6 @@
 """Which columns the metadata of a data set have: their names, one type for all parts, their notes.
 
-Judged by the footers before the first task, and by values only where footers do not tell.
+Decided by the footers before the first task, and by values only where footers do not suffice.
 """
 
 from __future__ import annotations
@@ -173,14 +173,14 @@ class _Found:
             if nested:
                 raise InputError(
                     f"{nested[0][0].metadata_path}: column {wanted!r} is expected to be text, got "
-                    f"{nested[0][1].type} ({setting} tells another column)."
+                    f"{nested[0][1].type} ({setting} names another column)."
                 )
             return (wanted,) if wanted not in dropped else ()
         there = [name for name in usual if name in self.names and name not in dropped]
         if not there:
             if not dropped & set(usual):
                 logger.warning(
-                    "no column %s in the metadata (%s tells another name); results are keyed by "
+                    "no column %s in the metadata (%s gives another name); results are keyed by "
                     "row_id",
                     " or ".join(usual),
                     setting,
@@ -223,7 +223,7 @@ class _Found:
         for note in SCHEMA_NOTES:
             if any(note in (schema.metadata or {}) for schema, _ in self.kinds):
                 logger.warning(
-                    "the footers' note %s tells the schema of the input files only, and is not "
+                    "the footers' note %s has the schema of the input files only, and is not "
                     "carried into the result",
                     note.decode(),
                 )
@@ -254,7 +254,7 @@ class _Found:
             return pa.field(what, pa.string())
         if pa.types.is_nested(field.type):
             logger.warning(
-                "column %r holds %s, no text; it is carried as it is (%s_column tells another "
+                "column %r holds %s, no text; it is carried as it is (%s_column names another "
                 "column)",
                 names[0],
                 field.type,
@@ -292,8 +292,8 @@ class _Found:
             raise ColumnError(
                 f"{here[0].metadata_path}: column {names[0]!r} is "
                 f"{name_of(branches[second].field)}{_and_more(len(here))}, and "
-                f"{name_of(branches[first].field)} in {_places(of_group[first])}: {clash.reason}. "
-                f"Write it with one type in all parts; {going_on(names[0])}"
+                f"{name_of(branches[first].field)} in {_names_of(of_group[first])}: {clash.reason}"
+                f". Write it with one type in all parts; {going_on(names[0])}"
             ) from clash
         return merged
 
@@ -303,8 +303,8 @@ class _Found:
         if found is not None:
             return found
         raise ColumnError(
-            f"{_places(self._having(names)[0][1])}: column {names[0]!r} is {name_of(field)}, which "
-            f"cannot be written so that it comes back as it was. Write it with another type; "
+            f"{_names_of(self._having(names)[0][1])}: column {names[0]!r} is {name_of(field)}, "
+            f"which cannot be written so that it comes back as it was. Write it with another type; "
             f"{going_on(names[0])}"
         )
 
@@ -341,7 +341,7 @@ def _is_text_of(branch: Branch, statistics: ColumnStatistics) -> bool:
     return not is_bytes(branch.type) or statistics.are_text(branch)
 
 
-def _places(parts: Sequence[Part]) -> str:
+def _names_of(parts: Sequence[Part]) -> str:
     return f"{parts[0].metadata_path}{_and_more(len(parts))}"
 
 

@@ -1,6 +1,6 @@
 """The footer of a metadata file: how many rows, which columns, and what Arrow's types leave out.
 
-Extension types come as their storage and the notes that tell them, whether this process knows them
+Extension types come as their storage and the notes that name them, whether this process knows them
 or not; only those of Arrow itself (``arrow.uuid``, ...) stay types.
 """
 
@@ -19,7 +19,7 @@ from dask_dedup.storage.objects import open_parquet_source, words_of
 
 __all__ = ["FROM_SPARK", "LEAVES", "SCHEMA_NOTES", "open_metadata", "plain_field", "read_footer"]
 
-#: Note of a field: its leaves, counted from 0, of which Arrow's type does not tell what they are
+#: Note of a field: its leaves, counted from 0, of which Arrow's type does not say what they are
 #: (JSON: pairs of a leaf and a word: ``INT96``, or a logical type that Arrow does not have).
 LEAVES = b"dask_dedup:leaves"
 #: Note of a schema: Spark wrote the file.
@@ -51,7 +51,7 @@ def read_footer(path: str, int96_unit: str = "us") -> tuple[int, pa.Schema]:
     """Return the row count and schema of one parquet file.
 
     Equal schemas are one object: there may be thousands of files. Of the footer's notes the schema
-    has only what is needed to judge it: `LEAVES`, `FROM_SPARK` and the names in `SCHEMA_NOTES`.
+    has only what is needed to merge it: `LEAVES`, `FROM_SPARK` and the names in `SCHEMA_NOTES`.
 
     Raises
     ------
@@ -98,12 +98,12 @@ def _without_extension(field: pa.Field) -> pa.Field:
 
 
 class _Known(NamedTuple):
-    """A schema that was judged before."""
+    """A schema that was reduced before."""
 
     parquet: pq.ParquetSchema
     arrow: pa.Schema
     footer: set[bytes]
-    scored: pa.Schema
+    reduced: pa.Schema
 
 
 _KNOWN: list[_Known] = []  # the last ones of this process: most files of a data set have the same
@@ -123,14 +123,14 @@ def _schema_of(file: pq.ParquetFile) -> pa.Schema:
             and known.parquet.equals(parquet)
             and known.arrow.equals(arrow, check_metadata=True)
         ):
-            return known.scored
-    scored = _score(parquet, arrow, footer)
-    _KNOWN.append(_Known(parquet, arrow, footer, scored))
+            return known.reduced
+    reduced = _reduce(parquet, arrow, footer)
+    _KNOWN.append(_Known(parquet, arrow, footer, reduced))
     del _KNOWN[:-_MOST_KNOWN]
-    return scored
+    return reduced
 
 
-def _score(parquet: pq.ParquetSchema, arrow: pa.Schema, footer: set[bytes]) -> pa.Schema:
+def _reduce(parquet: pq.ParquetSchema, arrow: pa.Schema, footer: set[bytes]) -> pa.Schema:
     special = _special_leaves(parquet, _ARROW in footer)
     fields, leaf = [], 0
     for field in map(plain_field, arrow):
@@ -143,7 +143,7 @@ def _score(parquet: pq.ParquetSchema, arrow: pa.Schema, footer: set[bytes]) -> p
 
 
 def _special_leaves(parquet: pq.ParquetSchema, from_arrow: bool) -> dict[int, str]:
-    """Return what the leaves are that Arrow's types do not tell, by their place in the file."""
+    """Return what the leaves are that Arrow's types do not express, by position in the file."""
     special = {}
     for i in range(len(parquet)):
         column = parquet.column(i)
@@ -156,7 +156,7 @@ def _special_leaves(parquet: pq.ParquetSchema, from_arrow: bool) -> dict[int, st
         elif logical["Type"] == "Time" and logical.get("isAdjustedToUTC") and not from_arrow:
             special[i] = "TIME with a time zone"  # Arrow's writers set it of any time, as may be
     text = str(parquet)
-    if "(Variant" in text:  # told of a group, of which the interface has nothing else
+    if "(Variant" in text:  # said of a group, of which the interface has nothing else
         leaf = -1
         for line in text.splitlines()[2:]:
             is_group = " group " in f" {line.strip()}"

@@ -1,6 +1,6 @@
 """One type for flat columns of several types: numbers, times, text, bytes.
 
-Where types alone do not tell, `Statistics` about the values decide: of footers, or of the values.
+Where types alone do not suffice, `Statistics` of the values decide: of footers, or of the values.
 """
 
 from __future__ import annotations

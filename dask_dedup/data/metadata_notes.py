@@ -56,12 +56,12 @@ def notes_of_field(own: pa.Field | None, unified: pa.Field) -> dict[bytes, bytes
     else:
         hidden = (LEAVES,)
         notes = own.metadata or {}
-        if own.type != unified.type:  # what is told of a type is no longer true
+        if own.type != unified.type:  # what a note says of a type is no longer true
             hidden += tuple(key for key in notes if key.startswith(b"_PL_") or key in EXTENSION)
-            report = {key: (unified.metadata or {}).get(key) for key in EXTENSION}
+            extension = {key: (unified.metadata or {}).get(key) for key in EXTENSION}
             return {
                 **{key: value for key, value in notes.items() if key not in hidden},
-                **{key: value for key, value in report.items() if value is not None},
+                **{key: value for key, value in extension.items() if value is not None},
             }
     return {key: value for key, value in notes.items() if key not in hidden}
 
@@ -75,8 +75,8 @@ def _pandas_notes(
         name = column.get("field_name") or column["name"]
         if name in names and name not in retyped:
             is_named = column["name"] is not None
-            report = {"name": names[name]} if is_named and column["name"] == name else {}
-            columns.append({**column, **report, "field_name": names[name]})
+            renamed = {"name": names[name]} if is_named and column["name"] == name else {}
+            columns.append({**column, **renamed, "field_name": names[name]})
     levels = [names.get(level) if isinstance(level, str) else level for level in notes[_LEVELS]]
     return {
         **notes,
@@ -110,8 +110,8 @@ def _geo_notes(
     if primary not in names or primary in retyped:
         return None
     columns = {
-        names[name]: report
-        for name, report in notes["columns"].items()
+        names[name]: note
+        for name, note in notes["columns"].items()
         if name in names and name not in retyped
     }
     return {**notes, "primary_column": names[primary], "columns": columns}

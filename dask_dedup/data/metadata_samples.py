@@ -50,7 +50,7 @@ def _comes_back(field: pa.Field) -> bool:
 
 
 def _sample_of(kind: pa.DataType) -> pa.Array:
-    """Return two rows without nulls, as far as the type can have them."""
+    """Return two rows, without nulls where the type allows that."""
     if isinstance(kind, pa.BaseExtensionType):
         return pa.ExtensionArray.from_storage(kind, _sample_of(kind.storage_type))
     if pa.types.is_dictionary(kind):

@@ -30,7 +30,7 @@ __all__ = [
     "without_view",
 ]
 
-#: Notes of a field that tell an extension type: its name and its parameters.
+#: Notes of a field that make an extension type: its name and its parameters.
 EXTENSION = b"ARROW:extension:name", b"ARROW:extension:metadata"
 #: The same values in a layout that all of Arrow's functions, and pandas, know.
 PLAIN_TYPES = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
@@ -253,7 +253,7 @@ def _of_values(branch: Branch) -> Branch:
 
 
 def _extension(field: pa.Field) -> tuple[bytes, bytes] | None:
-    """Return name and parameters of an extension type that is told by the field's notes."""
+    """Return name and parameters of an extension type that the field's notes name."""
     notes = field.metadata or {}
     return (notes[EXTENSION[0]], notes.get(EXTENSION[1], b"")) if EXTENSION[0] in notes else None
 

@@ -1,4 +1,4 @@
-"""Whether files that are paired by order belong together, judged by what varies in their names.
+"""Whether files that are paired by order belong together, by what varies in their names.
 
 1. Each path is cut into words, numbers and hashes; what all paths of one kind share is dropped.
 2. What is left are columns: how one number, or one word, runs through the files of that kind.
@@ -55,7 +55,7 @@ def check_pairs(kind: str, paths: Sequence[str], metadata_paths: Sequence[str]) 
     Returns
     -------
     str or None
-        How they were paired, where their names do not tell; None where they confirm the order.
+        How they were paired, where their names do not say; None where they confirm the order.
 
     Raises
     ------
@@ -154,8 +154,8 @@ def _step(column: Column) -> int | None:
     """Return by how much a column rises from file to file, if always by as much."""
     if not all(isinstance(value, int) for value in column):
         return None
-    steps = {b - a for a, b in pairwise(column)}  # type: ignore[operator]
-    return steps.pop() if len(steps) == 1 else None
+    rises = {b - a for a, b in pairwise(column)}  # type: ignore[operator]
+    return rises.pop() if len(rises) == 1 else None
 
 
 def _is_unique(column: Iterable[Hashable]) -> bool:
@@ -204,14 +204,14 @@ def _contradiction(
 
 def _lacking(kind: str, own: Column, other: Column) -> str:
     """Return ``"embeddings lack 2, metadata lack 1"``."""
-    report = []
+    lacking = []
     for name, there, wanted in ((kind, own, other), ("metadata", other, own)):
         missing = list((Counter(wanted) - Counter(there)).elements())
         if missing:
             some = ", ".join(map(_shown, missing[:_SHOWN]))
             more = f" and {len(missing) - _SHOWN:,} more" if len(missing) > _SHOWN else ""
-            report.append(f"{name} lack {some}{more}")
-    return ", ".join(report)
+            lacking.append(f"{name} lack {some}{more}")
+    return ", ".join(lacking)
 
 
 def _shown(value: Hashable) -> str:

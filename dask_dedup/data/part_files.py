@@ -91,7 +91,7 @@ class SpanFiles(PartFiles):
 
 
 def read_linked(files: SpanFiles, span: Span) -> pd.DataFrame:
-    """Return the EDGES from a span's rows to equal ones that stand for them."""
+    """Return the EDGES from a span's rows to rows that stand for them: equal ones, or leaders."""
     return read_frame(files.path("linked", span))
 
 

@@ -1,6 +1,6 @@
 """The part, one metadata file and its embedding files with global row ids; reading its rows.
 
-A read that fails is tried again. Rows of a file that is set aside (`EmbeddingFile.problem`) are
+A read that fails is tried again. Rows of a file that is quarantined (`EmbeddingFile.problem`) are
 NaN.
 """
 
@@ -53,7 +53,7 @@ class Part:
         The modality that is compared.
     text_embeddings : EmbeddingFile or None
     metadata_problem : str or None
-        Why the metadata cannot be read, where the part is set aside: its columns are null.
+        Why the metadata cannot be read, where they are quarantined: their columns are null.
     """
 
     index: int
@@ -145,7 +145,7 @@ def read_rows(file: EmbeddingFile, start: int, stop: int) -> np.ndarray:
     Returns
     -------
     ndarray, shape (stop - start, dim), C order, native byte order
-        NaN where the file is set aside.
+        NaN where the file is quarantined.
 
     Raises
     ------
@@ -195,7 +195,7 @@ def gather_rows(file: EmbeddingFile, positions: np.ndarray) -> np.ndarray:
     Returns
     -------
     ndarray, shape (len(positions), dim), native byte order
-        NaN where the file is set aside.
+        NaN where the file is quarantined.
 
     Raises
     ------
@@ -240,7 +240,7 @@ def _gather_rows(
 
 
 def read_again(path: str, read: Callable[..., Any], *arguments: Any) -> Any:
-    """Return what ``read`` gives, at the third attempt at the latest: disks of a network stumble.
+    """Return what ``read`` gives, at the third attempt at most: network disks fail now and then.
 
     Raises
     ------

@@ -108,7 +108,7 @@ def scan_parts(
     """Pair metadata and embedding files into parts, and refuse what does not fit.
 
     Files are paired by order, which the numbers in their names must not contradict; where these
-    tell nothing, a line is logged. The dimension is that of most rows.
+    say nothing, a line is logged. The dimension is that of most rows.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def scan_parts(
         A list column of the embedding files, which are parquet files then.
     skip_bad : bool
         Note the ``problem`` of a file that cannot be read, or does not fit, instead of raising. The
-        part has as many rows as those of its files tell that can be read: none if none can.
+        part has as many rows as those of its files have that can be read: none if none can.
 
     Returns
     -------
@@ -191,10 +191,14 @@ def _check_paired(kind: str, paths: Sequence[str], metadata_paths: Sequence[str]
     missing = missing_numbers(f"{kind}s", paths, metadata_paths)
     names = f"the first names are {Path(paths[0]).name} and {Path(metadata_paths[0]).name}"
     raise InputError(
-        f"{as_path(paths[0]).parent}: {len(paths)} {kind} files, but "
-        f"{as_path(metadata_paths[0]).parent} has {len(metadata_paths)} metadata files. "
+        f"{as_path(paths[0]).parent}: {_count_files(len(paths), kind)}, but "
+        f"{as_path(metadata_paths[0]).parent} has {_count_files(len(metadata_paths), 'metadata')}. "
         f"Each part needs one of each; {missing or names}."
     )
+
+
+def _count_files(count: int, kind: str) -> str:
+    return f"{count} {kind} file{'' if count == 1 else 's'}"
 
 
 def _read_headers(
@@ -278,12 +282,12 @@ def _without(schema: pa.Schema, column: str) -> pa.Schema:
 def add_texts(
     parts: tuple[Part, ...], folder: AnyPath, pattern: str | None, skip_bad: bool
 ) -> tuple[tuple[Part, ...], str | None]:
-    """Add the text embeddings, if there are any; or say why they are left aside."""
+    """Add the text embeddings, if there are any; or say why they are left out."""
     if pattern is None and not has_files(folder / "text_emb"):
         return parts, None
     try:
         paths = find_usual(folder, pattern, "text_emb", ".npy")
         return scan_texts(parts, paths, skip_bad), None
     except InputError as error:
-        logger.warning("text embeddings are left aside: %s", error)
+        logger.warning("text embeddings are left out: %s", error)
         return parts, str(error)

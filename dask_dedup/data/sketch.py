@@ -1,4 +1,4 @@
-"""A sketch of a data set: what tells a changed or grown version of it from another one.
+"""A sketch of a data set: digests by which a changed or grown version of it is known.
 
 Of the digests of all files the smallest are kept, so that two data sets which share a good part of
 their files share digests: of 256, where a hundredth is shared, at least one in 92 of 100 cases;
@@ -23,7 +23,7 @@ def sketch_of(contents: Iterable[object]) -> list[str]:
     Parameters
     ----------
     contents : iterable
-        What tells the content of each file (JSON), and not where it lies.
+        What the content of each file is known by (JSON), and not where it lies.
     """
     digests = {hashlib.sha256(json.dumps(one).encode()).hexdigest()[:16] for one in contents}
     return heapq.nsmallest(_KEPT, digests)

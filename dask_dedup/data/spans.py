@@ -1,7 +1,7 @@
 """Spans: neighbouring parts that one task reads, cut by rows alone.
 
 People cut the same rows into one file or into tens of thousands. What a run does once per part (a
-task, a message, a file of records, of links, of labels) it does once per span instead, so that its
+task, a message, a file of entries, of links, of labels) it does once per span instead, so that its
 cost grows with the rows. Parts of a million rows are a span each, as they were a task each.
 """
 

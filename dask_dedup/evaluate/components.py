@@ -1,17 +1,17 @@
 """Exact components beside a one-pass labelling on the same edges.
 
 The one-pass labelling is a *reconstruction* from the description that the authors of
-"On the De-duplication of LAION-2B" give of what they did in place of connected components; their
-code for it was never released. Rows are visited once, in the order of their ids:
+"On the De-duplication of LAION-2B" give of what they did instead of connected components; their
+code for it was never released. It goes through the rows once, in the order of their ids:
 
 1. a row without a label takes its own id; 2. those of its duplicates that have no label yet take
 the current row's label; 3. after the last row, ``label = label[label]`` until nothing changes.
 
-It never unites two trees: where both ends of an edge are labelled already, the edge is passed over.
+It never unites two trees: where both ends of an edge have a label already, the edge is skipped.
 With edges searched from one side only (the k neighbours of each row) it would miss more: here each
 row sees its duplicates on either side of an edge.
 
-It needs all edges. A maximum spanning forest, which is what a run keeps, answers for the exact
+It needs all edges. A maximum spanning forest, which is what a run keeps, is enough for the exact
 components and not for one pass: with few edges it misses far more (1,188 unions instead of 209 on
 16,827 real images at 0.95). So the output of a run is refused.
 """
@@ -48,7 +48,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ComponentsResult:
-    """What the one-pass labelling makes of the edges, beside what they mean.
+    """The clusters of the one-pass labelling, beside the exact ones.
 
     Attributes
     ----------
@@ -69,8 +69,8 @@ class ComponentsResult:
     most_pieces : int
         Of one exact cluster.
     is_forest : bool
-        The edges hold no cycle, though there are clusters of more than two: they are hardly all
-        pairs, and the one pass would miss fewer unions of those.
+        The edges hold no cycle, though there are clusters of more than two: they are probably not
+        all pairs, of which the one pass would miss fewer unions.
     """
 
     threshold: float
@@ -134,7 +134,7 @@ def compare_components(edges: pd.DataFrame, threshold: float) -> ComponentsResul
 
 
 def one_pass_labels(src: np.ndarray, dst: np.ndarray, rows: int) -> np.ndarray:
-    """Label rows in one pass, as the module's head tells.
+    """Label rows in one pass, as the module's docstring says.
 
     Parameters
     ----------
@@ -229,7 +229,7 @@ def choose_threshold(wanted: float | None, source: EdgeSource) -> float:
     """
     if wanted is None:
         if source.threshold is None:
-            raise SettingsError("threshold: a file of edges does not tell one; give --threshold.")
+            raise SettingsError("threshold: a file of edges does not name one; give --threshold.")
         return source.threshold
     if not -1 <= wanted <= 1:
         raise SettingsError(f"threshold: expected a cosine from -1 to 1, got {wanted}.")

@@ -1,4 +1,4 @@
-"""The output folder of an evaluation: whose it is, finished or not, and never anything else's."""
+"""The output folder of an evaluation: claimed for one kind, with checked settings."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from dask_dedup.storage.stage import MANIFEST, RECORD, Stage
 
 __all__ = ["RESULTS", "finish", "is_finished", "one_by_one", "open_folder"]
 
-#: What each kind of evaluation writes beside its manifest and the records of its tasks, whoever of
-#: the command and the library does it: all that --overwrite removes.
+#: What each kind of evaluation writes beside its manifest and the records of its tasks, by the
+#: command or by the library: all that --overwrite removes.
 RESULTS = {
     "truth": ("neighbours", "pairs", "scan", "summary.json"),
     "pareto": ("models", "stages", "truth", "pareto.csv", "pareto.json", "pareto.png"),
@@ -67,7 +67,7 @@ def open_folder(
             remove_names(path, (*RESULTS[kind], MANIFEST))
             remove_names(path, [p.name for p in path.glob(f"*{RECORD}")])
         if not (path / MANIFEST).exists():
-            stage.declare()  # else `Stage.prepare` would make room: for nobody else's files
+            stage.declare()  # else `Stage.prepare` would remove the files of others
         yield stage
 
 

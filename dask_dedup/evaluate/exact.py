@@ -145,7 +145,7 @@ class ExactSearch:
             bound = np.maximum(nearest, own)
             if self.threshold is not None:
                 bound = np.minimum(bound, self.threshold - self._slack)
-        bound = np.maximum(bound, -1.5)  # an entry that is struck out reaches no bound
+        bound = np.maximum(bound, -1.5)  # an excluded product reaches no bound
         hits = product >= torch.from_numpy(bound.astype(np.float32))[:, None]
         rows = exact_rows(stored)
         counts = hits.sum(dim=1).numpy()

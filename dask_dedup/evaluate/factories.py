@@ -1,4 +1,4 @@
-"""Factory strings with holes: one line of a configuration names a whole family of indexes."""
+"""Factory strings with fields to fill: one line of a configuration names many indexes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def fill_factories(
 ) -> list[str]:
     """Fill ``{M}`` and ``{C}`` in factory strings; each result once, in order.
 
-    An M that does not divide the dimension is passed over, and logged.
+    An M that does not divide the dimension is skipped, and logged.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Two measures of searches: recall with tolerance for ties, and which points nothing dominates."""
+"""Two measures of searches: recall with tolerance for ties, and the Pareto front."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faiss indexes as the evaluation needs them: filled, weighed, searched, and decoded."""
+"""Faiss indexes as the evaluation needs them: filled, measured, searched, and decoded."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def add_rows(index: faiss.Index, rows: np.ndarray, positions: np.ndarray) -> Non
 def search_settings(
     index: faiss.Index, nprobe: tuple[int, ...], ef_search: tuple[int, ...]
 ) -> list[tuple[str, int]]:
-    """Return the settings that are worth a point of the curve: (name, value).
+    """Return the settings that give a point of the curve each: (name, value).
 
     ``nprobe`` for an inverted file, up to its lists; ``efSearch`` for a graph; else one ("", 0).
     """

@@ -52,7 +52,7 @@ class Model(Protocol):
 
     @property
     def dim_out(self) -> int:
-        """Dimension of the rows that it gives."""
+        """Dimension of the rows that it returns."""
 
     def transform(self, rows: np.ndarray) -> np.ndarray:
         """Compress rows: float32, shape (n, dim_in) to (n, dim_out)."""
@@ -60,7 +60,7 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class _Raw:
-    """Rows at unit length, as they are else."""
+    """Rows at unit length, not compressed."""
 
     dim_in: int
 
@@ -74,14 +74,14 @@ class _Raw:
 
 @dataclass(frozen=True)
 class NamedModel:
-    """A model and how it is called in tables: ``raw``, ``pca-64``, or its folder's name."""
+    """A model and its name in tables: ``raw``, ``pca-64``, or its folder's name."""
 
     name: str
     model: Model
 
 
 def model_name(spec: str) -> str:
-    """Return how a model is called in tables and in files."""
+    """Return the name of a model in tables and in files."""
     return spec.replace(":", "-") if _FITTED.fullmatch(spec) else Path(spec).name
 
 
@@ -100,7 +100,7 @@ def check_model_names(specs: Sequence[str]) -> None:
 
 
 def model_identity(spec: str) -> str:
-    """Return what tells a model from another: its spec, and a folder's tensors' digest."""
+    """Return what identifies a model: its spec, and a folder's tensors' digest."""
     known = spec == "raw" or _FITTED.fullmatch(spec)
     header = None if known else read_json(as_path(spec) / "model.json")
     digest = header.get("tensors_sha256") if isinstance(header, dict) else None

@@ -124,7 +124,7 @@ def measure_paper(
     settings : PaperSettings
     space : Dataset, optional
         A data set with ``text_emb`` for zero-shot classification and retrieval; else those two are
-        passed over.
+        left out.
     device : str
         Where networks are trained: ``cpu``, or, experimental, ``cuda`` or ``auto``.
     overwrite : bool

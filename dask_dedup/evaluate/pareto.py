@@ -2,8 +2,8 @@
 
 1. The truth: exhaustive search for a seeded sample of queries (`dask_dedup.evaluate.truth`).
 2. Each model compresses all rows into one file. 3. For each model and factory an index is trained
-on a seeded sample, filled, weighed, and searched with each ``nprobe``. 4. What no other point
-dominates is the front.
+on a seeded sample, filled, measured, and searched with each ``nprobe``. 4. The points that
+no other point dominates are the front.
 
 Each index is held in memory while it is measured, one at a time, and a search is refused that would
 not fit: for more rows than that, evaluate a sample of the data set. Measurements run one after the
@@ -52,9 +52,9 @@ from dask_dedup.vectors.sample import hash_rows
 
 __all__ = ["measure_pareto", "points_frame"]
 
-_TRAIN_PURPOSE = 11  # of the sample: see compress.sample
+_TRAIN_PURPOSE = 11  # of the sample: see vectors.sample
 _CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-_FIRST_ROWS = 8192  # added and weighed before the rest
+_FIRST_ROWS = 8192  # added before the rest, to measure the bytes of a row
 _MEMORY_SHARE = 0.8  # of what is available, for the index
 
 
@@ -173,7 +173,7 @@ def points_frame(result: dict[str, Any]) -> pd.DataFrame:
 def _write_models(
     dataset: Dataset, out: Path, settings: ParetoSettings, device: str, progress: Progress
 ) -> dict[str, dict[str, Any]]:
-    """Compress all rows with each model: name to facts, the path of the rows among them."""
+    """Compress all rows with each model: name to details, the path of the rows among them."""
     models = {}
     folder = out / "stages" / "rows"
     folder.mkdir(parents=True, exist_ok=True)
@@ -185,6 +185,7 @@ def _write_models(
         )  # fmt: skip
         path = folder / f"{named.name}.npy"
         details = read_json(path.with_suffix(".json"))
+        advance = progress.advance if details is None else progress.skip
         if details is None:
             details = {
                 **write_rows(named.model, dataset.filled_parts, path),
@@ -193,7 +194,7 @@ def _write_models(
             }
             write_json(path.with_suffix(".json"), details)
         models[named.name] = details
-        progress.advance(dataset.rows)
+        advance(dataset.rows)
     progress.finish()
     return models
 
@@ -223,13 +224,19 @@ def _measure_all(
         )
     progress.start("indexes", dataset.rows * len(tasks))
     stage = Stage(out / "stages" / "points", {"input": dataset.fingerprint, **_versions()})
-    records = stage.run(_measure_index, tasks, one_by_one, lambda _: progress.advance(dataset.rows))
+    records = stage.run(
+        _measure_index,
+        tasks,
+        one_by_one,
+        lambda _: progress.advance(dataset.rows),
+        lambda _: progress.skip(dataset.rows),
+    )
     progress.finish()
     return records
 
 
 class _Boxed:
-    """Holds an object that Dask is not to look into."""
+    """Holds an object that Dask must not search for tasks."""
 
     def __init__(self, content: _Search) -> None:
         self.content = content
@@ -238,7 +245,7 @@ class _Boxed:
 def _measure_index(
     box: _Boxed, transform_seconds: float, memory_bytes: int | None
 ) -> dict[str, Any]:
-    """Train, fill, weigh and search one index: "index", what all points share, and "points"."""
+    """Train, fill, measure and search one index: "index", what all points share, and "points"."""
     search, settings = box.content, ParetoSettings.model_validate(box.content.settings)
     rows = np.load(search.rows_path, mmap_mode="r")
     usable = np.load(Path(search.rows_path).with_suffix(".usable.npy"))

@@ -20,7 +20,7 @@ def retrieval_recall(
     Row i of the queries belongs to row i of the targets. It counts at k when fewer than k targets
     are strictly more similar: ties count in favour of the pair. Quantized targets tie often, which
     flatters coarse codes: "split@k" is the recall with ties in random order (its expectation), and
-    "tied" tells how many pairs that concerns. A pair without usable embeddings counts as not found.
+    "tied" says how many pairs that concerns. A pair without usable embeddings counts as not found.
 
     Parameters
     ----------

@@ -81,7 +81,7 @@ def read_row_labels(
     rows: int,
     classes: int,
 ) -> LabelledRows:
-    """Return labelled rows; see `read_row_ids`. Rows without a label (null or negative) are left.
+    """Return labelled rows; see `read_row_ids`. Rows whose label is null or negative are left out.
 
     Parameters
     ----------
@@ -155,8 +155,8 @@ def _row_ids(
     frame: pd.DataFrame, path: AnyPath, row_column: str, rows: int, filters: Sequence[str]
 ) -> np.ndarray:
     if not len(frame):
-        report = f" that pass {', '.join(filters)}" if filters else ""
-        raise InputError(f"{path}: has no rows{report}.")
+        condition = f" that pass {', '.join(filters)}" if filters else ""
+        raise InputError(f"{path}: has no rows{condition}.")
     ids = frame[row_column]
     if ids.dtype.kind not in "iu":
         raise InputError(
@@ -168,7 +168,5 @@ def _row_ids(
             f"data set has {rows} rows, numbered from 0."
         )
     if ids.duplicated().any():
-        raise InputError(
-            f"{path}: row {ids[ids.duplicated()].iloc[0]} stands there more than once."
-        )
+        raise InputError(f"{path}: row {ids[ids.duplicated()].iloc[0]} occurs more than once.")
     return ids.to_numpy(np.int64)

@@ -1,4 +1,4 @@
-"""What is left of the joint space of images and texts: raw, compressed, quantized and decoded.
+"""How well the joint space of images and texts is kept: raw, compressed, quantized and decoded.
 
 Each model compresses images, texts and class texts alike. With a factory the *targets* are
 quantized as well, as an index keeps them: the images in zero-shot classification and in text →
@@ -32,12 +32,12 @@ from dask_dedup.vectors.sample import hash_rows, sample_row_ids
 
 __all__ = ["choose_rows", "measure_retrieval", "measure_zeroshot"]
 
-_TRAIN_PURPOSE, _ROWS_PURPOSE = 12, 13  # of the samples: see compress.sample
+_TRAIN_PURPOSE, _ROWS_PURPOSE = 12, 13  # of the samples: see vectors.sample
 _ALL = "all"  # the group of all rows, against all classes
 
 
 class _Variant(NamedTuple):
-    """One way to keep rows: what it is called and weighs, and how rows look then."""
+    """One way to keep rows: its name and size, and what it makes of rows."""
 
     details: dict[str, Any]
     query: Any  # stored rows -> float32 rows, as a query is

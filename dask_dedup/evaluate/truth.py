@@ -38,7 +38,7 @@ from dask_dedup.vectors.sample import sample_row_ids, split_rows
 
 __all__ = ["TrueNeighbours", "TruthSettings", "find_truth", "read_neighbours"]
 
-_PURPOSE = 7  # of the sample: see compress.sample
+_PURPOSE = 7  # of the sample: see vectors.sample
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,8 @@ def find_truth(
 ) -> dict[str, Any]:
     """Search exhaustively and write the truth to ``out``; computes.
 
-    The same call again does nothing; one that was stopped continues. Which parts, blocks and
-    threads there are plays no part in the result.
+    The same call again does nothing; one that was stopped continues. The result is the
+    same for any parts, blocks and threads.
 
     Parameters
     ----------
@@ -162,6 +162,7 @@ def find_truth(
             },
             execute,
             lambda record: progress.advance(record["rows"]),
+            lambda record: progress.skip(record["rows"]),
         )
         progress.finish()
         merged = stage.run(
@@ -188,8 +189,8 @@ def find_truth(
         }
         write_json(out / "summary.json", summary)
         shutil.rmtree(out / "scan", ignore_errors=True)
-        for entry_file in out.glob("*.done.json"):
-            entry_file.unlink()
+        for record in out.glob("*.done.json"):
+            record.unlink()
         return summary
 
 
@@ -236,7 +237,7 @@ def _scan(
     threads: int,
     limits: SearchLimits,
 ) -> dict[str, int]:
-    """Compare a group of queries with a group of parts; write both kinds of finds."""
+    """Compare a group of queries with a group of parts; write neighbours and pairs."""
     torch.set_num_threads(threads)
     search = ExactSearch(
         gather_by_row(query_parts, query_ids),

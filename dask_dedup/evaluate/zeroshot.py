@@ -15,7 +15,7 @@ def zeroshot_accuracy(
     """Classify images by the nearest class text (cosine), as CLIP does.
 
     A row counts at k when fewer than k classes are strictly more similar than its own: ties count
-    in its favour, "tied" tells how many rows that concerns, and "split1" and "split5" are top-1 and
+    in its favour, "tied" says how many rows that concerns, and "split1" and "split5" are top-1 and
     top-5 with ties in random order (the expectation). A row without a usable embedding counts as
     wrong.
 

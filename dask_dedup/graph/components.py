@@ -162,7 +162,8 @@ def label_components(forest: dd.DataFrame, threshold: float) -> dd.DataFrame:
     elif looks_inside_groups(threshold):
         logger.warning(
             "the forest does not say which thresholds it answers; one of a run (OUT/forest) lacks "
-            "pairs at %g and above, unless it was searched there: dask_dedup.read_forest knows",
+            "pairs at %g and above, unless it was searched there: dask_dedup.read_forest reads "
+            "the range with it",
             SAME_SIMILARITY,
         )
     if forest.npartitions != 1:

@@ -36,7 +36,7 @@ def edge_order(key: np.ndarray, src: np.ndarray, dst: np.ndarray) -> np.ndarray:
 def _order_of_keys(key: np.ndarray, dst: np.ndarray) -> np.ndarray:
     """Return the positions of edges by rising ``key``, equal ones by rising ``dst``.
 
-    Sorted without regard to order among equals, then again where there are some, which is seldom:
+    Sorted without regard to order among equals, then again where there are some, which is rare:
     a third of the time of two stable sorts.
     """
     order = np.argsort(key)
@@ -49,5 +49,5 @@ def _order_of_keys(key: np.ndarray, dst: np.ndarray) -> np.ndarray:
 
 
 def _mirrored(bits: np.ndarray) -> np.ndarray:
-    """Turn the order of the numbers below 2**31 round: the bits of floats that are not negative."""
+    """Reverse the order of the numbers below 2**31: the bits of floats that are not negative."""
     return np.where(bits >> 31, bits, bits ^ np.uint32(0x7FFFFFFF))

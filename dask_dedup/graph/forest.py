@@ -49,7 +49,7 @@ def spanning_edges(src: np.ndarray, dst: np.ndarray, similarity: np.ndarray) -> 
 
     Kruskal in bands: the edges of highest similarity are sorted and joined first; of the others,
     those inside a tree are dropped unsorted, and the rest is treated alike. In dense groups nearly
-    all edges go that way.
+    all edges are dropped.
 
     Parameters
     ----------

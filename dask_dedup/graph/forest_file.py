@@ -23,7 +23,7 @@ def forest_path(out: str | AnyPath) -> AnyPath:
 
 
 def check_answers(path: AnyPath, threshold: float) -> None:
-    """Refuse a threshold that a forest file does not answer; whatever labels one calls this first.
+    """Refuse a threshold that a forest file does not answer; called before a forest is labelled.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def check_answers(path: AnyPath, threshold: float) -> None:
 
 
 def read_range(path: AnyPath) -> ForestRange | None:
-    """Return the thresholds that a forest file answers; None where it is none of ours.
+    """Return the thresholds that a forest file answers; None where it is no forest of dask_dedup.
 
     Raises
     ------

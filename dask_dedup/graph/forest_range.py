@@ -1,4 +1,4 @@
-"""The thresholds that a forest answers; it carries them, and whoever reads one asks.
+"""The thresholds that a forest answers; it carries them, and every reader checks them.
 
 A forest searched from a cosine up lacks the edges below it. Searched with dense groups, it lacks
 those inside the groups, which are at 0.999 or above: see `dask_dedup.cells.dense_groups`.
@@ -48,11 +48,11 @@ class ForestRange(NamedTuple):
         """Raise SettingsError where a threshold is outside."""
         if not self.answers(threshold):
             raise SettingsError(
-                f"{what}: {self.report()}; got {threshold:g}. Search anew at this threshold."
+                f"{what}: {self.describe()}; got {threshold:g}. Search anew at this threshold."
             )
 
-    def report(self) -> str:
-        """Return in words what is answered."""
+    def describe(self) -> str:
+        """Return in words which thresholds it answers."""
         upto = "1" if self.below is None else f"below {self.below:g}"
         inside = "" if self.below is None else " (inside dense groups, no higher pair was sought)"
         return f"answers thresholds from {self.lowest:g} to {upto}{inside}"
@@ -78,18 +78,18 @@ def with_range(frame: pd.DataFrame, known: ForestRange | None) -> pd.DataFrame:
 
 
 def range_of(frame: Any) -> ForestRange | None:
-    """Return the range that edges carry; None where they are somebody's own.
+    """Return the range that edges carry; None where they are a caller's own.
 
     ``frame``: a data frame, or the empty one that describes a Dask collection.
     """
-    report = frame.attrs.get(_KEY)
-    return None if report is None else ForestRange(*report)
+    fields = frame.attrs.get(_KEY)
+    return None if fields is None else ForestRange(*fields)
 
 
 def range_of_notes(notes: Mapping[bytes, bytes] | None) -> ForestRange | None:
     """Return the range in the metadata of a parquet schema."""
-    report = (notes or {}).get(_KEY.encode())
-    return None if report is None else ForestRange(*json.loads(report))
+    text = (notes or {}).get(_KEY.encode())
+    return None if text is None else ForestRange(*json.loads(text))
 
 
 def combined_range(ranges: Iterable[ForestRange | None]) -> ForestRange | None:

@@ -1,8 +1,8 @@
-"""Which data set edges are of: they carry it from the search on, so that later steps need not ask.
+"""Which data set edges are of: they carry it, so that later functions need no argument for it.
 
 Beside the thresholds (`dask_dedup.graph.forest_range`), edges found in cells carry the number of
 rows and the fields of the layout that they were found in, and so do the forest and the labels made
-of them. It is a note, not a condition: edges of somebody's own carry none.
+of them. It is optional: edges of a caller's own carry none.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ def with_origin(frame: pd.DataFrame, origin: Origin | None) -> pd.DataFrame:
 
 def origin_of(frame: Any) -> Origin | None:
     """Return the origin that a frame carries, or the empty one that describes a Dask collection."""
-    report = frame.attrs.get(_KEY)
-    return None if report is None else Origin(*report)
+    fields = frame.attrs.get(_KEY)
+    return None if fields is None else Origin(*fields)
 
 
 def origin_of_notes(notes: Mapping[bytes, bytes] | None) -> Origin | None:
     """Return the origin in the metadata of a parquet schema."""
-    report = (notes or {}).get(_KEY.encode())
-    return None if report is None else Origin(*json.loads(report))
+    text = (notes or {}).get(_KEY.encode())
+    return None if text is None else Origin(*json.loads(text))
 
 
 def cut_rows(rows: int) -> list[tuple[int, int]]:

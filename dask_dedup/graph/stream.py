@@ -1,6 +1,6 @@
 """Merging forests that do not fit into memory together: band by band, through a dense array.
 
-1. The headers of the files tell between which similarities and rows each row group lies.
+1. The headers of the files say between which similarities and rows each row group lies.
 2. A histogram of all similarities cuts the forest's order (falling similarity, then ``src``, then
    ``dst``) into bands of a bounded number of edges. Too many edges of one similarity are cut by
    ``src``, too many of one ``src`` by ``dst``.

@@ -1,8 +1,8 @@
 """The adaptive threshold on quantized distances, and what passes it.
 
 Webster et al. compare a query with the rows as an index keeps them (asymmetric distances, ADC) and
-take the query's distance to its own quantized version as the measure. Their inequality could not be
-had; ours is: x is a duplicate of q when
+take the query's distance to its own quantized version as the measure. Their inequality is not
+published; ours is: x is a duplicate of q when
 
     d(q, x̂) <= T * d(q, q̂) + epsilon    or    d(q, x̂) <= d(q, q̂) + rounding,
 
@@ -97,7 +97,7 @@ class AdcSearch:
 
         Parameters
         ----------
-        images : float32 array, shape (n, dim)
+        compressed : float32 array, shape (n, dim)
             As the index takes them.
         row_ids : int64 array, shape (n,)
         """

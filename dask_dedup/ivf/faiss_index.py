@@ -135,7 +135,7 @@ def quantized(base: faiss.Index, rows: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
     Returns
     -------
-    images, kept : float32 arrays, shape (n, dim behind the transforms)
+    compressed, kept : float32 arrays, shape (n, dim behind the transforms)
         ``kept`` is the decoded code: for an IVF the centroid of the row's list and its residual.
     """
     transforms, inner = take_apart(base)
@@ -303,6 +303,6 @@ def inside(index: Any) -> Any:
 
 
 def reason(error: Exception) -> str:
-    """Return what faiss says without where in its source it says so."""
+    """Return the message of a faiss error without the position in faiss's source."""
     text = one_line(error)
     return text.split(": Error: ")[-1].rsplit(".cpp:", 1)[-1].split(": ", 1)[-1]

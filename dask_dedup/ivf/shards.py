@@ -67,15 +67,14 @@ __all__ = [
 ]
 
 SHARD_BYTES = 256 << 20  # codes and ids of a shard: what one task builds in memory
-_LEAST_SHARD_ROWS = (
-    262_144  # of several shards: each repeats a query's tables (measured: 60 % of a search)
-)
+#: Of several shards: each repeats a query's tables (measured: 60 % of a search).
+_LEAST_SHARD_ROWS = 262_144
 _SAMPLE_PER_LIST = 64
 _PCA_DIM = 64
 _LEAST_SAMPLE = 65_536
 _MOST_SAMPLE_BYTES = 2 << 30  # of float32 rows, in the one task that trains
 _BLOCK_ROWS = 16_384
-_PURPOSE = 8  # of the sample: see compress.sample
+_PURPOSE = 8  # of the sample: see vectors.sample
 
 
 def default_factory(rows: int, dim: int) -> str:
@@ -119,7 +118,7 @@ def train_index(
     sample_rows : int
         0: 64 for each list, 65,536 at least, 2 GB at most.
     iterations, threads : int
-        Of the k-means; 0 iterations: as faiss has it. Threads play no part in the result.
+        Of the k-means; 0 iterations: as faiss has it. Threads do not change the result.
 
     Returns
     -------
@@ -303,7 +302,7 @@ def _read_compressed(span: Span, row_ids: np.ndarray, model_path: str | None) ->
 def _train(
     blocks: list[np.ndarray], factory: str, iterations: int, seed: int, threads: int, path: str
 ) -> dict[str, Any] | None:
-    """Train in one task, so that parts and workers play no part."""
+    """Train in one task, so that the index is the same for any parts and workers."""
     began = time.perf_counter()
     sample = np.concatenate(blocks)
     if not len(sample):

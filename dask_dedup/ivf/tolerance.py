@@ -1,4 +1,4 @@
-"""Which tolerance T of the adaptive threshold finds how much, and how rightly.
+"""Recall and precision of each tolerance T of the adaptive threshold.
 
 Sampled queries with exact truth are searched for their nearest rows in an index. Of each result the
 least T is known at which it passes, ``(d - epsilon) / d(q, q̂)``, or 0 where it has the query's own
@@ -64,7 +64,7 @@ class Chosen:
     is_reached : bool
         Whether what was wanted is reached.
     queries : int
-        Queries with a true pair: what the choice rests on.
+        Queries with a true pair: what the choice depends on.
     """
 
     tolerance: float
@@ -96,8 +96,8 @@ def score_results(
     truth : DataFrame
         ``query``, ``row_id``: the true pairs of the queries, without themselves.
     distances, row_ids : arrays, shape (n, k)
-        Search results; queries with more than k/2 true pairs are left out, since their pairs
-        would be missed for want of k.
+        Search results; queries with more than k/2 true pairs are left out, since k
+        is too small to return them all.
     self_distance : float32 array, shape (n,)
     """
     k = row_ids.shape[1]
@@ -129,7 +129,7 @@ def curve(scored: Scored, epsilon: float | None, rounding: float = 0.0) -> pd.Da
 
     Parameters
     ----------
-    judged : Judged
+    scored : Scored
     epsilon : float or None
         Of the adaptive rule; None gives the curve of a fixed threshold on the distance.
     rounding : float

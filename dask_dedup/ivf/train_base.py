@@ -51,7 +51,7 @@ def train_base(
         Of the coarse quantizer's k-means; 0 leaves faiss's own number (10).
     seed : int
     threads : int
-        Of the k-means. It plays no part in the result: the transforms before (PCA, OPQ), whose
+        Of the k-means. It does not change the result: the transforms before (PCA, OPQ), whose
         sums over rows depend on it in the last bit, are trained with one. They take no more than
         65,536 rows, and k-means takes rows times lists.
 
@@ -112,7 +112,7 @@ def _most_centroids(inner: Any) -> int:
 
 
 def _set_clustering(clustering: Any, rows: int, seed: int) -> None:
-    """Let k-means use the whole sample, and say nothing of its size: that is ours to say."""
+    """Let k-means use the whole sample, without faiss's warnings about its size."""
     clustering.seed = seed % 2**31
     clustering.min_points_per_centroid = 1
     clustering.max_points_per_centroid = rows

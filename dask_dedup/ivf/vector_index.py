@@ -69,7 +69,7 @@ class VectorIndex:
     lists : int
         Inverted lists; 0 where there are none.
     bytes_per_row : int
-        Code and id of 8 bytes; 0 where faiss does not tell.
+        Code and id of 8 bytes; 0 where faiss does not say.
     overhead_bytes : int
         All files less the codes and ids.
     distance_error : float
@@ -135,7 +135,7 @@ def build_index(
     factory : str
         As faiss names indexes: ``"IVF65536,PQ4"``.
     model : path, optional
-        A compressor; its images are scaled to unit length.
+        A compressor; its output is scaled to unit length.
     sample_rows : int
         Rows to train on; 0: 64 for each list, 65,536 at least, 2 GB at most.
     iterations : int
@@ -196,7 +196,11 @@ def build_index(
         }
         progress.start("shards", dataset.rows)
         records = fill.run(
-            fill_shard, tasks, execute, lambda record: progress.advance(record["rows"])
+            fill_shard,
+            tasks,
+            execute,
+            lambda record: progress.advance(record["rows"]),
+            lambda record: progress.skip(record["rows"]),
         )
         progress.finish()
         shards = write_shards(layout, records)
@@ -237,8 +241,8 @@ def open_index(path: str | AnyPath) -> VectorIndex:
     InputError
         There is none, or it was not finished.
     """
-    position = as_path(path)
-    content = read_json(position / _MANIFEST)
+    folder = as_path(path)
+    content = read_json(folder / _MANIFEST)
     if not isinstance(content, dict) or content.get("kind") != _KIND:
         raise InputError(
             f"{path}: expected an index folder, but it has no {_MANIFEST} of one. "
@@ -246,7 +250,7 @@ def open_index(path: str | AnyPath) -> VectorIndex:
         )
     del content["kind"], content["keys"]
     shards = tuple(Shard(**shard) for shard in content.pop("shards"))
-    return VectorIndex(folder=str(position), shards=shards, **content)
+    return VectorIndex(folder=str(folder), shards=shards, **content)
 
 
 def search_block(

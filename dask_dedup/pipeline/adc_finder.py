@@ -51,7 +51,7 @@ __all__ = ["AdcFinder"]
 
 logger = logging.getLogger(__name__)
 
-_TRUTH_PURPOSE = 9  # of the sample: see compress.sample
+_TRUTH_PURPOSE = 9  # of the sample: see vectors.sample
 _PCA_DIM = 64  # of the filter with which the truth of samples is found
 
 
@@ -113,6 +113,7 @@ class AdcFinder(Finder):
             folder = self.shard_stage.folder
             write_parts(job.data.filled_parts, folder / "parts.json")
             details = read_note(folder, TRAINED)
+            advance = job.progress.advance if details is None else job.skip
             if details is None:
                 before = files_of_note(folder, TRAINED)
                 details = train_index(
@@ -141,7 +142,7 @@ class AdcFinder(Finder):
                     self.shard_stage.forget()  # made with other models
                     self.search_stage.forget()
             self.details = details
-            job.progress.advance(job.data.rows)
+            advance(job.data.rows)
         logger.debug(
             "index %s: %d bytes a row, trained on %d rows",
             self.factory,
@@ -185,7 +186,6 @@ class AdcFinder(Finder):
         adc = settings.adc
         with job.timed(TOLERANCE):
             rule = self._choose_rule()
-            job.progress.advance(job.data.rows)
         plan = AdcPlan(
             self.layout,
             rule,
@@ -220,16 +220,19 @@ class AdcFinder(Finder):
         rounding = self.details["distance_error"]
         apart = 2.0 - 2.0 * settings.search_threshold if adc.verify else 0.0
         if adc.tolerance is not None:
+            self.job.progress.advance(self.job.data.rows)
             return AdaptiveRule(adc.tolerance, rounding + apart, rounding)
         self.search_stage.prepare()
         path = self.search_stage.folder / CALIBRATED
         chosen = read_json(path)
+        advance = self.job.progress.advance if chosen is None else self.job.skip
         if chosen is None:
             task = delayed(calibrate_sample)(
                 self.layout, adc.nprobe, (rounding + apart, rounding), self.asked
             )
             (chosen,) = self.job.execute([task], ignore_result)
             write_json(path, chosen)
+        advance(self.job.data.rows)
         if not chosen["is_reached"]:
             _report_unreached(chosen, adc.verify, adc.recall, adc.precision)
         self.counts["calibration"] = chosen

@@ -23,14 +23,14 @@ from dask_dedup.paths import AnyPath
 from dask_dedup.schema import EDGES
 from dask_dedup.storage.files import read_arrays, read_frame, write_arrays, write_frame
 from dask_dedup.vectors.cosines import cosine_pairs, exact_rows
-from dask_dedup.vectors.int8_codes import code_rows, near_code_rows
+from dask_dedup.vectors.int8_codes import code_rows, near_pairs
 from dask_dedup.vectors.pca import PcaModel
 from dask_dedup.vectors.sample import hash_rows, sample_row_ids
 from dask_dedup.vectors.unit import Block, prepare_block
 
 __all__ = ["AuditCollector", "AuditQueries", "AuditResult", "read_pairs", "sample_queries", "score"]
 
-_PURPOSE = 3  # of the sample: see compress.sample
+_PURPOSE = 3  # of the sample: see vectors.sample
 _PAIRS_PER_QUERY = 10_000  # kept per query: one giant group must not fill the memory
 _READ_PAIRS = 1 << 20  # together, before those that are too many go
 _BOOTSTRAP = 1000
@@ -113,7 +113,7 @@ def sample_queries(stored: PartRows, size: int, seed: int, purpose: int = _PURPO
 def read_pairs(paths: Sequence[AnyPath], seed: int = 0) -> pd.DataFrame:
     """Return the true pairs that collectors have written; of each query as many as one keeps.
 
-    Those of smallest hash, as a collector takes them: which spans there are plays no part. In
+    Those of smallest hash, as a collector takes them, whatever the spans are. In
     memory are at most twice as many.
     """
     pairs, waiting = _NO_PAIRS, [_NO_PAIRS]
@@ -160,7 +160,7 @@ class AuditCollector:
         self.seconds = 0.0
 
     def add(self, block: Block, codes: torch.Tensor) -> None:
-        """Compare one block, and its rows on the grid, with all queries."""
+        """Compare one block, and the int8 codes of its rows, with all queries."""
         began = time.perf_counter()
         self._compare(block, codes)
         self.seconds += time.perf_counter() - began
@@ -175,12 +175,10 @@ class AuditCollector:
 
     def _compare(self, block: Block, codes: torch.Tensor) -> None:
         projections = code_rows(codes.numpy(), block.vectors.reason == 0)
-        for i, j in near_code_rows(
-            projections, self._projections, self._code_distance, upper=False
-        ):
+        for i, j in near_pairs(projections, self._projections, self._code_distance, upper=False):
             touched, position = np.unique(i, return_inverse=True)
-            rows_there = exact_rows(np.ascontiguousarray(block.stored[touched]))
-            similarity = cosine_pairs(rows_there, self.queries.rows, position, j)
+            stored_rows = exact_rows(np.ascontiguousarray(block.stored[touched]))
+            similarity = cosine_pairs(stored_rows, self.queries.rows, position, j)
             row_ids, query_ids = block.row_start + i, self.queries.row_ids[j]
             true = (similarity >= self.threshold) & (row_ids != query_ids)
             self._found.append((query_ids[true], row_ids[true], similarity[true]))

@@ -35,7 +35,7 @@ class Finder(Protocol):
       equal bytes are linked, too.
     - The files of edges may repeat one another. They are forests, not all pairs: at most one edge
       for each row that a task has seen.
-    - The layout tells the invalid rows of every part, and the true pairs of the audit's sample.
+    - The layout lists the invalid rows of every part, and the true pairs of the audit's sample.
     - The same settings and rows give the same edges, for any number of workers and parts.
 
     Attributes
@@ -56,7 +56,7 @@ class Finder(Protocol):
 
 
 def choose_finder(name: str) -> type[Finder]:
-    """Import one finder, by its name: what the others need is spared."""
+    """Import one finder, by its name: what the others need is not imported."""
     module, kind = FINDERS[name]
     chosen: type[Finder] = getattr(import_module(module), kind)
     return chosen

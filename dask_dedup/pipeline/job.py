@@ -1,4 +1,4 @@
-"""What every stage of a run works with: data, folder, settings, workers, progress, the clock."""
+"""What every stage of a run works with: data, folder, settings, workers, progress, times."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dask_dedup.graph.forest_range import ForestRange
 from dask_dedup.paths import AnyPath
 from dask_dedup.pipeline.stages import DeclaredStage, values_of
 from dask_dedup.report.summary import StageTime
-from dask_dedup.runtime.executor import Execute, OnResult, Progress
+from dask_dedup.runtime.executor import Execute, Progress
 from dask_dedup.runtime.shares import worker_count
 from dask_dedup.settings.run_settings import Settings
 from dask_dedup.storage.run_folder import RunFolder
@@ -41,8 +41,10 @@ class Job:
         Called after each stage; raises where the input has changed.
     times : list of StageTime
         Of the stages that have ended.
-    facts : callable, optional
-        Tells about workers that are not this machine's, for the summary.
+    skipped : list of int
+        Rows of the present stage that an earlier start did.
+    details : callable, optional
+        Describes workers that are not this machine's, for the summary.
     """
 
     data: Dataset
@@ -53,6 +55,7 @@ class Job:
     memory_bytes: int
     check: Callable[[], None] = lambda: None
     times: list[StageTime] = field(default_factory=list)
+    skipped: list[int] = field(default_factory=list)
     details: Callable[[], dict[str, Any]] | None = None
 
     def describe_workers(self) -> dict[str, Any]:
@@ -65,13 +68,15 @@ class Job:
 
     @contextmanager
     def timed(self, declared: DeclaredStage) -> Iterator[None]:
-        """Put one stage over all rows on the clock and into the progress display."""
+        """Measure the time of one stage over all rows, and show it in the progress display."""
         self.progress.start(declared.name, self.data.rows)
+        self.skipped.clear()
         began = time.perf_counter()
         yield
         self.check()
         seconds = time.perf_counter() - began
-        self.times.append(StageTime(declared.name, seconds, self.data.rows))
+        rows = max(self.data.rows - sum(self.skipped), 0)
+        self.times.append(StageTime(declared.name, seconds, rows))
         self.progress.finish()
 
     def stage(self, declared: DeclaredStage, known: Mapping[str, Any] | None = None) -> Stage:
@@ -88,22 +93,31 @@ class Job:
         stage: Stage,
         function: Any,
         tasks: dict[str, tuple],
-        on_result: OnResult | None = None,
+        rows_of: Callable[[dict[str, Any]], int] | None = None,
     ) -> list[dict[str, Any]]:
-        """Run the tasks of a stage; by default the ``rows`` of their records are the progress."""
-        return stage.run(function, tasks, self.execute, on_result or self._advance)
+        """Run the tasks of a stage; ``rows_of`` a record are the progress, by default ``rows``."""
+        count = rows_of or _recorded_rows
+        return stage.run(
+            function,
+            tasks,
+            self.execute,
+            lambda record: self.progress.advance(count(record)),
+            lambda record: self.skip(count(record)),
+        )
 
-    def _advance(self, record: dict[str, Any]) -> None:
-        self.progress.advance(int(record.get("rows", 0)))
+    def skip(self, rows: int) -> None:
+        """Note that an earlier start did so many rows of this stage."""
+        self.skipped.append(rows)
+        self.progress.skip(rows)
 
 
 class Found(NamedTuple):
-    """What a finder hands on.
+    """What a finder returns.
 
     Attributes
     ----------
     layout : PartFiles
-        Tells invalid rows, and the audit's true pairs.
+        Lists the invalid rows, and the audit's true pairs.
     paths : list of AnyPath
         Files of EDGES: what the tasks have found, contracted to forests, and links to equal rows.
     edges : int
@@ -130,7 +144,11 @@ class Found(NamedTuple):
     answers: ForestRange | None
 
 
+def _recorded_rows(record: dict[str, Any]) -> int:
+    return int(record.get("rows", 0))
+
+
 def conserve(stage: str, rows: int, expected: int) -> None:
-    """Stop where a stage has lost or gained rows: a fault of ours, not of the input."""
+    """Stop where a stage has lost or gained rows: an error of dask_dedup, not of the input."""
     if rows != expected:
         raise AssertionError(f"{stage}: {rows} rows came out of {expected}")

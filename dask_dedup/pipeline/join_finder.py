@@ -2,7 +2,7 @@
 
 1. fit       sample → PCA, audit queries, coarse and fine cells
 2. layout    each span: read, project, assign, audit, sort by cell, write once
-3. merge     where spans are many: files of records to fewer ones, which the join reads
+3. merge     where spans are many: files of entries to fewer ones, which the join reads
 4. join      each group of cells: candidates, verification, contraction to a forest
 """
 
@@ -74,27 +74,28 @@ class JoinFinder(Finder):
         with self.job.timed(FIT):
             self.layout_stage.prepare()
             data, settings = self.job.data, self.job.settings
-            where = self.layout_stage.folder
+            folder = self.layout_stage.folder
             kept = min(settings.compress.dim, data.dim)
             dense_groups = self.keys["dense_groups"]
-            layout = begin_layout(data, where, kept, settings.cells.cells, dense_groups)
-            trained = read_note(where, TRAINED)
+            layout = begin_layout(data, folder, kept, settings.cells.cells, dense_groups)
+            trained = read_note(folder, TRAINED)
+            advance = self.job.progress.advance if trained is None else self.job.skip
             if trained is None:
-                before = files_of_note(where, TRAINED)
+                before = files_of_note(folder, TRAINED)
                 trained = {"cells": self._train(layout)}
-                write_note(where, TRAINED, trained, [*layout.model_paths, layout.queries_path])
-                if before not in (None, files_of_note(where, TRAINED)):
+                write_note(folder, TRAINED, trained, [*layout.model_paths, layout.queries_path])
+                if before not in (None, files_of_note(folder, TRAINED)):
                     # What was made with other models does not fit these.
                     self.layout_stage.forget()
                     self.join_stage.forget()
                     for merge in MERGES:
                         remove_tree(self.job.folder.stages / merge.folder)
             logger.debug("cells: %d for %d rows", trained["cells"], data.rows)
-            self.job.progress.advance(data.rows)
+            advance(data.rows)
             return replace(layout, cells=trained["cells"])
 
     def _train(self, layout: CellLayout) -> int:
-        """Fit, train and draw, in one graph: where one waits, another goes on.
+        """Fit, train and draw, in one graph: while one task waits, another runs.
 
         Returns the number of cells.
         """
@@ -123,7 +124,7 @@ class JoinFinder(Finder):
         return int(trained)
 
     def _write_layout(self, layout: CellLayout) -> list[EntryFile]:
-        """Write the cell layout of every span, and the audit's true pairs; return the records."""
+        """Write the cell layout of every span, and the audit's true pairs; return the files."""
         settings = self.job.settings
         audited = settings.audit.queries > 0
         tasks = {
@@ -158,7 +159,7 @@ class JoinFinder(Finder):
         ]
 
     def _merge(self, layout: CellLayout, files: list[EntryFile]) -> list[EntryFile]:
-        """Merge files of records until there are few enough; a stage for each level of merges."""
+        """Merge files of entries until there are few enough; a stage for each level of merges."""
         levels = iter(MERGES)
         while len(files) > MOST_FILES:
             declared = next(levels)
@@ -187,7 +188,7 @@ class JoinFinder(Finder):
         entries = self.layout_counts["entries"]
         with self.job.timed(JOIN):
             records = self.job.run_stage(
-                self.join_stage, OnWorker(_STAGES, "join_and_write"), tasks, self._advance
+                self.join_stage, OnWorker(_STAGES, "join_and_write"), tasks, self._share_of_rows
             )
         self.join_counts = {
             key: sum(record[key] for record in records) for key in ("candidates", "pairs", "edges")
@@ -204,7 +205,7 @@ class JoinFinder(Finder):
     def _group_path(self, group: CellGroup) -> AnyPath:
         return self.join_stage.folder / f"group-{group.number:05d}.parquet"
 
-    def _advance(self, record: dict[str, Any]) -> None:
-        """Count a task's share of the visits as its share of the rows."""
+    def _share_of_rows(self, record: dict[str, Any]) -> int:
+        """Count a task's share of the entries as its share of the rows."""
         share = record["entries"] / self.layout_counts["entries"]
-        self.job.progress.advance(round(share * self.job.data.rows))
+        return round(share * self.job.data.rows)

@@ -1,4 +1,4 @@
-"""Rows that lie badly for single reads, copied behind each other: a file for each span.
+"""Rows that are slow to read singly, copied one after another: a file for each span.
 
 The join and the clusters read full rows singly, by position. Of a parquet column each read costs
 the decoding of a chunk. Of tens of thousands of small files each read of a few rows costs the

@@ -77,7 +77,7 @@ def describe_search(found: Found, settings: Settings) -> dict[str, Any]:
 
 
 def find_kept(folder: RunFolder, settings: Settings) -> dict[str, Any] | None:
-    """Return the facts of the search whose forest is in OUT, if it answers these settings.
+    """Return the description of the search whose forest is in OUT, if it answers these settings.
 
     Parameters
     ----------
@@ -103,9 +103,9 @@ def find_kept(folder: RunFolder, settings: Settings) -> dict[str, Any] | None:
     known = ForestRange(*search["answers"])
     if not known.answers(settings.clusters.threshold):
         logger.info(
-            "a new search is needed, and its forest takes the place of the one in %s, which %s",
+            "a new search is needed, and its forest replaces the one in %s, which %s",
             folder.path / "forest",
-            known.report(),
+            known.describe(),
         )
         return None
     folder.refuse_damaged_search()
@@ -122,7 +122,7 @@ def _searched(settings: Mapping[str, Any]) -> Any:
 
 
 def found_before(job: Job, search: Mapping[str, Any]) -> Found:
-    """Return a search of before as if it had been done now."""
+    """Return an earlier search as if it had been done now."""
     files = KeptFiles(str(job.folder.path), str(job.folder.stages / KEPT))
     write_parts(job.data.filled_parts, as_path(files.parts_path))
     return Found(

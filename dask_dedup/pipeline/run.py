@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.pipeline.worker_imports import PRELOAD
+from dask_dedup.report.count_text import count_text, data_text
 from dask_dedup.runtime.current_client import current_client
 from dask_dedup.runtime.forkserver import start_server
 from dask_dedup.runtime.limits import check_floor, memory_limit
@@ -36,7 +37,7 @@ __all__ = ["Say", "run"]
 
 logger = logging.getLogger(__name__)
 
-#: Takes one line that tells somebody what happens.
+#: Takes one line that says what happens.
 Say = Callable[[str], None]
 
 
@@ -118,7 +119,7 @@ def run(
     from dask_dedup.pipeline.unreadable_parts import list_quarantined, open_dataset, result_settings
 
     data = open_dataset(dataset, out, chosen)
-    say(f"{dataset}: {data.rows:,} rows in {len(data.parts)} parts, dimension {data.dim}")
+    say(data_text(dataset, data.rows, len(data.parts), data.dim))
     from dask_dedup.pipeline.relabel import find_kept
     from dask_dedup.pipeline.stages import WORKING
     from dask_dedup.storage.run_folder import RunFolder
@@ -173,14 +174,14 @@ class _Start:
     ) -> dict[str, Any]:
         """Claim the folder once it is known that the run fits; do the stages."""
         settings = self.settings
-        # What the workers of a scheduler that runs already are, only they can tell.
+        # Only the workers of a scheduler that runs already can say what they are.
         is_foreign = execute is not None or client is not None or "://" in settings.cluster.kind
         if not is_foreign:
             self._begin()
         importing = Thread(target=_import_stages, args=(settings.finder,), daemon=True)
         importing.start()
         with self._workers(execute, client) as executor:
-            workers, memory = self._look_at(executor)
+            workers, memory = self._describe_workers(executor)
             if is_foreign:
                 self._begin(workers, memory)
             importing.join()
@@ -221,14 +222,14 @@ class _Start:
         ):
             yield started
 
-    def _look_at(self, execute: Any) -> tuple[int | None, int]:
+    def _describe_workers(self, execute: Any) -> tuple[int | None, int]:
         """Return how many workers there are, if that is known, and what each may use."""
         share = memory_per_worker(self.settings.compute)
         if not hasattr(execute, "workers"):
             return None, share
         workers, memory = len(execute.workers()), execute.memory_bytes or share
         seen = f"; dashboard at {execute.dashboard}" if execute.dashboard else ""
-        self.say(f"{workers} workers with {memory / 1e9:.1f} GB each{seen}")
+        self.say(f"{count_text(workers, 'worker')} with {memory / 1e9:.1f} GB each{seen}")
         return workers, memory
 
     def _begin(self, workers: int | None = None, memory: int | None = None) -> None:
@@ -255,10 +256,10 @@ class _Start:
 
         planned = plan_run(describe_dataset(self.data), self.settings, workers)
         free = check_room(planned, self.data, self.settings, self.folder.path, memory)
-        report = describe(planned)
-        for line in plan_lines(report, memory or memory_per_worker(self.settings.compute), free):
+        described = describe(planned)
+        for line in plan_lines(described, memory or memory_per_worker(self.settings.compute), free):
             self.say(line)
-        return report
+        return described
 
 
 def _import_stages(finder: str) -> None:

@@ -2,7 +2,7 @@
 
 1. The finder's stages (`join_finder`, `adc_finder`): from rows to files of edges.
 2. forest: what the finder's tasks have found merges to one maximum spanning forest.
-3. clusters: labels from the forest, joined to each part's metadata; the audit is judged.
+3. clusters: labels from the forest, joined to each part's metadata; the audit is scored.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
     InputError, OutputError
     """
     folder = job.folder
-    mended: set[str] = set()  # a file that is damaged again would be for ever
+    mended: set[str] = set()  # else a file that is damaged again would be made again for ever
     while True:
         try:
             return _run_stages(replace(job, check=job.data.check_unchanged, times=[]), keep_stages)
@@ -168,12 +168,14 @@ class _Forest:
             forests = [read(one) for one in self.found.paths]
             task = (merge_tree(forests), path, notes)
         with self.job.timed(FOREST):
-            records = self.job.run_stage(self.stage, function, {"forest": task})
+            records = self.job.run_stage(
+                self.stage, function, {"forest": task}, lambda _: self.job.data.rows
+            )
         self.results = [(self.stage, "forest", records)]
 
 
 def _write_clusters(job: Job, found: Found, forest: _Forest) -> dict[str, Any]:
-    """Label the components, judge the audit, write the clusters of every span."""
+    """Label the components, score the audit, write the clusters of every span."""
     settings = job.settings
     label_stage = job.stage(LABELS, found.keys)
     bad = [part.index for part in job.data.parts if part.metadata_problem is not None]

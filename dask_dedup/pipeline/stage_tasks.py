@@ -57,7 +57,7 @@ _PACK_BYTES = 32 << 20  # of rows in memory at a time
 
 
 def pack_span(span: Span, path: AnyPath) -> dict[str, int]:
-    """Write the embeddings of a span behind each other: what `dask_dedup.pipeline.packing` says.
+    """Write the embeddings of a span one after another: what `dask_dedup.pipeline.packing` says.
 
     Each part keeps its dtype, in native byte order.
     """
@@ -95,7 +95,7 @@ def layout_and_audit(
 def merge_and_count(
     layout: CellLayout, files: list[EntryFile], merged: EntryFile
 ) -> dict[str, int]:
-    """Merge the records of neighbouring files."""
+    """Merge the entries of neighbouring files."""
     merge_entries(layout, files, merged)
     return {"rows": merged.row_stop - merged.row_start, "entries": merged.entries}
 
@@ -144,7 +144,7 @@ def label_and_score(
     queries: int,
     folder: AnyPath,
 ) -> dict[str, Any]:
-    """Label the components, write the labels of each span, judge the audit.
+    """Label the components, write the labels of each span, score the audit.
 
     ``lowest`` is the similarity from which on edges are followed, ``threshold`` the cosine of the
     audit's true pairs: with quantized distances, two things. ``merged`` is what
@@ -187,7 +187,7 @@ def write_span(
     Returns
     -------
     dict
-        As `dask_dedup.results.clusters.write_clusters` tells it of one part, of all together.
+        As `dask_dedup.results.clusters.write_clusters` returns it of one part, of all together.
     """
     records: list[dict[str, Any]] = []
     left_out = _no_invalid()

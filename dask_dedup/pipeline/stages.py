@@ -1,4 +1,4 @@
-"""The stages of a run, declared once: what status, plan, progress and resume know of them.
+"""The stages of a run, declared once: what status, plan, progress and resume read.
 
 A stage is done again when a setting that it depends on has changed: one of its own ``keys``, or of
 a stage that writes what it reads. The test of this module changes every setting and compares.
@@ -12,7 +12,7 @@ from functools import reduce
 from typing import Any, NamedTuple
 
 from dask_dedup.graph.forest_range import looks_inside_groups
-from dask_dedup.settings.run_settings import ReadSettings, Settings
+from dask_dedup.settings.run_settings import ClusterSettings, ReadSettings, Settings
 from dask_dedup.storage.stage import TRAINED
 
 __all__ = [
@@ -187,7 +187,7 @@ LABELS = DeclaredStage(
     "labels",
     ("forest", "invalid rows", "true pairs"),
     ("labels", "audit"),
-    ("clusters.threshold",),
+    tuple(f"clusters.{name}" for name in ClusterSettings.model_fields),
     is_shown=False,
 )
 CLUSTERS = DeclaredStage(

@@ -28,7 +28,7 @@ class StageStatus:
     """One stage: ``state`` is waiting, begun or finished; times in seconds.
 
     ``tasks`` is None before the stage has begun; ``elapsed`` is from its begin to its last task,
-    ``left`` None where nothing tells.
+    ``left`` is None where it is unknown.
     """
 
     name: str
@@ -40,14 +40,15 @@ class StageStatus:
 
 
 def run_status(out: AnyPath, verify: bool = False) -> dict[str, Any]:
-    """Tell how far a run is; changes nothing.
+    """Return how far a run is; changes nothing.
 
     Parameters
     ----------
     out : path
         The output folder of a run: finished, going on, or stopped.
     verify : bool
-        Of a finished run, read every result file from end to end; otherwise sizes and footers tell.
+        Of a finished run, read every result file from end to end; otherwise only sizes and
+        footers.
 
     Returns
     -------
@@ -65,14 +66,14 @@ def run_status(out: AnyPath, verify: bool = False) -> dict[str, Any]:
     state = read_json(out / "run.json", sealed=True)
     if not isinstance(state, Mapping) or state.get("tool") != "dask_dedup":
         raise OutputError(f"{out}: holds no run: there is no run.json of dask_dedup.")
-    report = {"out": str(out), "settings": state["settings"]}
+    status = {"out": str(out), "settings": state["settings"]}
     summary = read_json(out / "summary.json")
     if state.get("finished") and isinstance(summary, Mapping):
         stages = [
             StageStatus(stage["name"], "finished", 0, None, stage["seconds"], 0.0)
             for stage in summary["stages"]
         ]
-        return report | {
+        return status | {
             "state": "finished",
             "stages": [asdict(stage) for stage in stages],
             "wall_seconds": summary["wall_seconds"],
@@ -95,8 +96,8 @@ def run_status(out: AnyPath, verify: bool = False) -> dict[str, Any]:
     left = [stage.left for stage in stages]
     holder = FolderLock(out).holder()
     if holder is not None:
-        report["holder"] = {name: holder[name] for name in _HOLDER if name in holder}
-    return report | {
+        status["holder"] = {name: holder[name] for name in _HOLDER if name in holder}
+    return status | {
         "state": "stopped" if holder is None else "running",
         "stages": [asdict(stage) for stage in stages],
         "seconds_left": None if None in left else sum(seconds or 0.0 for seconds in left),
@@ -117,7 +118,7 @@ def _stage_status(folder: AnyPath, declared: DeclaredStage, expected: float | No
         return StageStatus(name, "waiting", 0, None, 0.0, expected)
     records = sorted(written_at(folder, RECORD))
     done, tasks = len(records), manifest["tasks"]
-    # The tasks of one start: a run that was stopped for a night has not worked through it.
+    # The tasks of this start: the time for which a run was stopped does not count.
     (began,) = written_at(folder, MANIFEST)
     if manifest["finished"]:
         return StageStatus(name, "finished", done, tasks, 0.0, 0.0)

@@ -55,8 +55,8 @@ def calibrate(
     data : Dataset
     out : path
     settings : Settings
-        ``adc`` tells index, nprobe, sample, and the recall and precision wanted;
-        ``adc.tolerance`` plays no part.
+        ``adc`` holds index, nprobe, sample, and the recall and precision wanted;
+        ``adc.tolerance`` is not used.
 
     Returns
     -------

@@ -1,8 +1,9 @@
 """Files that cannot be read: with ``--skip-bad-parts`` a run goes on without them, and says so.
 
-Rows of an embedding file that is set aside are kept, alone and invalid (``unreadable``); metadata
-that are set aside come out null. What is bad when a run begins is found by its header. What turns
-bad later ends the run with one error: the same command again goes on without it. Nothing is mixed.
+Rows of an embedding file that is quarantined are kept, alone and invalid (``unreadable``); metadata
+that are quarantined come out null. A file that is bad when a run begins is found by its header. A
+file that becomes bad later ends the run with one error: the same command again goes on without it,
+so no result mixes the two.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ logger = logging.getLogger(__name__)
 def open_dataset(dataset: str | AnyPath, out: AnyPath, settings: Settings) -> Dataset:
     """Open the data set of a run.
 
-    A file that an earlier run into ``out`` has set aside stays so as long as it is unchanged.
+    A file that an earlier run into ``out`` has quarantined stays so as long as it is unchanged.
     """
-    # What is not compared is not looked at: that it is missing, or is being written, is no fault.
+    # Files that are not compared are not checked: one that is missing or being written is no error.
     data = read_dataset(dataset, **settings.read.model_dump(), texts=False)
     own = (*RunFolder.result_folders, *RunFolder.result_files, RunFolder.state_name, "stages")
     refuse_inputs_inside(out, own, data.paths)
@@ -48,31 +49,31 @@ def open_dataset(dataset: str | AnyPath, out: AnyPath, settings: Settings) -> Da
 def result_settings(data: Dataset, settings: Settings) -> dict[str, Any]:
     """Return everything that the result depends on, but for the content of the input."""
     bad = sorted(file.path for file in data.bad_files)
-    return {**settings.for_result(), **({"set_aside": bad} if bad else {})}
+    return {**settings.for_result(), **({"quarantined": bad} if bad else {})}
 
 
 def note_bad(folder: RunFolder, data: Dataset, error: UnreadableError) -> UnreadableError:
-    """Return the error of a file that has turned bad in the midst of a run, with what to do.
+    """Return the error of a file that has become bad during a run, with what to do.
 
     The file is noted in OUT: what a scan does not see, such as a damaged page behind a whole
-    footer, is set aside by the next start as long as the file is as it is now.
+    footer, is quarantined by the next start as long as the file is as it is now.
     """
     less = data.quarantined({error.path: str(error)})
     if len(less.bad_files) == len(data.bad_files):
         return error
-    folder.note_set_aside(list_quarantined(less))
+    folder.note_quarantined(list_quarantined(less))
     text = f"{str(error).rstrip('.')}. Run the same command again: it goes on without this file."
     return UnreadableError(text, error.path)
 
 
 def list_quarantined(data: Dataset) -> list[dict[str, Any]]:
-    """Return the files that are set aside, for ``summary.json``."""
+    """Return the files that are quarantined, for ``summary.json``."""
     return [bad._asdict() for bad in data.bad_files]
 
 
 def _warn(data: Dataset) -> None:
     for bad in data.bad_files:
-        logger.warning("set aside, %s rows of its part: %s", f"{bad.rows:,}", bad.problem)
+        logger.warning("quarantined, %s rows of its part: %s", f"{bad.rows:,}", bad.problem)
 
 
 def _version_of(bad: dict[str, Any]) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""Measuring what a plan rests on: the rates of one core, with the run's own kernels."""
+"""Measuring what a plan depends on: the rates of one core, with the run's own kernels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dask_dedup.graph.stream import stream_merge
 from dask_dedup.planning.workload import Rates
 from dask_dedup.storage.files import write_frame
 from dask_dedup.vectors.cosines import cosine_pairs
-from dask_dedup.vectors.int8_codes import PRODUCT, code_product, code_rows, near_code_rows
+from dask_dedup.vectors.int8_codes import PRODUCT, code_product, code_rows, near_pairs
 from dask_dedup.vectors.sample import hash_rows
 from dask_dedup.vectors.unit import prepare_block
 
@@ -134,15 +134,15 @@ def _measure_arithmetic(seconds: float, rows: int, dim: int) -> Rates:
 
 
 def _measure_scan(seconds: float, codes: np.ndarray, filter_ops: float) -> float:
-    """Return the pairs a second of a cell of 2,048 records whose products are taken off."""
+    """Return the pairs a second in a cell of 2,048 entries, less the time of the products."""
     projections = code_rows(codes)
-    took = _typical(lambda: list(near_code_rows(projections, projections, 0, upper=True)), seconds)
+    took = _typical(lambda: list(near_pairs(projections, projections, 0, upper=True)), seconds)
     pairs = len(codes) ** 2 / 2
     return pairs / max(took - 2.0 * codes.shape[1] * pairs / filter_ops, took / 8)
 
 
 def _measure_scores(seconds: float, rows: int, projection_flops: float) -> float:
-    """Return the scores a second of an assignment of which the products are taken off."""
+    """Return the scores a second of an assignment, less the time of the products."""
     random = np.random.default_rng(1)
     coarse, fine = 64, 64
     centroids = random.standard_normal((coarse, _KEPT), np.float32)

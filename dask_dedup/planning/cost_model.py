@@ -16,14 +16,7 @@ from typing import Any
 
 from dask_dedup.errors import CapacityError
 from dask_dedup.planning.stage_cost import StagePlan
-from dask_dedup.planning.stage_plans import (
-    plan_clusters,
-    plan_fit,
-    plan_forest,
-    plan_join,
-    plan_layout,
-    plan_merge,
-)
+from dask_dedup.planning.stage_plans import STAGE_PLANS
 from dask_dedup.planning.workload import Machine, Rates, Workload
 from dask_dedup.report.plan_table import size_text
 
@@ -77,14 +70,7 @@ def describe(planned: Plan) -> dict[str, Any]:
 def plan(work: Workload, machine: Machine, rates: Rates | None = None) -> Plan:
     """Plan a run; computes nothing but numbers."""
     rates = rates or Rates()
-    stages = (
-        plan_fit(work, machine, rates),
-        plan_layout(work, machine, rates),
-        plan_merge(work, machine, rates),
-        plan_join(work, machine, rates),
-        plan_forest(work, machine, rates),
-        plan_clusters(work, machine, rates),
-    )
+    stages = (plan_stage(work, machine, rates) for plan_stage in STAGE_PLANS)
     return Plan(work, machine, tuple(filter(None, stages)), rates.start_seconds)
 
 

@@ -1,4 +1,4 @@
-"""The plan of a run over a data set that is there: told, checked against the machine, kept."""
+"""The plan of a run over a data set that exists: made, and checked against the machine."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from dask_dedup.paths import AnyPath, is_remote
 from dask_dedup.planning.cost_model import Plan, plan, refuse
 from dask_dedup.planning.scaled_plan import MeasuredRun, scale_plan
 from dask_dedup.planning.workload import Machine, Rates, load_rates, numbers_workload, rates_path
+from dask_dedup.report.count_text import count_text
 from dask_dedup.report.plan_table import size_text
 from dask_dedup.runtime.limits import DRIVER_BYTES, OWN_BYTES, WORKER_BYTES, memory_limit
 from dask_dedup.runtime.shares import memory_per_worker, worker_count
@@ -43,7 +44,7 @@ def describe_dataset(data: Dataset) -> dict[str, Any]:
 
 
 def plan_run(
-    facts: Mapping[str, Any],
+    numbers: Mapping[str, Any],
     settings: Settings,
     workers: int | None = None,
     *,
@@ -54,13 +55,13 @@ def plan_run(
 
     Parameters
     ----------
-    facts : mapping
-        What `dask_dedup.planning.workload.numbers_workload` asks: `describe_dataset`, or numbers.
+    numbers : mapping
+        What `dask_dedup.planning.workload.numbers_workload` asks: see `describe_dataset`.
     settings : Settings
     workers : int, optional
         How many there are, where it is not this machine that decides.
     disk_bytes : float, optional
-        Bytes a second of the storage; None takes everything as cached.
+        Bytes a second of the storage; None means that everything is cached.
     like : MeasuredRun, optional
         A finished run, by which the time of each stage is scaled.
 
@@ -71,7 +72,7 @@ def plan_run(
     """
     compute, rates = settings.compute, load_rates(rates_path()) or Rates()
     machine = Machine(workers or worker_count(compute), compute.threads, disk_bytes)
-    planned = plan(numbers_workload(settings, **facts), machine, rates)
+    planned = plan(numbers_workload(settings, **numbers), machine, rates)
     return planned if like is None else scale_plan(planned, like, rates)
 
 
@@ -80,7 +81,7 @@ def check_room(
 ) -> int | None:
     """Refuse a run that does not fit into its workers or onto its disk; return the free bytes.
 
-    None where the working files are in an object store, which knows no end.
+    None where the working files are in an object store, which has no such limit.
 
     Parameters
     ----------
@@ -108,10 +109,10 @@ def check_room(
         for span in packed_spans(cut_spans(data.parts))
         for part in span.parts
     )
-    needed = planned.working_bytes + results + packed  # made there, then put into place
+    needed = planned.working_bytes + results + packed  # written there first, then published
     free = shutil.disk_usage(_existing(stages)).free
-    there = sum(file.stat().st_size for file in stages.rglob("*") if file.is_file())
-    if needed > free + there:  # a run that was stopped has some of it already
+    present = sum(file.stat().st_size for file in stages.rglob("*") if file.is_file())
+    if needed > free + present:  # a run that was stopped has some of it already
         raise CapacityError(
             f"{stages}: the run needs {size_text(needed)} on this disk, {size_text(free)} are "
             f"free: {size_text(planned.working_bytes)} of working files, removed in the end, and "
@@ -139,7 +140,7 @@ def check_machine(planned: Plan, limit_bytes: int) -> None:
     if needed > limit_bytes:
         advice = "Use fewer --workers." if workers > 1 else "It needs a larger machine or limit."
         raise CapacityError(
-            f"{workers} workers may need {size_text(needed)} together: "
+            f"{count_text(workers, 'worker')} may need {size_text(needed)} together: "
             f"{size_text(DRIVER_BYTES)} for the command itself, {size_text(WORKER_BYTES)} for "
             f"libraries, the rest for tasks. There are {size_text(limit_bytes)}, by the machine or "
             f"by the limit of its container or batch job. {advice}"

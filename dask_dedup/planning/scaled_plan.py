@@ -1,4 +1,4 @@
-"""A plan scaled by a finished run: what the model misses there, it misses here as well."""
+"""A plan scaled by a finished run: the error of the model is taken to be the same in both."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["MeasuredRun", "read_run", "scale_plan", "shares_of"]
 
 @dataclass(frozen=True)
 class MeasuredRun:
-    """What a finished run tells of its cost.
+    """What a finished run says about its cost.
 
     Attributes
     ----------
     workload : Workload
-        With the cells, visits, duplicates and verified pairs that the run had.
+        With the cells, cells per row, duplicates and verified pairs that the run had.
     machine : Machine
     seconds : dict of str to float
         Of each stage.
@@ -56,9 +56,7 @@ def read_run(out: AnyPath) -> MeasuredRun:
             duplicates=summary["duplicates"] / rows,
             pairs_per_row=found["candidates"] / rows,
         )
-        workload = replace(
-            workload, cells=found["cells"], cells_per_row=found["cells_per_row"] / rows
-        )
+        workload = replace(workload, cells=found["cells"], cells_per_row=found["entries"] / rows)
         seconds = {stage["name"]: float(stage["seconds"]) for stage in summary["stages"]}
         machine = Machine(summary["workers"], settings.compute.threads)
         return MeasuredRun(workload, machine, seconds)

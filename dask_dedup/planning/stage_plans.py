@@ -1,11 +1,12 @@
 """What each stage of a run will cost: counts from the code, times from `Rates`.
 
-N rows of ``dim`` values, v visits, C cells in sqrt(C) coarse ones, k = ``kept`` axes, P parts in S
-spans; what a task takes at a time is imported from where the code has it.
+N rows of ``dim`` values, v cells per row, C cells in sqrt(C) coarse ones, k = ``kept`` axes and P
+parts in S spans; what a task takes at a time is imported from the code of the stage.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import ceil
 
 from dask_dedup.cells import join_groups
@@ -16,6 +17,7 @@ from dask_dedup.cells.sizes import (
     COARSE_SAMPLE,
     FINE_TASKS,
     ITERATIONS,
+    LEADER_SAMPLE,
     MOST_CELLS_PER_ROW,
     READ_BYTES,
 )
@@ -26,6 +28,7 @@ from dask_dedup.results.sizes import COMPARED_BYTES
 from dask_dedup.runtime.limits import WORKER_BYTES
 
 __all__ = [
+    "STAGE_PLANS",
     "count_groups",
     "plan_clusters",
     "plan_fit",
@@ -37,9 +40,9 @@ __all__ = [
 
 #: Measured on 10^6 synthetic rows: cells differ in size, their squared coefficient of variation.
 CELL_SPREAD = 0.28
-#: Distinct rows among a task's records (3 * 10^5 synthetic rows, 105 tasks): a row's cells are
+#: Distinct rows among a task's entries (3 * 10^5 synthetic rows, 105 tasks): a row's cells are
 #: neighbours, but mostly not in one task.
-ROWS_PER_RECORD = 0.75
+ROWS_PER_ENTRY = 0.75
 #: Of a task's rows those with a candidate, of which the full vector is read.
 LOOKED_UP = 1 / 3
 #: Task forests hold so many edges per duplicate: some pairs are found by two tasks.
@@ -57,24 +60,24 @@ def plan_fit(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
 
     With s = the PCA's sample, n = 24 C rows (at least 4,096, at most N), m = n / sqrt(C):
 
-    - singly read rows: s + n + queries; hashes: 3 N on one core
+    - singly read rows: s + n + queries + 4,096 for leaders; hashes: 4 N on one core
     - PCA, one task, float64 (half the rate): 2 s dim^2 + 10 dim^3
-    - images of the sample, a task a span: 2 n dim k
+    - projections of the sample, a task a span: 2 n dim k
     - coarse, one task: 10 iterations of 2 k sqrt(C) min(256 sqrt(C), n), then 2 k n sqrt(C)
     - 16 tasks: thinning n m (k + 2); fine k-means 10 * 2 k n sqrt(C)
     - memory: the sample three times, 3 * 4 k n, or the PCA's at 28 bytes a value
     """
     n, s, k, coarse = work.sample, min(work.rows, work.sample_rows), work.kept, work.coarse
-    singles = s + n + min(work.rows, work.queries)
+    singles = s + n + min(work.rows, work.queries) + min(work.rows, LEADER_SAMPLE)
     pca_flops = 2.0 * s * work.dim**2 + 10.0 * work.dim**3
-    projection_flops_needed = 2.0 * n * work.dim * k
+    projection_flops = 2.0 * n * work.dim * k
     coarse_flops = 2.0 * k * coarse * (ITERATIONS * min(COARSE_SAMPLE * coarse, n) + n)
     thin_flops = n * (n / coarse) * (k + 2.0)
     fine_flops = 2.0 * k * n * coarse * ITERATIONS
     shared = min(FINE_TASKS, machine.workers, max(1, round(coarse)))
-    tasks = 2 * work.spans + 4 + 3 * FINE_TASKS
+    tasks = 3 * work.spans + 4 + 3 * FINE_TASKS
     alone = (
-        3 * work.rows / rates.hashed_rows
+        4 * work.rows / rates.hashed_rows
         + 2 * pca_flops / rates.projection_flops
         + coarse_flops / rates.kmeans_flops
         + tasks * rates.task_seconds
@@ -82,7 +85,7 @@ def plan_fit(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
     divided = thin_flops / rates.projection_flops + fine_flops / rates.kmeans_flops
     reading = (
         singles / rates.single_reads
-        + projection_flops_needed / rates.projection_flops
+        + projection_flops / rates.projection_flops
         + (s + n) * work.dim / rates.prepared_values
     ) / min(machine.workers, work.spans)
     memory = max(3 * 4.0 * k * n, 28.0 * s * work.dim) + PROCESS_BYTES
@@ -90,7 +93,7 @@ def plan_fit(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
     return StagePlan(
         "fit",
         tasks,
-        pca_flops + projection_flops_needed + coarse_flops + thin_flops + fine_flops,
+        pca_flops + projection_flops + coarse_flops + thin_flops + fine_flops,
         single_bytes(work, singles),
         models + 4.0 * work.dim * min(work.rows, work.queries),
         at_least_disk(
@@ -107,10 +110,10 @@ def plan_layout(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
 
     - flops per row: projection 2 dim k, coarse scores 2 k sqrt(C), fine scores 2 k probes sqrt(C),
       audit 2 (k + 4) queries, of integers
-    - bytes read: N rows once; written: v records a row (k + 12 bytes for k = 64) and 8 (C + 1) of
+    - bytes read: N rows once; written: v entries a row (k + 12 bytes for k = 64) and 8 (C + 1) of
       offsets a span
-    - memory for n = N / S rows: arrays over rows 149 + image, entries sorted by cell and records
-      v * (36 + record), a block of rows with its scores, the centroids (4 k + 8) C, offsets
+    - memory for n = N / S rows: arrays over rows 149 + codes, entries and their order
+      v * (36 + entry), a block of rows with its scores, the centroids (4 k + 8) C, offsets
     """
     k, coarse, per_row = work.kept, work.coarse, work.scored
     projection = 2.0 * work.dim * k
@@ -124,7 +127,7 @@ def plan_layout(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
         + work.dim / rates.prepared_values
         + (coarse + per_row) / rates.scores
         + work.queries / rates.scanned
-        + (1 + work.seen_cells_per_row) / rates.sorted_keys
+        + (1 + work.effective_cells_per_row) / rates.sorted_keys
     )
     core_seconds = (
         work.rows * row_seconds
@@ -137,7 +140,7 @@ def plan_layout(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
     block = min(BLOCK_ROWS, rows)
     memory = PROCESS_BYTES + HEAP_SHARE * (
         rows * (17 + 8 * MOST_CELLS_PER_ROW + work.entry_bytes)
-        + rows * work.seen_cells_per_row * (36 + work.entry_bytes)
+        + rows * work.effective_cells_per_row * (36 + work.entry_bytes)
         + block * (work.dim * (work.item_bytes + 4) + 4 * coarse + 12 * k)
         + (4 * k + 8 + 16) * work.cells
     )
@@ -155,10 +158,10 @@ def plan_layout(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
 
 
 def plan_merge(work: Workload, machine: Machine, rates: Rates) -> StagePlan | None:
-    """Plan the merge of record files; None where there are few enough.
+    """Plan the merge of entry files; None where there are few enough.
 
-    - bytes: records and offsets of what is merged, read once and written once a level
-    - memory: the records of some cells twice, five arrays over the cells
+    - bytes: entries and offsets of what is merged, read once and written once a level
+    - memory: the entries of some cells twice, five arrays over the cells
     """
     files, moved, tasks = work.spans, 0.0, 0
     while files > MOST_FILES:
@@ -187,11 +190,11 @@ def plan_merge(work: Workload, machine: Machine, rates: Rates) -> StagePlan | No
 def count_groups(work: Workload) -> int:
     """Return the number of join tasks, as `dask_dedup.cells.join.plan_groups` cuts them.
 
-    A task takes N v / 64 records, at least 16,384 and at most 2^18, and 1/64 of all products, at
+    A task takes N v / 64 entries, at least 16,384 and at most 2^18, and 1/64 of all products, at
     least 32,768^2; at most as many tasks as cells.
     """
-    most = max(work.entries // join_groups.LEAST_TASKS, join_groups.LEAST_VISITS)
-    per_group = min(most, join_groups.MOST_CELLS_PER_ROW)
+    most = max(work.entries // join_groups.LEAST_TASKS, join_groups.LEAST_ENTRIES)
+    per_group = min(most, join_groups.MOST_ENTRIES)
     products = work.entries * work.entries / work.cells * (1 + CELL_SPREAD)
     cost_per_group = max(products / join_groups.LEAST_TASKS, float(join_groups.TILE_ROWS) ** 2)
     groups = ceil(max(work.entries / per_group, products / cost_per_group))
@@ -202,17 +205,17 @@ def plan_join(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
     """Plan the join.
 
     - products: N v * (N v / C) * (1 + 0.28) / 2 pairs of 2 (k + 4) operations, each looked at
-    - bytes read: every record and offset once, and the full vectors of a third of each task's rows
+    - bytes read: every entry and offset once, and the full vectors of a third of each task's rows
       singly; written: the task forests
     - pairs verified: ``pairs_per_row`` a row, dim values each
     - before it, on one core: the offsets of all files are read to cut the tasks
-    - memory for r records a task: r * (record + 16 + ranks and keys 80), the full rows read and
+    - memory for r entries a task: r * (entry + 16 + ranks and keys 80), the full rows read and
       their copy, a batch of pairs
     """
     k, tasks, entries = work.kept, count_groups(work), work.entries
     pairs = entries * (entries / work.cells) * (1 + CELL_SPREAD) / 2
     flops = pairs * 2.0 * (k + 4)
-    singles = entries * ROWS_PER_RECORD * LOOKED_UP
+    singles = entries * ROWS_PER_ENTRY * LOOKED_UP
     files = min(work.spans, MOST_FILES)
     offsets = files * 8.0 * (work.cells + 1)
     read = entries * work.entry_bytes + 2 * offsets + single_bytes(work, singles)
@@ -282,8 +285,8 @@ def plan_clusters(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
     """Plan the labels, one task over the forest, and the metadata, read and written by parts.
 
     Duplicates and their representatives (1.5 rows a duplicate) are read singly and compared.
-    Memory: labels and sizes of all rows in the first; a part's metadata four times, 50 bytes of
-    ours a row, 64 a labelled row of the span and what is compared at a time in the others.
+    Memory: labels and sizes of all rows in the first; a part's metadata four times, 50 more bytes
+    a row, 64 a labelled row of the span and what is compared at a time in the others.
     """
     labels = 1.5 * work.edges
     read = work.rows * work.metadata_bytes + work.edges * EDGE_BYTES + labels * LABEL_BYTES
@@ -307,3 +310,14 @@ def plan_clusters(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
         "One task holds two arrays over all rows: give each worker more with --memory and fewer "
         "--workers.",
     )
+
+
+#: What plans each stage, in the order in which a run does them; None: this run has no such stage.
+STAGE_PLANS: tuple[Callable[[Workload, Machine, Rates], StagePlan | None], ...] = (
+    plan_fit,
+    plan_layout,
+    plan_merge,
+    plan_join,
+    plan_forest,
+    plan_clusters,
+)

@@ -61,7 +61,7 @@ class Rates:
     hashed_rows, table_bytes : float
         Rows hashed for a sample; bytes of Parquet decoded or encoded.
     start_seconds, task_seconds, open_seconds : float
-        Starting and stopping a deployment; the price of one task; opening one part's two files.
+        Starting and stopping a deployment; the overhead of one task; opening one part's two files.
     """
 
     projection_flops: float = 66e9
@@ -93,7 +93,7 @@ class Workload:
     rows, dim, item_bytes, parts : int
         Of the embeddings; ``item_bytes`` is 2 for float16.
     kept, cells : int
-    visits, probes : float
+    cells_per_row, probes : float
         On average, as in the settings.
     sample_rows, sample_per_cell, queries : int
         As in the settings.
@@ -131,8 +131,8 @@ class Workload:
         return math.sqrt(self.cells)
 
     @property
-    def seen_cells_per_row(self) -> float:
-        """Visits per row: as asked for, at most every cell."""
+    def effective_cells_per_row(self) -> float:
+        """Cells per row: as asked for, at most every cell."""
         return min(self.cells_per_row, float(self.cells))
 
     @property
@@ -142,8 +142,8 @@ class Workload:
 
     @property
     def entries(self) -> float:
-        """Records of the layout: N * v."""
-        return self.rows * self.seen_cells_per_row
+        """Entries of the layout: N * v."""
+        return self.rows * self.effective_cells_per_row
 
     @property
     def entry_bytes(self) -> int:
@@ -168,10 +168,10 @@ class Workload:
 
 @dataclass(frozen=True)
 class Machine:
-    """What works on it: ``workers`` processes of ``threads`` threads each.
+    """What runs the tasks: ``workers`` processes of ``threads`` threads each.
 
-    ``disk_bytes``: bytes a second of the storage under all workers together; None takes everything
-    as cached in memory.
+    ``disk_bytes``: bytes a second of the storage under all workers together; None means that
+    everything is cached in memory.
     """
 
     workers: int

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from dask_dedup.paths import AnyPath
+from dask_dedup.report.count_text import count_text
 from dask_dedup.storage.files import write_aside
 
 __all__ = ["write_page"]
@@ -19,7 +20,7 @@ def write_page(result: dict[str, Any], path: AnyPath) -> None:
 
     The plot is expected beside it, as ``pareto/pareto.png``.
     """
-    parts = [f"# Evaluation of {Path(result['data']).name}, {result['rows']:,} rows"]
+    parts = [f"# Evaluation of {Path(result['data']).name}, {count_text(result['rows'], 'row')}"]
     if "pareto" in result:
         parts += _pareto(result["pareto"])
     if "components" in result:
@@ -58,13 +59,18 @@ def _pareto(result: dict[str, Any]) -> list[str]:
     best = points.sort_values(f"recall@{max(ks)}", ascending=False)
     best = best.drop_duplicates(["model", "factory"]).sort_index()
     best_columns = (*columns, "training", "building")
+    searches = count_text(len(points), "search", "searches")
+    threads, cores = (
+        count_text(settings["threads"], "thread"),
+        count_text(machine["cores"], "core"),
+    )
     return [
         "## Searches",
-        f"{len(points)} searches of {result['queries']:,} rows each, {settings['threads']} "
-        f"thread(s), medians of {settings['repeats']}, {settings['clock']} time; "
-        f"{machine['processor']}, {machine['cores']} cores. A result is right when its true cosine "
-        f"is at least that of the k-th true neighbour, to {settings['tie_epsilon']:g}. Queries per "
-        f"second are those of the index alone, the query being compressed already.",
+        f"{searches} of {count_text(result['queries'], 'row')} each, {threads}, medians of "
+        f"{settings['repeats']}, {settings['clock']} time; {machine['processor']}, {cores}. "
+        f"A result is right when its true cosine is at least that of the k-th true neighbour, to "
+        f"{settings['tie_epsilon']:g}. Queries per second are those of the index alone, the query "
+        f"being compressed already.",
         "![recall against queries per second](pareto/pareto.png)",
         "### The front of recall, speed and size",
         _table(columns, [cells(point) for point in front.to_dict("records")]),
@@ -86,9 +92,9 @@ def _pareto(result: dict[str, Any]) -> list[str]:
 def _components(found: dict[str, Any]) -> list[str]:
     return [
         "## Components",
-        f"{found['edges']:,} pairs at cosine {found['threshold']:g} or above, between "
-        f"{found['rows']:,} rows; all pairs, by exhaustive search. The one-pass labelling is a "
-        f"reconstruction from the authors' description.",
+        f"{count_text(found['edges'], 'pair')} at cosine {found['threshold']:g} or above, between "
+        f"{count_text(found['rows'], 'row')}; all pairs, by exhaustive search. The one-pass "
+        f"labelling is a reconstruction from the authors' description.",
         _table(
             ("", "exact", "one pass"),
             [
@@ -100,8 +106,9 @@ def _components(found: dict[str, Any]) -> list[str]:
                 )
             ],
         ),
-        f"The one pass leaves {found['split_clusters']:,} clusters in pieces, with "
-        f"{found['rows_in_split_clusters']:,} rows, and misses {found['missed_unions']:,} unions.",
+        f"The one pass leaves {count_text(found['split_clusters'], 'cluster')} in pieces, with "
+        f"{count_text(found['rows_in_split_clusters'], 'row')}, and misses "
+        f"{count_text(found['missed_unions'], 'union')}.",
     ]
 
 

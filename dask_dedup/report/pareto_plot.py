@@ -46,11 +46,11 @@ def plot_pareto(points: pd.DataFrame, k: int, title: str, path: AnyPath) -> None
         for i, factory in enumerate(dict.fromkeys(points["factory"]))
     }
     front = points[points["front"]].sort_values("queries_per_second")
-    for place, panel in enumerate(axes.flat):
-        if place >= len(models):
+    for index, panel in enumerate(axes.flat):
+        if index >= len(models):
             panel.set_visible(False)
             continue
-        own = points[points["model"] == models[place]]
+        own = points[points["model"] == models[index]]
         panel.plot(
             front["queries_per_second"], front[f"recall@{k}"],
             color="#cccccc", linewidth=4, drawstyle="steps-pre", zorder=1, solid_capstyle="round",
@@ -64,7 +64,7 @@ def plot_pareto(points: pd.DataFrame, k: int, title: str, path: AnyPath) -> None
                 color=colour, marker=markers[factory], markersize=4.5, linewidth=1.2,
                 label=f"{factory} ({line['bytes_per_vector'].iloc[0]:.0f} B)", zorder=2,
             )  # fmt: skip
-        panel.set(xscale="log", ylim=(0, 1.02), title=models[place])
+        panel.set(xscale="log", ylim=(0, 1.02), title=models[index])
         panel.grid(which="major", color="#dddddd", linewidth=0.6)
         panel.set_axisbelow(True)
         panel.spines[["top", "right"]].set_visible(False)

@@ -6,49 +6,55 @@ from typing import Any
 
 from rich.table import Table
 
+from dask_dedup.report.count_text import count_text
+
 __all__ = ["plan_lines", "plan_tables", "size_text", "span_text"]
 
 
-def plan_tables(report: dict[str, Any]) -> tuple[Table, Table]:
-    """Return the facts of a plan, as `planning.cost_model.describe` tells them, and its stages."""
-    details = Table(box=None, show_header=False, pad_edge=False)
-    details.add_column(style="bold")
-    details.add_column(justify="right")
-    details.add_column(style="dim")
-    work, machine = report["workload"], report["machine"]
-    started = f"{span_text(report['start_seconds'])} of it to start and stop"
+def plan_tables(plan: dict[str, Any]) -> tuple[Table, Table]:
+    """Return two tables of a plan, as `planning.cost_model.describe` gives it: sums and stages."""
+    sums = Table(box=None, show_header=False, pad_edge=False)
+    sums.add_column(style="bold")
+    sums.add_column(justify="right")
+    sums.add_column(style="dim")
+    work, machine = plan["workload"], plan["machine"]
+    started = f"{span_text(plan['start_seconds'])} of it to start and stop"
     for line in (
         ("rows", f"{work['rows']:,}", f"dimension {work['dim']}"),
         ("parts", f"{work['parts']:,}", ""),
-        ("cells", f"{work['cells']:,}", f"{work['cells_per_row']:g} of them per row"),
-        ("workers", f"{machine['workers']:,}", f"threads of each: {machine['threads']}"),
-        ("time", span_text(report["seconds"]), started),
-        ("peak memory", size_text(report["memory_bytes"]), "the largest task"),
-        ("working files", size_text(report["working_bytes"]), "deleted in the end"),
+        ("cells", f"{work['cells']:,}", f"each row in {work['cells_per_row']:.3g} on average"),
+        (
+            "workers",
+            f"{machine['workers']:,}",
+            f"of {count_text(machine['threads'], 'thread')} each",
+        ),
+        ("time", span_text(plan["seconds"]), started),
+        ("peak memory", size_text(plan["memory_bytes"]), "the largest task"),
+        ("working files", size_text(plan["working_bytes"]), "deleted in the end"),
     ):
-        details.add_row(*line)
+        sums.add_row(*line)
     stages = Table(box=None, pad_edge=False)
     for name in ("stage", "tasks", "Tflop", "read", "written", "memory a task", "time"):
         stages.add_column(name, justify="left" if name == "stage" else "right", no_wrap=True)
-    for stage in report["stages"]:
+    for stage in plan["stages"]:
         sizes = [size_text(stage[key]) for key in ("bytes_read", "bytes_written", "memory_bytes")]
         tera = f"{stage['flops'] / 1e12:,.2f}"
         stages.add_row(
             stage["name"], f"{stage['tasks']:,}", tera, *sizes, span_text(stage["seconds"])
         )
-    return details, stages
+    return sums, stages
 
 
-def plan_lines(report: dict[str, Any], memory_bytes: float, free_bytes: float | None) -> list[str]:
+def plan_lines(plan: dict[str, Any], memory_bytes: float, free_bytes: float | None) -> list[str]:
     """Return a plan in two lines, beside what there is of memory and disk."""
-    work = report["workload"]
-    tasks = sum(stage["tasks"] for stage in report["stages"])
+    work = plan["workload"]
+    tasks = sum(stage["tasks"] for stage in plan["stages"])
     free = "" if free_bytes is None else f", {size_text(free_bytes)} free"
     return [
-        f"plan: {work['cells']:,} cells, {work['cells_per_row']:.3g} of them per row, {tasks:,} "
-        f"tasks; about {span_text(report['seconds'])}",
-        f"plan: up to {size_text(report['memory_bytes'])} of a worker's {size_text(memory_bytes)}; "
-        f"{size_text(report['working_bytes'])} of working files{free}",
+        f"plan: {count_text(work['cells'], 'cell')}, each row in {work['cells_per_row']:.3g} on "
+        f"average, {count_text(tasks, 'task')}; about {span_text(plan['seconds'])}",
+        f"plan: up to {size_text(plan['memory_bytes'])} of a worker's {size_text(memory_bytes)}; "
+        f"{size_text(plan['working_bytes'])} of working files{free}",
     ]
 
 

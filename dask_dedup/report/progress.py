@@ -18,11 +18,13 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from dask_dedup.report.count_text import rate_text
 from dask_dedup.runtime.executor import NoProgress, Progress
 
 __all__ = ["BarProgress", "LineProgress", "choose_progress", "library_progress"]
 
 _LINE_SECONDS = 5.0
+_RATE_SECONDS = 0.5  # the rate of a shorter stage says nothing
 
 
 class BarProgress:
@@ -39,22 +41,34 @@ class BarProgress:
             console=console,
         )
         self._task: TaskID | None = None
+        self._has_advanced = False
 
     def start(self, stage: str, rows: int) -> None:
         """Begin a stage that will go over so many rows."""
         self._progress.start()
-        self._task = self._progress.add_task(stage, total=max(rows, 1))
+        self._task = self._progress.add_task(stage, total=max(rows, 1), skipped=0)
+        self._has_advanced = False
 
     def advance(self, rows: int) -> None:
         """Note that so many rows more are done."""
         if self._task is not None:
+            self._has_advanced |= rows > 0
             self._progress.advance(self._task, rows)
+
+    def skip(self, rows: int) -> None:
+        """Note that an earlier start did so many rows."""
+        if self._task is not None:
+            task = self._progress.tasks[self._task]
+            task.completed += rows  # `Progress.update` would take them for work of this moment
+            task.fields["skipped"] += rows
 
     def finish(self) -> None:
         """End the stage."""
         if self._task is not None:
-            total = self._progress.tasks[self._task].total
-            self._progress.update(self._task, completed=total)
+            task = self._progress.tasks[self._task]
+            if task.fields["skipped"] and not self._has_advanced:
+                task.fields["skipped"] = task.total
+            self._progress.update(self._task, completed=task.total)
 
     def close(self) -> None:
         """Leave the terminal as it was."""
@@ -67,30 +81,43 @@ class LineProgress:
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
         self._clock = clock
-        self._stage, self._rows, self._done = "", 0, 0
+        self._stage, self._rows, self._done, self._skipped = "", 0, 0, 0
+        self._has_advanced = False
         self._began = self._said = 0.0
 
     def start(self, stage: str, rows: int) -> None:
         """Begin a stage that will go over so many rows."""
-        self._stage, self._rows, self._done = stage, rows, 0
+        self._stage, self._rows, self._done, self._skipped = stage, rows, 0, 0
+        self._has_advanced = False
         self._began = self._said = self._clock()
 
     def advance(self, rows: int) -> None:
         """Note that so many rows more are done."""
         self._done += rows
+        self._has_advanced |= rows > 0
         now = self._clock()
-        if now - self._said >= _LINE_SECONDS and 0 < self._done < self._rows:
+        if now - self._said >= _LINE_SECONDS and self._skipped < self._done < self._rows:
             self._said = now
-            rate = self._done / (now - self._began)
+            rate = (self._done - self._skipped) / (now - self._began)
             self._print(
-                f"{self._done:,} of {self._rows:,} rows, {rate:,.0f} rows/s, "
+                f"{self._done:,} of {self._rows:,} rows, {rate_text(rate)}, "
                 f"{(self._rows - self._done) / rate:.0f} s to go"
             )
+
+    def skip(self, rows: int) -> None:
+        """Note that an earlier start did so many rows."""
+        self._done += rows
+        self._skipped += rows
 
     def finish(self) -> None:
         """End the stage."""
         seconds = self._clock() - self._began
-        self._print(f"done in {seconds:.1f} s, {self._rows / max(seconds, 1e-3):,.0f} rows/s")
+        if self._skipped and not self._has_advanced:
+            self._print(f"done before, checked in {seconds:.1f} s")
+            return
+        rows = max(self._rows - self._skipped, 0)
+        has_rate = rows > 0 and seconds >= _RATE_SECONDS
+        self._print(f"done in {seconds:.1f} s" + f", {rate_text(rows / seconds)}" * has_rate)
 
     def close(self) -> None:
         """Nothing is left open."""
@@ -117,8 +144,11 @@ def library_progress(console: Console | None = None) -> Progress:
 
 
 class _RateColumn(ProgressColumn):
-    """Rows per second since the stage began."""
+    """Rows per second since the stage began, without those of an earlier start."""
 
     def render(self, task: Task) -> Text:
-        rate = task.completed / task.elapsed if task.elapsed else 0.0
-        return Text(f"{rate:>12,.0f} rows/s")
+        skipped = task.fields["skipped"]
+        rows = max(task.completed - skipped, 0)
+        if skipped and not rows:
+            return Text(f"{'done before' if task.finished else '':>19}")
+        return Text(f"{rate_text(rows / task.elapsed if task.elapsed else 0.0):>19}")

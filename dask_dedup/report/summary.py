@@ -15,10 +15,13 @@ _PACKAGES = ("dask", "distributed", "faiss-cpu", "torch", "numpy", "pandas", "py
 
 
 class StageTime(dict[str, Any]):
-    """One entry of ``stages``: ``name``, ``seconds``, ``rows_per_second``."""
+    """One entry of ``stages``: ``name``, ``seconds``, ``rows_per_second``.
+
+    ``rows`` are those of this start; where there are none, the rate is None.
+    """
 
     def __init__(self, name: str, seconds: float, rows: int) -> None:
-        rate = round(rows / seconds, 1) if seconds > 0 else None
+        rate = round(rows / seconds, 1) if rows and seconds > 0 else None
         super().__init__(name=name, seconds=round(seconds, 3), rows_per_second=rate)
 
 

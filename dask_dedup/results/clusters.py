@@ -67,7 +67,7 @@ def join_clusters(dataset: Dataset, labels: dd.DataFrame) -> dd.DataFrame:
     Notes
     -----
     Which rows are invalid is read from the layout that the labels come from. Where they do not say
-    which, or it is gone, each part's embeddings are read once more to tell.
+    which, or it is gone, each part's embeddings are read once more.
 
     A task holds the metadata of its part, the labels of its rows (24 bytes each), and 0.2 GB of
     vectors at most. Of these it reads the rows that are duplicates, and their representatives,

@@ -2,8 +2,8 @@
 
 Python gives a new process the functions of the main script by running that script once more; one
 without ``if __name__ == "__main__"`` would start its run again in every worker. Tasks of ours name
-functions of this package only. So the process that workers are forked from is told, in two
-variables of its environment, which script there is; imported there, this module says that the
+functions of this package only. So the process that workers are forked from gets, in two
+variables of its environment, the name of the script; imported there, this module says that the
 script is there already, and Python leaves it alone.
 """
 
@@ -24,9 +24,11 @@ _VARIABLES = {
 
 
 def caller_variables() -> dict[str, str]:
-    """Return the variables that tell of this process's script; empty where there is none."""
-    report = get_preparation_data("")
-    return {variable: report[key] for key, variable in _VARIABLES.items() if key in report}
+    """Return the variables that name this process's script; empty where there is none."""
+    preparation = get_preparation_data("")
+    return {
+        variable: preparation[key] for key, variable in _VARIABLES.items() if key in preparation
+    }
 
 
 def _pretend_to_have_it() -> None:

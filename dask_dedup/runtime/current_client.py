@@ -1,4 +1,4 @@
-"""Whether somebody has made a `distributed.Client`, asked without importing distributed."""
+"""Whether there is a `distributed.Client`, found out without importing distributed."""
 
 from __future__ import annotations
 

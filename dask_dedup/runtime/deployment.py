@@ -95,14 +95,14 @@ class ClientExecutor:
     def _compute(self, left: dict[int, Delayed], results: list[Any], on_result: OnResult) -> None:
         """Compute what is ``left``; what is done moves from there to the results."""
         futures = self.client.compute(list(left.values()))
-        place = {future.key: i for future, i in zip(futures, list(left), strict=True)}
+        position = {future.key: i for future, i in zip(futures, list(left), strict=True)}
         try:
             with self._watched():
                 for future, result in as_completed(futures, with_results=True):
                     if isinstance(result, CancelledError):  # which is not raised
                         raise result
-                    results[place[future.key]] = result
-                    del left[place[future.key]]
+                    results[position[future.key]] = result
+                    del left[position[future.key]]
                     on_result(result)
         except KilledWorker as error:
             raise CapacityError(
@@ -242,7 +242,7 @@ def use_client(
     ----------
     client : distributed.Client
     job : ClusterJobSettings, optional
-        Tells how long to wait for a worker.
+        Says how long to wait for a worker.
     out : AnyPath, optional
         As in `open_cluster`.
     connect_seconds : float
@@ -312,7 +312,7 @@ def local_cluster(
     scratch : Path
         Folder for the workers' own files.
     job : ClusterJobSettings, optional
-        Tells whether there is a dashboard, and where it listens.
+        Says whether there is a dashboard, and where it listens.
     preload : Preload
         What workers import as they start.
     """

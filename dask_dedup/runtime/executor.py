@@ -58,7 +58,7 @@ def compute_tasks(tasks: Sequence[Delayed], on_result: OnResult) -> list[Any]:
     Parameters
     ----------
     tasks : sequence of Delayed
-        None needs another of them: Dask's scheduler stumbles over such a one when it is cancelled.
+        None needs another of them: Dask's scheduler fails on such a one when it is cancelled.
     on_result : callable
         Called once with each result.
     """
@@ -81,6 +81,9 @@ class Progress(Protocol):
     def advance(self, rows: int) -> None:
         """Note that so many rows more are done."""
 
+    def skip(self, rows: int) -> None:
+        """Note that an earlier start did so many rows: they are done, and count for no rate."""
+
     def finish(self) -> None:
         """End the stage."""
 
@@ -95,6 +98,9 @@ class NoProgress:
         """Show nothing."""
 
     def advance(self, rows: int) -> None:
+        """Show nothing."""
+
+    def skip(self, rows: int) -> None:
         """Show nothing."""
 
     def finish(self) -> None:

@@ -80,7 +80,7 @@ def start_server(preload: Preload = NOTHING) -> None:
     interrupts all processes of the command, but workers are to end with the cluster, without a
     traceback.
 
-    Its libraries are told of one thread; kernels ask for as many as they are to use.
+    Its libraries are set to one thread; kernels ask for as many as they are to use.
 
     The script that has called us is not run again by the workers, as Python otherwise does for
     multiprocessing: tasks name functions of this package only.

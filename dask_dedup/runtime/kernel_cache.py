@@ -52,9 +52,9 @@ def _is_own(folder: Path) -> bool:
     """Return whether this user can write files into a folder, or make it, and others cannot."""
     while not os.path.lexists(folder):
         folder = folder.parent
-    facts = folder.stat() if folder.is_dir() else folder.lstat()
-    is_mine = facts.st_uid in (os.geteuid(), 0) and not facts.st_mode & stat.S_IWOTH
-    return stat.S_ISDIR(facts.st_mode) and is_mine and os.access(folder, os.W_OK | os.X_OK)
+    status = folder.stat() if folder.is_dir() else folder.lstat()
+    is_mine = status.st_uid in (os.geteuid(), 0) and not status.st_mode & stat.S_IWOTH
+    return stat.S_ISDIR(status.st_mode) and is_mine and os.access(folder, os.W_OK | os.X_OK)
 
 
 def _passing_folder() -> Path:

@@ -5,7 +5,7 @@ Every control group from the process's own up to the top limits it. `dask.system
 while SLURM and systemd put a process deeper into the tree; of cores that one or the process's own,
 none between, and those of version 1 under two of the names it is mounted by. Measured inside a
 group of 700 MB and one core of version 1: they say 25.3 GB and 2 cores, these functions 700 MB and
-1. So Dask tells the cores that the process is bound to, and the groups are read here.
+1. So Dask gives the cores that the process is bound to, and the groups are read here.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ _MEMORY_SHARE = 0.75  # of the memory that is to be had, for all workers, where 
 
 
 def worker_count(compute: ComputeSettings) -> int:
-    """Return the number of worker processes: as told, or one per core and thread asked for."""
+    """Return the number of worker processes: as set, or one per core and thread asked for."""
     if compute.workers is not None:
         return compute.workers
     return max(1, cpu_count() // compute.threads)
@@ -31,7 +31,7 @@ def threads_together(settings: Settings) -> int:
 
 
 def memory_per_worker(compute: ComputeSettings) -> int:
-    """Return the bytes each worker may use: as told, or its share of three quarters of all.
+    """Return the bytes each worker may use: as set, or its share of three quarters of all.
 
     All is the machine's memory, or what the container or batch job may use of it; at least what
     the command's own process needs stays free.

@@ -122,7 +122,7 @@ def _in_files(own: Any, folder: Path) -> Any:
 def _close(cluster: Any) -> None:
     """End scheduler and jobs.
 
-    A job that was lost, and is not yet forgotten by Python, trips an assertion in distributed
+    A job that was lost, and that Python has not yet collected, fails an assertion in distributed
     (``SpecCluster._close``), which must not end a run that has succeeded.
     """
     gc.collect()

@@ -25,9 +25,9 @@ TELL_SECONDS = 15.0  # between two lines about workers that are waited for
 
 
 def wait_for_worker(execute: ClientExecutor, wanted: int, seconds: float) -> None:
-    """Return once a worker is there; tell now and then why there is none."""
+    """Return once a worker is there; log now and then why there is none."""
     assert execute.state is not None
-    began = report = time.monotonic()
+    began = logged = time.monotonic()
     while not execute.workers():
         now = time.monotonic()
         if execute.client.status == "closed":
@@ -37,8 +37,8 @@ def wait_for_worker(execute: ClientExecutor, wanted: int, seconds: float) -> Non
                 f"no worker came within {seconds / 60:g} minutes: {execute.state()}. "
                 f"See the jobs' logs; cluster.wait_minutes sets how long to wait."
             )
-        if now - report >= min(TELL_SECONDS, seconds / 2):
-            report = now
+        if now - logged >= min(TELL_SECONDS, seconds / 2):
+            logged = now
             logger.info("waiting for workers, 0 of %d: %s", wanted, execute.state())
         time.sleep(0.2)
 

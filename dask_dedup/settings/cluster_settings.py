@@ -71,7 +71,7 @@ class ClusterJobSettings(BaseModel):
     """account that the jobs are charged to [default: SLURM's]"""
 
     walltime: Annotated[str, BeforeValidator(_spell_time)] = "08:00:00"
-    """time limit of each job; its workers leave in good order before it ends"""
+    """time limit of each job; its workers hand over their work before it ends"""
 
     cores: Annotated[int, Field(ge=1)] | None = None
     """cores of each job [default: processes times compute.threads]"""
@@ -110,7 +110,7 @@ class ClusterJobSettings(BaseModel):
     """folder that all nodes see, for what the jobs print"""
 
     wait_minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 720.0
-    """how long to wait, without any worker, for one"""
+    """how long to wait for a worker while there is none"""
 
     allowed_failures: Annotated[int, Field(ge=1)] = 20
     """workers of SLURM that may be lost at one task before it is held responsible"""

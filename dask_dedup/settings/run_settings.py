@@ -37,10 +37,10 @@ __all__ = [
 ]
 
 
-def _without_credentials(place: str | None) -> str | None:
-    if place is not None:
-        refuse_secrets(place)
-    return place
+def _without_credentials(path: str | None) -> str | None:
+    if path is not None:
+        refuse_secrets(path)
+    return path
 
 
 def _split_names(value: Any) -> Any:
@@ -86,7 +86,7 @@ class ReadSettings(_Table):
     """list column of the metadata files with the embeddings, instead of files of their own"""
 
     skip_bad_parts: bool = False
-    """go on without files that cannot be read, and say which: their rows are kept, alone"""
+    """quarantine files that cannot be read, and go on: their rows are kept, each alone"""
 
 
 class CompressSettings(_Table):
@@ -127,7 +127,7 @@ class AdcSettings(_Table):
     """``[adc]``: search by quantized distances (finder adc)."""
 
     model: Annotated[str | None, AfterValidator(_without_credentials)] = None
-    """folder of a compressor; rows are indexed behind it [default: none]"""
+    """folder of a compressor that is applied to rows before they are indexed [default: none]"""
 
     factory: str | None = None
     """index, as faiss's factory names it [default: by the number of rows]"""
@@ -136,7 +136,7 @@ class AdcSettings(_Table):
     """rows of the seeded sample that the index is trained on; 0 chooses by the factory"""
 
     iterations: Annotated[int, Field(ge=0)] = 0
-    """of the k-means that makes the lists; 0 leaves it to faiss"""
+    """iterations of the k-means that makes the lists; 0 leaves them to faiss"""
 
     k: Annotated[int, Field(ge=2)] = 16
     """nearest rows searched for first; more where all of them pass"""
@@ -164,7 +164,7 @@ class ClusterSettings(_Table):
     """``[clusters]``: which edges make clusters."""
 
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.95
-    """cosine from which on two rows are duplicates"""
+    """lowest cosine at which two rows are duplicates"""
 
 
 class AuditSettings(_Table):
@@ -316,9 +316,9 @@ RENAMED = {"cells.visits": "cells.cells_per_row"}
 def _describe(error: ValidationError, origin: str) -> str:
     lines = []
     for problem in error.errors():
-        key = ".".join(str(step) for step in problem["loc"])
+        key = ".".join(str(part) for part in problem["loc"])
         if key in RENAMED:
-            lines.append(f"{origin}: {key} is called {RENAMED[key]} now.")
+            lines.append(f"{origin}: {key} is now called {RENAMED[key]}.")
         elif problem["type"] == "extra_forbidden":
             table = Settings.model_fields.get(str(problem["loc"][0]))
             model = table.annotation if table is not None and len(problem["loc"]) > 1 else Settings
@@ -328,7 +328,9 @@ def _describe(error: ValidationError, origin: str) -> str:
             lines.append(f"{origin}: unknown setting {key}; known here: {', '.join(known)}.{meant}")
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            if key:  # otherwise a contradiction between two settings, which tells their values
+            if (
+                key
+            ):  # otherwise two settings contradict each other, and the message has their values
                 message = f"{key}: {message}, got {problem['input']!r}"
             lines.append(f"{origin}: {message}.")
     return "\n".join(lines)

@@ -1,6 +1,6 @@
-"""What tells a whole file from a damaged one: its size, and the CRC-32 of its tail.
+"""What a file was when it was written: its size, and the CRC-32 of its tail.
 
-Whoever writes a file notes its `FileDigest`; whoever takes the file for whole compares them.
+Whoever writes a file notes its `FileDigest`; whoever takes the file for whole compares it.
 The tail holds what describes the rest: the footer of a parquet file, the trailer of a sealed one.
 The rest carries checksums of its own, of each page or block, which are verified when they are read.
 Files of other kinds, which are small, are tail from end to end. So a look at a file of gigabytes
@@ -55,13 +55,14 @@ class FileDigest(NamedTuple):
 
 
 def digest_of_file(path: AnyPath, name: str | None = None) -> FileDigest:
-    """Return the facts of a file that has just been written.
+    """Return the digest of a file that has just been written.
 
     Parameters
     ----------
     path : AnyPath
     name : str, optional
-        What it will be called, where ``path`` is a temporary name: the suffix tells the tail.
+        What it will be called, where ``path`` is a temporary name: its suffix decides which bytes
+        are the tail.
     """
     size = size_of(path)
     suffix = Path(name or path.name).suffix
@@ -73,15 +74,15 @@ def digest_of_file(path: AnyPath, name: str | None = None) -> FileDigest:
     return FileDigest(size, tail, _crc32_of_tail(path, size, tail))
 
 
-def check_file(path: AnyPath, digests: FileDigest) -> None:
+def check_file(path: AnyPath, digest: FileDigest) -> None:
     """Raise DamagedError where a file is not what it was when it was written."""
     try:
         size = size_of(path)
     except FileNotFoundError as error:
         raise DamagedError(f"{path}: is missing.", str(path)) from error
-    if size != digests.size:
-        raise DamagedError(f"{path}: has {size:,} bytes, {digests.size:,} were written.", str(path))
-    if _crc32_of_tail(path, size, digests.tail) != digests.crc32:
+    if size != digest.size:
+        raise DamagedError(f"{path}: has {size:,} bytes, {digest.size:,} were written.", str(path))
+    if _crc32_of_tail(path, size, digest.tail) != digest.crc32:
         raise DamagedError(f"{path}: is damaged: its checksum is another.", str(path))
 
 
@@ -123,7 +124,7 @@ def find_damage(
 
 @contextmanager
 def noted_files() -> Iterator[dict[str, FileDigest]]:
-    """Collect path and facts of each file that this thread writes until the block ends."""
+    """Collect path and digest of each file that this thread writes until the block ends."""
     noted: dict[str, FileDigest] = {}
     token = _NOTED.set(noted)
     try:
@@ -132,11 +133,11 @@ def noted_files() -> Iterator[dict[str, FileDigest]]:
         _NOTED.reset(token)
 
 
-def note_file(target: AnyPath, digests: FileDigest) -> None:
+def note_file(target: AnyPath, digest: FileDigest) -> None:
     """Note a file that was written, for whoever collects: see `noted_files`."""
     noted = _NOTED.get()
     if noted is not None:
-        noted[str(target)] = digests
+        noted[str(target)] = digest
 
 
 _NOTED: ContextVar[dict[str, FileDigest] | None] = ContextVar("noted_files", default=None)
@@ -174,8 +175,8 @@ def unseal_json(content: Any, sealed: bool = False) -> Any:
     """
     if not isinstance(content, dict) or _CHECKSUM not in content:
         return None if sealed else content
-    report = content.pop(_CHECKSUM)
-    return content if report == _checksum_of(content) else None
+    checksum = content.pop(_CHECKSUM)
+    return content if checksum == _checksum_of(content) else None
 
 
 def _checksum_of(content: Mapping[str, Any]) -> str:

@@ -74,7 +74,7 @@ class Claim:
         if not self._lock.is_own():
             raise OutputError(
                 f"{self.path}: another run has taken this folder, with --break-lock or because "
-                f"this one gave no sign of life for minutes; this one ends."
+                f"this one sent no heartbeat for minutes; this one ends."
             )
 
     def check_after_pause(self) -> None:

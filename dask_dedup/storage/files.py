@@ -1,7 +1,7 @@
 """Files that we write and read back: complete or absent, each with a checksum.
 
-Written under another name and renamed; read with what tells damage: parquet by the checksums of its
-pages, arrays and JSON by one of their own. What is found damaged or missing raises DamagedError.
+Written under another name and renamed; read so that damage is found: parquet by the checksums of
+its pages, arrays and JSON by one of their own. What is damaged or missing raises DamagedError.
 """
 
 from __future__ import annotations
@@ -84,14 +84,14 @@ def write_aside(path: AnyPath, durable: bool = False) -> Iterator[Path]:
             stack.callback(temporary.unlink, missing_ok=True)
         try:
             yield temporary
-            digests = digest_of_file(temporary, path.name)
+            digest = digest_of_file(temporary, path.name)
             if is_remote(path):
                 upload(temporary, path)
             else:
                 if durable:
                     sync(temporary)
                 os.replace(temporary, path)
-            note_file(path, digests)
+            note_file(path, digest)
         except Exception as error:
             if is_full(folder, error):
                 raise CapacityError(
@@ -216,9 +216,9 @@ def open_once(read: Callable[[AnyPath], Opened], path: str | AnyPath) -> Opened:
 
     A file that was written anew is read anew. Eight are kept.
     """
-    place = as_path(path)
-    number = 0 if is_remote(place) else os.stat(place).st_ino
-    return _read_version(read, place, version_of(place), number)
+    target = as_path(path)
+    number = 0 if is_remote(target) else os.stat(target).st_ino
+    return _read_version(read, target, version_of(target), number)
 
 
 @lru_cache(maxsize=8)
@@ -235,8 +235,8 @@ def digest_of(settings: Mapping[str, Any]) -> str:
 
 def _checksum_of(arrays: Mapping[str, np.ndarray], notes: Mapping[str, str]) -> str:
     """Return a checksum of names, types, shapes, values and notes."""
-    digests = [(name, a.dtype.str, a.shape) for name, a in sorted(arrays.items())]
-    crc = zlib.crc32(json.dumps([digests, sorted(notes.items())]).encode())
+    headers = [(name, a.dtype.str, a.shape) for name, a in sorted(arrays.items())]
+    crc = zlib.crc32(json.dumps([headers, sorted(notes.items())]).encode())
     for _, array in sorted(arrays.items()):
         crc = zlib.crc32(array.data.cast("B") if array.size else b"", crc)
     return f"crc32:{crc:08x}"

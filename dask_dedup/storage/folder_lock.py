@@ -53,7 +53,7 @@ class FolderLock:
         """Return what is known of the run that has the lock; None where none has. Changes nothing.
 
         ``host``, ``pid``, ``since``; in a store ``renewed`` and ``renewed_seconds`` as well. Empty
-        where it has left no word.
+        where the holder did not write them.
         """
         return self._file.holder()
 

@@ -36,7 +36,7 @@ def refuse_other_content(
     own_names : collection of str
         What may be there all the same.
     state_name : str, optional
-        The file that would tell whose the folder is, and does not.
+        The file that would say whose the folder is, and does not.
     """
     names = names_in(path) or ()
     foreign = [name for name in names if name not in own_names and not name.startswith(LOCK)]
@@ -45,7 +45,7 @@ def refuse_other_content(
     if state_name in foreign:
         raise OutputError(
             f"{path / state_name}: is damaged, or not of dask_dedup, so what is in this folder may "
-            f"be anybody's. Put it right, or choose another folder."
+            f"be the user's. Repair it, or choose another folder."
         )
     raise OutputError(
         f"{path}: holds files of something else ({_some(foreign)}). Choose an empty folder or a "
@@ -61,15 +61,15 @@ def refuse_foreign_results(
     They will be replaced, and nothing of the user's may go with them. ``own_names`` is a regular
     expression of the names that a run gives to files in its ``folders``.
     """
-    for place in (path / name for name in (*folders, *files)):
-        if not is_remote(place) and place.is_symlink():
+    for target in (path / name for name in (*folders, *files)):
+        if not is_remote(target) and target.is_symlink():
             raise OutputError(
-                f"{place}: is a link, and results are put into place by renaming. Remove the "
+                f"{target}: is a link, and results get their names by renaming. Remove the "
                 f"link, or choose another folder."
             )
-    for place in (path / name for name in files):
-        if not is_remote(place) and place.is_dir():
-            raise OutputError(f"{place}: is a folder; a result file would be written there.")
+    for target in (path / name for name in files):
+        if not is_remote(target) and target.is_dir():
+            raise OutputError(f"{target}: is a folder; a result file would be written there.")
     for folder in (path / name for name in folders if exists(path / name)):
         foreign = sorted(
             entry.name
@@ -99,13 +99,13 @@ def refuse_foreign_stages(
     inside = [name for name, folder in own.items() if real.startswith(f"{folder}/")]
     if inside:
         raise OutputError(
-            f"{stages}: lies in {out / inside[0]}, which the results replace. Tell another place "
-            f"for the working files with --work."
+            f"{stages}: lies in {out / inside[0]}, which the results replace. Choose another "
+            f"folder for the working files with --work."
         )
     if stages.is_symlink():
         raise OutputError(
             f"{stages}: is a link; the working files in it are removed in the end. Remove the "
-            f"link, and tell another place for them with --work."
+            f"link, and choose another folder for them with --work."
         )
     if not stages.is_dir():
         return
@@ -124,7 +124,7 @@ def refuse_foreign_stages(
 
 
 def refuse_other_data(
-    path: AnyPath, report: Mapping[str, Any] | None, source: str, sketch: Sequence[str]
+    path: AnyPath, origin: Mapping[str, Any] | None, source: str, sketch: Sequence[str]
 ) -> None:
     """Raise OutputError where the results are of a data set that shares nothing with another.
 
@@ -132,16 +132,16 @@ def refuse_other_data(
     ----------
     path : AnyPath
         OUT.
-    told : mapping or None
+    origin : mapping or None
         ``path`` and ``sketch`` of the data set that the results are of.
     source, sketch
         The same of the other one; see `dask_dedup.data.sketch`.
     """
-    if not isinstance(report, Mapping) or not sketch or report.get("path") == source:
+    if not isinstance(origin, Mapping) or not sketch or origin.get("path") == source:
         return
-    if not set(report.get("sketch", ())) & set(sketch):
+    if not set(origin.get("sketch", ())) & set(sketch):
         raise OutputError(
-            f"{path}: holds the results of another data set, {report.get('path')}, with which "
+            f"{path}: holds the results of another data set, {origin.get('path')}, with which "
             f"{source} has no file in common. Choose another folder, or replace them with "
             f"--overwrite."
         )

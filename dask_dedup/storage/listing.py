@@ -59,7 +59,7 @@ def names_in(folder: AnyPath) -> list[str] | None:
 
 
 def has_files(folder: AnyPath) -> bool:
-    """Return whether there is such a folder; a store that refuses is told elsewhere."""
+    """Return whether there is such a folder; False where a store refuses."""
     try:
         return list_files(folder) is not None
     except OSError:
@@ -77,9 +77,9 @@ def glob_files(base: AnyPath, pattern: str) -> list[str]:
         return [path for path in glob(pattern, recursive=True) if os.path.isfile(path)]
     refuse_secrets(pattern)
     bare = pattern.partition("://")
-    place = as_path(f"{bare[0]}://{bare[2].partition('/')[0]}")
-    assert is_remote(place), place
-    system = file_system(place)
-    with store_errors(place):
+    bucket = as_path(f"{bare[0]}://{bare[2].partition('/')[0]}")
+    assert is_remote(bucket), bucket
+    system = file_system(bucket)
+    with store_errors(bucket):
         found = system.glob(system._strip_protocol(pattern), detail=True)
     return [system.unstrip_protocol(name) for name, e in found.items() if e["type"] == "file"]

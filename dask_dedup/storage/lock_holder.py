@@ -32,7 +32,7 @@ def describe_this_process(token: str) -> bytes:
 
 
 def read_holder(content: bytes) -> dict[str, Any]:
-    """Return what a lock says; empty where it is nothing of ours."""
+    """Return what a lock says; empty where no run has written it."""
     try:
         return dict(json.loads(content))
     except (TypeError, ValueError):
@@ -54,13 +54,13 @@ def is_dead(holder_info: Mapping[str, Any]) -> bool:
 def holder_text(holder_info: Mapping[str, Any]) -> str:
     """Return who holds a lock, in words."""
     if "pid" not in holder_info:
-        return "a process that has left no word"
+        return "a process that left no name"
     host, since = holder_info.get("host"), holder_info.get("since")
     return f"process {holder_info['pid']} on {host}, since {since}"
 
 
 def _machine() -> str:
-    """Return what tells this machine, since it was started, and these process ids from others."""
+    """Return a name of this machine since its start, and of this set of process ids."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     if not boot.exists():
         return f"{socket.gethostname()} {uuid.getnode():x}"

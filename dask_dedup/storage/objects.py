@@ -50,92 +50,92 @@ __all__ = [
 ]
 
 SCRATCH = "dask"  # among the working files: what processes spill
-OLD_PREFIX = ".replaced-"  # of a folder that another one takes the place of
+OLD_PREFIX = ".replaced-"  # of a folder that another one replaces
 _CACHE_BYTES = 4 << 30  # of local copies of one process
 _CACHE_FILES = 32  # each is an open file
 #: Stores without folders: making one would make a bucket.
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "memory"}
 
 
-def file_system(place: RemotePath) -> Any:
-    """Return the client of a place's store."""
-    return place.fs
+def file_system(path: RemotePath) -> Any:
+    """Return the client of a path's store."""
+    return path.fs
 
 
-def key_of(place: RemotePath) -> str:
-    """Return the name of a place in its store."""
-    return place.path
+def key_of(path: RemotePath) -> str:
+    """Return the name of a path in its store."""
+    return path.path
 
 
-def size_of(place: str | AnyPath) -> int:
+def size_of(path: str | AnyPath) -> int:
     """Return the size of a file in bytes."""
-    return version_of(place)[0]
+    return version_of(path)[0]
 
 
-def version_of(place: str | AnyPath) -> tuple[int, str]:
+def version_of(path: str | AnyPath) -> tuple[int, str]:
     """Return size and version of a file: what changes when it is written anew."""
-    place = as_path(place)
-    if not is_remote(place):
-        status = os.stat(place)
+    path = as_path(path)
+    if not is_remote(path):
+        status = os.stat(path)
         return status.st_size, str(status.st_mtime_ns)
-    with store_errors(place):
-        digests = file_system(place).info(key_of(place))
-    marks = (digests.get(name) for name in ("ETag", "etag", "md5Hash", "LastModified", "mtime"))
-    return int(digests["size"] or 0), next((str(mark) for mark in marks if mark is not None), "")
+    with store_errors(path):
+        info = file_system(path).info(key_of(path))
+    marks = (info.get(name) for name in ("ETag", "etag", "md5Hash", "LastModified", "mtime"))
+    return int(info["size"] or 0), next((str(mark) for mark in marks if mark is not None), "")
 
 
-def _in_store(place: str | AnyPath) -> RemotePath:
-    path = as_path(place)
+def _in_store(name: str | AnyPath) -> RemotePath:
+    path = as_path(name)
     assert is_remote(path), path
     return path
 
 
-def read_range(place: str | AnyPath, start: int, stop: int) -> bytes:
+def read_range(path: str | AnyPath, start: int, stop: int) -> bytes:
     """Return the bytes ``start`` to ``stop`` of a file in a store; fewer where it ends before."""
-    place = _in_store(place)
+    path = _in_store(path)
     if stop <= start:
         return b""
-    with store_errors(place):
+    with store_errors(path):
         try:
-            return bytes(file_system(place).cat_file(key_of(place), start=start, end=stop))
+            return bytes(file_system(path).cat_file(key_of(path), start=start, end=stop))
         except OSError:
-            if size_of(place) <= start:  # a range behind the end is refused
+            if size_of(path) <= start:  # a range behind the end is refused
                 return b""
             raise
 
 
-def read_ranges(place: str | AnyPath, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+def read_ranges(path: str | AnyPath, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
     """Return several ranges of one file in a store, asked for at the same time."""
-    place = _in_store(place)
-    with store_errors(place):
+    path = _in_store(path)
+    with store_errors(path):
         starts, stops = zip(*ranges, strict=True) if ranges else ((), ())
-        paths = [key_of(place)] * len(ranges)
-        found = file_system(place).cat_ranges(paths, list(starts), list(stops), on_error="raise")
+        names = [key_of(path)] * len(ranges)
+        found = file_system(path).cat_ranges(names, list(starts), list(stops), on_error="raise")
     return [bytes(one) for one in found]
 
 
-def read_content(place: AnyPath) -> bytes:
+def read_content(path: AnyPath) -> bytes:
     """Return a whole small file, wherever it lies."""
-    if not is_remote(place):
-        return place.read_bytes()
-    with store_errors(place):
-        return bytes(file_system(place).cat_file(key_of(place)))
+    if not is_remote(path):
+        return path.read_bytes()
+    with store_errors(path):
+        return bytes(file_system(path).cat_file(key_of(path)))
 
 
-def read_values(place: AnyPath, dtype: Any, start: int, count: int) -> np.ndarray:
+def read_values(path: AnyPath, dtype: Any, start: int, count: int) -> np.ndarray:
     """Return ``count`` values from position ``start`` of a file without header."""
     dtype = np.dtype(dtype)
-    if not is_remote(place):
-        return np.fromfile(place, dtype, count, offset=start * dtype.itemsize)
-    content = read_range(place, start * dtype.itemsize, (start + count) * dtype.itemsize)
+    if not is_remote(path):
+        return np.fromfile(path, dtype, count, offset=start * dtype.itemsize)
+    content = read_range(path, start * dtype.itemsize, (start + count) * dtype.itemsize)
     return np.frombuffer(bytearray(content), dtype)  # a copy that may be written to
 
 
 class _RangeReader(io.RawIOBase):
     """A file in a store as pyarrow reads it: every read is one range."""
 
-    def __init__(self, place: RemotePath) -> None:
-        self._path, self._size, self._position = place, size_of(place), 0
+    def __init__(self, path: RemotePath) -> None:
+        self._path, self._size, self._position = path, size_of(path), 0
 
     def readable(self) -> bool:
         return True
@@ -161,10 +161,10 @@ class _RangeReader(io.RawIOBase):
         return self.read()
 
 
-def open_parquet_source(place: str | AnyPath) -> Any:
+def open_parquet_source(path: str | AnyPath) -> Any:
     """Return what pyarrow opens for a parquet file: its path, or a reader of ranges."""
-    place = as_path(place)
-    return _RangeReader(place) if is_remote(place) else place
+    path = as_path(path)
+    return _RangeReader(path) if is_remote(path) else path
 
 
 def upload(source: Path, target: RemotePath) -> None:
@@ -176,28 +176,28 @@ def upload(source: Path, target: RemotePath) -> None:
         system.put_file(str(source), key)
 
 
-def exists(place: AnyPath) -> bool:
+def exists(path: AnyPath) -> bool:
     """Return whether there is such a file or folder."""
-    with store_errors(place):
-        return place.exists()
+    with store_errors(path):
+        return path.exists()
 
 
-def is_file(place: AnyPath) -> bool:
+def is_file(path: AnyPath) -> bool:
     """Return whether there is such a file."""
-    with store_errors(place):
-        return place.is_file()
+    with store_errors(path):
+        return path.is_file()
 
 
-def remove_file(place: AnyPath) -> None:
+def remove_file(path: AnyPath) -> None:
     """Remove a file, if it is there."""
-    with store_errors(place):
-        place.unlink(missing_ok=True)
+    with store_errors(path):
+        path.unlink(missing_ok=True)
 
 
 def move_folder(
     source: AnyPath, target: AnyPath, keep: bool = False, check: Callable[[], None] | None = None
 ) -> None:
-    """Put a folder into another place; what is there already is replaced, or kept beside it.
+    """Move a folder to another path; what is there already is replaced, or kept beside it.
 
     By renaming, where both are on one disk. Otherwise file by file: meanwhile whoever reads
     ``target`` finds some of them, and ``check`` is called before each: it may raise.
@@ -331,17 +331,17 @@ class _Copies:
         self._copies: OrderedDict[tuple[str, str], tuple[IO[bytes], int]] = OrderedDict()
         self._process = os.getpid()
 
-    def get(self, place: RemotePath) -> Path:
-        size, version = version_of(place)
-        key = (str(place), version)
+    def get(self, path: RemotePath) -> Path:
+        size, version = version_of(path)
+        key = (str(path), version)
         with self._lock:
             if self._process != os.getpid():  # a fork would share the copies' files
                 self._process = os.getpid()
                 self._copies.clear()
             if key not in self._copies:
                 copy = tempfile.TemporaryFile(dir=scratch_folder())  # noqa: SIM115  stays open
-                with store_errors(place):
-                    file_system(place).get_file(key_of(place), str(_path_of(copy)))
+                with store_errors(path):
+                    file_system(path).get_file(key_of(path), str(_path_of(copy)))
                 self._copies[key] = copy, size
             self._copies.move_to_end(key)
             while len(self._copies) > 1 and (
@@ -356,11 +356,11 @@ class _Copies:
 _COPIES = _Copies()
 
 
-def local_copy(place: str | AnyPath) -> Path:
+def local_copy(path: str | AnyPath) -> Path:
     """Return a local path with the content of a file: its own, or that of a copy.
 
     For what is mapped into memory or read by libraries that know no stores; to be opened at once,
     by this process. Each process keeps up to 32 copies, of 4 GB together, until it ends.
     """
-    place = as_path(place)
-    return _COPIES.get(place) if is_remote(place) else place
+    path = as_path(path)
+    return _COPIES.get(path) if is_remote(path) else path

@@ -1,7 +1,7 @@
 """What a run has published in OUT: ``results.json`` names every file, its size and its checksum.
 
 Each result folder belongs to one stage of one run, by its digest, whatever the names of the folders
-that it came from. An entry is written before its folder is put into place: a run that was killed
+that it came from. An entry is written before its folder gets its name: a run that was killed
 between the two finds the folder still among the working files.
 
 Cost: 100 bytes a file; to look at the results, one small read a file (of a store, one listing).
@@ -40,14 +40,14 @@ class Results:
         self._folders: dict[str, Any] = dict(content.get("folders") or {})
         self._files: dict[str, Any] = dict(content.get("files") or {})
 
-    def enter(self, name: str, digest: str, files: Mapping[str, FileDigest]) -> None:
-        """Note a folder that is about to be put into place: whose it is, and its files."""
+    def add_folder(self, name: str, digest: str, files: Mapping[str, FileDigest]) -> None:
+        """Note a folder that is about to get its name: whose it is, and its files."""
         self._folders[name] = {"digest": digest, "files": {k: list(v) for k, v in files.items()}}
         self._write()
 
-    def enter_files(self, files: Mapping[str, FileDigest]) -> None:
+    def add_files(self, files: Mapping[str, FileDigest]) -> None:
         """Note the single files of a finished run."""
-        self._files = {name: list(digests) for name, digests in files.items()}
+        self._files = {name: list(digest) for name, digest in files.items()}
         self._write()
 
     def holds(self, name: str, digest: str) -> bool:
@@ -55,13 +55,13 @@ class Results:
         entry = self._folders.get(name)
         return entry is not None and entry["digest"] == digest
 
-    def has_file(self, path: str, digest: str, digests: FileDigest) -> bool:
+    def has_file(self, path: str, digest: str, file_digest: FileDigest) -> bool:
         """Return whether ``folder/file`` is a result of a stage with this digest, and whole."""
         name, _, file = path.partition("/")
         if not self.holds(name, digest) or file not in self._folders[name]["files"]:
             return False
         try:
-            check_file(self.path / path, digests)
+            check_file(self.path / path, file_digest)
         except DamagedError:
             return False
         return True
@@ -70,7 +70,7 @@ class Results:
     def size_bytes(self) -> int:
         """What all result folders take."""
         return sum(
-            digests[0] for entry in self._folders.values() for digests in entry["files"].values()
+            digest[0] for entry in self._folders.values() for digest in entry["files"].values()
         )
 
     def find_damage(
@@ -78,25 +78,25 @@ class Results:
     ) -> list[DamagedError]:
         """Return what is wrong with some result folders, and with the single ``files``.
 
-        ``pages``: read parquet files from end to end; otherwise sizes and tails tell.
+        ``pages``: read parquet files from end to end; otherwise only sizes and tails are compared.
         """
         wanted: dict[AnyPath, list[int]] = {}
         others: list[DamagedError] = []
         for name in folders:
             if name not in self._folders:
                 path = self.path / name
-                return [DamagedError(f"{path}: is not told of in {RESULTS}.", str(path))]
-            for file, digests in self._folders[name]["files"].items():
-                wanted[self.path / name / file] = digests
+                return [DamagedError(f"{path}: is not listed in {RESULTS}.", str(path))]
+            for file, digest in self._folders[name]["files"].items():
+                wanted[self.path / name / file] = digest
             for other in self.others(name):
                 path = self.path / name / other
                 others.append(DamagedError(f"{path}: is not of this result.", str(path)))
         if files:
-            wanted |= {self.path / name: digests for name, digests in self._files.items()}
+            wanted |= {self.path / name: digest for name, digest in self._files.items()}
         return [*find_damage(wanted, wanted if pages else ()), *others]
 
     def others(self, name: str) -> list[str]:
-        """Return what is in a result folder and not told of."""
+        """Return what is in a result folder and not listed."""
         there = names_in(self.path / name) or []
         return [one for one in there if one not in self._folders.get(name, {}).get("files", {})]
 

@@ -1,7 +1,7 @@
 """The output folder of a run: who may write into it, what is finished, what is published.
 
 ``run.json`` says which settings and which input the folder belongs to, and whether the run is
-finished. Results are made under ``stages/`` and renamed into place at the end; ``results.json``
+finished. Results are made under ``stages/`` and renamed at the end; ``results.json``
 names them, see `results_list`. They reach the disk before the run is called finished.
 """
 
@@ -77,7 +77,7 @@ class RunFolder(Claim):
     Attributes
     ----------
     state_name : str
-        File that tells whose the folder is; other commands' folders have another.
+        File that says whose the folder is; other commands' folders have another.
     result_folders, result_files : tuple of str
         What is there when a run has finished.
     own_names : str
@@ -112,7 +112,7 @@ class RunFolder(Claim):
         self.fingerprint = fingerprint
         self.overwrite = overwrite
         self.stages = work_folder(path, work)  # folder of the working files
-        #: Facts of the search whose forest is in OUT and is used; see `begin`.
+        #: Settings of the search whose forest is in OUT and is used; see `begin`.
         self.search: Mapping[str, Any] | None = None
         self.quarantined: list[dict[str, Any]] = []  # of the input: see `read_quarantined`
         self.working = frozenset({*working, SCRATCH})
@@ -152,7 +152,7 @@ class RunFolder(Claim):
         return True
 
     def kept_search(self) -> dict[str, Any] | None:
-        """Return the facts of the search that OUT/forest comes from: same input, same version."""
+        """Return what is known of the search of OUT/forest, if input and version are the same."""
         state = self._read_state()
         is_same = all(state.get(name) == value for name, value in self._origin.items())
         search = state.get("search")
@@ -179,7 +179,7 @@ class RunFolder(Claim):
     def begin(self, search: Mapping[str, Any] | None = None) -> None:
         """Claim the folder; log what differs from an earlier run here.
 
-        ``search``: facts of the search whose forest is kept; without, it is made anew.
+        ``search``: what is known of the search whose forest is kept; without, it is made anew.
         """
         check_writable(self.stages)
         self.search = search
@@ -194,7 +194,7 @@ class RunFolder(Claim):
         remove_file(self.path / "summary.json")
         self._write_state(finished=False)
 
-    def note_set_aside(self, quarantined: list[dict[str, Any]]) -> None:
+    def note_quarantined(self, quarantined: list[dict[str, Any]]) -> None:
         """Note the files of the input that the next run is to go without."""
         self.quarantined = quarantined
         self._write_state(finished=False)
@@ -203,7 +203,7 @@ class RunFolder(Claim):
     def read_quarantined(cls, path: AnyPath) -> list[dict[str, Any]]:
         """Return the files that the last run into ``path`` went without."""
         state = read_json(path / cls.state_name, sealed=True)
-        found = state.get("set_aside") if isinstance(state, dict) else None
+        found = state.get("quarantined") if isinstance(state, dict) else None
         return found if isinstance(found, list) else []
 
     def stage(self, name: str, settings: Mapping[str, Any]) -> Stage:
@@ -212,13 +212,13 @@ class RunFolder(Claim):
         own = {**settings, **self._origin}
         digest = digest_of(own)
 
-        def is_published(path: str, digests: FileDigest) -> bool:
-            return Results(self.path).has_file(path, digest, digests)
+        def is_published(path: str, file_digest: FileDigest) -> bool:
+            return Results(self.path).has_file(path, digest, file_digest)
 
         return Stage(self.stages / name, own, is_published)
 
     def publish(self, stage: Stage, name: str, records: Iterable[Mapping[str, Any]]) -> None:
-        """Put a folder that a stage has made into place, and note whose it is.
+        """Move a folder that a stage has made to OUT, and note whose it is.
 
         Parameters
         ----------
@@ -226,7 +226,7 @@ class RunFolder(Claim):
         name : str
             Of the folder, in the stage's and in OUT.
         records : iterable of mapping
-            Those of the stage's tasks: they tell which files there must be.
+            Those of the stage's tasks: they name the files that there must be.
 
         Raises
         ------
@@ -236,25 +236,25 @@ class RunFolder(Claim):
         self.check_own()
         made, target = stage.folder / name, self.path / name
         files = {
-            path.removeprefix(f"{name}/"): FileDigest(*digests)
+            path.removeprefix(f"{name}/"): FileDigest(*digest)
             for record in records
-            for path, digests in record[FILES].items()
+            for path, digest in record[FILES].items()
             if path.startswith(f"{name}/")
         }
         self._published[name] = stage.digest
-        if not exists(made):  # and the stage has looked at what is in its place
+        if not exists(made):  # and the stage has looked at what is in OUT
             return
-        places = {made / file: (f"{name}/{file}", digests) for file, digests in files.items()}
+        wanted = {made / file: (f"{name}/{file}", digest) for file, digest in files.items()}
         damaged = [
             error
-            for error in find_damage({place: digests for place, (_, digests) in places.items()})
-            if not stage.is_published(*places[as_path(error.path)])
+            for error in find_damage({path: digest for path, (_, digest) in wanted.items()})
+            if not stage.is_published(*wanted[as_path(error.path)])
         ]
         if damaged:
             raise damaged[0]
         results = Results(self.path)
-        is_ours = results.holds(name, stage.digest)  # some of it is in place already
-        results.enter(name, stage.digest, files)
+        is_ours = results.holds(name, stage.digest)  # some of it is in OUT already
+        results.add_folder(name, stage.digest, files)
         move_folder(made, target, is_ours, self.check_after_pause)
         remove_others(target, files)  # a run before, killed between the two, has left its own
         if not is_remote(target):
@@ -281,7 +281,7 @@ class RunFolder(Claim):
         for name, digest in self._published.items():
             assert results.holds(name, digest), f"{name} was published by another run"
         write_json(self.path / "summary.json", dict(summary), sealed=False)
-        results.enter_files(self._digests_of_files())
+        results.add_files(self._digests_of_files())
         self._write_state(finished=True)
         if not keep_stages:
             remove_tree(self.stages)
@@ -303,7 +303,7 @@ class RunFolder(Claim):
             refuse_other_data(self.path, state.get("source"), *self._source)
 
     def _digests_of_files(self) -> dict[str, FileDigest]:
-        """Return the facts of the single result files, once they have reached the disk."""
+        """Return the digests of the single result files, once they have reached the disk."""
         files = {name: self.path / name for name in self.result_files if name != RESULTS}
         for path in files.values():
             if not is_remote(path):
@@ -331,7 +331,7 @@ class RunFolder(Claim):
                 **self._origin,
                 "stages": str(self.stages),
                 "search": self.search,
-                "set_aside": self.quarantined,
+                "quarantined": self.quarantined,
                 "source": {"path": self._source[0], "sketch": list(self._source[1])},
                 "settings": dict(self.settings),
             },

@@ -1,9 +1,10 @@
-"""Raw values in a file that tells when it is damaged: rows of one dtype, a checksum per block.
+"""Raw values in a file whose damage is found: rows of one dtype, a checksum per block.
 
 A head of 64 bytes (what the rows are, how many, a checksum of itself), then blocks of whole rows,
 each with four bytes of CRC-32 behind it. A range of rows is one range of the file, checksums
 included, so that a reader needs no table of them, which of a file of many gigabytes would be larger
-than the range. Each checksum starts from its block's number: a block in another's place is found.
+than the range. Each checksum starts from its block's number: a block that stands where another
+belongs is found.
 
 zlib's CRC-32 goes over 1 to 4 GB a second and core, by the build of zlib.
 """

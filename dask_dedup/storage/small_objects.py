@@ -11,44 +11,44 @@ from dask_dedup.storage.listing import list_files
 __all__ = ["create", "modified_at", "store_time", "write", "written_at"]
 
 
-def create(place: RemotePath, content: bytes) -> None:
+def create(path: RemotePath, content: bytes) -> None:
     """Put an object that is not there yet.
 
     Raises
     ------
     FileExistsError
     """
-    with store_errors(place):
-        place.fs.pipe_file(place.path, content, mode="create")
+    with store_errors(path):
+        path.fs.pipe_file(path.path, content, mode="create")
 
 
-def write(place: RemotePath, content: bytes) -> None:
+def write(path: RemotePath, content: bytes) -> None:
     """Put an object of a few bytes, over what is there."""
-    with store_errors(place):
-        place.fs.pipe_file(place.path, content)
+    with store_errors(path):
+        path.fs.pipe_file(path.path, content)
 
 
-def modified_at(place: RemotePath) -> float:
+def modified_at(path: RemotePath) -> float:
     """Return when an object was written, by its store's clock: seconds since 1970.
 
     Raises
     ------
     FileNotFoundError
     """
-    with store_errors(place):
-        return place.fs.modified(place.path).timestamp()
+    with store_errors(path):
+        return path.fs.modified(path.path).timestamp()
 
 
-def store_time(place: RemotePath) -> float:
-    """Return the time by the clock of an object's store, as S3 tells it in its answers.
+def store_time(path: RemotePath) -> float:
+    """Return the time by the clock of an object's store, as S3 gives it in its answers.
 
-    Of a store that does not, our own.
+    For other stores it is the time of this machine.
     """
-    system = place.fs
+    system = path.fs
     if not hasattr(system, "call_s3"):
         return time.time()
-    with store_errors(place):
-        bucket, key, _ = system.split_path(place.path)
+    with store_errors(path):
+        bucket, key, _ = system.split_path(path.path)
         answer = system.call_s3("head_object", Bucket=bucket, Key=key)
         date = answer["ResponseMetadata"]["HTTPHeaders"]["date"]
         return parsedate_to_datetime(date).timestamp()

@@ -1,8 +1,8 @@
 """The output of one stage: tasks that leave records, in a folder described by a manifest.
 
-A stage owns one folder. Its manifest is written first as unfinished (so that a later run can tell
+A stage owns one folder. Its manifest is written first as unfinished (so that a later run knows
 what the files in the folder belong to) and again once all tasks are done. A task leaves a record, a
-small JSON file written last, with the facts of every file that the task has written. A stage that
+small JSON file written last, with the digest of every file that the task has written. A stage that
 is run again keeps what has a record and whose files are whole, and runs the rest.
 
 To look at the files of a record costs one small read a file; those that will be results, and are
@@ -44,13 +44,13 @@ logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 TRAINED = "trained.json"  # the note of the models that a stage begins with
 RECORD = ".done.json"  # what the name of a task's record ends with
-FILES = "files"  # in a record: facts of each file, by its path below the stage's folder
+FILES = "files"  # in a record: the digest of each file, by its path below the stage's folder
 
 #: Whether a file of a stage, by its path below the stage's folder, has become a result.
 IsPublished = Callable[[str, FileDigest], bool]
 
 
-def _is_nowhere_else(name: str, digests: FileDigest) -> bool:
+def _is_nowhere_else(name: str, digest: FileDigest) -> bool:
     return False
 
 
@@ -77,6 +77,7 @@ class Stage:
         tasks: Mapping[str, tuple],
         execute: Execute,
         on_result: OnResult,
+        on_resumed: OnResult | None = None,
     ) -> list[dict[str, Any]]:
         """Run the tasks that have no record yet, and declare the stage finished.
 
@@ -88,7 +89,9 @@ class Stage:
             Name of each task to the function's arguments; begun in this order.
         execute : Execute
         on_result : callable
-            Called with each record, old and new.
+            Called with each new record.
+        on_resumed : callable, optional
+            Called with each record of an earlier start; by default ``on_result`` is.
 
         Returns
         -------
@@ -100,11 +103,11 @@ class Stage:
         records = self._whole_records(tasks)
         missing = [name for name in tasks if name not in records]
         for record in records.values():
-            on_result(record)
+            (on_resumed or on_result)(record)
         run = uuid.uuid4().hex  # Dask takes tasks of equal names for the same one
         waiting = []
-        for place, name in enumerate(missing):
-            with dask.annotate(priority=-place):  # Dask's own order is the reverse
+        for position, name in enumerate(missing):
+            with dask.annotate(priority=-position):  # Dask's own order is the reverse
                 waiting.append(
                     delayed(_run_and_record)(
                         function,
@@ -150,14 +153,14 @@ class Stage:
         found = {name: read_json(self._record_path(name)) for name in tasks}
         records = {name: dict(one) for name, one in found.items() if one and FILES in one}
         owners = {
-            self.folder / path: (name, path, FileDigest(*digests))
+            self.folder / path: (name, path, FileDigest(*digest))
             for name, record in records.items()
-            for path, digests in record[FILES].items()
+            for path, digest in record[FILES].items()
         }
         errors = [
             error
             for error in find_damage(
-                {path: digests for path, (_, _, digests) in owners.items()},
+                {path: digest for path, (_, _, digest) in owners.items()},
                 # Files in a folder of their own become results, which no later stage reads.
                 pages={path for path, (_, name, _) in owners.items() if "/" in name},
             )
@@ -166,7 +169,9 @@ class Stage:
         for error in errors:
             records.pop(owners[as_path(error.path)][0], None)
         if errors:
-            more = f" (and {len(errors) - 1} more files)" if len(errors) > 1 else ""
+            more = (
+                f" (and {len(errors) - 1} more file{'s' * (len(errors) > 2)})" if errors[1:] else ""
+            )
             logger.warning("%s%s: made again", str(errors[0]).rstrip("."), more)
         return records
 
@@ -195,7 +200,7 @@ class Stage:
 def write_note(
     folder: AnyPath, name: str, content: Mapping[str, Any], files: Iterable[AnyPath]
 ) -> None:
-    """Write what is known of the models that a stage begins with, and the facts of their files."""
+    """Write what is known of the models that a stage begins with, and their files' digests."""
     digests = {path.name: list(digest_of_file(path)) for path in files if exists(path)}
     write_json(folder / name, {**content, FILES: digests})
 
@@ -205,7 +210,7 @@ def read_note(folder: AnyPath, name: str) -> dict[str, Any] | None:
     content = read_json(folder / name)
     if not isinstance(content, dict) or FILES not in content:
         return None
-    damaged = find_damage({folder / file: digests for file, digests in content[FILES].items()})
+    damaged = find_damage({folder / file: digest for file, digest in content[FILES].items()})
     if damaged:
         logger.warning("%s: made again", str(damaged[0]).rstrip("."))
         return None
@@ -213,7 +218,7 @@ def read_note(folder: AnyPath, name: str) -> dict[str, Any] | None:
 
 
 def files_of_note(folder: AnyPath, name: str) -> dict[str, Any] | None:
-    """Return the facts of the files that a note tells of, whole or not; None without a note."""
+    """Return the digests of the files that a note names, whole or not; None without a note."""
     content = read_json(folder / name)
     return content.get(FILES) if isinstance(content, dict) else None
 
@@ -233,16 +238,16 @@ def forget_file(stages: AnyPath, path: str) -> bool:
     bool
         Whether it is a file of a stage.
     """
-    place = as_path(path)
+    file_path = as_path(path)
     above = f"{str(stages).rstrip('/')}/"
-    if not str(place).startswith(above):
+    if not str(file_path).startswith(above):
         return False
-    name, _, file = str(place).removeprefix(above).partition("/")
+    name, _, file = str(file_path).removeprefix(above).partition("/")
     for record in (stages / name).glob(f"*{RECORD}"):
         if file in (read_json(record) or {}).get(FILES, {}):
             remove_file(record)
             break
-    remove_file(place)
+    remove_file(file_path)
     return True
 
 
@@ -252,9 +257,7 @@ def _run_and_record(
     """Do one task, then record what it returned and which files it wrote."""
     with noted_files() as noted:
         record = dict(function(*arguments))
-    below = {
-        path.removeprefix(folder).lstrip("/"): list(digests) for path, digests in noted.items()
-    }
+    below = {path.removeprefix(folder).lstrip("/"): list(digest) for path, digest in noted.items()}
     record[FILES] = below
     write_json(as_path(record_path), record)
     return record

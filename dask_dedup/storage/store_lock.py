@@ -1,16 +1,16 @@
 """The lock of a folder in an object store, which knows no locks.
 
 It is an object that only one can create: ``.lock``. It is never written again; beside it its run
-writes a sign of life, ``.lock-TOKEN-alive``, every half minute. A lock is free where its process
-is known to be dead, or five minutes after its last sign of life, both by the store's clock.
+writes a heartbeat, ``.lock-TOKEN-alive``, every half minute. A lock is free where its process
+is known to be dead, or five minutes after its last heartbeat, both by the store's clock.
 
 Whoever takes over from a dead run creates the successor of its lock, ``.lock-TOKEN``, which again
 only one can do; nobody removes another's. The last of this chain has the folder. Then it looks at
-its predecessor's signs of life once more, as a run that was late gives one before it looks for a
+its predecessor's heartbeats once more, as a run that was late sends one before it looks for a
 successor: so one of the two sees the other.
 
-A run that was stopped for longer and wakes up finds a successor, or nothing of its own: it has lost
-the folder, and what it writes as a sign of life is nobody else's.
+A run that was stopped for longer and goes on finds a successor, or nothing of its own: it has lost
+the folder, and the heartbeat that it writes is not part of another's lock.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ["DEAD_SECONDS", "RENEW_SECONDS", "StoreLock"]
 
 logger = logging.getLogger(__name__)
 
-RENEW_SECONDS = 30.0  # between two signs of life
+RENEW_SECONDS = 30.0  # between two heartbeats
 DEAD_SECONDS = 300.0  # without one: the lock is free
 
 
@@ -47,7 +47,7 @@ class StoreLock:
     break_lock : bool
         Take the lock over, even where its run may be alive.
     renew_seconds, dead_seconds : float
-        Between two signs of life, and without one until the lock is free. All who use one lock must
+        Between two heartbeats, and without one until the lock is free. All who use one lock must
         agree on them.
     """
 
@@ -62,7 +62,7 @@ class StoreLock:
         self._break = break_lock
         self._renew_seconds, self._dead_seconds = renew_seconds, dead_seconds
         self._token = uuid.uuid4().hex
-        self._renewed: float | None = None  # when the last sign of life was sent, by `_clock`
+        self._renewed: float | None = None  # when the last heartbeat was sent, by `_clock`
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -90,7 +90,7 @@ class StoreLock:
             raise OutputError(begun) from error
         self._check_exclusive(own)
         if last is not None and not is_known and not self._is_silent(last, modified_at(own)):
-            remove_file(own)  # its run has woken up
+            remove_file(own)  # its run goes on
             raise OutputError(self._held(last))
         self._renewed = sent
         if not self.is_own():  # the whole chain was removed meanwhile, by a successor that ended
@@ -119,7 +119,7 @@ class StoreLock:
     def is_own(self) -> bool:
         """Return whether the lock that was acquired has not been taken over since.
 
-        After a pause, not without a new sign of life: else it might be taken in the next moment.
+        After a pause, not without a new heartbeat: else it might be taken in the next moment.
         """
         if self._renewed is None:
             return False
@@ -129,13 +129,13 @@ class StoreLock:
         return bool(chain) and chain[-1][1]["token"] == self._token
 
     def is_in_doubt(self) -> bool:
-        """Return whether the last sign of life is so old that the lock may soon be another's."""
+        """Return whether the last heartbeat is so old that the lock may soon be another's."""
         return self._renewed is None or _clock() - self._renewed > self._dead_seconds / 2
 
     def holder(self) -> dict[str, Any] | None:
         """Return what is known of the run that has the lock; None where none is alive.
 
-        With ``renewed``, the time of its last sign of life, and ``renewed_seconds``, its age.
+        With ``renewed``, the time of its last heartbeat, and ``renewed_seconds``, its age.
         """
         chain = self._chain()
         if not chain or is_dead(chain[-1][1]):
@@ -157,13 +157,13 @@ class StoreLock:
         except FileExistsError:
             return
         logger.warning(
-            "%s: this store, or its client, does not heed that an object must be new (If-None-Match"
+            "%s: this store, or its client, ignores that an object must be new (If-None-Match"
             "): of two runs that begin in the same second both may write here",
             self._path.parent,
         )
 
     def _keep_alive(self) -> None:
-        """Give a sign of life now and then, until the lock is released or lost."""
+        """Send a heartbeat now and then, until the lock is released or lost."""
         is_failing = False
         while not self._stop.wait(self._renew_seconds):
             try:
@@ -242,7 +242,7 @@ class StoreLock:
             f"{self._path.parent}: another run is writing into this folder "
             f"({holder_text(link[1])}). Wait for it to end, or choose another folder. If that "
             f"process is dead, the folder is free {self._dead_seconds:g} seconds after its last "
-            f"sign of life, or at once with --break-lock."
+            f"heartbeat, or at once with --break-lock."
         )
 
 

@@ -1,4 +1,4 @@
-"""The one place where a similarity is computed: from stored values, in float64, pair by pair.
+"""The only module that computes a similarity: from stored values, in float64, pair by pair.
 
 It is then rounded to float32, and whatever compares it (a threshold, the order of a forest)
 compares float32.
@@ -109,7 +109,7 @@ def short_rows(rows: np.ndarray) -> np.ndarray:
 
 @numba.njit(cache=True, nogil=True)
 def short_margin(dim: int) -> float:
-    """Return what the cosine of two rows of `short_rows` may be less than their own.
+    """Return by how much the cosine of two `short_rows` may be below that of the rows.
 
     Rounding moves a row by at most sqrt(dim) / 2 of its length of 32,767, and a cosine by twice as
     much.
@@ -119,7 +119,7 @@ def short_margin(dim: int) -> float:
 
 @numba.njit(cache=True, nogil=True)
 def may_reach(short: np.ndarray, i: np.ndarray, j: np.ndarray, cosine: float) -> np.ndarray:
-    """Return which pairs of rows their short forms cannot say to be below a cosine.
+    """Return which pairs of rows may reach a cosine, by their short forms.
 
     A fifth of the work of `cosine_pairs`, for candidates most of which fail.
 

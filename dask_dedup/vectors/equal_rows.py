@@ -13,7 +13,7 @@ _GATHER_BYTES = 64 << 20  # rows compared at a time
 
 
 class EqualRows:
-    """Remembers the rows of one span while it streams by; 24 to 40 bytes a row.
+    """Keeps the hashes of a span's rows while its blocks are read; 24 to 40 bytes a row.
 
     Parameters
     ----------

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["fit_pca", "pca_task"]
 
-_PURPOSE = 1  # of the sample: see compress.sample
+_PURPOSE = 1  # of the sample: see vectors.sample
 
 
 def fit_pca(
@@ -30,7 +30,7 @@ def fit_pca(
     """Fit a PCA on a seeded sample of all parts; computes.
 
     The rows are those of smallest hash(seed, row_id), gathered in ``row_id`` order and fitted in
-    one task with one thread, so that parts, workers and threads play no part.
+    one task with one thread, so that the result is the same for any parts, workers and threads.
 
     Parameters
     ----------

@@ -22,7 +22,7 @@ __all__ = [
     "CodeRows",
     "code_product",
     "code_rows",
-    "near_code_rows",
+    "near_pairs",
     "scan_product",
     "within_code_distance",
 ]
@@ -33,15 +33,15 @@ _CPU = torch.device("cpu")
 _DEVICE_PRODUCT = (8192, 32_768)  # 1 GB, and a quarter of it for what is near
 _SCANNED = 64  # columns of a row with hits that are looked at together
 _TRIALS = 10  # of each way to multiply, a tenth of a millisecond each; the quickest counts
-_FAR = 1 << 28  # as a squared length: near to nothing
+_NEAR_TO_NONE = 1 << 28  # as a squared length: near to nothing
 
 
 class CodeRows(NamedTuple):
-    """Images on the grid.
+    """Rows of int8 codes.
 
     Attributes
     ----------
-    steps : int8 tensor, shape (n, width)
+    codes : int8 tensor, shape (n, width)
         At most 127 from 0.
     squares : int32 array, shape (n,)
         Squared lengths; beyond all others for a row that is to be near to nothing.
@@ -70,17 +70,17 @@ def code_rows(codes: np.ndarray, usable: np.ndarray | None = None) -> CodeRows:
 
     Parameters
     ----------
-    steps : int8 array, shape (n, width)
+    codes : int8 array, shape (n, width)
     usable : bool array, shape (n,), optional
         Rows that may be near to anything.
     """
     squares = _squares(codes)
     if usable is not None:
-        squares[~usable] = _FAR
+        squares[~usable] = _NEAR_TO_NONE
     return CodeRows(torch.from_numpy(codes), squares)
 
 
-def near_code_rows(
+def near_pairs(
     left: CodeRows,
     right: CodeRows,
     limit: int,
@@ -92,17 +92,17 @@ def near_code_rows(
 
     Parameters
     ----------
-    left, right : GridRows
+    left, right : CodeRows
         n and m rows.
     limit : int
-        Squared distance in steps that a pair may have: see `PcaModel.largest_code_distance`.
+        Squared distance of codes that a pair may have: see `PcaModel.largest_code_distance`.
     upper : bool
         Both are of the same rows: pairs i < j only.
     device : torch.device
-        Where the products run: in larger ones on another than the CPU, from where only the pairs
-        come back.
+        Where the products run: other devices than the CPU take larger ones, and return only
+        the pairs.
     product : (int, int), optional
-        Rows and columns of one product; by default what suits the device.
+        Rows and columns of one product; by default those that suit the device.
 
     Yields
     ------
@@ -110,7 +110,9 @@ def near_code_rows(
         Rows of ``left`` and of ``right``.
     """
     if device.type != "cpu":
-        yield from _near_there(left, right, limit, upper, device, product or _DEVICE_PRODUCT)
+        yield from _near_pairs_on_device(
+            left, right, limit, upper, device, product or _DEVICE_PRODUCT
+        )
         return
     height, width = product or PRODUCT
     for a in range(0, len(left.codes), height):
@@ -126,7 +128,7 @@ def near_code_rows(
 
 
 def code_product(left: torch.Tensor, right: torch.Tensor) -> np.ndarray:
-    """Return the products of two blocks of steps: int32, shape (rows, columns).
+    """Return the products of two blocks of codes: int32, shape (rows, columns).
 
     Their width is a multiple of 4 (of 1, `torch._int_mm` 2.13 makes garbage).
     """
@@ -141,7 +143,7 @@ def _product_of_floats(left: torch.Tensor, right: torch.Tensor) -> np.ndarray:
     return torch.mm(left.float(), right.float().T).to(torch.int32).numpy()
 
 
-def _near_there(
+def _near_pairs_on_device(
     left: CodeRows,
     right: CodeRows,
     limit: int,
@@ -166,7 +168,7 @@ def _near_there(
 
 @cache
 def _int8_is_quicker() -> bool:
-    """Try whether products of int8 are exact here, and quicker than those of float32.
+    """Measure whether products of int8 are exact here, and quicker than those of float32.
 
     Processors without instructions for them may sum pairs of products in 16 bits, which is neither.
     """
@@ -213,10 +215,10 @@ def within_code_distance(codes: np.ndarray, i: np.ndarray, j: np.ndarray, limit:
 
     Parameters
     ----------
-    steps : int8 array, shape (n, width)
+    codes : int8 array, shape (n, width)
     i, j : integer arrays, shape (pairs,)
     limit : int
-        Squared distance in steps.
+        Squared distance of codes.
 
     Returns
     -------

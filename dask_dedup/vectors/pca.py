@@ -2,14 +2,14 @@
 
 For an orthonormal projection P and a shift m the map ``x -> (P(x - m), |(I - P'P)(x - m)|)`` never
 lengthens a distance. Two unit vectors of cosine c are ``sqrt(2 - 2c)`` apart, so a pair whose
-images are further apart than that has a lower cosine, and no pair at c or above is lost.
+projections are further apart than that has a lower cosine, and no pair at c or above is lost.
 
-What the join reads is the image on a grid of one byte a coordinate, with the same step for all, so
-that its distances are integers. Coordinates outside the grid are moved to its border, which
-shortens distances as well; rounding lengthens them by no more than the diagonal of one step, and
-the filter's radius grows by as much. (A step for each coordinate would let a tenth fewer pairs
-through at the best, none fewer on synthetic rows, and cost the integer products: see
-`dask_dedup.vectors.int8_codes`.)
+The join reads int8 codes of the projection: a scalar quantizer of one byte a coordinate, with the
+same step for all, so that distances of codes are integers. Coordinates beyond the largest code are
+clipped to it, which shortens distances as well; rounding lengthens them by no more than the
+diagonal of one step, and the filter's radius grows by as much. (A step for each coordinate would
+let at best a tenth fewer pairs through, none fewer on synthetic rows, and exclude the integer
+products: see `dask_dedup.vectors.int8_codes`.)
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ __all__ = [
 
 _KIND = "dask_dedup.pca.3"
 
-#: How far an image (of a float32 product) may lie from the exact one, with room for the products of
-#: images: the square of the length left out is a difference of numbers near 1 known to 1e-6, so the
-#: length is known to sqrt(1e-6). Tests look for worse.
+#: How far a projection (of a float32 product) may lie from the exact one, with room for products of
+#: projections: the square of the length left out is a difference of numbers near 1 known to 1e-6,
+#: so the length is known to sqrt(1e-6). Tests look for larger errors.
 COORDINATE_ERROR = 2.0e-3
 
-#: Standard deviations of the widest coordinate between the middle of the grid and its border: from
-#: 1.5 to 2.5 the number of pairs let through differs by 2 %, on images and on synthetic rows.
+#: Standard deviations of the widest coordinate between the code 0 and the largest: from 1.5 to
+#: 2.5 the number of pairs let through differs by 2 %, on images and on synthetic rows.
 _CODE_SPREAD = 2.0
 _GRAM_ROWS = 1024  # squared in float32 and summed in float64: any orthonormal axes lose no pair
 LARGEST_CODE = 127  # as many, in one byte
-MOST_CODE_DISTANCE = 1 << 27  # above any squared distance on the grid of up to 2,000 coordinates
+MOST_CODE_DISTANCE = 1 << 27  # above any squared distance of codes of up to 2,000 coordinates
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ class PcaModel:
     axes : float64 array, shape (dim, kept)
         Orthonormal columns, by falling variance.
     centre : float32 array, shape (kept + 1,)
-        The middle of the grid on which images are stored.
+        The projection whose codes are 0.
     step : float
-        Between two neighbours on the grid, in every coordinate.
+        Between two neighbouring codes, in every coordinate.
     variance_share : float
         Share of the sample's variance that the axes keep.
     """
@@ -82,7 +82,7 @@ class PcaModel:
 
     @property
     def width(self) -> int:
-        """Coordinates of an image on the grid: filled up with zeros to a multiple of 4."""
+        """Coordinates of the int8 codes of a row: filled up with zeros to a multiple of 4."""
         return -(-(self.kept + 1) // 4) * 4
 
     def transform(
@@ -127,7 +127,7 @@ class PcaModel:
         return out
 
     def to_codes(self, projection: torch.Tensor) -> torch.Tensor:
-        """Return images as numbers of steps from the centre: int8, shape (n, width)."""
+        """Return projections as int8 codes, steps from the centre: int8, shape (n, width)."""
         codes = (projection - torch.from_numpy(self.centre)).div_(self.step)
         codes.round_().clamp_(-LARGEST_CODE, LARGEST_CODE)
         filled = torch.zeros(len(projection), self.width, dtype=torch.int8)
@@ -135,16 +135,16 @@ class PcaModel:
         return filled
 
     def largest_code_distance(self, threshold: float) -> int:
-        """Return the squared distance in steps above which a pair's cosine is below a threshold."""
+        """Return the squared distance of codes above which a pair's cosine is below a threshold."""
         radius = filter_radius(threshold) / self.step + np.sqrt(self.kept + 1)
         return int(min(radius**2, MOST_CODE_DISTANCE))
 
     def sketch_axes(self, width: int, seed: int) -> torch.Tensor:
         """Return random directions orthogonal to the axes: float32, shape (dim, width).
 
-        What they make of two rows at unit length is as far apart as what the image leaves out of
-        them, up to a share of sqrt(2 / width): a standard deviation of the squared distance
-        (Johnson and Lindenstrauss, 1984).
+        The products of two rows at unit length with them are as far apart as what the projection
+        leaves out of the rows, up to a share of sqrt(2 / width): a standard deviation of the
+        squared distance (Johnson and Lindenstrauss, 1984).
         """
         directions = np.random.default_rng(seed).normal(size=(len(self.mean), width))
         directions -= self.axes @ (self.axes.T @ directions)
@@ -171,7 +171,7 @@ def _project_rows(rows: np.ndarray, mean: np.ndarray, axes: np.ndarray) -> np.nd
 
 
 def filter_radius(threshold: float) -> float:
-    """Return the distance between images above which a pair's cosine is below ``threshold``."""
+    """Return the distance of projections above which a pair's cosine is below ``threshold``."""
     return float(np.sqrt(max(0.0, 2.0 - 2.0 * threshold)) + 2.0 * COORDINATE_ERROR)
 
 
@@ -195,7 +195,7 @@ def fit_axes(sample: torch.Tensor, dim: int) -> PcaModel:
     unset = PcaModel(mean.numpy(), axes, np.zeros(kept + 1, np.float32), 1.0, share)
     projection = unset.transform(prepare_block(sample.float().numpy()))
     widest = float(projection.std(dim=0, correction=0).max())
-    step = _CODE_SPREAD / LARGEST_CODE * widest or 1.0  # where all rows are equal, any will do
+    step = _CODE_SPREAD / LARGEST_CODE * widest or 1.0  # any step serves where all rows are equal
     return PcaModel(mean.numpy(), axes, projection.mean(dim=0).numpy(), step, share)
 
 

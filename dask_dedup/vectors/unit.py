@@ -11,7 +11,7 @@ __all__ = ["INVALID_REASONS", "UNREADABLE", "Block", "VectorBlock", "prepare_blo
 
 #: What the codes of `VectorBlock.reason` mean; 0 is a usable row.
 INVALID_REASONS = ("", "nan", "infinite", "zero", "unreadable")
-#: Of the rows of a file that is set aside, which are read as NaN.
+#: Of the rows of a file that is quarantined, which are read as NaN.
 UNREADABLE = INVALID_REASONS.index("unreadable")
 
 _SAFE_LENGTHS = (1e-15, 1e15)  # between these, squares in float32 neither vanish nor overflow
@@ -41,7 +41,7 @@ class VectorBlock(NamedTuple):
 
 
 class Block(NamedTuple):
-    """A block of a data set's rows on its way through a stage, for whoever watches.
+    """A block of a data set's rows, as stages pass it to callers that watch them.
 
     ``row_start`` int; ``stored`` array (n, dim); ``vectors`` VectorBlock.
     """

@@ -5,7 +5,7 @@
    data set with an `exact_pairs.parquet` brings its own, for all rows.
 3. Run each contender (`contenders.py`) as a process of its own, on the same cores, one after the
    other, the files in the page cache: wall time of the whole command, peak memory of its processes.
-4. Judge all of them by the same truth; write `bench/results.json` and `RESULTS.md`, print a table.
+4. Score all of them by the same truth; write `bench/results.json` and `RESULTS.md`, print a table.
    `--report PATH.md` writes that and `PATH.json` instead.
 
 One run on the example data set comes first, so that numba's compiled kernels lie on the disk.
@@ -31,7 +31,11 @@ import numpy as np
 import pandas as pd
 from contenders import CHECKED_EDGES, CONTENDERS, TRAINING_ROWS_PER_CELL, Job
 from environments import prepare_environment
-from judging import (
+from results import label_components, shape_of
+from rich.console import Console
+from rich.table import Table
+from rivals import ITERATIONS, exact_pairs_of
+from scoring import (
     describe_machine,
     edges_that_hold,
     read_through,
@@ -39,10 +43,6 @@ from judging import (
     score,
     share_in_right_cluster,
 )
-from results import label_components, shape_of
-from rich.console import Console
-from rich.table import Table
-from rivals import ITERATIONS, exact_pairs_of
 from synthetic import generate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,7 +101,7 @@ def prepare_data(rows: int, dim: int, seed: int, skip_generate: bool, console: C
 
 @dataclass(frozen=True)
 class Truth:
-    """What the contenders are judged by.
+    """What the contenders are scored by.
 
     Attributes
     ----------
@@ -203,7 +203,7 @@ def summarise(rounds: dict[str, list[dict[str, Any]]], job: Job) -> list[dict[st
 
 
 def run_contender(name: str, job: Job, truth: Truth, console: Console) -> dict[str, Any]:
-    """Run, measure and judge one contender."""
+    """Run, measure and score one contender."""
     contender = CONTENDERS[name]
     command = contender.command(name, job)
     console.rule(name)
@@ -226,7 +226,7 @@ def run_contender(name: str, job: Job, truth: Truth, console: Console) -> dict[s
         **exact,
         "checked_edges": len(outcome.edges),
         "edges_that_hold": edges_that_hold(job.data, outcome.edges, job.threshold),
-        **outcome.facts,
+        **outcome.details,
     }
 
 

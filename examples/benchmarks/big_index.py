@@ -2,7 +2,7 @@
 
 Rows are those of `synthetic_rows` at 64 dimensions, written as a data set first (float16: 128 bytes
 a row). The whole chain runs as users run it, `build_index` and `search_index` on Dask's local
-scheduler with as many processes as told, and prints one JSON object: seconds, peak memory, sizes,
+scheduler with --workers processes, and prints one JSON object: seconds, peak memory, sizes,
 and how often a query that is a row of the data finds itself first.
 
     python examples/benchmarks/big_index.py FOLDER [--rows 3e6] [--factory IVF65536,PQ8]

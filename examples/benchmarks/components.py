@@ -27,9 +27,9 @@ import numpy as np
 import pandas as pd
 import psutil
 import pyarrow.parquet as pq
-from judging import describe_machine
 from rich.console import Console
 from rich.table import Table
+from scoring import describe_machine
 
 from dask_dedup.graph.forest import forest_of_edges, merge_forests
 from dask_dedup.graph.labels import label_densely
@@ -143,7 +143,7 @@ def label(folder: Path, rows: int) -> dict[str, Any]:
 
 
 def digest(path: Path) -> str:
-    """Return what tells one forest from another, whatever its row groups."""
+    """Return a digest of a forest that does not depend on its row groups."""
     table = pd.read_parquet(path)
     columns = (table[name].to_numpy().tobytes() for name in table.columns)
     return hashlib.sha256(b"".join(columns)).hexdigest()[:16]
@@ -169,7 +169,7 @@ def in_this_process(work: Callable[..., dict[str, Any]], arguments: tuple) -> di
 
 
 def peak_memory() -> int:
-    """Return the peak of this process; getrusage would tell the parent's if that is higher."""
+    """Return the peak of this process; getrusage would give the parent's if that is higher."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
 

@@ -67,7 +67,7 @@ def main() -> None:
                 train, kind, dim, modality="both", settings=NetworkSettings(**changes), seed=seed
             )
             seconds = round(time.perf_counter() - began, 1)
-            best = model.facts.statistics.get("best_epoch")
+            best = model.header.statistics.get("best_epoch")
             found = test.measure(model.transform)
             entry = {"dim": dim, "method": name, "seed": seed, **found}
             results.append({**entry, "best_epoch": best, "seconds": seconds})
@@ -100,8 +100,10 @@ class Measured:
     def measure(self, compress: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
         """Return every measure as a share."""
         images, texts = compress(self.images), compress(self.texts)
-        report = self.class_id >= 0
-        zero_shot = zeroshot_accuracy(images[report], compress(self.classes), self.class_id[report])
+        labelled = self.class_id >= 0
+        zero_shot = zeroshot_accuracy(
+            images[labelled], compress(self.classes), self.class_id[labelled]
+        )
         found: dict[str, float] = {"zero_shot": zero_shot["mean_top1"]}
         pairs = images[self.pool], texts[self.pool]
         for name, (queries, targets) in (("image_text", pairs), ("text_image", pairs[::-1])):

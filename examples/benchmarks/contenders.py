@@ -73,7 +73,7 @@ class Outcome:
     edges : pandas.DataFrame
         `src`, `dst` int64: at most `CHECKED_EDGES` of those that made the components.
     note : str
-    facts : dict
+    details : dict
         Further figures for results.json.
     """
 
@@ -82,7 +82,7 @@ class Outcome:
     labels: np.ndarray
     edges: pd.DataFrame
     note: str = ""
-    facts: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def _few_cells(job: Job) -> int:
 
 
 def faiss_pca_fast_scan(job: Job) -> Any:
-    """Cells of 64 axes are cheap to visit: eight probes, for the recall."""
+    """Cells of 64 axes are cheap to search: eight probes, for the recall."""
     import more_rivals
 
     return more_rivals.faiss_pca_ivf(*_settings(job), _few_cells(job), probes=8, seed=job.seed)
@@ -355,9 +355,9 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "labels.npy", result.labels)
     _some(result.pairs, job.seed).to_parquet(folder / "edges.parquet")
-    facts = {"title": result.name, "seconds": result.seconds, "note": result.note}
-    facts |= {"facts": {"pairs": len(result.pairs)}}
-    (folder / "outcome.json").write_text(json.dumps(facts))
+    details = {"title": result.name, "seconds": result.seconds, "note": result.note}
+    details |= {"details": {"pairs": len(result.pairs)}}
+    (folder / "outcome.json").write_text(json.dumps(details))
 
 
 if __name__ == "__main__":

@@ -145,7 +145,7 @@ def autofaiss_index(
     with watch.stage("read"):
         rows = read_unit_rows(folder)
     with watch.stage("build"):
-        index, facts = build_index(
+        index, chosen = build_index(
             rows,
             save_on_disk=False,
             metric_type="ip",
@@ -159,5 +159,5 @@ def autofaiss_index(
         faiss.omp_set_num_threads(threads)
         similarity, neighbour = index.search(rows, neighbours)
         pairs = pairs_of_neighbours(neighbour, similarity, threshold)
-    name = f"autofaiss ({facts['index_key']}, {facts['index_param']})"
+    name = f"autofaiss ({chosen['index_key']}, {chosen['index_param']})"
     return finish(name, watch, len(rows), pairs, f"the {neighbours} nearest of each row")

@@ -125,7 +125,7 @@ def pairs_of_neighbours(
     Parameters
     ----------
     neighbour : numpy.ndarray
-        Integers, (rows, k): row_ids; what is below 0 or beyond the rows is a place left empty.
+        Integers, (rows, k): row_ids; what is below 0 or beyond the rows stands for no neighbour.
     similarity : numpy.ndarray
         float32, (rows, k).
     threshold : float
@@ -133,8 +133,8 @@ def pairs_of_neighbours(
     """
     neighbour = neighbour.astype(np.int64)  # uint64 from usearch
     hit = (similarity >= np.float32(threshold)) & (neighbour >= 0) & (neighbour < len(neighbour))
-    query, place = np.nonzero(hit)
-    return distinct_pairs(query, neighbour[query, place], similarity[query, place])
+    query, rank = np.nonzero(hit)
+    return distinct_pairs(query, neighbour[query, rank], similarity[query, rank])
 
 
 def label_components(src: np.ndarray, dst: np.ndarray, rows: int) -> np.ndarray:

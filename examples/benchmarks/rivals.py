@@ -3,7 +3,7 @@
 Each finder takes a folder with `img_emb/*.npy`, a cosine threshold and a number of threads, and
 returns a `Result`. They hold all rows as float32 in memory (4 bytes x rows x dim) and decide in
 float32, so that two equal rows can score 0.9999999 and a threshold of 1 misses them.
-`exact_pairs_of` holds one block at a time and computes in float64: it can judge any of them.
+`exact_pairs_of` holds one block at a time and computes in float64: it can score any of them.
 
 On `examples/data/clipart` (10,248 x 512) with 128 cells, recall of the pairs of `faiss_flat`, whose
 pairs are those of `exact_pairs.parquet`, and duplicates (rows minus components):
@@ -76,7 +76,7 @@ def faiss_ivf_flat(
     threads : int
         OpenMP threads of faiss.
     cells, probes : int
-        Inverted lists, and how many of them each query visits.
+        Inverted lists, and how many of them each query looks into.
     seed : int
         Of the training sample.
     training_rows_per_cell : int

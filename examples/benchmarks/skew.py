@@ -19,9 +19,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from judging import run_measured
 from rich.console import Console
 from rich.table import Table
+from scoring import run_measured
 from synthetic import generate
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -206,9 +206,9 @@ class Source:
         text_id = np.where(own, row_id + len(self.group), self.group[row_id])
         words = [
             pa.array(vocabulary).take(
-                pa.array(choices(self.seed, f"word {place}", text_id, len(vocabulary)))
+                pa.array(choices(self.seed, f"word {position}", text_id, len(vocabulary)))
             )
-            for place, vocabulary in enumerate((QUALITIES, SUBJECTS, SETTINGS))
+            for position, vocabulary in enumerate((QUALITIES, SUBJECTS, SETTINGS))
         ]
         number = pa.array(choices(self.seed, "number", text_id, 10_000)).cast(pa.string())
         host = pa.array(choices(self.seed, "host", row_id, 100)).cast(pa.string())
@@ -226,7 +226,7 @@ class Source:
 
 
 def open_source(rows: int, dim: int, duplicate_fraction: float, seed: int) -> Source:
-    """Draw the groups and their rows' places, the mean, the topics and the axes."""
+    """Draw the groups and their rows' positions, the mean, the topics and the axes."""
     sizes = group_sizes(round(rows * duplicate_fraction))
     singles = rows - int(sizes.sum())
     if singles < 0:
@@ -235,7 +235,7 @@ def open_source(rows: int, dim: int, duplicate_fraction: float, seed: int) -> So
             f"there are {rows}. Ask for a smaller fraction."
         )
     sizes = np.concatenate([sizes, np.ones(singles, dtype=np.int64)])
-    place = np.random.default_rng(seed).permutation(rows)
+    order = np.random.default_rng(seed).permutation(rows)
     is_original = np.zeros(rows, dtype=bool)
     is_original[np.cumsum(sizes) - sizes] = True
 
@@ -253,8 +253,8 @@ def open_source(rows: int, dim: int, duplicate_fraction: float, seed: int) -> So
     mean *= math.sqrt(MEAN_SHARE) / np.linalg.norm(mean)
     return Source(
         seed=seed,
-        group=np.repeat(np.arange(len(sizes), dtype=np.int64), sizes)[place],
-        is_copy=~is_original[place],
+        group=np.repeat(np.arange(len(sizes), dtype=np.int64), sizes)[order],
+        is_copy=~is_original[order],
         mean=mean.astype(np.float32),
         topics=topics,
         axes=axes,

@@ -52,7 +52,7 @@ def record_run(data: Path, workers: int) -> tuple[list[dict[str, Any]], dict[str
     settings = Settings(compute={"workers": workers})  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as folder:
         with local_cluster(settings.compute, Path(folder, "scratch"), preload=PRELOAD) as execute:
-            execute.client.get_task_stream()  # begins to record
+            execute.client.get_task_stream()  # begins to collect
             began = time.time()
             summary = run(data, Path(folder, "out"), settings, execute=execute)
             stream = execute.client.get_task_stream(start=0, count=None)

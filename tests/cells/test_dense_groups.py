@@ -3,12 +3,13 @@ import pytest
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from dask_dedup import build_cells, fit_pca, read_dataset
+from dask_dedup import build_cells, fit_pca, join_cells, read_dataset
 from dask_dedup.cells.candidates import DEFAULT_LIMITS, Candidates, JoinLimits
 from dask_dedup.cells.dense_groups import find_groups
 from dask_dedup.cells.entries import read_entries
 from dask_dedup.cells.join import join_group
 from dask_dedup.cells.join_groups import plan_groups
+from dask_dedup.errors import SettingsError
 from dask_dedup.graph.forest import merge_forests, spanning_edges
 from dask_dedup.vectors.int8_codes import code_rows
 from dask_dedup.vectors.pca import load_pca
@@ -62,7 +63,7 @@ def grouping(labels):
 
 def forest_of(rows, tmp_path, write_dataset, threshold, limits=DEFAULT_LIMITS, **options):
     data = read_dataset(write_dataset(tmp_path / "data", np.array_split(rows, 3)))
-    layout = build_cells(data, fit_pca(data, 16), tmp_path / "cells", cells=1, entries=1.0)
+    layout = build_cells(data, fit_pca(data, 16), tmp_path / "cells", cells=1, cells_per_row=1.0)
     results = [
         join_group(layout, group, threshold, contract=spanning_edges, limits=limits)
         for group in plan_groups(layout, **options)
@@ -126,6 +127,15 @@ def test_join_group_at_a_high_threshold_compares_all_pairs(near_copies, tmp_path
     assert grouping(found) == grouping(true_components(wide @ wide.T, 0.9995))
     true = np.triu((wide @ wide.T).astype("f4") >= np.float32(0.9995), 1).sum()
     assert sum(result.pairs for result in results) == true
+
+
+def test_join_cells_inside_dense_groups_is_refused(near_copies, tmp_path, write_dataset):
+    data = read_dataset(write_dataset(tmp_path / "data", [near_copies]))
+    layout = build_cells(data, fit_pca(data, 16), tmp_path / "cells")
+    with pytest.raises(SettingsError, match=r"a threshold of 0\.9995 has no answer here"):
+        join_cells(layout, 0.9995)
+    layout = build_cells(data, fit_pca(data, 16), tmp_path / "other", dense_groups=False)
+    assert join_cells(layout, 0.9995).npartitions
 
 
 def test_find_groups_where_groups_overlap_follows_the_order_of_the_leaders(tmp_path, write_dataset):

@@ -1,4 +1,4 @@
-"""Records merged to fewer files are the same records; damaged ones are named."""
+"""Entries merged to fewer files are the same entries; damaged ones are named."""
 
 import shutil
 from dataclasses import replace
@@ -22,7 +22,7 @@ def clustered(rows, dim=8):
 def data(tmp_path_factory, write_dataset):
     rows = clustered(1500).astype("f4")
     rows[[5, 700]] = np.nan
-    path = tmp_path_factory.mktemp("records") / "d"
+    path = tmp_path_factory.mktemp("entries") / "d"
     return read_dataset(write_dataset(path, np.split(rows, range(50, 1500, 50))))
 
 
@@ -55,7 +55,7 @@ def files_of(*rows):
 
 
 @pytest.mark.parametrize("most", [2, 3, 29])
-def test_merged_records_are_those_of_the_spans(data, plain, tmp_path, most):
+def test_merged_entries_are_those_of_the_spans(data, plain, tmp_path, most):
     merged = build(data, tmp_path / "b", most_files=most)
     assert len(plain.entry_files) == 30
     assert len(merged.entry_files) <= most
@@ -72,7 +72,7 @@ def test_merged_records_are_those_of_the_spans(data, plain, tmp_path, most):
 
 
 @pytest.mark.parametrize("merge_bytes", [1, 1000, 1 << 30])
-def test_merge_records_by_ranges_of_any_size_is_the_same(layout, tmp_path, merge_bytes):
+def test_merge_entries_by_ranges_of_any_size_is_the_same(layout, tmp_path, merge_bytes):
     (files, one), *_ = plan_merges(layout.entry_files, tmp_path, 10).tasks
     merge_entries(layout, files, one, merge_bytes)
     layout.write_entry_files(files)
@@ -108,7 +108,7 @@ def test_plan_merges_more_rows_than_positions_can_count_are_refused(tmp_path):
         plan_merges(files_of(*[2**32 - 5] * 70), tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["records", "offsets"])
+@pytest.mark.parametrize("kind", ["entries", "offsets"])
 def test_damaged_layout_is_named_by_its_path(layout, kind):
     path = layout.path(kind, layout.spans[4])
     good = path.read_bytes()
@@ -129,5 +129,5 @@ def test_offsets_of_another_span_do_not_fit(layout):
     first.write_bytes(second.read_bytes())
     entries = [file.entries for file in layout.entry_files[:2]]
     assert entries[0] != entries[1]
-    with pytest.raises(DamagedError, match=f"does not fit the {entries[0]} records beside it"):
+    with pytest.raises(DamagedError, match=f"does not fit the {entries[0]} entries beside it"):
         read_cell_counts(layout)

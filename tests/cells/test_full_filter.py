@@ -7,7 +7,7 @@ from dask_dedup.cells.full_filter import add_tiles, full_codes
 from dask_dedup.cells.join import join_group
 from dask_dedup.cells.join_groups import plan_groups
 from dask_dedup.vectors.cosines import cosine_pairs
-from dask_dedup.vectors.int8_codes import code_rows, near_code_rows
+from dask_dedup.vectors.int8_codes import code_rows, near_pairs
 
 
 def unit(rows):
@@ -28,7 +28,7 @@ def pairs_of(products):
 
 
 class RowsAtHand:
-    """Of `Candidates` what `full_codes` asks for: each record is the row of its number."""
+    """Of `Candidates` what `full_codes` asks for: each entry is the row of its number."""
 
     def __init__(self, rows, threshold, limits):
         self.limits, self.rows, self.threshold = limits, rows, np.float32(threshold)
@@ -40,7 +40,7 @@ class RowsAtHand:
 
 def passed_and_near(rows, least, limits=DEFAULT_LIMITS):
     full, limit = full_codes(RowsAtHand(rows, least, limits), np.arange(len(rows)))
-    passed = pairs_of(near_code_rows(full, full, limit, True))
+    passed = pairs_of(near_pairs(full, full, limit, True))
     i, j = np.triu_indices(len(rows), 1)
     cosines = cosine_pairs(rows, rows, i, j)
     near = pairs_of([(i[cosines >= least], j[cosines >= least])])
@@ -50,7 +50,7 @@ def passed_and_near(rows, least, limits=DEFAULT_LIMITS):
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 @pytest.mark.parametrize("rank", [300, 30_000])
 @pytest.mark.parametrize("dim", [3, 40, 512, 1100])
-def test_full_grid_passes_every_pair(dim, rank, dtype):
+def test_full_codes_pass_every_pair(dim, rank, dtype):
     rows = (near_copies_of(700, dim, 0.9) * np.linspace(0.1, 9.0, 700)[:, None]).astype(dtype)
     i, j = np.triu_indices(len(rows), 1)
     least = np.sort(cosine_pairs(rows, rows, i, j))[-rank]  # a pair at the border
@@ -59,7 +59,7 @@ def test_full_grid_passes_every_pair(dim, rank, dtype):
     assert near <= passed
 
 
-def test_full_grid_passes_every_pair_when_its_border_is_crossed():
+def test_full_codes_pass_every_pair_beyond_the_largest_code():
     narrow = JoinLimits(full_spread=0.3)  # most coordinates lie beyond
     rows = near_copies_of(700, 40, 0.9)
     full, _ = full_codes(RowsAtHand(rows, 0.95, narrow), np.arange(len(rows)))
@@ -68,14 +68,14 @@ def test_full_grid_passes_every_pair_when_its_border_is_crossed():
     assert near <= passed
 
 
-def test_full_grid_passes_few_pairs_below_the_threshold():
+def test_full_codes_pass_few_pairs_below_the_threshold():
     rows = near_copies_of(700, 512, 0.9)
     passed, near, cosines = passed_and_near(rows, 0.95)
     assert 100 < len(near) <= len(passed) < 0.01 * len(cosines)
-    assert (cosines > 0.85).all()  # no two rows are far apart
+    assert (cosines > 0.85).all()  # no two rows differ much
 
 
-def test_full_grid_uses_no_more_coordinates_than_tell_rows_apart():
+def test_full_codes_use_no_more_coordinates_than_differ():
     widths = [
         full_codes(RowsAtHand(near_copies_of(700, 512, share), 0.95, JoinLimits()), np.arange(700))[
             0
@@ -86,17 +86,17 @@ def test_full_grid_uses_no_more_coordinates_than_tell_rows_apart():
     assert widths[0] < widths[1] < widths[2]
 
 
-def test_full_grid_of_equal_rows_passes_all_pairs():
+def test_full_codes_of_equal_rows_pass_all_pairs():
     passed, near, _ = passed_and_near(np.ones((5, 6), np.float32), 1.0)
     assert passed == near == pairs_of([np.triu_indices(5, 1)])
 
 
 @pytest.fixture(scope="module")
 def layout_of_near_copies(tmp_path_factory, write_dataset):
-    """Rows that 2 axes do not tell apart, in one cell."""
-    folder = tmp_path_factory.mktemp("crowd")
+    """Rows in one cell whose projections on 2 axes are near each other."""
+    folder = tmp_path_factory.mktemp("one-cell")
     data = read_dataset(write_dataset(folder / "data", np.split(near_copies_of(1500, 24, 0.85), 3)))
-    return build_cells(data, fit_pca(data, 2), folder / "cells", cells=1, entries=1.0)
+    return build_cells(data, fit_pca(data, 2), folder / "cells", cells=1, cells_per_row=1.0)
 
 
 def joined(layout, tile_rows, limits, threshold=0.95):
@@ -113,7 +113,7 @@ def joined(layout, tile_rows, limits, threshold=0.95):
 
 
 @pytest.mark.parametrize("tile_rows", [32_768, 200])
-def test_join_of_a_crowd_by_full_rows_is_that_by_pairs(layout_of_near_copies, tile_rows):
+def test_join_with_the_full_dimension_filter_is_that_without(layout_of_near_copies, tile_rows):
     never = JoinLimits(full_share=2.0)  # more than there can be
     one_by_one, looked_at = joined(layout_of_near_copies, tile_rows, never)
     assert looked_at > 0.2 * 1500**2 / 2
@@ -122,7 +122,7 @@ def test_join_of_a_crowd_by_full_rows_is_that_by_pairs(layout_of_near_copies, ti
     assert 250 < len(edges) <= candidates < 0.05 * looked_at
 
 
-def test_add_tiles_without_records_adds_nothing():
+def test_add_tiles_without_entries_adds_nothing():
     none, projections = np.empty(0, np.int64), code_rows(np.ones((2, 4), np.int8))
     add_tiles(projections, 1, none, None, None)
     add_tiles(projections, 1, np.arange(2), none, None)

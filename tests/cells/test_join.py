@@ -40,7 +40,7 @@ def test_join_cells_in_one_cell_finds_what_brute_force_finds(
     tmp_path, write_dataset, threshold, dtype
 ):
     rows = near_copies(dtype=dtype)
-    layout = build(tmp_path, write_dataset, np.split(rows, [200, 210]), cells=1, entries=1.0)
+    layout = build(tmp_path, write_dataset, np.split(rows, [200, 210]), cells=1, cells_per_row=1.0)
     edges = found(join_cells(layout, threshold, contract=False).compute(scheduler="synchronous"))
     expected = brute_force(rows, threshold)
     # Equal rows stand for each other: the groups must agree, and every edge must be a true one.
@@ -75,7 +75,7 @@ def components(pairs, rows):
 
 def test_join_group_tiles_find_what_the_whole_cell_finds(tmp_path, write_dataset):
     rows = near_copies()
-    layout = build(tmp_path, write_dataset, [rows], cells=1, entries=1.0)
+    layout = build(tmp_path, write_dataset, [rows], cells=1, cells_per_row=1.0)
     whole = found(join_cells(layout, 0.9, contract=False).compute(scheduler="synchronous"))
     groups = plan_groups(layout, tile_rows=64)
     assert len(groups) > 20
@@ -84,7 +84,9 @@ def test_join_group_tiles_find_what_the_whole_cell_finds(tmp_path, write_dataset
         tiled.update(found(join_group(layout, group, 0.9).edges))
     tiled.update({pair: c for pair, c in whole.items() if c == 1 and pair not in tiled})
     assert tiled == whole
-    assert sum(join_group(layout, g, 0.9).entries for g in groups) == len(np.unique(rows, axis=0))
+    assert sum(join_group(layout, g, 0.9).entry_count for g in groups) == len(
+        np.unique(rows, axis=0)
+    )
 
 
 @pytest.mark.parametrize("cells", [4, 16])

@@ -67,22 +67,22 @@ def test_assign_cells_sure_rows_do_not_depend_on_the_block(points, model, block)
     np.testing.assert_array_equal(cells[sure], whole[:1000][sure])
 
 
-def test_assign_cells_home_is_the_nearest_cell_when_all_are_probed(points):
+def test_assign_cells_first_is_the_nearest_when_all_are_probed(points):
     model = model_of(points, 64, probes=32.0)
-    home = assign_exactly(points.astype(np.float64), model)[:, 0]
+    nearest = assign_exactly(points.astype(np.float64), model)[:, 0]
     distances = ((points[:, None].astype("f8") - model.fine[None]) ** 2).sum(axis=2)
-    np.testing.assert_array_equal(home, distances.argmin(axis=1))
+    np.testing.assert_array_equal(nearest, distances.argmin(axis=1))
 
 
 @pytest.mark.parametrize("cells_per_row", [1.0, 2.0, 5.0])
-def test_set_margins_gives_the_wanted_visits_on_average(points, cells_per_row):
+def test_set_margins_gives_the_wanted_cells_per_row_on_average(points, cells_per_row):
     cells, _ = assign_cells(
         torch.from_numpy(points), model_of(points, 64, cells_per_row=cells_per_row)
     )
     assert (cells >= 0).sum(axis=1).mean() == pytest.approx(cells_per_row, rel=0.02)
 
 
-def test_assign_cells_visits_are_ordered_distinct_and_within_the_margin(points, model):
+def test_assign_cells_are_ordered_distinct_and_within_the_margin(points, model):
     cells = assign_exactly(points.astype(np.float64), model)
     assert cells.shape == (3000, MOST_CELLS_PER_ROW)
     for point, row in zip(points[:200].astype("f8"), cells[:200], strict=True):
@@ -108,10 +108,10 @@ def test_assign_exactly_equal_centroids_tie_to_the_lower_cell():
     )
     point = np.array([[0.9, 1.1]])
     assert assign_exactly(point, model)[0, 0] == 0
-    assert assign_cells(torch.from_numpy(point).float(), model)[1][0]  # told to be unsure
+    assert assign_cells(torch.from_numpy(point).float(), model)[1][0]  # it is marked as unsure
 
 
-def test_thin_leaves_points_far_from_each_other_and_covers_all():
+def test_thin_leaves_points_distant_from_each_other_and_covers_all():
     rng = np.random.default_rng(3)
     centres = rng.normal(size=(40, 6)) * 3
     points = (centres[rng.integers(0, 40, 2500)] + rng.normal(size=(2500, 6)) * 0.01).astype("f4")
@@ -122,7 +122,7 @@ def test_thin_leaves_points_far_from_each_other_and_covers_all():
     assert len(kept) == 40
 
 
-def test_thin_leaves_a_crowd_that_holds_no_copies():
+def test_thin_leaves_near_points_that_are_no_copies():
     rng = np.random.default_rng(3)
     near_copies = rng.normal(size=(600, 64)).astype("f4") * np.float32(0.39 / np.sqrt(2 * 64))
     copies = (np.ones(64) + rng.normal(size=(600, 64)) * 0.02).astype("f4")
@@ -134,7 +134,7 @@ def test_thin_leaves_a_crowd_that_holds_no_copies():
     assert (np.abs(kept).max(axis=1) > 0.5).sum() < 5
 
 
-def test_thin_tells_points_apart_by_the_sketch():
+def test_thin_compares_points_by_the_sketch_too():
     points = np.zeros((100, 6), np.float32)
     points[:, 3:] = np.random.default_rng(0).normal(size=(100, 3)) * 50
     assert len(thin(points, 3)) == 100

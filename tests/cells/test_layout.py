@@ -1,9 +1,11 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from dask_dedup import build_cells, fit_pca, read_dataset
 from dask_dedup.cells.entries import read_cell_counts, read_entries
 from dask_dedup.cells.layout import layout_span
+from dask_dedup.cells.leaders import load_leaders
 from dask_dedup.data.part_files import read_invalid, read_linked
 
 
@@ -21,7 +23,7 @@ def all_entries(layout):
     return read_entries(layout, 0, layout.cells)
 
 
-def test_layout_every_usable_distinct_row_visits_at_least_one_cell(tmp_path, write_dataset):
+def test_layout_every_usable_distinct_row_is_in_at_least_one_cell(tmp_path, write_dataset):
     rows = clustered(3000).astype("f4")
     rows[5] = np.nan
     rows[6] = 0
@@ -37,6 +39,42 @@ def test_layout_every_usable_distinct_row_visits_at_least_one_cell(tmp_path, wri
     pairs = np.stack([cell, entries.row_ids])
     assert len(np.unique(pairs, axis=1).T) == len(cell)  # no row twice in a cell
     assert (np.diff(cell * 10_000 + entries.row_ids) > 0).all()  # by cell, then by row
+
+
+def near_copies_and_others(rng, near_copies=2000, dim=8):
+    centre = rng.normal(size=dim)
+    rows = [centre + rng.normal(size=(near_copies, dim)) * 0.01, rng.normal(size=(4000, dim))]
+    return rng.permutation(np.concatenate(rows)).astype("f4")
+
+
+def test_layout_members_of_a_dense_group_visit_home_and_are_linked(tmp_path, write_dataset):
+    rows = near_copies_and_others(np.random.default_rng(0))
+    path = write_dataset(tmp_path / "d", np.split(rows, 3))
+    layout = build(tmp_path / "cells", path, cells=30)
+    leaders = load_leaders(layout.leaders_path).row_ids
+    assert len(leaders) >= 1
+    links = pd.concat([read_linked(layout, span) for span in layout.spans])
+    wide = rows.astype("f8") / np.linalg.norm(rows, axis=1, keepdims=True)
+    exact = (wide[links["src"]] * wide[links["dst"]]).sum(axis=1)
+    np.testing.assert_allclose(links["similarity"], exact, atol=1e-7)
+    near = (wide @ wide[leaders].T).astype("f4") >= np.float32(0.999)
+    members = np.setdiff1d(np.flatnonzero(near.any(axis=1)), leaders)
+    linked = np.where(np.isin(links["src"], leaders), links["dst"], links["src"])
+    np.testing.assert_array_equal(np.sort(linked), members)
+    entries = np.bincount(all_entries(layout).row_ids, minlength=len(rows))
+    assert (entries[members] == 1).all()
+    assert entries.min() == 1
+    assert entries[leaders].max() > 1
+    others = np.setdiff1d(np.arange(len(rows)), members)
+    assert entries[others].mean() == pytest.approx(4.5, rel=0.15)
+
+
+def test_layout_without_dense_groups_links_equal_rows_only(tmp_path, write_dataset):
+    rows = near_copies_and_others(np.random.default_rng(0))
+    path = write_dataset(tmp_path / "d", [rows])
+    layout = build(tmp_path / "cells", path, cells=30, dense_groups=False)
+    assert len(load_leaders(layout.leaders_path).row_ids) == 0
+    assert read_linked(layout, layout.spans[0]).empty
 
 
 def test_layout_identical_and_invalid_rows_are_set_aside(tmp_path, write_dataset):
@@ -75,7 +113,7 @@ def test_layout_does_not_depend_on_the_parts(tmp_path, write_dataset, cuts):
     np.testing.assert_allclose(entries.codes, expected.codes, atol=1)  # rounded either way
 
 
-def test_read_records_range_equals_its_slice(tmp_path, write_dataset):
+def test_read_entries_range_equals_its_slice(tmp_path, write_dataset):
     rows = clustered(2000).astype("f4")
     layout = build(tmp_path / "cells", write_dataset(tmp_path / "d", np.split(rows, 4)), cells=20)
     every, some = all_entries(layout), read_entries(layout, 5, 9)
@@ -97,7 +135,7 @@ def test_layout_equal_hashes_of_different_rows_are_not_taken_for_equal(
 
 
 @pytest.mark.parametrize("equal", [100, 2000])
-def test_layout_of_nearly_equal_rows_gives_each_a_home(tmp_path, write_dataset, equal):
+def test_layout_of_nearly_equal_rows_gives_each_a_cell(tmp_path, write_dataset, equal):
     """K-means leaves coarse cells without a row; no row may end there."""
     rows = np.ones((2000, 8), np.float32) + np.eye(8, dtype=np.float32)[0]
     rows[equal:] += clustered(2000 - equal).astype("f4") * 1e-5

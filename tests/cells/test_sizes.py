@@ -12,7 +12,7 @@ def test_default_cells_grows_slower_than_the_rows():
     assert cells[-1] < 2**31
 
 
-def test_default_visits_grow_above_a_million_rows_and_stay_within_their_limit():
+def test_default_cells_per_row_grow_above_a_million_rows_and_stay_within_their_limit():
     assert [default_cells_per_row(rows) for rows in (1, 10**6)] == [4.5, 4.5]
     assert default_cells_per_row(10**7) == pytest.approx(6.36, abs=0.01)
     assert default_cells_per_row(10**12) == MOST_CELLS_PER_ROW

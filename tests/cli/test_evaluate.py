@@ -57,11 +57,11 @@ def test_truth_then_components(data, tmp_path):
     assert "edges at cosine 0.95 or above" in higher.stdout
 
 
-def test_components_of_a_forest_are_told_to_be_that(tmp_path):
+def test_components_of_a_forest_are_reported_as_such(tmp_path):
     frame = pd.DataFrame({"src": [0, 1, 1], "dst": [3, 3, 2], "similarity": [0.99, 0.98, 0.97]})
     frame.to_parquet(tmp_path / "forest.parquet")
     found = invoke("components", tmp_path / "forest.parquet", "--threshold", 0.95)
-    assert "misses 1 unions" in found.stdout
+    assert "misses 1 union" in found.stdout
     assert "these edges hold no cycle" in found.stderr
     pd.concat([frame, pd.DataFrame({"src": [0], "dst": [1], "similarity": [0.96]})]).to_parquet(
         tmp_path / "all.parquet"
@@ -134,14 +134,14 @@ REFUSED = {
 def test_wrong_input_is_one_line_and_exit_code_2(situation, data, space, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("bad.toml").write_text("[pareto]\nnprobes = [1]\n")
-    places = {"data": data, "classes": space[0], "labels": space[1], "toml": "bad.toml"}
+    paths = {"data": data, "classes": space[0], "labels": space[1], "toml": "bad.toml"}
     arguments, message = REFUSED[situation]
-    result = invoke(*(a.format(**places) for a in arguments))
+    result = invoke(*(a.format(**paths) for a in arguments))
     assert result.exit_code == 2, result.output
     assert isinstance(result.exception, SystemExit)
     assert result.stdout == ""
-    report = [line for line in result.stderr.splitlines() if line.startswith("dask-dedup: ")]
-    assert len(report) == 1
-    assert message in report[0]
+    errors = [line for line in result.stderr.splitlines() if line.startswith("dask-dedup: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
     assert "Traceback" not in result.stderr
     assert not list(Path().glob("out/*.csv"))

@@ -74,7 +74,11 @@ def test_set_is_typed_as_in_toml():
 
 def test_options_of_their_own_win_over_set_and_set_over_the_file(tmp_path):
     (tmp_path / "a.toml").write_text("seed = 1\n[cells]\ncells_per_row = 2.0\nprobes = 3.0\n")
-    given = {"assignments": ("cells.cells_per_row=4", "seed=5"), "seed": 6, "cells__visits": None}
+    given = {
+        "assignments": ("cells.cells_per_row=4", "seed=5"),
+        "seed": 6,
+        "cells__cells_per_row": None,
+    }
     settings = chosen_settings(given, tmp_path / "a.toml")
     assert (settings.seed, settings.cells.cells_per_row, settings.cells.probes) == (6, 4.0, 3.0)
 
@@ -82,11 +86,12 @@ def test_options_of_their_own_win_over_set_and_set_over_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("cells.visit=3", r"unknown setting cells\.visit; known here: visits, cells"),
-        ("cell.visits=3", r"unknown setting cell; known here: seed"),
-        ("cells_per_row", r"--set visits: expected KEY=VALUE, such as cells\.probes=12\."),
+        ("cells.probe=3", r"unknown setting cells\.probe; known here: cells_per_row, cells"),
+        ("cells.visits=3", r"cells\.visits is now called cells\.cells_per_row\."),
+        ("cell.cells_per_row=3", r"unknown setting cell; known here: seed"),
+        ("cells_per_row", r"--set cells_per_row: expected KEY=VALUE, such as cells\.probes=12\."),
         ("=3", r"--set =3: expected KEY=VALUE"),
-        ("cells.cells_per_row=many", r"cells\.visits: .*got 'many'"),
+        ("cells.cells_per_row=many", r"cells\.cells_per_row: .*got 'many'"),
         ("seed.low=3", r"seed: .*got \{'low': 3\}"),
     ],
 )
@@ -95,8 +100,10 @@ def test_set_of_what_is_wrong_is_one_clear_error(text, message):
         chosen(text)
 
 
-def test_set_of_what_a_command_does_not_heed_is_refused():
-    with pytest.raises(SettingsError, match=r"--set cells\.visits: this command does not"):
+def test_set_of_what_a_command_does_not_use_is_refused():
+    with pytest.raises(
+        SettingsError, match=r"--set cells\.cells_per_row: this command does not use it"
+    ):
         chosen_settings({"assignments": ("cells.cells_per_row=3",)}, used=("seed", "compute"))
 
 

@@ -216,7 +216,7 @@ def test_finished_by_the_library_is_finished_for_the_command_and_names_are_print
     result = CliRunner().invoke(cli.main, ["run", str(data), str(out)], catch_exceptions=False)
     assert result.exit_code == 0
     assert result.stderr.splitlines() == [
-        f"{data}: 3 rows in 1 parts, dimension 5",
+        f"{data}: 3 rows in 1 part, dimension 5",
         f"{out}: finished before with these settings; nothing to do",
     ]
     assert f"results in {out}: clusters/*.parquet has every row" in result.stdout
@@ -320,11 +320,11 @@ def test_run_succeeds_and_writes_every_result_and_nothing_else(finished):
     assert summary["rows"] == pq.read_table(finished.out / "clusters").num_rows == 931
 
 
-def test_run_prints_facts_on_stderr_and_the_summary_on_stdout(finished):
+def test_run_prints_its_course_on_stderr_and_the_summary_on_stdout(finished):
     progress = finished.done.stderr.splitlines()
     assert progress[0] == f"{finished.data}: 931 rows in 2 parts, dimension 512"
     assert [line.split()[0] for line in progress[1:3]] == ["plan:", "plan:"]
-    assert progress[3].startswith("1 workers with ")
+    assert progress[3].startswith("1 worker with ")
     assert [line.split()[0] for line in progress[4:]] == [
         "fit",
         "layout",

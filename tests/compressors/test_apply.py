@@ -125,8 +125,10 @@ def test_write_compressed_in_blocks_gives_the_same(tmp_path, data, model, rows):
     found = []
     for part in data.filled_parts:
         path = tmp_path / f"{part.index}.npy"
-        header = part, str(tmp_path / "model"), path, "float32", "cpu", 1
-        assert write_compressed(*header, block_bytes=4 * 10 * 7)["rows"] == part.rows  # seven rows
+        arguments = part, str(tmp_path / "model"), path, "float32", "cpu", 1
+        assert (
+            write_compressed(*arguments, block_bytes=4 * 10 * 7)["rows"] == part.rows
+        )  # seven rows
         found.append(np.load(path))
     np.testing.assert_allclose(np.concatenate(found), model.transform(rows[0]), atol=1e-6)
 
@@ -162,12 +164,12 @@ def test_compress_dataset_with_other_settings_is_refused(tmp_path, data, model):
     out = tmp_path / "out"
     compress_dataset(data, model, out)
     other = fit_compressor(data, "snip", 4, modality="both", settings=QUICK, seed=1)
-    same_facts = type(model)(model.header, other.network)
+    same_header = type(model)(model.header, other.network)
     for arguments in (
         {"dtype": "float32"},
         {"modality": "image"},
         {"model": other},
-        {"model": same_facts},
+        {"model": same_header},
     ):
         with pytest.raises(OutputError, match="by another model, with other settings"):
             compress_dataset(data, **{"model": model, "out": out, **arguments})

@@ -111,7 +111,7 @@ def test_transform_of_other_rows_is_refused(models, name, wrong):
 # --- where a model may be written -----------------------------------------------------------------
 
 
-def test_save_model_replaces_a_model_only_when_told(saved, models):
+def test_save_model_replaces_a_model_only_when_asked(saved, models):
     with pytest.raises(OutputError, match=r"exists. Choose another name, or replace it with"):
         save_model(models["pca"], saved)
     assert load_model(saved).kind == "snip"
@@ -134,7 +134,7 @@ def test_save_model_never_overwrites_something_else(tmp_path, models, there):
         check_model_path(path, overwrite=False)
 
 
-def test_save_model_below_a_file_is_told(tmp_path, models):
+def test_save_model_below_a_file_is_refused(tmp_path, models):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
         save_model(models["pca"], tmp_path / "file" / "model")

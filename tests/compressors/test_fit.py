@@ -118,7 +118,7 @@ def test_fit_compressor_leaves_out_rows_unusable_in_either_modality(tmp_path, wr
     assert single.statistics["sampled_rows"] == 293
 
 
-def test_fit_compressor_tells_its_progress(both):
+def test_fit_compressor_reports_its_progress(both):
     seen = Seen()
     fit_compressor(both, "snip", 4, settings=QUICK, progress=seen)
     assert seen.stages == [("sample", 150), ("train", 135 * 2)]

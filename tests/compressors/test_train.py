@@ -90,9 +90,9 @@ def test_train_network_stops_early_and_keeps_the_best(samples, held_out):
     assert len(statistics["curve"]) == 3
 
 
-def test_train_network_that_comes_apart_is_told(samples, held_out):
+def test_train_network_that_diverges_is_reported(samples, held_out):
     broken = [samples[0] * np.float32(1e30)]
-    with pytest.raises(SettingsError, match=r"came apart in epoch 1: .* learning rate below 0.002"):
+    with pytest.raises(SettingsError, match=r"diverged in epoch 1: .* learning rate below 0.002"):
         train(broken, held_out, "mse")
 
 
@@ -113,7 +113,7 @@ def test_train_network_takes_fewer_rows_than_dimensions_or_batch(samples, kind, 
     assert all(np.isfinite(weight).all() for weight in weights(trained))
 
 
-def test_train_network_tells_every_row_it_goes_over(samples, held_out):
+def test_train_network_reports_every_row_it_goes_over(samples, held_out):
     seen = []
     settings = NetworkSettings(**QUICK)
     train_network(samples, held_out, "snip", 5, settings, on_rows=seen.append)

@@ -103,7 +103,7 @@ def test_null_and_odd_rows_are_nan(tmp_path, size):
     np.testing.assert_array_equal(read_rows(file, 0, file.rows), wanted[: file.rows])
 
 
-def test_part_of_which_no_row_tells_the_dimension_has_that_of_the_others(tmp_path, rows):
+def test_part_of_which_no_row_has_a_dimension_has_that_of_the_others(tmp_path, rows):
     write_column(tmp_path / "a.parquet", rows[:0])
     write_column(tmp_path / "b.parquet", rows)
     nulls = pa.table({"url": ["x"], "emb": pa.array([None], pa.list_(pa.float32()))})
@@ -144,7 +144,7 @@ def all_rows(data) -> np.ndarray:
 @pytest.mark.parametrize("order", ["ab", "ba"])
 def test_dimension_is_that_of_most_rows_of_all_parts(tmp_path, rows, order, caplog):
     write_column(tmp_path / f"{order[0]}.parquet", rows)
-    kinds = {"b": "fixed_size_list"}  # whose type tells it, if alone
+    kinds = {"b": "fixed_size_list"}  # whose type has it, if alone
     write_column(tmp_path / f"{order[1]}.parquet", rows[:600, :5].copy(), kinds.get(order[1]))
     data = read_dataset(tmp_path, embedding_column="emb")
     assert data.dim == DIM
@@ -157,7 +157,7 @@ def test_dimension_is_that_of_most_rows_of_all_parts(tmp_path, rows, order, capl
 
 @pytest.mark.parametrize("group", [None, 100])
 @pytest.mark.parametrize("front", [[1.0], [0.0] * 900, None, []])
-def test_placeholders_in_front_do_not_tell_the_dimension(tmp_path, rows, front, group):
+def test_placeholders_in_front_do_not_decide_the_dimension(tmp_path, rows, front, group):
     values = [front] * 500 + [row.tolist() for row in rows]
     write_lists(tmp_path / "a.parquet", values, group=group)
     read = all_rows(read_dataset(tmp_path, embedding_column="emb"))
@@ -182,8 +182,8 @@ def test_dimension_of_large_files_is_that_of_a_spread_sample(tmp_path, rows, cap
     "integers", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
 )
 def test_integers_are_read_as_they_are(tmp_path, integers):
-    facts = np.iinfo(integers)
-    ends = [max(facts.min, -(2**53)), min(facts.max, 2**53), 0, 1]
+    limits = np.iinfo(integers)
+    ends = [max(limits.min, -(2**53)), min(limits.max, 2**53), 0, 1]
     wanted = [[*ends, n] for n in range(100)]
     write_lists(
         tmp_path / "a.parquet", [*wanted, [1, None, 1, 1, 1]], pa.list_(pa.type_for_alias(integers))
@@ -269,7 +269,7 @@ def test_tensors_of_two_axes_are_refused(tmp_path):
 
 
 def test_column_beside_embedding_files_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"embedding_column: .* no place beside it"):
+    with pytest.raises(InputError, match=r"embedding_column: .* cannot be given beside it"):
         read_dataset(tmp_path, embedding_column="emb", image_embeddings="*.npy")
 
 

@@ -242,7 +242,7 @@ def test_read_dataset_parts_come_in_natural_order(tmp_path, write_dataset):
     assert captions == [f"{i}-0" for i in range(12)]
 
 
-def test_read_dataset_names_of_columns_can_be_told(tmp_path, write_dataset):
+def test_read_dataset_names_of_columns_can_be_given(tmp_path, write_dataset):
     frame = pd.DataFrame({"link": ["a"], "alt": ["b"], "url": ["other"]})
     folder = write_dataset(tmp_path / "d", [np.ones((1, 2), np.float32)], [frame])
     metadata = read_dataset(folder, url_column="link", caption_column="alt").metadata.compute()
@@ -389,7 +389,7 @@ def both(tmp_path, write_dataset):
 
 
 @pytest.mark.parametrize("fault", list(TEXT_FAULTS))
-def test_text_embeddings_that_do_not_fit_are_left_aside_and_told(both, fault, caplog):
+def test_text_embeddings_that_do_not_fit_are_left_out_and_reported(both, fault, caplog):
     spoil, says = TEXT_FAULTS[fault]
     assert read_dataset(both).text_embeddings is not None
     spoil(both / "text_emb")
@@ -397,8 +397,8 @@ def test_text_embeddings_that_do_not_fit_are_left_aside_and_told(both, fault, ca
     dataset = read_dataset(both)
     assert dataset.rows == 9
     assert dataset.text_embeddings is None
-    (report,) = caplog.messages
-    assert re.search(f"text embeddings are left aside: .*{says}", report)
+    (message,) = caplog.messages
+    assert re.search(f"text embeddings are left out: .*{says}", message)
     with pytest.raises(InputError, match=f"its text embeddings cannot be used. .*{says}"):
         dataset.view("text")
     with pytest.raises(InputError):

@@ -111,7 +111,7 @@ def test_unify_columns_lists_that_are_named_as_text_are_refused_at_once(tmp_path
     with pytest.raises(
         InputError,
         match=rf"metadata_0\.parquet: column 'both' is expected to be text, got list<.*> "
-        rf"\({name}_column tells another",
+        rf"\({name}_column names another",
     ):
         unify(tmp_path, pa.table({"both": [["a", "b"]]}), **{name: "both"})
 

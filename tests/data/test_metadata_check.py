@@ -1,4 +1,4 @@
-"""Times stored as INT96, and what footers tell of values."""
+"""Times stored as INT96, and what footers say of values."""
 
 from __future__ import annotations
 
@@ -18,8 +18,16 @@ from dask_dedup.data.metadata_leaves import Branch
 from dask_dedup.data.parts import EmbeddingFile, Part
 from dask_dedup.errors import ColumnError, UnreadableError
 
-FAR = [dt.datetime(9999, 12, 31), dt.datetime(1, 1, 1), None, dt.datetime(2020, 1, 1, 1, 1, 1, 1)]
-far, near = pa.array(FAR, pa.timestamp("us")), pa.array([1_000, None, -7_000], pa.timestamp("ns"))
+OUTSIDE = [
+    dt.datetime(9999, 12, 31),
+    dt.datetime(1, 1, 1),
+    None,
+    dt.datetime(2020, 1, 1, 1, 1, 1, 1),
+]
+outside, near = (
+    pa.array(OUTSIDE, pa.timestamp("us")),
+    pa.array([1_000, None, -7_000], pa.timestamp("ns")),
+)
 fine = pa.array([1_001, None], pa.timestamp("ns"))
 
 
@@ -42,7 +50,12 @@ def table(x: pa.Array, **more: pa.Array) -> pa.Table:
 
 @pytest.mark.parametrize(
     ("arrays", "unit"),
-    [((far, far), "us"), ((near, far), "us"), ((fine, near), "ns"), ((near, near), "us")],
+    [
+        ((outside, outside), "us"),
+        ((near, outside), "us"),
+        ((fine, near), "ns"),
+        ((near, near), "us"),
+    ],
 )
 @pytest.mark.parametrize("nested", [False, True])
 def test_int96_times_are_read_in_the_unit_that_keeps_them(tmp_path, arrays, unit, nested):
@@ -73,7 +86,7 @@ def test_int96_times_are_read_in_the_unit_that_keeps_them(tmp_path, arrays, unit
 
 
 def test_int96_times_that_no_unit_holds_are_refused_by_name(tmp_path):
-    parts = [part_of(tmp_path, 0, table(fine)), part_of(tmp_path, 1, table(far))]
+    parts = [part_of(tmp_path, 0, table(fine)), part_of(tmp_path, 1, table(outside))]
     with pytest.raises(
         ColumnError,
         match=r"metadata_1\.parquet: column 'x', stored as INT96, has times outside the years 1677 "
@@ -84,10 +97,10 @@ def test_int96_times_that_no_unit_holds_are_refused_by_name(tmp_path):
 
 def test_int96_of_spark_has_microseconds_and_is_not_read(tmp_path, caplog):
     caplog.set_level("INFO", "dask_dedup")
-    parts = [part_of(tmp_path, i, table(far), spark=True) for i in range(2)]
+    parts = [part_of(tmp_path, i, table(outside), spark=True) for i in range(2)]
     columns = unify(parts)
     assert not caplog.records
-    assert read_metadata(parts[1], columns)["x"].to_pylist() == FAR
+    assert read_metadata(parts[1], columns)["x"].to_pylist() == OUTSIDE
     parts.append(part_of(tmp_path, 2, table(near)))
     assert unify(parts).int96_unit == "us"
     (said,) = [record.getMessage() for record in caplog.records]
@@ -96,7 +109,7 @@ def test_int96_of_spark_has_microseconds_and_is_not_read(tmp_path, caplog):
 
 def test_int96_beside_timestamps_is_one_column(tmp_path):
     plain = table(pa.array([5, None], pa.timestamp("ms")))
-    parts = [part_of(tmp_path, 0, table(far)), part_of(tmp_path, 1, plain)]
+    parts = [part_of(tmp_path, 0, table(outside)), part_of(tmp_path, 1, plain)]
     pq.write_table(plain, parts[1].metadata_path)
     columns = unify(parts)
     assert columns.schema.field("x").type == pa.timestamp("us")
@@ -105,7 +118,7 @@ def test_int96_beside_timestamps_is_one_column(tmp_path):
 
 def test_int96_that_is_dropped_is_neither_read_nor_refused(tmp_path, caplog):
     caplog.set_level("INFO", "dask_dedup")
-    parts = [part_of(tmp_path, 0, table(fine)), part_of(tmp_path, 1, table(far))]
+    parts = [part_of(tmp_path, 0, table(fine)), part_of(tmp_path, 1, table(outside))]
     schemas = [read_footer(part.metadata_path)[1] for part in parts]
     assert unify_columns(parts, schemas, dropped=["x"]).schema.names == ["url", "caption"]
     assert not caplog.records
@@ -144,7 +157,7 @@ def test_bounds_are_those_of_the_values_wherever_they_stand(
     assert statistics.are_null(branch) == (low is None)
 
 
-def test_facts_of_a_file_that_is_gone_name_it(tmp_path):
+def test_statistics_of_a_file_that_is_gone_name_it(tmp_path):
     part = Part(0, 0, str(tmp_path / "no.parquet"), EmbeddingFile("n", 1, 3, "<f4", False, 128))
     with pytest.raises(UnreadableError, match=r"no\.parquet: cannot be read"):
         ColumnStatistics(("x",), [[part]]).are_null(Branch(pa.field("x", pa.int8()), 0, 0))

@@ -1,4 +1,4 @@
-"""Notes of footers and fields: they come along as far as they stay true."""
+"""Notes of footers and fields: they are carried where they stay true."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def test_file_notes_nobody_can_read_are_left_out(value):
         assert file_notes({key: value, b"other": value}, {}, set()) == {b"other": value}
 
 
-def test_read_metadata_a_part_that_is_set_aside_is_null_with_the_others_types(tmp_path):
+def test_read_metadata_a_part_that_is_quarantined_is_null_with_the_others_types(tmp_path):
     table = pa.table({"url": ["a"], "caption": ["b"], "x": pa.array([1], pa.int8())})
     parts, schemas = parts_of(tmp_path, table, table)
     from dataclasses import replace

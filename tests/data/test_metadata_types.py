@@ -271,11 +271,11 @@ def test_views_in_structs_are_plain_so_that_long_parts_can_be_written(tmp_path, 
     assert check_pair(tmp_path / "top", array.field(0), array.field(0)) == inside
 
 
-def test_merge_values_are_read_only_where_footers_do_not_tell(tmp_path, caplog):
+def test_merge_values_are_read_only_where_footers_do_not_suffice(tmp_path, caplog):
     caplog.set_level("INFO", "dask_dedup")
     arrays = numbers(int64, 5), numbers(uint64, 2**63)
-    (tmp_path / "told").mkdir()
-    check_pair(tmp_path / "told", *arrays)
+    (tmp_path / "logged").mkdir()
+    check_pair(tmp_path / "logged", *arrays)
     assert not caplog.records
     check_pair(tmp_path, *arrays, statistics=False)
     (said,) = [record.getMessage() for record in caplog.records]

@@ -1,4 +1,4 @@
-"""Names of files that are paired by order: which confirm it, contradict it, or tell nothing."""
+"""Names of files that are paired by order: which confirm it, contradict it, or say nothing."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ CONTRADICTED = {
         "6/1",
         "embeddings lack 6/1, metadata lack 6/0",
     ),
-    "years that tell, numbers that contradict": (
+    "years that agree, numbers that contradict": (
         ["/d/2023/emb_0.npy", "/d/2024/emb_1.npy"],
         ["/d/2023/meta_0.parquet", "/d/2024/meta_2.parquet"],
         "2024/1",
@@ -190,7 +190,7 @@ def test_names_that_contradict_the_order_are_refused_with_what_is_missing(name):
 
 
 @pytest.mark.parametrize("name", list(UNTOLD))
-def test_names_that_tell_nothing_are_said_to_be_paired_by_order(name):
+def test_names_without_numbers_are_reported_as_paired_by_order(name):
     paths, metadata_paths, says = UNTOLD[name]
     how = check_pairs("embeddings", paths, metadata_paths)
     assert says in how
@@ -209,8 +209,8 @@ def test_any_two_downloads_with_gaps_are_refused_unless_the_same_files_are_missi
     assume(set(own) & set(other))
     assume([n + 1 for n in own] != other)
     assume([n + 1 for n in other] != own)
-    steps = [{b - a for a, b in pairwise(n)} for n in (own, other)]
-    assume(not all(len(step) == 1 for step in steps))
+    rises = [{b - a for a, b in pairwise(n)} for n in (own, other)]
+    assume(not all(len(rise) == 1 for rise in rises))
     with pytest.raises(InputError) as error:
         check_pairs("embeddings", *names)
     first = next(i for i, (a, b) in enumerate(zip(own, other, strict=True)) if a != b)

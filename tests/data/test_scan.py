@@ -196,7 +196,7 @@ def test_scan_parts_text_embeddings_may_have_their_own_dimension(tmp_path, write
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([3], "1 text embedding files, but .* has 2 metadata files"),
+        ([3], "1 text embedding file, but .* has 2 metadata files"),
         ([3, 5], r"text_emb_1\.npy: 5 embeddings, but"),
     ],
 )

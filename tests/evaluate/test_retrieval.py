@@ -9,7 +9,7 @@ from dask_dedup.evaluate.retrieval import retrieval_recall
 def test_retrieval_recall_by_hand():
     queries = np.array([[5, 3, 2, 1], [5, 3, 2, 1], [5, 3, 2, 1], [1, 1, 1, 1]], np.float16)
     result = retrieval_recall(queries, np.eye(4), ks=(1, 2, 3))
-    # Own places: first, second, third, and first of four that tie.
+    # Own ranks: first, second, third, and first of four that tie.
     assert result == {
         "pairs": 4, "recall@1": 2 / 4, "recall@2": 3 / 4, "recall@3": 1.0,
         "split@1": (1 + 1 / 4) / 4, "split@2": (2 + 2 / 4) / 4, "split@3": (3 + 3 / 4) / 4,

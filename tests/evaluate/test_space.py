@@ -171,7 +171,7 @@ def test_read_row_ids_filters_booleans_and_text(table):
         ({"label_column": "no"}, InputError, "no column 'no'; the columns are row, class_id, spl"),
         ({"label_column": "kind"}, InputError, "column 'kind' is expected to hold integers"),
         ({"row_column": "split"}, InputError, "column 'split' is expected to hold row ids"),
-        ({"row_column": "class_id"}, InputError, "row 2 stands there more than once"),
+        ({"row_column": "class_id"}, InputError, "row 2 occurs more than once"),
         ({"filters": ("split=none",)}, InputError, "has no rows that pass split=none"),
         ({"filters": ("split",)}, SettingsError, "filter: expected COLUMN=VALUE, got 'split'"),
     ],

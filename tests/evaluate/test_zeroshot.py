@@ -13,7 +13,7 @@ def test_zeroshot_accuracy_by_hand():
             [9, 8, 7, 6, 5, 4, 3],  # class 4 is fifth
             [9, 8, 7, 6, 5, 4, 3],  # class 5 is sixth
             [1, 2, 3, 4, 5, 6, 7],  # class 5 is second
-            [3, 3, 1, 1, 1, 1, 1],  # class 1 ties for the first place: right
+            [3, 3, 1, 1, 1, 1, 1],  # class 1 ties for the first rank: right
         ],
         np.float32,
     )

@@ -24,7 +24,7 @@ class Case(NamedTuple):
     """One input: how it is made, and what it must come to.
 
     ``says`` are words of the one error of `dask-dedup run` with ``options``; without, a run with
-    ``settings`` ends well, ``rows`` are counted and ``invalid`` of them are set aside.
+    ``settings`` ends well, ``rows`` are counted and ``invalid`` of them are invalid.
     ``late`` errors need the values: they come from a task.
     """
 
@@ -202,7 +202,7 @@ def escapes_in_a_file_name(folder: Path) -> None:
 
 
 def in_a_column(second: pa.Array) -> Callable[[Path], object]:
-    """Put the embeddings into a column of the metadata, those of the second part as told."""
+    """Put the embeddings into a column of the metadata, those of the second part as given."""
 
     def make(folder: Path) -> None:
         for part, own in enumerate([pa.array(embeddings().tolist()), second]):
@@ -259,16 +259,16 @@ CASES: dict[str, Case] = {
     "batches of one row": Case(saved(embeddings(1)[:, None])),
     "zip archive": Case(content(EMBEDDINGS, b"PK\x03\x04" + b"\0" * 100), NOT_NPY),
     # what stands where a file should
-    "folder for .npy": Case(replaced_by(EMBEDDINGS, Path.mkdir), "1 embedding files"),
+    "folder for .npy": Case(replaced_by(EMBEDDINGS, Path.mkdir), "1 embedding file"),
     "dangling link": Case(
-        replaced_by(EMBEDDINGS, lambda path: path.symlink_to("nowhere")), "1 embedding files"
+        replaced_by(EMBEDDINGS, lambda path: path.symlink_to("nowhere")), "1 embedding file"
     ),
     "link to itself": Case(
         replaced_by(EMBEDDINGS, lambda path: path.symlink_to(path.name)), "Too many levels"
     ),
-    "named pipe for .npy": Case(replaced_by(EMBEDDINGS, os.mkfifo), "1 embedding files"),
+    "named pipe for .npy": Case(replaced_by(EMBEDDINGS, os.mkfifo), "1 embedding file"),
     "named pipe for .parquet": Case(replaced_by(METADATA, os.mkfifo), "2 embedding files"),
-    "no second .npy": Case(no_such(EMBEDDINGS), "1 embedding files"),
+    "no second .npy": Case(no_such(EMBEDDINGS), "1 embedding file"),
     "no second .parquet": Case(no_such(METADATA), "2 embedding files"),
     "another shard missing in each folder": Case(
         renamed(EMBEDDINGS, "img_emb/part_2.npy"), "embeddings lack 1, metadata lack 2"

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 import dask_dedup
 from dask_dedup import InputError, Settings
 from dask_dedup.cli import commands as cli
+from dask_dedup.report.count_text import count_text
 from dask_dedup.runtime.executor import compute_tasks
 
 run_here = partial(dask_dedup.run, execute=compute_tasks)
@@ -125,7 +126,7 @@ def table_of_inputs() -> str:
     """Return the list of inputs that the tests have checked, for the documentation."""
     lines = []
     for name, case in corpus.CASES.items():
-        got = f"error: … {case.says} …" if case.says else f"{case.rows} rows"
+        got = f"error: … {case.says} …" if case.says else count_text(case.rows, "row")
         got += f", {case.invalid} of them invalid" if case.invalid else ""
         lines.append(f"| {name} | {got} |")
     lines += [

@@ -14,13 +14,13 @@ def scored():
     return score_results(np.array([10, 20]), truth, distances, row_ids, np.array([0.5, 0.25], "f4"))
 
 
-def test_judge_results_leaves_out_the_query_itself_and_what_is_missing(scored):
+def test_score_results_leaves_out_the_query_itself_and_what_is_missing(scored):
     assert scored.is_true.tolist() == [True, False, True, True, False]
     assert scored.weight.tolist() == [0.5, 0, 0.5, 0.5, 0]
     assert (scored.queries, scored.true_pairs) == (2, 4)
 
 
-def test_judge_results_query_with_more_pairs_than_k_could_hold_is_left_out():
+def test_score_results_query_with_more_pairs_than_k_could_hold_is_left_out():
     truth = pd.DataFrame({"query": [1, 1, 2], "row_id": [5, 6, 7]})
     scored = score_results(
         np.array([1, 2]), truth, np.ones((2, 2), "f4"), np.array([[5, 6], [7, 8]]), np.ones(2, "f4")

@@ -42,7 +42,7 @@ def index(data, tmp_path_factory):
     return build_index(read_dataset(data), out, "IVF8,Flat")
 
 
-def test_build_index_manifest_tells_what_there_is(index, rows):
+def test_build_index_manifest_says_what_the_index_holds(index, rows):
     assert (index.rows, index.invalid, index.indexed, index.lists) == (900, 2, 898, 8)
     assert index.bytes_per_row == 16 * 4 + 8
     assert sum(shard.rows for shard in index.shards) == 898
@@ -86,11 +86,11 @@ def test_search_block_k_larger_than_the_data(index, rows):
 
 def test_row_ids_beyond_31_bits_survive(data, rows, tmp_path):
     dataset = read_dataset(data)
-    far = tuple(
+    moved = tuple(
         Part(p.index, p.row_start + 2**33, p.metadata_path, p.embeddings) for p in dataset.parts
     )
     layout = shards_module.IndexLayout(str(tmp_path / "base.faiss"), str(tmp_path))
-    write_parts([part for part in far if part.rows], tmp_path / "parts.json")
+    write_parts([part for part in moved if part.rows], tmp_path / "parts.json")
     shards_module.train_index(dataset, layout, "IVF4,Flat")
     record = shards_module.fill_shard(layout, "shard-00000", layout.spans)
     shards_module.write_shards(layout, [record])
@@ -147,7 +147,7 @@ def test_search_damaged_shard_is_refused(index, rows, tmp_path):
         search_block(index, rows[:2, :8], 3)
 
 
-def test_a_model_is_applied_and_its_images_are_of_unit_length(data, rows, tmp_path):
+def test_a_model_is_applied_and_its_output_is_of_unit_length(data, rows, tmp_path):
     dataset = read_dataset(data)
     save_model(fit_compressor(dataset, "pca", 4), tmp_path / "model")
     index = build_index(dataset, tmp_path / "i", "Flat", model=tmp_path / "model")

@@ -20,7 +20,7 @@ def pairs(*tuples):
     return pd.DataFrame(tuples, columns=["query", "row_id"], dtype=np.int64)
 
 
-def test_judge_by_hand():
+def test_score_by_hand():
     found = labels([[1, 2, 3], [5, 7], [11, 13]])
     true = pairs((1, 2), (1, 3), (5, 7), (5, 11), (17, 19))
     result = score(np.array([1, 5, 17, 23, 29, 31, 37]), true, found, seed=0)
@@ -32,7 +32,7 @@ def test_judge_by_hand():
 
 
 @pytest.mark.parametrize(("united", "of"), [(0, 7), (5, 7), (7, 7), (311, 314)])
-def test_judge_interval_is_clopper_and_pearsons(united, of):
+def test_score_interval_is_clopper_and_pearsons(united, of):
     true = pairs(*((2 * i, 2 * i + 1) for i in range(of)))
     found = labels([[2 * i, 2 * i + 1] for i in range(united)])
     result = score(np.arange(0, 2 * of, 2), true, found, seed=0)
@@ -42,7 +42,7 @@ def test_judge_interval_is_clopper_and_pearsons(united, of):
     assert result.all_united_high == pytest.approx(high)
 
 
-def test_judge_without_pairs_says_so():
+def test_score_without_pairs_says_so():
     result = score(np.array([1, 2]), pairs(), labels([[3, 4]]), seed=0)
     assert (result.queries, result.queries_with_pairs) == (2, 0)
     assert result.all_united_share is None

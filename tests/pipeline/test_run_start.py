@@ -71,7 +71,7 @@ def test_run_says_what_it_does_and_writes_its_plan(data, tmp_path, caplog):
     said = []
     out = tmp_path / "out"
     run_here(data, out, say=said.append, keep_stages=True)
-    assert said[0] == f"{data}: 120 rows in 1 parts, dimension 16"
+    assert said[0] == f"{data}: 120 rows in 1 part, dimension 16"
     assert [line.split()[0] for line in said[1:]] == ["plan:", "plan:"]
     planned = json.loads((out / "stages" / "plan.json").read_text())
     content = planned.get("content", planned)
@@ -99,7 +99,7 @@ def test_run_uses_the_workers_of_the_current_client(data, tmp_path, caplog):
         summary = dask_dedup.run(data, tmp_path / "there", workers=7, cluster="tcp://nowhere:1")
     assert (summary["workers"], summary["worker_memory_bytes"]) == (1, 3_000_000_000)
     assert summary["worker_peak_bytes"] > 1e6
-    assert "1 workers with 3.0 GB each" in caplog.text
+    assert "1 worker with 3.0 GB each" in caplog.text
     here, there = (pd.read_parquet(tmp_path / name / "clusters") for name in ("here", "there"))
     pd.testing.assert_frame_equal(here, there)
 

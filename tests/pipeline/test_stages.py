@@ -211,7 +211,7 @@ def clusters_of(out):
 
 
 def test_run_on_another_column_of_the_same_files_uses_none_of_the_first_one_s_work(tmp_path):
-    """Files, names, sizes and times are the same: the column alone tells them apart."""
+    """Files, names, sizes and times are the same: only the column differs."""
     rng = np.random.default_rng(3)
     columns = {}
     for name in ("a", "b"):

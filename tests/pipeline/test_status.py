@@ -1,4 +1,4 @@
-"""What `status` tells of runs that go on, were stopped, or are finished."""
+"""What `status` says of runs that go on, were stopped, or are finished."""
 
 import json
 import os
@@ -53,9 +53,9 @@ def stop_after(tasks):
     return execute
 
 
-def stages_of(report):
+def stages_of(status):
     return {
-        stage["name"]: (stage["state"], stage["done"], stage["tasks"]) for stage in report["stages"]
+        stage["name"]: (stage["state"], stage["done"], stage["tasks"]) for stage in status["stages"]
     }
 
 
@@ -64,15 +64,59 @@ def settings():
     return Settings.model_validate({"cells": {"cells": 40}})
 
 
+class Counts(NoProgress):
+    """Adds up the rows of each stage: those of this start, and those of earlier ones."""
+
+    def __init__(self):
+        self.rows = {}
+
+    def start(self, stage, rows):
+        self.stage = stage
+        self.rows[stage] = [0, 0]
+
+    def advance(self, rows):
+        self.rows[self.stage][0] += rows
+
+    def skip(self, rows):
+        self.rows[self.stage][1] += rows
+
+
+def test_resumed_stages_have_no_rate_of_rows_that_were_done_before(clipart, settings, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(StoppedError):
+        run_here(clipart, out, settings, progress=StopAt("clusters"))
+    seen = Counts()
+    summary = run_here(clipart, out, settings, progress=seen)
+    rates = {stage["name"]: stage["rows_per_second"] for stage in summary["stages"]}
+    for name in ("fit", "layout", "forest"):
+        assert seen.rows[name] == [0, 10_248]
+        assert rates[name] is None
+    assert seen.rows["join"][0] == 0
+    assert seen.rows["clusters"] == [10_248, 0]
+    assert rates["clusters"] > 0
+
+
+def test_a_stage_that_was_stopped_has_the_rate_of_the_rest(clipart, settings, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(StoppedError):
+        run_here(clipart, out, settings, execute=stop_after(3))  # of five parts of the layout
+    rows = [np.load(path, mmap_mode="r").shape[0] for path in sorted(clipart.rglob("img_emb_*"))]
+    seen = Counts()
+    summary = run_here(clipart, out, settings, progress=seen)
+    assert seen.rows["layout"] == [sum(rows[3:]), sum(rows[:3])]
+    (layout,) = (stage for stage in summary["stages"] if stage["name"] == "layout")
+    assert layout["rows_per_second"] == pytest.approx(sum(rows[3:]) / layout["seconds"], rel=0.01)
+
+
 def test_status_of_a_stopped_run_counts_the_tasks_and_goes_on_from_there(
     clipart, settings, tmp_path
 ):
     out = tmp_path / "out"
     with pytest.raises(StoppedError):
         run_here(clipart, out, settings, execute=stop_after(3))
-    report = run_status(out)
-    assert report["state"] == "stopped"
-    assert stages_of(report) == {
+    status = run_status(out)
+    assert status["state"] == "stopped"
+    assert stages_of(status) == {
         "fit": ("finished", 0, None),
         "layout": ("begun", 3, 5),
         "join": ("waiting", 0, None),
@@ -81,14 +125,14 @@ def test_status_of_a_stopped_run_counts_the_tasks_and_goes_on_from_there(
     }
     with pytest.raises(StoppedError):
         run_here(clipart, out, settings, execute=stop_after(2 + 1))
-    report = run_status(out)
-    assert stages_of(report)["layout"] == ("finished", 5, 5)
-    assert stages_of(report)["join"][:2] == ("begun", 1)
+    status = run_status(out)
+    assert stages_of(status)["layout"] == ("finished", 5, 5)
+    assert stages_of(status)["join"][:2] == ("begun", 1)
     lock = FolderLock(out)
     lock.acquire()
-    report = run_status(out)
-    assert report["state"] == "running"
-    assert (report["holder"]["host"], report["holder"]["pid"]) == (
+    status = run_status(out)
+    assert status["state"] == "running"
+    assert (status["holder"]["host"], status["holder"]["pid"]) == (
         socket.gethostname(),
         os.getpid(),
     )
@@ -97,10 +141,10 @@ def test_status_of_a_stopped_run_counts_the_tasks_and_goes_on_from_there(
     lock.release()
     assert run_status(out)["state"] == "stopped"
     run_here(clipart, out, settings)
-    report = run_status(out)
-    assert report["state"] == "finished"
-    assert {state for state, _, _ in stages_of(report).values()} == {"finished"}
-    assert report["seconds_left"] == 0
+    status = run_status(out)
+    assert status["state"] == "finished"
+    assert {state for state, _, _ in stages_of(status).values()} == {"finished"}
+    assert status["seconds_left"] == 0
 
 
 def test_status_command_prints_a_table_or_json_and_changes_nothing(clipart, settings, tmp_path):

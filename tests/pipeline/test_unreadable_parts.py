@@ -93,7 +93,7 @@ class When(NoProgress):
 
 
 @pytest.mark.parametrize("finder", ["join", "adc"])
-def test_bad_files_are_set_aside_counted_and_told(data, rows, tmp_path, caplog, finder):
+def test_bad_files_are_quarantined_counted_and_reported(data, rows, tmp_path, caplog, finder):
     truncate(embeddings(data, 1))
     embeddings(data, 3).write_bytes(b"no array")
     metadata(data, 4).write_bytes(b"no parquet")
@@ -109,13 +109,13 @@ def test_bad_files_are_set_aside_counted_and_told(data, rows, tmp_path, caplog, 
     np.testing.assert_array_equal(invalid["row_id"], lost)
     assert set(invalid["invalid_reason"]) == {"unreadable"}
     assert clusters["url"].isna().to_numpy().nonzero()[0].tolist() == list(range(450, ROWS))
-    report = {(Path(bad["path"]).name, bad["rows"]) for bad in summary["bad_files"]}
-    assert report == {
+    found = {(Path(bad["path"]).name, bad["rows"]) for bad in summary["bad_files"]}
+    assert found == {
         (embeddings(data, 1).name, 150),
         (embeddings(data, 3).name, 149),
         (metadata(data, 4).name, 150),
     }
-    assert "set aside, 150 rows of its part" in caplog.text
+    assert "quarantined, 150 rows of its part" in caplog.text
     assert summary["audit"]["pair_recall"] == 1.0
 
 
@@ -132,7 +132,7 @@ def test_bad_part_of_which_nothing_can_be_read_has_no_rows(data, tmp_path):
     assert summary["rows"] == ROWS - 150
 
 
-def test_parts_that_do_not_fit_each_other_are_set_aside(data, rows):
+def test_parts_that_do_not_fit_each_other_are_quarantined(data, rows):
     np.save(embeddings(data, 0), rows[:7])
     np.save(embeddings(data, 3), rows[:149, :3])
     dataset = read_dataset(data, skip_bad_parts=True)
@@ -229,7 +229,7 @@ def test_file_that_is_noted_as_bad_and_mended_since_is_read(data, rows, tmp_path
     assert pd.read_parquet(out / "clusters")["url"].notna().all()
 
 
-def test_command_tells_what_it_goes_without(data, tmp_path):
+def test_command_reports_the_files_that_are_left_out(data, tmp_path):
     truncate(embeddings(data, 1))
     arguments = ["run", str(data), str(tmp_path / "out"), "--workers", "1"]
     refused = CliRunner().invoke(cli.main, arguments)
@@ -238,5 +238,5 @@ def test_command_tells_what_it_goes_without(data, tmp_path):
     result = CliRunner().invoke(cli.main, [*arguments, "--skip-bad-parts"])
     assert result.exit_code == 0, result.output
     text = " ".join(result.output.split())
-    assert "set aside, 150 rows of its part" in text
-    assert "set aside 150 rows of 1 bad files" in text
+    assert "quarantined, 150 rows of its part" in text
+    assert "quarantined 150 rows of 1 bad file" in text

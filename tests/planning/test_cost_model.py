@@ -65,7 +65,7 @@ def invoke(*arguments: object):
 
 
 @pytest.mark.parametrize(("kept", "expected"), [(64, 76), (6, 16), (7, 16), (8, 20)])
-def test_record_bytes_are_filled_up_to_words(kept, expected):
+def test_entry_bytes_are_filled_up_to_words(kept, expected):
     assert replace(SMALL, kept=kept).entry_bytes == expected
 
 
@@ -105,7 +105,7 @@ def test_fit_by_hand():
     coarse = 2 * 6 * 7 * (10 * 1000 + 1000)
     fine = 1000 * (1000 / 7) * 8 + 2 * 6 * 1000 * 7 * 10
     assert found.flops == pytest.approx(pca + projections + coarse + fine)
-    assert found.bytes_read == (500 + 1000 + 13) * 4096  # a page for each row
+    assert found.bytes_read == (500 + 1000 + 13 + 1000) * 4096  # a page for each row
     assert found.memory_bytes == 28 * 500 * 11 + PROCESS_BYTES
 
 
@@ -138,13 +138,13 @@ def test_groups_by_hand_and_at_most_one_per_cell():
     assert (
         count_groups(Workload(rows=1_000_000, dim=3, parts=1, cells=8192, cells_per_row=6.0)) == 64
     )
-    assert count_groups(LARGE) == 40055  # 10.5e9 records, 2^18 a task
+    assert count_groups(LARGE) == 40055  # 10.5e9 entries, 2^18 a task
     assert count_groups(Workload(rows=10**6, dim=3, parts=1, cells=50)) == 50
 
 
-def test_few_cells_limit_visits_and_scores():
+def test_few_cells_limit_cells_per_row_and_scores():
     work = replace(SMALL, cells=2, cells_per_row=6.0)
-    assert (work.seen_cells_per_row, work.scored) == (2, 2)
+    assert (work.effective_cells_per_row, work.scored) == (2, 2)
 
 
 # --- behaviour ------------------------------------------------------------------------------------

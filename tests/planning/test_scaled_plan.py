@@ -25,13 +25,13 @@ def finished(clipart, tmp_path_factory):
     return out, run_here(clipart, out, settings)
 
 
-def test_read_run_tells_what_the_run_had(finished):
+def test_read_run_returns_what_the_run_had(finished):
     out, summary = finished
     run = read_run(out)
     assert (run.workload.rows, run.workload.dim, run.workload.item_bytes) == (10_248, 512, 2)
     assert run.machine == Machine(3, 1)
     assert run.workload.cells == summary["found"]["cells"]
-    assert run.workload.entries == pytest.approx(summary["found"]["cells_per_row"])
+    assert run.workload.entries == pytest.approx(summary["found"]["entries"])
     assert run.workload.edges == pytest.approx(summary["duplicates"])
     assert sum(run.seconds.values()) <= summary["wall_seconds"]
 

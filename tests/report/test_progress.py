@@ -1,4 +1,4 @@
-"""Progress: bars on a terminal, lines elsewhere; both tell rate and remaining time."""
+"""Progress: bars on a terminal, lines elsewhere; both show rate and remaining time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dask_dedup.runtime.executor import NoProgress
 
 
 class Clock:
-    """Time that passes when it is told to."""
+    """Time that passes only when a test sets it."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -47,7 +47,7 @@ def test_library_progress_is_shown_where_somebody_watches_only():
     assert isinstance(library_progress(console()), NoProgress)
 
 
-def test_line_progress_tells_rate_and_remaining_time_every_five_seconds(clock):
+def test_line_progress_prints_rate_and_remaining_time_every_five_seconds(clock):
     shown = console()
     progress = LineProgress(shown, clock)
     progress.start("layout", 1000)
@@ -87,7 +87,68 @@ def test_line_progress_a_stage_of_no_time_and_no_rows_is_no_error(clock):
     clock.now += 6
     progress.advance(0)
     progress.finish()
-    assert lines(shown) == ["join      done in 6.0 s, 0 rows/s"]
+    assert lines(shown) == ["join      done in 6.0 s"]
+
+
+def test_line_progress_rows_of_an_earlier_start_count_for_no_rate(clock):
+    shown = console()
+    progress = LineProgress(shown, clock)
+    progress.start("layout", 1000)
+    progress.skip(400)
+    clock.now += 6
+    progress.advance(300)  # 50 a second; 300 are left
+    clock.now += 6
+    progress.advance(300)
+    progress.finish()
+    assert lines(shown) == [
+        "layout    700 of 1,000 rows, 50 rows/s, 6 s to go",
+        "layout    done in 12.0 s, 50 rows/s",
+    ]
+
+
+def test_line_progress_a_stage_done_before_shows_no_rate(clock):
+    shown = console()
+    progress = LineProgress(shown, clock)
+    progress.start("join", 1000)
+    progress.skip(333)
+    progress.skip(666)  # shares of the rows, rounded
+    clock.now += 0.25
+    progress.advance(0)
+    progress.finish()
+    progress.start("clusters", 10)
+    clock.now += 2
+    progress.advance(10)
+    progress.finish()
+    assert lines(shown) == [
+        "join      done before, checked in 0.2 s",
+        "clusters  done in 2.0 s, 5 rows/s",
+    ]
+
+
+def test_bar_progress_a_stage_done_before_shows_no_rate():
+    shown = console(terminal=True)
+    progress = BarProgress(shown)
+    progress.start("join", 1000)
+    progress.skip(999)
+    progress.finish()
+    progress.close()
+    text = next(line for line in reversed(lines(shown)) if "join" in line)
+    assert "100 %" in text
+    assert "done before" in text
+    assert "rows/s" not in text
+
+
+def test_bar_progress_rows_of_an_earlier_start_count_for_no_rate():
+    progress = BarProgress(console(terminal=True))
+    progress.start("join", 1000)
+    progress.skip(700)
+    progress.advance(100)
+    (task,) = progress._progress.tasks
+    assert (task.completed, task.fields["skipped"]) == (800, 700)
+    task.start_time = task.get_time() - 10  # 100 rows in 10 s
+    rate = progress._progress.columns[3].render(task)
+    progress.close()
+    assert rate.plain.strip() == "10 rows/s"
 
 
 def test_line_progress_is_one_line_on_a_narrow_screen(clock):

@@ -39,6 +39,7 @@ def test_sum_linked_through_others_by_hand():
 
 def test_stage_time_is_json_with_a_rate():
     assert StageTime("join", 2.0, 100) == {"name": "join", "seconds": 2.0, "rows_per_second": 50.0}
+    assert StageTime("join", 2.0, 0)["rows_per_second"] is None  # an earlier start did it all
 
 
 def test_versions_name_what_the_result_depends_on():

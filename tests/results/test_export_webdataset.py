@@ -25,8 +25,8 @@ def tars(tmp_path_factory, planted):
                 if i % 7:
                     for ending, content in files_of(i, keys[i]).items():
                         above = "long/" * 30 * (i % 11 == 0)  # such a header has one of its own
-                    member = tarfile.TarInfo(f"{above}{keys[i]}.{ending}")
-                    member.size = len(content)
+                        member = tarfile.TarInfo(f"{above}{keys[i]}.{ending}")
+                        member.size = len(content)
                         tar.addfile(member, io.BytesIO(content))
         (folder / f"{shard:05d}_stats.json").write_text("{}")
     return folder

@@ -7,11 +7,11 @@ def double(x):
     return 2 * x
 
 
-def test_compute_tasks_keeps_the_order_and_tells_each_result():
-    report = []
+def test_compute_tasks_keeps_the_order_and_reports_each_result():
+    received = []
     tasks = [delayed(double)(x) for x in (3, 1, 2)]
-    assert compute_tasks(tasks, report.append) == [6, 2, 4]
-    assert report == [6, 2, 4]
+    assert compute_tasks(tasks, received.append) == [6, 2, 4]
+    assert received == [6, 2, 4]
 
 
 def test_compute_tasks_of_nothing_is_nothing():

@@ -22,7 +22,7 @@ CORES = len(os.sched_getaffinity(0))
 
 
 def process(folder: Path, groups: str, mounts: str, files: dict[str, str]) -> Path:
-    """Write what /proc tells of a process, and the files of its groups; return the process."""
+    """Write what /proc says of a process, and the files of its groups; return the process."""
     proc = folder / "self"
     proc.mkdir()
     (proc / "cgroup").write_text(groups)

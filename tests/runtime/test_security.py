@@ -98,7 +98,7 @@ def test_dashboard_listens_here_only_and_starts_nothing(tmp_path):
         modules = dask.config.get("distributed.scheduler.http.routes")
         own = [route[1] for name in modules for route in import_module(name).routes]
         assert len(own) > 10
-        for handler in own:  # nothing that could be told to do something
+        for handler in own:  # nothing that takes an order
             assert not {"post", "put", "delete", "patch"} & set(vars(handler)), handler
         assert len(execute.workers()) == 1
 

@@ -243,7 +243,7 @@ def test_memory_is_turned_into_bytes_once(text, size_bytes):
     assert load_settings(None, {"compute.memory": text}).compute.memory == size_bytes
 
 
-def test_search_threshold_is_the_threshold_unless_told():
+def test_search_threshold_is_the_threshold_unless_given():
     assert load_settings(None, {"clusters.threshold": 0.8}).search_threshold == 0.8
     both = load_settings(None, {"clusters.threshold": 0.8, "join.search_threshold": 0.7})
     assert both.search_threshold == 0.7
@@ -283,4 +283,4 @@ def test_load_settings_of_an_earlier_version_names_what_a_setting_is_called_now(
     (tmp_path / "a.toml").write_text("[cells]\nvisits = 3.0\n")
     with pytest.raises(SettingsError) as raised:
         load_settings(tmp_path / "a.toml")
-    assert str(raised.value).endswith("a.toml: cells.visits is called cells.cells_per_row now.")
+    assert str(raised.value).endswith("a.toml: cells.visits is now called cells.cells_per_row.")

@@ -80,12 +80,12 @@ def test_write_arrays_writes_no_pickle(tmp_path):
     assert files_under(tmp_path) == []
 
 
-@pytest.mark.parametrize("place", [3, 20, 60, -30, -5])
-def test_read_arrays_of_a_flipped_bit_is_damaged(tmp_path, place):
+@pytest.mark.parametrize("position", [3, 20, 60, -30, -5])
+def test_read_arrays_of_a_flipped_bit_is_damaged(tmp_path, position):
     path = tmp_path / "a.safetensors"
     write_arrays(path, {"kind": "test"}, rows=np.arange(60.0), row_ids=np.arange(9))
     content = bytearray(path.read_bytes())
-    content[place] ^= 2
+    content[position] ^= 2
     path.write_bytes(content)
     with pytest.raises(DamagedError, match=r"a\.safetensors: is damaged"):
         read_arrays(path)

@@ -93,9 +93,9 @@ print(turns)
 
 def test_processes_that_take_turns_are_never_inside_together(tmp_path):
     processes = [start(TURNS, tmp_path) for _ in range(3)]
-    report = [process.communicate() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0], report
-    assert sum(int(turns) for turns, _ in report) > 100
+    outputs = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], outputs
+    assert sum(int(turns) for turns, _ in outputs) > 100
     assert os.listdir(tmp_path) == []
 
 
@@ -115,11 +115,11 @@ def test_acquire_waits_for_a_slow_asker_but_not_for_a_run(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_holder_of_a_lock_on_a_disk_is_told_until_it_is_killed(tmp_path):
+def test_holder_of_a_lock_on_a_disk_is_known_until_it_is_killed(tmp_path):
     assert FolderLock(tmp_path).holder() is None
     process = start(HOLD, tmp_path, "")
-    report = FolderLock(tmp_path).holder()
-    assert (report["pid"], report["host"]) == (process.pid, socket.gethostname())
+    holder = FolderLock(tmp_path).holder()
+    assert (holder["pid"], holder["host"]) == (process.pid, socket.gethostname())
     with pytest.raises(OutputError, match=rf"process {process.pid} on {socket.gethostname()}, sin"):
         FolderLock(tmp_path).acquire()
     process.kill()
@@ -131,7 +131,7 @@ def test_holder_of_a_lock_on_a_disk_is_told_until_it_is_killed(tmp_path):
     lock.release()
 
 
-#: Holds a lock, as a process of this machine or of another; tells at each line whether it has it.
+#: Holds a lock, as a process of this machine or of another; prints at each line whether it has it.
 HOLD = """
 import json, logging, sys
 from dask_dedup.storage.folder_lock import LOCK, FolderLock
@@ -215,9 +215,9 @@ def test_lock_in_a_bucket_is_renewed_however_busy_its_process_is(bucket):
     until = time.monotonic() + 2 * QUICK["dead_seconds"]
     while time.monotonic() < until:
         sum(range(10_000))
-    report = FolderLock(folder, **QUICK).holder()
-    assert (report["pid"], report["host"]) == (os.getpid(), socket.gethostname())
-    assert report["renewed_seconds"] <= 2.0
+    holder = FolderLock(folder, **QUICK).holder()
+    assert (holder["pid"], holder["host"]) == (os.getpid(), socket.gethostname())
+    assert holder["renewed_seconds"] <= 2.0
     assert lock.is_own()
     lock.release()
     assert not glob_files(folder, "**")
@@ -231,7 +231,7 @@ def test_lock_of_a_run_killed_elsewhere_is_free_after_the_time_said_and_for_one(
     killed = time.monotonic()
     process.communicate()
     assert FolderLock(folder, **QUICK).is_held()
-    with pytest.raises(OutputError, match=r"is free 3 seconds after its last sign of life"):
+    with pytest.raises(OutputError, match=r"is free 3 seconds after its last heartbeat"):
         FolderLock(folder, **QUICK).acquire()
     locks = [FolderLock(folder, **QUICK) for _ in range(4)]
     taken = []
@@ -291,11 +291,11 @@ def let_in(requests):
 
 def test_run_that_was_stopped_while_it_publishes_moves_nothing_more(bucket, tmp_path):
     """Its pause begins at the second of three files; meanwhile another takes the folder."""
-    place = as_path(f"{bucket}/publishing")
+    folder = as_path(f"{bucket}/publishing")
     (tmp_path / "made").mkdir()
     for name in "abc":
         (tmp_path / "made" / name).write_text(name)
-    lock = FolderLock(place, renew_seconds=1000.0, dead_seconds=2.0)
+    lock = FolderLock(folder, renew_seconds=1000.0, dead_seconds=2.0)
     moved = []
 
     def check():
@@ -303,15 +303,15 @@ def test_run_that_was_stopped_while_it_publishes_moves_nothing_more(bucket, tmp_
         if len(moved) == 2:
             assert not lock.is_in_doubt()
             time.sleep(4)
-            FolderLock(place, dead_seconds=2.0).acquire()
+            FolderLock(folder, dead_seconds=2.0).acquire()
         claim.check_after_pause()
 
     with (
-        Claim(place, lambda: None, lock) as claim,
+        Claim(folder, lambda: None, lock) as claim,
         pytest.raises(OutputError, match="another run has taken this folder"),
     ):
-        move_folder(tmp_path / "made", place / "made", check=check)
-    assert names_in(place / "made") == ["a"]
+        move_folder(tmp_path / "made", folder / "made", check=check)
+    assert names_in(folder / "made") == ["a"]
 
 
 def test_lock_that_cannot_be_renewed_says_so(bucket, caplog):
@@ -325,22 +325,22 @@ def test_lock_that_cannot_be_renewed_says_so(bucket, caplog):
         let_in("inf")
     time.sleep(4 * QUICK["renew_seconds"])
     lock.release()
-    report = [record.getMessage() for record in caplog.records if "lock" in record.getMessage()]
-    assert len(report) == 2
+    messages = [record.getMessage() for record in caplog.records if "lock" in record.getMessage()]
+    assert len(messages) == 2
     assert re.search(
         r"/unwritable: the lock cannot be renewed \(.*(Forbidden|Access Key).*\); after 3 seconds",
-        report[0],
+        messages[0],
     )
-    assert report[1].endswith("/unwritable: the lock is renewed again")
+    assert messages[1].endswith("/unwritable: the lock is renewed again")
 
 
-def test_status_tells_who_has_a_bucket_and_when_it_gave_a_sign_of_life(bucket):
-    folder = as_path(f"{bucket}/told")
+def test_status_reports_who_has_a_bucket_and_when_it_sent_a_heartbeat(bucket):
+    folder = as_path(f"{bucket}/holder")
     with RunFolder(folder, {"finder": "join"}, "input") as run:
         run.begin()
         shown = CliRunner().invoke(cli.main, ["status", str(folder)], catch_exceptions=False)
         assert f"{folder}: running" in shown.stdout
         assert f"process {os.getpid()} on {socket.gethostname()}, since 20" in shown.stdout
-        assert "its last sign of life is 0 s old" in shown.stdout.replace("is 1 s", "is 0 s")
+        assert "its last heartbeat is 0 s old" in shown.stdout.replace("is 1 s", "is 0 s")
     shown = CliRunner().invoke(cli.main, ["status", str(folder)], catch_exceptions=False)
     assert f"{folder}: stopped" in shown.stdout

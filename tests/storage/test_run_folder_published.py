@@ -91,7 +91,7 @@ def test_is_finished_result_that_is_gone_is_named(tmp_path, name, finish):
     path = tmp_path / "out" / name
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     named = (
-        r"out/\w+: is not told of in results\.json"
+        r"out/\w+: is not listed in results\.json"
         if name == "results.json"
         else f"{path}.*: is missing"
     )
@@ -235,7 +235,7 @@ def test_mend_removes_a_file_of_no_task_and_leaves_results_alone(tmp_path, make)
 
 
 def test_publish_after_a_kill_leaves_no_part_of_a_larger_run_before(tmp_path, make):
-    """Killed when `results.json` told of the new result, and the old one was still in place."""
+    """Killed when `results.json` named the new result, and OUT still held the old one."""
     with folder_of(tmp_path / "out") as folder:
         folder.begin()
         stage, records = make(folder, "old", parts=3)

@@ -118,34 +118,34 @@ def test_run_folder_with_files_of_the_user_among_ours_is_refused(tmp_path, name,
 def test_run_folder_with_files_of_the_user_under_our_names_is_refused(tmp_path, name, said, finish):
     with folder_of(tmp_path / "out") as folder:
         finish(folder)
-    place = tmp_path / "out" / name
-    if place.parent.is_file():
-        place.parent.unlink()
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text("precious")
+    path = tmp_path / "out" / name
+    if path.parent.is_file():
+        path.parent.unlink()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("precious")
     with (
         pytest.raises(OutputError, match=said),
         folder_of(tmp_path / "out", {"seed": 5}, overwrite=True),
     ):
         pass
-    assert place.read_text() == "precious"
+    assert path.read_text() == "precious"
 
 
 @pytest.mark.parametrize("name", ["summary.json", "clusters/part-00000.parquet", "stages/layout"])
 def test_run_folder_with_a_link_under_our_names_is_refused(tmp_path, name, finish):
     with folder_of(tmp_path / "out") as folder:
         finish(folder)
-    place = tmp_path / "out" / name
-    place.unlink(missing_ok=True)
-    place.parent.mkdir(exist_ok=True)
+    path = tmp_path / "out" / name
+    path.unlink(missing_ok=True)
+    path.parent.mkdir(exist_ok=True)
     (tmp_path / "mine").write_text("precious")
-    place.symlink_to(tmp_path / "mine")
+    path.symlink_to(tmp_path / "mine")
     with (
         pytest.raises(OutputError, match=r"is a link|which no run has written"),
         folder_of(tmp_path / "out", {"seed": 5}, overwrite=True),
     ):
         pass
-    assert place.is_symlink() and (tmp_path / "mine").read_text() == "precious"
+    assert path.is_symlink() and (tmp_path / "mine").read_text() == "precious"
 
 
 def test_lock_that_is_a_link_or_the_users_own_file_is_refused(tmp_path):

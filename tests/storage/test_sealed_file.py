@@ -48,10 +48,10 @@ def test_read_sealed_every_flipped_bit_is_found(tmp_path):
     write_sealed(path, some_rows(2000))
     good = path.read_bytes()
     rng = np.random.default_rng(2)
-    places = [*range(64), *rng.integers(64, len(good), 100).tolist(), len(good) - 1]
-    for place in places:
+    positions = [*range(64), *rng.integers(64, len(good), 100).tolist(), len(good) - 1]
+    for position in positions:
         bad = bytearray(good)
-        bad[place] ^= 1 << int(rng.integers(8))
+        bad[position] ^= 1 << int(rng.integers(8))
         path.write_bytes(bad)
         with pytest.raises(DamagedError, match="not what was written") as caught:
             read_sealed(path, WORD, 19, 0, 2000)

@@ -67,11 +67,11 @@ def synchronous():
 
 
 def test_stage_records_come_in_the_order_of_the_tasks(tmp_path, log):
-    heard = []
+    received = []
     stage = Stage(tmp_path / "stage", {"a": 1})
-    records = run(stage, log, {"z": 3, "a": 5, "m": 7}, heard.append)
+    records = run(stage, log, {"z": 3, "a": 5, "m": 7}, received.append)
     assert twice(records) == [6, 10, 14]
-    assert heard == records
+    assert received == records
     assert read_json(stage.folder / "manifest.json") == {
         "digest": stage.digest,
         "finished": True,
@@ -80,14 +80,14 @@ def test_stage_records_come_in_the_order_of_the_tasks(tmp_path, log):
     }
 
 
-def test_stage_finished_runs_nothing_again_and_tells_all_records(tmp_path, log):
+def test_stage_finished_runs_nothing_again_and_returns_all_records(tmp_path, log):
     stage = Stage(tmp_path / "stage", {"a": 1})
     first = run(stage, log, {"x": 3, "y": 5})
     calls(log)
-    heard = []
-    assert run(stage, log, {"x": 3, "y": 5}, heard.append) == first
+    received = []
+    assert run(stage, log, {"x": 3, "y": 5}, received.append) == first
     assert calls(log) == []
-    assert heard == first
+    assert received == first
 
 
 def test_stage_interrupted_with_same_settings_runs_only_the_rest(tmp_path, log):
@@ -213,13 +213,13 @@ def cut(path):
     path.write_bytes(path.read_bytes()[:-1])
 
 
-def flip(path, place=-20):
+def flip(path, position=-20):
     content = bytearray(path.read_bytes())
-    content[place] ^= 4
+    content[position] ^= 4
     path.write_bytes(content)
 
 
-def test_stage_record_tells_the_files_of_its_task(tmp_path, log):
+def test_stage_record_names_the_files_of_its_task(tmp_path, log):
     stage = Stage(tmp_path / "stage", {"a": 1})
     records = write_parts(stage, log)
     assert [sorted(record["files"]) for record in records] == [

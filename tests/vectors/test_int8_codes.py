@@ -3,12 +3,12 @@ import pytest
 import torch
 
 from dask_dedup.vectors.int8_codes import (
-    _near_there,
+    _near_pairs_on_device,
     _product_of_floats,
     _product_of_int8,
     code_product,
     code_rows,
-    near_code_rows,
+    near_pairs,
     scan_product,
     within_code_distance,
 )
@@ -33,12 +33,12 @@ def true_pairs(left, right, limit, upper=False):
 
 @pytest.mark.parametrize("upper", [False, True])
 @pytest.mark.parametrize("product", [(256, 4096), (7, 11)])
-def test_near_grid_rows_are_exactly_those_within_the_limit(upper, product):
+def test_near_pairs_are_exactly_those_within_the_limit(upper, product):
     left = codes_of(90, 0)
     right = left if upper else codes_of(150, 1)
     distances = squared_distances(left, right)
     for limit in (0, int(np.quantile(distances, 0.02)), int(distances[0, 1]), int(distances.max())):
-        found = near_code_rows(code_rows(left), code_rows(right), limit, upper, product=product)
+        found = near_pairs(code_rows(left), code_rows(right), limit, upper, product=product)
         assert pairs_of(found) == true_pairs(left, right, limit, upper)
 
 
@@ -53,7 +53,7 @@ def test_products_are_exact_for_odd_shapes(rows, columns, width, multiply):
 
 
 @pytest.mark.parametrize("width", [4, 68, 1028])
-def test_products_are_exact_at_the_border_of_the_grid(width):
+def test_products_are_exact_at_the_largest_code(width):
     rows = np.full((3, width), 127, np.int8)
     rows[1] = -127
     rows[2, ::2] = -127
@@ -61,16 +61,14 @@ def test_products_are_exact_at_the_border_of_the_grid(width):
     for multiply in (_product_of_int8, _product_of_floats):
         found = multiply(torch.from_numpy(rows), torch.from_numpy(rows))
         np.testing.assert_array_equal(found, expected)
-    far = pairs_of(near_code_rows(code_rows(rows), code_rows(rows), width * 254**2 - 1, True))
-    assert (0, 1) not in far
-    assert (0, 1) in pairs_of(
-        near_code_rows(code_rows(rows), code_rows(rows), width * 254**2, True)
-    )
+    distant = pairs_of(near_pairs(code_rows(rows), code_rows(rows), width * 254**2 - 1, True))
+    assert (0, 1) not in distant
+    assert (0, 1) in pairs_of(near_pairs(code_rows(rows), code_rows(rows), width * 254**2, True))
 
 
 @pytest.mark.parametrize("upper", [False, True])
 @pytest.mark.parametrize("product", [(8192, 32_768), (7, 11)])
-def test_near_grid_rows_on_a_device_equal_those_of_the_processor(upper, product):
+def test_near_pairs_on_a_device_equal_those_of_the_processor(upper, product):
     """The way of a GPU, with the CPU as the device."""
     usable = np.ones(90, np.bool_)
     usable[[4, 40]] = False
@@ -78,9 +76,9 @@ def test_near_grid_rows_on_a_device_equal_those_of_the_processor(upper, product)
     limit = int(
         np.quantile(squared_distances(projections.codes.numpy(), projections.codes.numpy()), 0.1)
     )
-    here = pairs_of(near_code_rows(projections, projections, limit, upper))
+    here = pairs_of(near_pairs(projections, projections, limit, upper))
     there = pairs_of(
-        _near_there(projections, projections, limit, upper, torch.device("cpu"), product)
+        _near_pairs_on_device(projections, projections, limit, upper, torch.device("cpu"), product)
     )
     assert here == there
     assert len(here) > 100
@@ -90,14 +88,14 @@ def test_unusable_rows_are_near_to_nothing():
     usable = np.ones(20, np.bool_)
     usable[[3, 8]] = False
     projections = code_rows(codes_of(20, 3), usable)
-    found = pairs_of(near_code_rows(projections, projections, 1 << 27, True))
+    found = pairs_of(near_pairs(projections, projections, 1 << 27, True))
     assert found == {(i, j) for i in range(20) for j in range(i + 1, 20) if not {i, j} & {3, 8}}
 
 
-def test_near_grid_rows_of_no_row_are_none():
+def test_near_pairs_of_no_row_are_none():
     some, none = code_rows(codes_of(3, 4)), code_rows(codes_of(0, 4))
-    assert list(near_code_rows(some, none, 1 << 20, False)) == []
-    assert list(near_code_rows(none, some, 1 << 20, False)) == []
+    assert list(near_pairs(some, none, 1 << 20, False)) == []
+    assert list(near_pairs(none, some, 1 << 20, False)) == []
 
 
 def test_scan_product_passes_over_the_first_columns():
@@ -122,7 +120,7 @@ def test_scan_product_finds_more_pairs_than_a_row_has_columns():
     np.testing.assert_array_equal(j, np.tile(np.arange(3), 40))
 
 
-def test_within_steps_equals_brute_force():
+def test_within_code_distance_equals_brute_force():
     rows = codes_of(50, 6)
     i, j = (side.ravel() for side in np.indices((50, 50)))
     distances = squared_distances(rows, rows).ravel()

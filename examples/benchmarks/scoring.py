@@ -1,4 +1,4 @@
-"""How the benchmark measures a command, and how it judges what came of it."""
+"""How the benchmark measures a command, and how it scores the result."""
 
 from __future__ import annotations
 
@@ -126,13 +126,13 @@ def edges_that_hold(folder: str, edges: pd.DataFrame, threshold: float) -> float
         return 1.0
     parts = [np.load(path, mmap_mode="r") for path in part_paths(folder)]
     starts = np.cumsum([0, *(len(part) for part in parts)])
-    ids, place = np.unique(edges[["src", "dst"]].to_numpy(), return_inverse=True)
+    ids, position = np.unique(edges[["src", "dst"]].to_numpy(), return_inverse=True)
     rows = np.empty((len(ids), parts[0].shape[1]))
     for part, start in zip(parts, starts[:-1], strict=True):
         first, last = np.searchsorted(ids, [start, start + len(part)])
         rows[first:last] = part[ids[first:last] - start]
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    left, right = place.reshape(-1, 2).T
+    left, right = position.reshape(-1, 2).T
     cosine = np.minimum(np.einsum("ij,ij->i", rows[left], rows[right]), 1)
     return float((cosine.astype(np.float32) >= np.float32(threshold)).mean())
 
