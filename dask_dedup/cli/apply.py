@@ -11,7 +11,7 @@ from rich.table import Table
 
 from dask_dedup.cli.command_workers import lazy_workers
 from dask_dedup.cli.group import (
-    PLACE,
+    PATH,
     chosen_settings,
     configure_logging,
     main,
@@ -34,9 +34,9 @@ _MEANINGS = {
 
 
 @main.command(short_help="drop the duplicates from another copy of the metadata")
-@click.argument("out", type=PLACE)
+@click.argument("out", type=PATH)
 @click.argument("metadata", type=str)
-@click.argument("dest", type=PLACE)
+@click.argument("dest", type=PATH)
 @click.option(
     "--key",
     default="url",

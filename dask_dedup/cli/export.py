@@ -10,7 +10,7 @@ from rich.console import Console
 
 from dask_dedup.cli.command_workers import lazy_workers
 from dask_dedup.cli.group import (
-    PLACE,
+    PATH,
     chosen_settings,
     configure_logging,
     main,
@@ -18,6 +18,7 @@ from dask_dedup.cli.group import (
     worker_settings,
 )
 from dask_dedup.paths import AnyPath
+from dask_dedup.report.count_text import count_text
 
 __all__ = ["export"]
 
@@ -26,8 +27,8 @@ _FORMATS = ["input", "parquet", "csv", "ids", "img2dataset", "webdataset"]
 
 
 @main.command(short_help="write the data set without its duplicates, for other tools")
-@click.argument("out", type=PLACE)
-@click.argument("dest", type=PLACE)
+@click.argument("out", type=PATH)
+@click.argument("dest", type=PATH)
 @click.option(
     "--what",
     type=click.Choice(["kept", "dropped", "all"]),
@@ -69,7 +70,7 @@ _FORMATS = ["input", "parquet", "csv", "ids", "img2dataset", "webdataset"]
     show_default=True,
     help="for --key {shard}{index}: img2dataset's number_sample_per_shard",
 )
-@click.option("--dataset", type=PLACE, help="where the data set lies now [default: where it was]")
+@click.option("--dataset", type=PATH, help="where the data set lies now [default: where it was]")
 @worker_settings
 @click.option("--overwrite", is_flag=True, help="begin anew, whatever an earlier one left in DEST")
 @click.option("-v", "--verbose", is_flag=True, help="log what is done and why")
@@ -140,22 +141,20 @@ def export(
         _print(summary, dest, Console())
 
 
-def _counted(count: int, what: str) -> str:
-    """Return a number and what it counts: 1 file, 2 files."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
 def _print(summary: dict[str, Any], dest: AnyPath, console: Console) -> None:
     rows, files = summary["rows"], summary["files"]
     if summary["format"] == "webdataset":
         by = summary["samples_by_verdict"]
-        say(console, f"{rows:,} of {summary['samples']:,} samples in {_counted(files, 'tar')}")
+        say(console, f"{rows:,} of {summary['samples']:,} samples in {count_text(files, 'tar')}")
         for name in ("unmatched", "keyless", "ambiguous", "without_witness"):
             if by[name]:
-                say(console, f"{name.replace('_', ' ')}: {_counted(by[name], 'sample')}")
+                say(console, f"{name.replace('_', ' ')}: {count_text(by[name], 'sample')}")
     else:
         source = summary["source_rows"]
-        say(console, f"{summary['what']}: {rows:,} of {source:,} rows in {_counted(files, 'file')}")
+        say(
+            console,
+            f"{summary['what']}: {rows:,} of {source:,} rows in {count_text(files, 'file')}",
+        )
     if summary.get("without_url"):
         say(console, f"left out, without URL: {summary['without_url']:,} rows")
     say(console, f"exported to {dest}")
