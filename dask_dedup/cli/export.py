@@ -18,6 +18,7 @@ from dask_dedup.cli.group import (
     worker_settings,
 )
 from dask_dedup.paths import AnyPath
+from dask_dedup.report.count_text import count_text
 
 __all__ = ["export"]
 
@@ -140,22 +141,20 @@ def export(
         _print(summary, dest, Console())
 
 
-def _counted(count: int, what: str) -> str:
-    """Return a number and what it counts: 1 file, 2 files."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
 def _print(summary: dict[str, Any], dest: AnyPath, console: Console) -> None:
     rows, files = summary["rows"], summary["files"]
     if summary["format"] == "webdataset":
         by = summary["samples_by_verdict"]
-        say(console, f"{rows:,} of {summary['samples']:,} samples in {_counted(files, 'tar')}")
+        say(console, f"{rows:,} of {summary['samples']:,} samples in {count_text(files, 'tar')}")
         for name in ("unmatched", "keyless", "ambiguous", "without_witness"):
             if by[name]:
-                say(console, f"{name.replace('_', ' ')}: {_counted(by[name], 'sample')}")
+                say(console, f"{name.replace('_', ' ')}: {count_text(by[name], 'sample')}")
     else:
         source = summary["source_rows"]
-        say(console, f"{summary['what']}: {rows:,} of {source:,} rows in {_counted(files, 'file')}")
+        say(
+            console,
+            f"{summary['what']}: {rows:,} of {source:,} rows in {count_text(files, 'file')}",
+        )
     if summary.get("without_url"):
         say(console, f"left out, without URL: {summary['without_url']:,} rows")
     say(console, f"exported to {dest}")
