@@ -29,7 +29,7 @@ def out(tmp_path_factory, write_dataset):
     data = write_dataset(
         base / "data", np.split(rows.astype("f4"), [5]), [metadata[:5], metadata[5:]]
     )
-    settings = {"cells": 1, "audit_queries": 0, "dim": 2}
+    settings = {"cells": 1, "audit_queries": 0, "dim": 2, "linkage": "components"}
     dask_dedup.run(data, base / "out", execute=compute_tasks, **settings)
     return base / "out"
 

@@ -41,7 +41,7 @@ def test_read_run_takes_the_share_of_all_rows(finished, tmp_path):
     out, summary = finished
     (tmp_path / "settings.toml").write_text((out / "settings.toml").read_text())
     half = {"rows": 2000, "invalid_rows": 1000, "duplicates": 500, "duplicate_fraction": 0.5}
-    (tmp_path / "summary.json").write_text(json.dumps(summary | half))
+    (tmp_path / "summary.json").write_text(json.dumps(dict(summary) | half))
     assert read_run(tmp_path).workload.edges == pytest.approx(500)
 
 
@@ -72,9 +72,9 @@ def test_plan_command_takes_a_run(finished, tmp_path, monkeypatch):
     [
         lambda summary: None,
         lambda summary: {},
-        lambda summary: summary | {"finder": "adc"},
+        lambda summary: dict(summary) | {"finder": "adc"},
         lambda summary: {key: value for key, value in summary.items() if key != "dim"},
-        lambda summary: summary | {"found": 3},
+        lambda summary: dict(summary) | {"found": 3},
     ],
 )
 def test_read_run_refuses_what_is_no_finished_run(finished, tmp_path, change):

@@ -70,6 +70,7 @@ def finished(tmp_path_factory, write_dataset) -> Finished:
         data,
         base / "out",
         search_threshold=0.85,
+        linkage="components",
         cells=1,
         audit_queries=0,
         execute=compute_tasks,

@@ -35,8 +35,8 @@ def test_run_returns_what_open_result_opens(finished):
 
 def test_run_that_has_finished_before_returns_its_result(finished):
     again = dask_dedup.run(
-        finished.data, finished.out, search_threshold=0.85, cells=1, audit_queries=0,
-        execute=compute_tasks,
+        finished.data, finished.out, search_threshold=0.85, linkage="components", cells=1,
+        audit_queries=0, execute=compute_tasks,
     )  # fmt: skip
     assert isinstance(again, dask_dedup.Result)
     assert again == finished.result
