@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from dask_dedup.errors import OutputError
 from dask_dedup.graph.forest_file import forest_path, read_range
-from dask_dedup.graph.forest_range import ForestRange
+from dask_dedup.graph.forest_range import SAME_SIMILARITY, ForestRange
 from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.storage.files import read_json
 
@@ -44,6 +44,9 @@ class RunForest(NamedTuple):
     def forest_range(self) -> ForestRange:
         """Return the thresholds that the forest answers.
 
+        One that does not say may have been searched with dense groups: it answers none at 0.999 or
+        above.
+
         Raises
         ------
         SettingsError
@@ -52,7 +55,7 @@ class RunForest(NamedTuple):
             It cannot be read.
         """
         known = read_range(self.forest_path)
-        return known or ForestRange(float(self.summary["search_threshold"]), None)
+        return known or ForestRange(float(self.summary["search_threshold"]), SAME_SIMILARITY)
 
 
 def open_run_forest(out: str | AnyPath) -> RunForest:
