@@ -100,7 +100,8 @@ def export(
     dask-dedup export OUT tars --format webdataset --shards laion/ --key key
 
     Beside the metadata stand row_id, cluster_id, and duplicate_count: how many rows the cluster of
-    a row has, as a weight. Dropped rows have witness_row_id and witness_similarity: the row that
+    a row has. (Where several rows of a cluster stay, each has that count, so the counts add up to
+    more than all rows.) Dropped rows have witness_row_id and witness_similarity: the row that
     stays in their place, and the cosine of the two.
 
     The files are in a folder of DEST: metadata, img_emb and text_emb, or one named like the format;
