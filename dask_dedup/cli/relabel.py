@@ -26,9 +26,7 @@ __all__ = ["relabel"]
     type=float,
     help="instead: the highest threshold that keeps at most this share of the rows, such as 0.6",
 )
-@click.option(
-    "--data", type=PATH, help="where the data set lies now [default: where it was read from]"
-)
+@click.option("--dataset", type=PATH, help="where the data set lies now [default: where it was]")
 @setting("workers", int)
 @setting("threads", int)
 @setting("work", str)
@@ -45,7 +43,7 @@ def relabel(
     dest: AnyPath,
     threshold: float | None,
     keep_fraction: float | None,
-    data: AnyPath | None,
+    dataset: AnyPath | None,
     overwrite: bool,
     break_lock: bool,
     verbose: bool,
@@ -71,7 +69,7 @@ def relabel(
             dest,
             threshold,
             keep_fraction=keep_fraction,
-            dataset=data,
+            dataset=dataset,
             overwrite=overwrite,
             break_lock=break_lock,
             progress=choose_progress(console),
