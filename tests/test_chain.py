@@ -119,7 +119,7 @@ def found(request, case, tmp_path_factory, write_dataset):
         {
             "clusters": {"threshold": 0.95},
             "join": {"search_threshold": SEARCH},
-            "compress": {"dim": case.pca_dim},
+            "projection": {"dim": case.pca_dim},
             "cells": {"cells": 1},
             "audit": {"queries": 20},
         }
@@ -251,7 +251,7 @@ def test_chain_without_a_forest_has_the_linkage_components(found, tmp_path):
     dask_dedup.run(
         found.dataset.path,
         tmp_path / "out",
-        {"compress.dim": 8, "audit.queries": 0},
+        {"projection.dim": 8, "audit.queries": 0},
         linkage="components",
         execute=compute_tasks,
     )

@@ -32,24 +32,34 @@ run_here = partial(dask_dedup.run, execute=compute_tasks)
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 
 SECRET = "not-to-be-seen"  # the key of `endpoint`
-OPTIONS = ["--workers", "2", "--cells", "40", "--cells-per-row", "4"]
-SMALL = {"cells": {"cells": 40, "cells_per_row": 4.0}}
+OPTIONS = ["--workers", "2", "--cells", "6", "--cells-per-row", "2"]
+SMALL = {"cells": {"cells": 6, "cells_per_row": 2.0}}
 
 
 @pytest.fixture(scope="module")
-def bucket(endpoint, clipart):
-    """A bucket with the example data set under ``data``."""
+def local(write_dataset, tmp_path_factory):
+    """A data set of 1,500 rows in 3 parts, a third of them near copies of others."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(1500, 32))
+    rows[1000:] = rows[:500] + rng.uniform(0, 0.4, (500, 1)) * rng.normal(size=(500, 32))
+    rows = rng.permutation(rows).astype("f2")
+    return write_dataset(tmp_path_factory.mktemp("local") / "data", np.split(rows, 3))
+
+
+@pytest.fixture(scope="module")
+def bucket(endpoint, local):
+    """A bucket with that data set under ``data``."""
     Session().create_client("s3").create_bucket(Bucket="images")
-    for path in sorted(clipart.rglob("*")):
-        if path.is_file():
-            upload(path, as_path(f"s3://images/data/{path.relative_to(clipart)}"))
+    for path in sorted(local.glob("*/*")):
+        upload(path, as_path(f"s3://images/data/{path.relative_to(local)}"))
     return "s3://images"
 
 
 @pytest.fixture(scope="module")
-def local_clusters(clipart, tmp_path_factory):
+def local_clusters(local, tmp_path_factory):
     out = tmp_path_factory.mktemp("local") / "out"
-    run_here(clipart, out, Settings.model_validate(SMALL))
+    summary = run_here(local, out, Settings.model_validate(SMALL))
+    assert 100 < summary["duplicates"] < 500
     return pd.read_parquet(out / "clusters")
 
 
@@ -103,9 +113,9 @@ def test_run_from_a_bucket_to_a_disk_with_working_files_elsewhere(bucket, local_
     pd.testing.assert_frame_equal(found, local_clusters)
 
 
-def test_run_with_working_files_in_a_bucket_leaves_none_there(bucket, clipart, tmp_path):
+def test_run_with_working_files_in_a_bucket_leaves_none_there(bucket, local, tmp_path):
     settings = Settings.model_validate({**SMALL, "compute": {"work": f"{bucket}/work"}})
-    run_here(clipart, tmp_path / "out", settings)
+    run_here(local, tmp_path / "out", settings)
     assert glob_files(as_path(bucket), "work/**") == []
 
 
@@ -157,14 +167,14 @@ def test_paths_that_do_not_work_get_one_clear_error(bucket, tmp_path, arguments,
 
 
 def test_wrong_credentials_are_reported_in_the_words_of_the_store(
-    bucket, clipart, tmp_path, monkeypatch
+    bucket, local, tmp_path, monkeypatch
 ):
     monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY", raising=False)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     S3FileSystem.clear_instance_cache()
-    for paths in (("s3://images/data", tmp_path / "out"), (clipart, "s3://images/none")):
+    for paths in (("s3://images/data", tmp_path / "out"), (local, "s3://images/none")):
         ran = CliRunner().invoke(cli.main, ["run", *map(str, paths)])
         assert ran.exit_code == 2, ran.output
         assert "redentials" in ran.output
@@ -316,7 +326,7 @@ def test_parts_of_a_bucket_by_pattern(bucket):
     data = read_dataset(
         bucket, metadata="data/metadata/*.parquet", image_embeddings="data/img_emb/*.npy"
     )
-    assert (data.rows, len(data.parts)) == (10248, 5)
+    assert (data.rows, len(data.parts)) == (1500, 3)
     with pytest.raises(InputError, match="no file matches"):
         read_dataset(bucket, metadata="data/metadata/*.csv", image_embeddings="data/*/*.npy")
 

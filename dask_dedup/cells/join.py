@@ -36,7 +36,7 @@ from dask_dedup.cells.entries import Entries, read_entries
 from dask_dedup.cells.full_filter import add_tiles
 from dask_dedup.cells.join_groups import CellGroup, plan_groups
 from dask_dedup.cells.layout_files import SAME_SIMILARITY, CellLayout
-from dask_dedup.data.part_files import read_linked
+from dask_dedup.data.finder_files import read_linked
 from dask_dedup.data.spans import Span
 from dask_dedup.graph.edge_buffer import Contract
 from dask_dedup.graph.forest import forest_of_edges, spanning_edges

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
-from dask_dedup.data.part_files import SpanFiles
+from dask_dedup.data.finder_files import SpanFiles
 from dask_dedup.data.spans import Span
 from dask_dedup.errors import DamagedError, SettingsError
 from dask_dedup.graph.forest_range import SAME_SIMILARITY, ForestRange, looks_inside_groups

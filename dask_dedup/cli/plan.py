@@ -92,7 +92,7 @@ def plan(dataset: AnyPath | None, config: AnyPath | None, **options: Any) -> Non
         if own[key] is not None and own[key] < 1:
             raise SettingsError(f"{key}: expected at least 1, got {own[key]}.")
     if dataset is not None:
-        options["compress__dim"] = own["dim"]
+        options["projection__dim"] = own["dim"]
     settings = chosen_settings(options, config)
     if settings.finder != "join":
         raise SettingsError(

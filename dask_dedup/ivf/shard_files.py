@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dask_dedup.data.part_files import SpanFiles
+from dask_dedup.data.finder_files import SpanFiles
 from dask_dedup.errors import InputError
 from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.storage.files import open_once, read_json

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from dask_dedup.data.part_files import read_invalid, read_linked
+from dask_dedup.data.finder_files import read_invalid, read_linked
 from dask_dedup.data.spans import Span, read_span
 from dask_dedup.graph.forest import spanning_edges
 from dask_dedup.ivf.adaptive_threshold import AdaptiveRule, AdcSearch, PairEdges

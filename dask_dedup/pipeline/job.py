@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from dask_dedup.data.dataset import Dataset
-from dask_dedup.data.part_files import PartFiles
+from dask_dedup.data.finder_files import FinderFiles
 from dask_dedup.graph.forest_range import ForestRange
 from dask_dedup.paths import AnyPath
 from dask_dedup.pipeline.stages import DeclaredStage, values_of
@@ -116,7 +116,7 @@ class Found(NamedTuple):
 
     Attributes
     ----------
-    layout : PartFiles
+    files : FinderFiles
         Lists the invalid rows, and the audit's true pairs.
     paths : list of AnyPath
         Files of EDGES: what the tasks have found, contracted to forests, and links to equal rows.
@@ -134,7 +134,7 @@ class Found(NamedTuple):
         not cosines at full dimension.
     """
 
-    layout: PartFiles
+    files: FinderFiles
     paths: list[AnyPath]
     edges: int
     keys: dict[str, Any]

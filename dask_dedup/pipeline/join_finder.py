@@ -75,7 +75,7 @@ class JoinFinder(Finder):
             self.layout_stage.prepare()
             data, settings = self.job.data, self.job.settings
             folder = self.layout_stage.folder
-            kept = min(settings.compress.dim, data.dim)
+            kept = min(settings.projection.dim, data.dim)
             dense_groups = self.keys["dense_groups"]
             layout = begin_layout(data, folder, kept, settings.cells.cells, dense_groups)
             trained = read_note(folder, TRAINED)
@@ -100,7 +100,7 @@ class JoinFinder(Finder):
         Returns the number of cells.
         """
         data, settings = self.job.data, self.job.settings
-        sample_rows, seed = settings.compress.sample_rows, settings.seed
+        sample_rows, seed = settings.projection.sample_rows, settings.seed
         pca = pca_task(data, layout.kept, sample_rows=sample_rows, seed=seed)
         cells = cells_task(
             data,

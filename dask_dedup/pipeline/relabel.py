@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dask_dedup.data.part_files import PartFiles
+from dask_dedup.data.finder_files import FinderFiles
 from dask_dedup.data.part_list import write_parts
 from dask_dedup.data.spans import Span
 from dask_dedup.graph.forest_range import ForestRange
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class KeptFiles(PartFiles):
+class KeptFiles(FinderFiles):
     """What a finished run has published.
 
     Attributes

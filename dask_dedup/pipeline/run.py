@@ -296,11 +296,11 @@ class _Start:
 
     def _plan(self, workers: int | None, memory: int | None) -> dict[str, Any]:
         from dask_dedup.planning.cost_model import describe
-        from dask_dedup.planning.preflight import check_room, describe_dataset, plan_run
+        from dask_dedup.planning.preflight import check_fits, describe_dataset, plan_run
         from dask_dedup.report.plan_table import plan_lines
 
         planned = plan_run(describe_dataset(self.data), self.settings, workers)
-        free = check_room(planned, self.data, self.settings, self.folder.path, memory)
+        free = check_fits(planned, self.data, self.settings, self.folder.path, memory)
         described = describe(planned)
         for line in plan_lines(described, memory or memory_per_worker(self.settings.compute), free):
             self.say(line)

@@ -206,7 +206,7 @@ def _find_witnesses(job: Job, found: Found, forest: _Forest) -> _Labelled:
     labels, compare = job.stage(LABELS, found.keys), job.stage(COMPARE, found.keys)
     groups, witnesses = job.stage(GROUPS, found.keys), job.stage(WITNESSES, found.keys)
     label_task = (
-        found.layout,
+        found.files,
         forest.path,
         job.data.rows,
         forest.how,
@@ -217,7 +217,7 @@ def _find_witnesses(job: Job, found: Found, forest: _Forest) -> _Labelled:
         labels.folder,
     )
     compare_tasks = {
-        span.name: (found.layout, span, labels.folder, compare.folder, threshold)
+        span.name: (found.files, span, labels.folder, compare.folder, threshold)
         for span in cut_spans(job.data.parts)
         if span.rows
     }
@@ -232,12 +232,12 @@ def _find_witnesses(job: Job, found: Found, forest: _Forest) -> _Labelled:
             if any(record["below"] for record in records):
                 task = (compare.folder, forest.path, job.data.rows, threshold, groups.folder)
                 (grouped,) = job.run_stage(
-                    groups, OnWorker(_WITNESSES, "group_below"), {"groups": (found.layout, *task)}
+                    groups, OnWorker(_WITNESSES, "group_below"), {"groups": (found.files, *task)}
                 )
                 count = grouped["tasks"]
             where = (threshold, witnesses.folder)
             tasks = {
-                f"witnesses-{number:05d}": (found.layout, groups.folder, number, *where)
+                f"witnesses-{number:05d}": (found.files, groups.folder, number, *where)
                 for number in range(count)
             }
             found_rows = job.run_stage(witnesses, OnWorker(_WITNESSES, "find_and_write"), tasks)
@@ -257,7 +257,7 @@ def _write_clusters(job: Job, found: Found, labelled: _Labelled) -> dict[str, An
     clusters, invalid = stage.folder / "clusters", stage.folder / "invalid"
     tasks = {
         span.name: (
-            found.layout,
+            found.files,
             span,
             job.data.columns,
             labelled.compared,

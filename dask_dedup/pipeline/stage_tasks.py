@@ -19,8 +19,8 @@ from dask_dedup.cells.join import join_group
 from dask_dedup.cells.join_groups import CellGroup
 from dask_dedup.cells.layout import layout_span
 from dask_dedup.cells.layout_files import CellLayout, EntryFile
+from dask_dedup.data.finder_files import FinderFiles, read_invalid
 from dask_dedup.data.metadata import MetadataColumns, empty_table, read_metadata, take_rows
-from dask_dedup.data.part_files import PartFiles, read_invalid
 from dask_dedup.data.parts import Part, read_rows
 from dask_dedup.data.spans import Span
 from dask_dedup.graph.forest import forest_of_edges, spanning_edges
@@ -137,7 +137,7 @@ def write_forest(
 
 
 def label_and_score(
-    layout: PartFiles,
+    layout: FinderFiles,
     forest_path: AnyPath,
     rows: int,
     merged: str,
@@ -181,7 +181,7 @@ def labels_path(folder: AnyPath, span: Span) -> AnyPath:
 
 
 def write_span(
-    layout: PartFiles,
+    layout: FinderFiles,
     span: Span,
     columns: MetadataColumns,
     compared: AnyPath,

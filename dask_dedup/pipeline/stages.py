@@ -128,8 +128,8 @@ PACK = DeclaredStage(
 _MODELS = (
     "seed",
     "read.modality",
-    "compress.dim",
-    "compress.sample_rows",
+    "projection.dim",
+    "projection.sample_rows",
     "cells.cells_per_row",
     "cells.cells",
     "cells.probes",

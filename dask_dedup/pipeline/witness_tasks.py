@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dask_dedup.data.part_files import PartFiles
+from dask_dedup.data.finder_files import FinderFiles
 from dask_dedup.data.spans import Span
 from dask_dedup.graph.stream import read_weighted_edges
 from dask_dedup.paths import AnyPath
@@ -31,7 +31,7 @@ _LEAST_ROWS = 8192  # of a task
 
 
 def compare_span(
-    layout: PartFiles, span: Span, labels_folder: AnyPath, folder: AnyPath, threshold: float
+    layout: FinderFiles, span: Span, labels_folder: AnyPath, folder: AnyPath, threshold: float
 ) -> dict[str, int]:
     """Write a span's LABELS with similarities, and apart the rows below the threshold."""
     labels = read_frame(labels_path(labels_folder, span)).set_index("row_id")
@@ -43,7 +43,7 @@ def compare_span(
 
 
 def group_below(
-    layout: PartFiles,
+    layout: FinderFiles,
     compared: AnyPath,
     forest_path: AnyPath,
     rows: int,
@@ -64,7 +64,7 @@ def group_below(
 
 
 def find_and_write(
-    layout: PartFiles, groups: AnyPath, number: int, threshold: float, folder: AnyPath
+    layout: FinderFiles, groups: AnyPath, number: int, threshold: float, folder: AnyPath
 ) -> dict[str, Any]:
     """Find witnesses in the groups of one file, and write the rows that are dropped for them."""
     arrays = read_arrays(_group_path(groups, number))

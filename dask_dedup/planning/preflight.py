@@ -25,7 +25,7 @@ from dask_dedup.settings.run_settings import Settings
 from dask_dedup.storage.objects import size_of
 from dask_dedup.storage.run_folder import work_folder
 
-__all__ = ["check_machine", "check_room", "describe_dataset", "plan_run"]
+__all__ = ["check_fits", "check_machine", "describe_dataset", "plan_run"]
 
 _STORE_THREADS = 16  # sizes of thousands of files, mostly waiting
 
@@ -76,7 +76,7 @@ def plan_run(
     return planned if like is None else scale_plan(planned, like, rates)
 
 
-def check_room(
+def check_fits(
     planned: Plan, data: Dataset, settings: Settings, out: AnyPath, memory_bytes: int | None = None
 ) -> int | None:
     """Refuse a run that does not fit into its workers or onto its disk; return the free bytes.

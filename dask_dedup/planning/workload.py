@@ -210,10 +210,10 @@ def numbers_workload(settings: Settings, *, dtype: str, **numbers: Any) -> Workl
         **numbers,
         cells=settings.cells.cells or default_cells(numbers["rows"]),
         item_bytes=sizes.get(dtype) or int(dtype[-1]),
-        kept=min(settings.compress.dim, numbers["dim"]),
+        kept=min(settings.projection.dim, numbers["dim"]),
         cells_per_row=settings.cells.cells_per_row or default_cells_per_row(numbers["rows"]),
         probes=settings.cells.probes,
-        sample_rows=settings.compress.sample_rows,
+        sample_rows=settings.projection.sample_rows,
         sample_per_cell=settings.cells.sample_per_cell,
         queries=settings.audit.queries,
     )

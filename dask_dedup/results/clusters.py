@@ -11,8 +11,8 @@ import pandas as pd
 import pyarrow as pa
 
 from dask_dedup.data.dataset import Dataset
+from dask_dedup.data.finder_files import FinderFiles
 from dask_dedup.data.metadata import MetadataColumns, empty_table, read_metadata, to_pandas
-from dask_dedup.data.part_files import PartFiles
 from dask_dedup.data.part_list import PartList
 from dask_dedup.data.parts import Part
 from dask_dedup.errors import InputError
@@ -236,7 +236,7 @@ def _clusters_frame(
     part: Part,
     columns: MetadataColumns,
     members: pd.DataFrame,
-    layout: PartFiles | None,
+    layout: FinderFiles | None,
     dropped: pd.DataFrame | None,
     threshold: float | None,
 ) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from dask_dedup.errors import OutputError
 from dask_dedup.graph.forest_file import forest_path, read_range
 from dask_dedup.graph.forest_range import SAME_SIMILARITY, ForestRange
 from dask_dedup.paths import AnyPath, as_path
-from dask_dedup.settings.run_settings import ReadSettings, load_settings
+from dask_dedup.settings.run_settings import ReadSettings
 from dask_dedup.storage.checksums import damage
 from dask_dedup.storage.files import digest_of, read_json
 from dask_dedup.storage.objects import open_parquet_source
@@ -57,7 +57,8 @@ class FinishedRun:
     @cached_property
     def read(self) -> ReadSettings:
         """How its data set was read."""
-        return load_settings(self.path / "settings.toml").read
+        known = self.state["settings"]["read"]
+        return ReadSettings(**known, skip_bad_parts=bool(self.state.get("quarantined")))
 
     @cached_property
     def names(self) -> tuple[str, ...]:

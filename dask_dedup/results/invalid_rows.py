@@ -12,7 +12,7 @@ import numpy as np
 
 from dask_dedup.cells.layout_files import CellLayout
 from dask_dedup.data.dataset import Dataset
-from dask_dedup.data.part_files import PartFiles, read_invalid
+from dask_dedup.data.finder_files import FinderFiles, read_invalid
 from dask_dedup.data.parts import Part, read_rows
 from dask_dedup.graph.origin import Origin
 from dask_dedup.paths import as_path
@@ -34,14 +34,14 @@ def find_layout(dataset: Dataset, origin: Origin | None) -> CellLayout | None:
     return layout
 
 
-def invalid_rows(part: Part, layout: PartFiles | None) -> np.ndarray:
+def invalid_rows(part: Part, layout: FinderFiles | None) -> np.ndarray:
     """Return the ``row_id`` of a part's rows without a usable embedding: int64, sorted.
 
     Parameters
     ----------
     part : Part
         With rows.
-    layout : PartFiles, optional
+    layout : FinderFiles, optional
         What has noted them; without it, the part's embeddings are read.
     """
     if layout is not None:

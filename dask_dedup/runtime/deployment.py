@@ -42,7 +42,7 @@ from dask_dedup.runtime.worker_checks import (
     check_sees,
     wait_for_worker,
 )
-from dask_dedup.settings.run_settings import ClusterJobSettings, ComputeSettings, Settings
+from dask_dedup.settings.run_settings import ComputeSettings, DaskClusterSettings, Settings
 
 __all__ = ["ClientExecutor", "local_cluster", "open_cluster", "use_client"]
 
@@ -232,7 +232,7 @@ def open_cluster(
 
 def use_client(
     client: Client,
-    job: ClusterJobSettings | None = None,
+    job: DaskClusterSettings | None = None,
     out: AnyPath | None = None,
     connect_seconds: float = _CONNECT_SECONDS,
 ) -> ClientExecutor:
@@ -241,7 +241,7 @@ def use_client(
     Parameters
     ----------
     client : distributed.Client
-    job : ClusterJobSettings, optional
+    job : DaskClusterSettings, optional
         Says how long to wait for a worker.
     out : AnyPath, optional
         As in `open_cluster`.
@@ -260,7 +260,7 @@ def use_client(
         lambda: f"the scheduler at {address} has none",
         connect_seconds=connect_seconds,
     )
-    wait_for_worker(execute, 1, (job or ClusterJobSettings()).wait_minutes * 60)
+    wait_for_worker(execute, 1, (job or DaskClusterSettings()).wait_minutes * 60)
     check_same_code(client)
     check_floor(execute.memory_bytes)
     check_sees(client, out)
@@ -301,7 +301,7 @@ def _peak_bytes() -> int:
 def local_cluster(
     compute: ComputeSettings,
     scratch: Path,
-    job: ClusterJobSettings | None = None,
+    job: DaskClusterSettings | None = None,
     preload: Preload = NOTHING,
 ) -> Iterator[ClientExecutor]:
     """Run worker processes on this machine, one Dask thread each, until the block ends.
@@ -311,12 +311,12 @@ def local_cluster(
     compute : ComputeSettings
     scratch : Path
         Folder for the workers' own files.
-    job : ClusterJobSettings, optional
+    job : DaskClusterSettings, optional
         Says whether there is a dashboard, and where it listens.
     preload : Preload
         What workers import as they start.
     """
-    job = job or ClusterJobSettings()
+    job = job or DaskClusterSettings()
     check_floor(memory_per_worker(compute), memory_limit())
     check_semaphores()
     start_server(preload)
@@ -348,7 +348,7 @@ def local_cluster(
 
 
 def _start_cluster(
-    compute: ComputeSettings, scratch: Path, job: ClusterJobSettings
+    compute: ComputeSettings, scratch: Path, job: DaskClusterSettings
 ) -> LocalCluster:
     """Start workers that Ctrl-C does not reach, see `dask_dedup.runtime.forkserver.start_server`.
 

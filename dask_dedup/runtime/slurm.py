@@ -26,7 +26,7 @@ from distributed import Security
 from dask_dedup.errors import ClusterError
 from dask_dedup.runtime.forkserver import NOTHING, Preload, worker_environment
 from dask_dedup.runtime.security import HTTP_CLOSER, http_settings, own_security
-from dask_dedup.settings.cluster_settings import ClusterJobSettings, parse_walltime
+from dask_dedup.settings.dask_cluster_settings import DaskClusterSettings, parse_walltime
 from dask_dedup.settings.run_settings import ComputeSettings, Settings
 
 __all__ = ["job_script", "queue_state", "start_slurm"]
@@ -88,7 +88,7 @@ def start_slurm(settings: Settings, preload: Preload = NOTHING) -> Iterator[Any]
 
 
 @contextmanager
-def _key_folder(job: ClusterJobSettings) -> Iterator[Path]:
+def _key_folder(job: DaskClusterSettings) -> Iterator[Path]:
     """Give a folder for the run's key that all nodes see and other users cannot look into.
 
     A driver that is killed leaves it behind; the key opens nothing any more.
@@ -187,13 +187,13 @@ def _worker_arguments(walltime: str, preload: Preload) -> list[str]:
     ]
 
 
-def _prologue(job: ClusterJobSettings, compute: ComputeSettings) -> list[str]:
+def _prologue(job: DaskClusterSettings, compute: ComputeSettings) -> list[str]:
     variables: Mapping[str, str] = {**worker_environment(compute.threads), **job.environment}
     exports = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
     return [*exports, *job.job_script_prologue]
 
 
-def _dask_settings(job: ClusterJobSettings) -> dict[str, Any]:
+def _dask_settings(job: DaskClusterSettings) -> dict[str, Any]:
     """Return Dask's own settings for workers that come and go.
 
     ``allowed-failures``: a task is charged with every worker that is lost while it runs, be it

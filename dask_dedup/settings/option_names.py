@@ -20,7 +20,7 @@ OPTIONS = {
     "encoder": "encoder",
     "cells_per_row": "cells.cells_per_row",
     "cells": "cells.cells",
-    "dim": "compress.dim",
+    "dim": "projection.dim",
     "finder": "finder",
     "model": "adc.model",
     "factory": "adc.factory",

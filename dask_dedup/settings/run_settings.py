@@ -20,18 +20,18 @@ from pydantic import (
 
 from dask_dedup.errors import SettingsError
 from dask_dedup.paths import AnyPath, read_text, refuse_secrets, words_of
-from dask_dedup.settings.cluster_settings import ClusterJobSettings, parse_memory
+from dask_dedup.settings.dask_cluster_settings import DaskClusterSettings, parse_memory
 from dask_dedup.settings.encoders import ENCODERS
 
 __all__ = [
     "AdcSettings",
     "AuditSettings",
     "CellSettings",
-    "ClusterJobSettings",
     "ClusterSettings",
-    "CompressSettings",
     "ComputeSettings",
+    "DaskClusterSettings",
     "JoinSettings",
+    "ProjectionSettings",
     "ReadSettings",
     "Settings",
     "load_settings",
@@ -90,8 +90,8 @@ class ReadSettings(_Table):
     """quarantine files that cannot be read, and go on: their rows are kept, each alone"""
 
 
-class CompressSettings(_Table):
-    """``[compress]``: the PCA in whose space candidates are found."""
+class ProjectionSettings(_Table):
+    """``[projection]``: the PCA in whose space candidates are found."""
 
     dim: Annotated[int, Field(ge=1, le=1024)] = 64
     """dimensions kept by the PCA; never changes which pairs pass, only how fast"""
@@ -213,14 +213,14 @@ class Settings(_Table):
     what the data look like [default: not told]"""
 
     read: ReadSettings = ReadSettings()
-    compress: CompressSettings = CompressSettings()
+    projection: ProjectionSettings = ProjectionSettings()
     cells: CellSettings = CellSettings()
     join: JoinSettings = JoinSettings()
     adc: AdcSettings = AdcSettings()
     clusters: ClusterSettings = ClusterSettings()
     audit: AuditSettings = AuditSettings()
     compute: ComputeSettings = ComputeSettings()
-    cluster: ClusterJobSettings = ClusterJobSettings()
+    cluster: DaskClusterSettings = DaskClusterSettings()
 
     @model_validator(mode="after")
     def _encoder_gives_the_threshold(self) -> Settings:
@@ -329,7 +329,7 @@ def load_settings(
 
 
 #: Settings of earlier versions, and what they are called now.
-RENAMED = {"cells.visits": "cells.cells_per_row"}
+RENAMED = {"cells.visits": "cells.cells_per_row", "compress": "projection"}
 
 
 def _describe(error: ValidationError, origin: str) -> str:

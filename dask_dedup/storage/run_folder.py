@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from importlib.metadata import version
 from typing import Any, Self
 
@@ -131,7 +132,7 @@ class RunFolder(Claim):
 
     @property
     def _origin(self) -> dict[str, str]:
-        return {"input": self.fingerprint, "version": version("dask_dedup")}
+        return {"input": self.fingerprint, "version": _own_version()}
 
     def is_finished(self) -> bool:
         """Return whether this very run has finished here before, and its results are whole.
@@ -176,7 +177,7 @@ class RunFolder(Claim):
             changed = changed_keys(state.get("settings", {}), self.settings)
             if state.get("input") != self.fingerprint:
                 changed.append("the input files")
-            if state.get("version") != version("dask_dedup"):
+            if state.get("version") != _own_version():
                 changed.append("the version of dask_dedup")
             logger.warning("%s: changed since the last run: %s", self.path, ", ".join(changed))
         remove_file(self.path / "summary.json")
@@ -333,3 +334,9 @@ def work_folder(out: AnyPath, work: str | None) -> AnyPath:
         return out / "stages"
     name = str(out) if is_remote(out) else str(out.absolute())
     return as_path(work) / f"dask-dedup-{digest_of({'out': name})}"
+
+
+@cache
+def _own_version() -> str:
+    """Return this package's version, which takes milliseconds to look up."""
+    return version("dask_dedup")

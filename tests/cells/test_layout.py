@@ -6,7 +6,7 @@ from dask_dedup import build_cells, fit_pca, read_dataset
 from dask_dedup.cells.entries import read_cell_counts, read_entries
 from dask_dedup.cells.layout import layout_span
 from dask_dedup.cells.leaders import load_leaders
-from dask_dedup.data.part_files import read_invalid, read_linked
+from dask_dedup.data.finder_files import read_invalid, read_linked
 
 
 def build(folder, path, **options):

@@ -130,7 +130,7 @@ def test_options_none_given_run_with_the_defaults(tiny):
         ("--search-threshold", "0.6", "join.search_threshold", 0.6),
         ("--cells-per-row", "3.5", "cells.cells_per_row", 3.5),
         ("--cells", "17", "cells.cells", 17),
-        ("--dim", "32", "compress.dim", 32),
+        ("--dim", "32", "projection.dim", 32),
         ("--finder", "adc", "finder", "adc"),
         ("--model", "m", "adc.model", "m"),
         ("--factory", "SQ8", "adc.factory", "SQ8"),

@@ -388,7 +388,7 @@ CASES: dict[str, Case] = {
     "a table for a number": Case(lambda folder: None, "seed", options=("--set", "seed={a=1}")),
     "negative memory": Case(lambda folder: None, "memory", options=("--memory", "-1GB")),
     "more cells than rows": Case(lambda folder: None, settings={"cells": {"cells": 5000}}),
-    "dimension above the rows'": Case(lambda folder: None, settings={"compress": {"dim": 1024}}),
+    "dimension above the rows'": Case(lambda folder: None, settings={"projection": {"dim": 1024}}),
 }
 
 SETTINGS: dict[str, tuple[bytes, str]] = {

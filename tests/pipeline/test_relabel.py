@@ -80,8 +80,8 @@ CHANGES = {
     "read.text_embeddings": None,  # of other embeddings
     "read.embedding_column": None,  # of other files
     "read.skip_bad_parts": (True, []),  # there are none
-    "compress.dim": (16, ALL),
-    "compress.sample_rows": (500, ALL),
+    "projection.dim": (16, ALL),
+    "projection.sample_rows": (500, ALL),
     "cells.cells_per_row": (3.0, ALL),
     "cells.cells": (10, ALL),
     "cells.probes": (4.0, ALL),
@@ -98,7 +98,7 @@ CHANGES = {
 
 
 def test_table_has_every_setting_of_the_finder():
-    tables = ("read", "compress", "cells", "join", "clusters", "audit")
+    tables = ("read", "projection", "cells", "join", "clusters", "audit")
     keys = {"seed"}
     for table in tables:
         keys |= {f"{table}.{key}" for key in getattr(Settings(), table).model_dump()}

@@ -34,12 +34,12 @@ def settings_of(out):
 
 def test_run_takes_settings_by_keyword_by_dotted_name_and_from_a_file(data, tmp_path):
     (tmp_path / "a.toml").write_text("seed = 5\n[cells]\nprobes = 3.0\n")
-    given = Settings.model_validate({"seed": 2, "compress": {"dim": 8}})
+    given = Settings.model_validate({"seed": 2, "projection": {"dim": 8}})
     ways = [
         (None, {"seed": 5, "threshold": 0.9}, {}),
         ({"cells.probes": 3, "clusters": {"threshold": 0.9}}, {"seed": 5}, {"cells.probes": 3}),
         (tmp_path / "a.toml", {"threshold": 0.9}, {"cells.probes": 3}),
-        (given, {"seed": 5, "threshold": 0.9}, {"compress.dim": 8}),
+        (given, {"seed": 5, "threshold": 0.9}, {"projection.dim": 8}),
     ]
     for i, (settings, keywords, others) in enumerate(ways):
         run_here(data, tmp_path / f"{i}", settings, audit_queries=0, **keywords)

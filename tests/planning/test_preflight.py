@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from dask_dedup import Settings, read_dataset
 from dask_dedup.cli import commands as cli
 from dask_dedup.errors import CapacityError
-from dask_dedup.planning.preflight import check_machine, check_room, describe_dataset, plan_run
+from dask_dedup.planning.preflight import check_fits, check_machine, describe_dataset, plan_run
 
 
 def test_plan_run_is_of_the_data_set_and_the_settings(clipart):
@@ -22,12 +22,12 @@ def test_plan_run_is_of_the_data_set_and_the_settings(clipart):
 def test_check_room_refuses_what_the_disk_does_not_hold(clipart, tmp_path):
     data = read_dataset(clipart)
     planned = plan_run(describe_dataset(data), Settings())
-    free = check_room(planned, data, Settings(), tmp_path / "not" / "there")
+    free = check_fits(planned, data, Settings(), tmp_path / "not" / "there")
     assert free == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.1)
     stages = (*planned.stages[:1], replace(planned.stages[1], bytes_written=1e18))
     large = replace(planned, stages=(*stages, *planned.stages[2:]))
     with pytest.raises(CapacityError, match=r"needs 1,000,000.0 TB on this disk, .* are free"):
-        check_room(large, data, Settings(), tmp_path)
+        check_fits(large, data, Settings(), tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -16,7 +16,7 @@ from distributed.comm import connect
 
 from dask_dedup.pipeline.worker_imports import PRELOAD
 from dask_dedup.runtime.deployment import local_cluster
-from dask_dedup.settings.run_settings import ClusterJobSettings, ComputeSettings
+from dask_dedup.settings.run_settings import ComputeSettings, DaskClusterSettings
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # of connections that are refused
@@ -106,7 +106,7 @@ def test_dashboard_listens_here_only_and_starts_nothing(tmp_path):
 def test_no_dashboard_listens_nowhere(tmp_path):
     before = listening()
     with local_cluster(
-        ONE, tmp_path / "dask", ClusterJobSettings(dashboard=False), preload=PRELOAD
+        ONE, tmp_path / "dask", DaskClusterSettings(dashboard=False), preload=PRELOAD
     ) as execute:
         assert execute.dashboard == ""
         doors = listening() - before

@@ -16,9 +16,9 @@ from dask_dedup.settings.run_settings import (
     AuditSettings,
     CellSettings,
     ClusterSettings,
-    CompressSettings,
     ComputeSettings,
     JoinSettings,
+    ProjectionSettings,
     ReadSettings,
     Settings,
     load_settings,
@@ -37,7 +37,7 @@ def any_settings(draw: st.DrawFn) -> Settings:
         read=ReadSettings(
             url_column=draw(st.none() | st.text()), caption_column=draw(st.none() | st.text())
         ),
-        compress=CompressSettings(
+        projection=ProjectionSettings(
             dim=draw(st.integers(1, 1024)), sample_rows=draw(st.integers(2, 10**12))
         ),
         cells=CellSettings(
@@ -129,10 +129,10 @@ def test_load_settings_without_anything_gives_the_defaults():
 def test_load_settings_single_values_win_over_the_file(tmp_path):
     path = tmp_path / "a.toml"
     path.write_text("seed = 3\n[clusters]\nthreshold = 0.8\n[cells]\ncells_per_row = 2.0\n")
-    overrides = {"clusters.threshold": 0.9, "compress.dim": 32, "seed": None}
+    overrides = {"clusters.threshold": 0.9, "projection.dim": 32, "seed": None}
     settings = load_settings(path, overrides)
     assert (settings.seed, settings.cells.cells_per_row) == (3, 2.0)
-    assert (settings.clusters.threshold, settings.compress.dim) == (0.9, 32)
+    assert (settings.clusters.threshold, settings.projection.dim) == (0.9, 32)
 
 
 @pytest.mark.parametrize(
@@ -197,9 +197,9 @@ def test_load_settings_override_into_what_is_no_table_is_refused(tmp_path):
         ("clusters.threshold", "high"),
         ("join.search_threshold", 0),
         ("join.search_threshold", math.nan),
-        ("compress.dim", 0),
-        ("compress.dim", 2.5),
-        ("compress.sample_rows", 1),
+        ("projection.dim", 0),
+        ("projection.dim", 2.5),
+        ("projection.sample_rows", 1),
         ("cells.cells_per_row", 0.5),
         ("cells.cells_per_row", math.inf),
         ("cells.cells_per_row", math.nan),
@@ -279,8 +279,17 @@ def test_names_of_columns_are_a_list_or_text_with_commas(given):
     assert Settings.model_validate(again) == settings
 
 
-def test_load_settings_of_an_earlier_version_names_what_a_setting_is_called_now(tmp_path):
-    (tmp_path / "a.toml").write_text("[cells]\nvisits = 3.0\n")
+@pytest.mark.parametrize(
+    ("text", "old", "new"),
+    [
+        ("[cells]\nvisits = 3.0\n", "cells.visits", "cells.cells_per_row"),
+        ("[compress]\ndim = 32\nsample_rows = 500\n", "compress", "projection"),
+    ],
+)
+def test_load_settings_of_an_earlier_version_names_what_a_setting_is_called_now(
+    tmp_path, text, old, new
+):
+    (tmp_path / "a.toml").write_text(text)
     with pytest.raises(SettingsError) as raised:
         load_settings(tmp_path / "a.toml")
-    assert str(raised.value).endswith("a.toml: cells.visits is now called cells.cells_per_row.")
+    assert str(raised.value) == f"{tmp_path}/a.toml: {old} is now called {new}."

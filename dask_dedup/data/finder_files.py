@@ -14,10 +14,10 @@ from dask_dedup.data.spans import Span
 from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.storage.files import open_once, read_arrays, read_frame
 
-__all__ = ["PartFiles", "SpanFiles", "read_invalid", "read_linked"]
+__all__ = ["FinderFiles", "SpanFiles", "read_invalid", "read_linked"]
 
 
-class PartFiles(ABC):
+class FinderFiles(ABC):
     """Where the files of a data set lie, by kind: a handle that tasks carry.
 
     Attributes
@@ -61,7 +61,7 @@ class PartFiles(ABC):
         """Return the files of the true pairs of the audit's queries."""
 
 
-class SpanFiles(PartFiles):
+class SpanFiles(FinderFiles):
     """Where the working files of a search lie: those of each span by kind, all in one folder.
 
     ``invalid``: rows without a usable embedding; ``linked``: EDGES known before the search;
@@ -95,7 +95,7 @@ def read_linked(files: SpanFiles, span: Span) -> pd.DataFrame:
     return read_frame(files.path("linked", span))
 
 
-def read_invalid(files: PartFiles, span: Span) -> pd.DataFrame:
+def read_invalid(files: FinderFiles, span: Span) -> pd.DataFrame:
     """Return a span's rows without a usable embedding.
 
     ``row_id`` int64 and ``reason`` uint8; of a finished run ``invalid_reason`` in words instead.

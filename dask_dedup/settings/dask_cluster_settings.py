@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from dask.utils import parse_bytes
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-__all__ = ["ClusterJobSettings", "parse_memory", "parse_walltime"]
+__all__ = ["DaskClusterSettings", "parse_memory", "parse_walltime"]
 
 _SECRET = re.compile(r"SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIAL|API_?KEY|ACCESS_KEY", re.IGNORECASE)
 _WALLTIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
@@ -52,7 +52,7 @@ def _spell_time(value: Any) -> Any:
     return value.isoformat() if isinstance(value, time) else value
 
 
-class ClusterJobSettings(BaseModel):
+class DaskClusterSettings(BaseModel):
     """``[cluster]``: where the workers run, and for SLURM what each of its jobs asks for.
 
     ``[compute]`` says what each worker has, this table what a job has: ``processes`` workers.
@@ -149,7 +149,7 @@ class ClusterJobSettings(BaseModel):
         return environment
 
     @model_validator(mode="after")
-    def _bounds_fit(self) -> ClusterJobSettings:
+    def _bounds_fit(self) -> DaskClusterSettings:
         if self.most_jobs < self.minimum_jobs:
             raise ValueError(
                 f"cluster.maximum_jobs {self.maximum_jobs} is below cluster.minimum_jobs "
