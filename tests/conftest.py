@@ -16,6 +16,7 @@ import dask
 import numpy as np
 import pandas as pd
 import pytest
+from distributed import LocalCluster
 from hypothesis import settings
 from s3fs import S3FileSystem
 
@@ -50,6 +51,25 @@ def clipart_clusters(clipart: Path, tmp_path_factory: pytest.TempPathFactory) ->
     out = tmp_path_factory.mktemp("undisturbed") / "out"
     settings = {"cells": {"cells_per_row": 4.0, "cells": 40}}
     run_here(clipart, out, dask_dedup.Settings.model_validate(settings))
+    return pd.read_parquet(out / "clusters")
+
+
+@pytest.fixture(scope="session")
+def photos(
+    clipart: Path, tmp_path_factory: pytest.TempPathFactory, write_dataset: Callable[..., Path]
+) -> Path:
+    """The first 1,600 rows of the example data set, in 4 parts."""
+    rows = np.load(sorted(clipart.glob("img_emb/*.npy"))[0])[:1600]
+    frame = pd.read_parquet(sorted(clipart.glob("metadata/*.parquet"))[0])[:1600]
+    frames = [frame[i : i + 400] for i in range(0, 1600, 400)]
+    return write_dataset(tmp_path_factory.mktemp("photos") / "data", np.split(rows, 4), frames)
+
+
+@pytest.fixture(scope="session")
+def photo_clusters(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """Clusters of `photos` by an undisturbed run of 12 cells, each row in 3."""
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    run_here(photos, out, {"cells.cells_per_row": 3.0, "cells.cells": 12})
     return pd.read_parquet(out / "clusters")
 
 
@@ -134,6 +154,16 @@ def no_compute() -> Callable[[], AbstractContextManager[None]]:
             yield
 
     return guard
+
+
+@pytest.fixture(scope="module")
+def scheduler() -> Iterator[str]:
+    """Address of a Dask scheduler with one worker, for ``--cluster``: threads of this process."""
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, memory_limit="3GB", host="127.0.0.1",
+        protocol="tcp://", dashboard_address=None, scheduler_kwargs={"dashboard": False},
+    ) as cluster:  # fmt: skip
+        yield cluster.scheduler_address
 
 
 @pytest.fixture(scope="module")

@@ -19,34 +19,29 @@ from dask_dedup.storage.stage import Stage
 
 run_here = partial(dask_dedup.run, execute=compute_tasks)
 
-CELLS = {"cells": {"cells_per_row": 4.0, "cells": 40}}  # as for `clipart_clusters`
+CELLS = {"cells": {"cells_per_row": 3.0, "cells": 12}}  # as for `photo_clusters`
 SLURM = {"cluster.kind": "slurm", "compute.workers": 4, "compute.memory": "4GB"}
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # a killed worker's sockets
 
 
-def run(clipart, out, execute, progress=None, threads=1):
+def run(photos, out, execute, progress=None, threads=1):
     dask_dedup.run(
-        clipart, out, {**CELLS, "compute": {"threads": threads}}, execute=execute, progress=progress
+        photos, out, {**CELLS, "compute": {"threads": threads}}, execute=execute, progress=progress
     )
-    return pd.read_parquet(out / "clusters", columns=["row_id", "cluster_id"])
-
-
-@pytest.fixture(scope="module")
-def expected(clipart_clusters):
-    return clipart_clusters[["row_id", "cluster_id"]]
+    return pd.read_parquet(out / "clusters")
 
 
 @pytest.mark.parametrize(("workers", "threads"), [(1, 2), (3, 1)])
 def test_run_gives_the_same_clusters_on_any_workers_and_threads(
-    clipart, tmp_path, expected, workers, threads
+    photos, tmp_path, photo_clusters, workers, threads
 ):
     compute = Settings.model_validate(
         {"compute": {"workers": workers, "threads": threads, "memory": "4GB"}}
     ).compute
     with local_cluster(compute, tmp_path / "dask", preload=PRELOAD) as execute:
         assert len(execute.client.scheduler_info()["workers"]) == workers
-        clusters = run(clipart, tmp_path / "out", execute, threads=threads)
-    pd.testing.assert_frame_equal(clusters, expected)
+        clusters = run(photos, tmp_path / "out", execute, threads=threads)
+    pd.testing.assert_frame_equal(clusters, photo_clusters)
 
 
 class KillInJoin(NoProgress):
@@ -66,13 +61,13 @@ class KillInJoin(NoProgress):
         self.killed.set()
 
 
-def test_run_survives_a_killed_worker(clipart, tmp_path, expected):
+def test_run_survives_a_killed_worker(photos, tmp_path, photo_clusters):
     compute = Settings.model_validate({"compute": {"workers": 2, "memory": "4GB"}}).compute
     with local_cluster(compute, tmp_path / "dask", preload=PRELOAD) as execute:
         progress = KillInJoin(execute.client)
-        clusters = run(clipart, tmp_path / "out", execute, progress)
+        clusters = run(photos, tmp_path / "out", execute, progress)
         assert progress.killed.wait(10)
-    pd.testing.assert_frame_equal(clusters, expected)
+    pd.testing.assert_frame_equal(clusters, photo_clusters)
 
 
 def note_time(name):

@@ -24,16 +24,18 @@ FOLDERS = {
 }
 
 
-OPTIONS = ["--workers", "2", "--cells-per-row", "4", "--cells", "40", "-q"]
+#: As of `clipart_clusters` and `photo_clusters`.
+CLIPART = ["--workers", "2", "--cells-per-row", "4", "--cells", "40", "-q"]
+PHOTOS = ["--workers", "2", "--cells-per-row", "3", "--cells", "12", "-q"]
 
 
-def start(data: Path, out: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "dask_dedup", "run", str(data), str(out), *OPTIONS]
+def start(data: Path, out: Path, options: list[str] = CLIPART) -> subprocess.Popen:
+    command = [sys.executable, "-m", "dask_dedup", "run", str(data), str(out), *options]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
-def finish(data: Path, out: Path) -> pd.DataFrame:
-    process = start(data, out)
+def finish(data: Path, out: Path, options: list[str] = CLIPART) -> pd.DataFrame:
+    process = start(data, out, options)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     return pd.read_parquet(out / "clusters")
@@ -60,22 +62,16 @@ def kill_driver(process: subprocess.Popen) -> None:
     assert not alive
 
 
-def survive(data: Path, out: Path, moments: list[float]) -> pd.DataFrame:
-    """Run and kill the driver so many seconds after each start; return the clusters."""
-    for seconds in moments:
-        process = start(data, out)
-        try:
-            process.wait(timeout=seconds)
-            assert process.returncode == 0  # done before its moment: the next one has nothing to do
-            process.stderr.close()
-        except subprocess.TimeoutExpired:
-            kill_driver(process)
-    return finish(data, out)
-
-
-def test_driver_killed_and_run_again(clipart, tmp_path, clipart_clusters):
-    clusters = survive(clipart, tmp_path / "out", [4.5])
-    pd.testing.assert_frame_equal(clusters, clipart_clusters)
+def test_driver_killed_and_run_again(photos, tmp_path, photo_clusters):
+    """Killed once the first task is recorded."""
+    out = tmp_path / "out"
+    process = start(photos, out, PHOTOS)
+    while process.poll() is None and not count_records(out):
+        time.sleep(0.01)
+    kill_driver(process)
+    assert process.returncode == -signal.SIGKILL
+    assert not (out / "summary.json").exists()
+    pd.testing.assert_frame_equal(finish(photos, out, PHOTOS), photo_clusters)
 
 
 def stage_of(out: Path) -> str:

@@ -32,7 +32,7 @@ run_here = partial(dask_dedup.run, execute=compute_tasks)
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 
 SECRET = "not-to-be-seen"  # the key of `endpoint`
-OPTIONS = ["--workers", "2", "--cells", "6", "--cells-per-row", "2"]
+OPTIONS = ["--workers", "1", "--cells", "6", "--cells-per-row", "2"]
 SMALL = {"cells": {"cells": 6, "cells_per_row": 2.0}}
 
 

@@ -42,12 +42,12 @@ def test_help_names_every_option_and_the_exit_codes():
     assert "Exit codes: 0 done, 2 wrong input" in result.output
 
 
-def test_apply_prints_every_count(tmp_path, out):
+def test_apply_prints_every_count(tmp_path, out, scheduler):
     clusters = pd.read_parquet(out / "clusters")
     copy = clusters.loc[50:, ["url", "caption"]].sample(frac=1, random_state=0)
     copy.loc[60, "url"] = None
     copy.to_csv(tmp_path / "copy.csv", index=False)
-    result = command("apply", out, tmp_path / "copy.csv", tmp_path / "to", "--workers", 1)
+    result = command("apply", out, tmp_path / "copy.csv", tmp_path / "to", "--cluster", scheduler)
     assert result.exit_code == 0, result.output
     summary = json.loads((tmp_path / "to" / "summary.json").read_text())
     # Of the copies 200 to 299, those of rows 0 to 49 and of row 60 have no witness here.

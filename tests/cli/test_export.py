@@ -91,6 +91,7 @@ def test_export_of_samples_says_what_is_not_of_the_result(tmp_path, out):
     assert "b.tar" in missing.output
 
 
+@pytest.mark.slow
 def test_export_killed_in_the_midst_goes_on(tmp_path, write_dataset):
     rows = np.random.default_rng(0).normal(size=(60_000, 16)).astype("f4")
     data = write_dataset(tmp_path / "data", np.split(rows, 60))

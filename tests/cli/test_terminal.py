@@ -46,11 +46,11 @@ def test_show_on_any_terminal_prints_plainer_characters(encoding, shown):
     assert stream.buffer.getvalue().decode(encoding) == shown
 
 
-def test_run_on_a_latin_1_terminal_shows_bars_of_what_it_has(small, tmp_path):
+def test_run_on_a_latin_1_terminal_shows_bars_of_what_it_has(small, tmp_path, scheduler):
     environment = {**os.environ, "PYTHONIOENCODING": "iso-8859-1"}
     ran = subprocess.run(
-        command("run", small, tmp_path / "out", "--workers", 1), env=environment, check=False,
-        capture_output=True,
+        command("run", small, tmp_path / "out", "--cluster", scheduler),
+        env=environment, check=False, capture_output=True,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     lines = ran.stdout.decode("iso-8859-1").splitlines()

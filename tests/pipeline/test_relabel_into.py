@@ -240,8 +240,9 @@ def test_relabel_refuses_a_forest_that_is_damaged(finished, tmp_path):
         relabel(out, tmp_path / "dest", 0.97)
 
 
-def test_command_relabels_as_python_does(finished, tmp_path):
-    words = ["relabel", finished, tmp_path / "dest", "--threshold", "0.97", "--workers", "1", "-q"]
+def test_command_relabels_as_python_does(finished, tmp_path, scheduler):
+    words = ["relabel", finished, tmp_path / "dest", "--threshold", "0.97", "-q"]
+    words += ["--cluster", scheduler]
     done = CliRunner().invoke(main, list(map(str, words)))
     assert done.exit_code == 0, done.output
     relabel(finished, tmp_path / "right", 0.97)

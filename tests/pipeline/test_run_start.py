@@ -118,7 +118,7 @@ SCRIPT = """
 import sys
 import dask_dedup
 print("this script runs", flush=True)
-summary = dask_dedup.run(sys.argv[1], sys.argv[2], workers=2, audit_queries=0)
+summary = dask_dedup.run(sys.argv[1], sys.argv[2], workers=1, audit_queries=0)
 print(summary["workers"], summary["duplicates"])
 """
 
@@ -132,7 +132,7 @@ def test_run_of_a_script_without_a_guard_runs_the_script_once(data, tmp_path, ho
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout == "this script runs\n2 80\n"  # groups of three: two of each are duplicates
+    assert ran.stdout == "this script runs\n1 80\n"  # groups of three: two of each are duplicates
     assert ran.stderr == ""  # no terminal: nothing is shown
 
 

@@ -63,7 +63,10 @@ def greedy_cover(near):
 
 @pytest.mark.parametrize(
     ("threshold", "components", "stay", "greedy"),
-    [(0.95, 5987, 6227, 6137), (0.9, 5103, 5396, 5286)],
+    [
+        (0.95, 5987, 6227, 6137),
+        pytest.param(0.9, 5103, 5396, 5286, marks=pytest.mark.slow),
+    ],
 )
 def test_run_drops_only_rows_with_a_witness_and_keeps_few_more_than_must_stay(
     clipart, tmp_path, threshold, components, stay, greedy
@@ -146,6 +149,7 @@ def test_run_is_the_same_for_any_parts(odd, similarity, tmp_path, write_dataset,
         pd.testing.assert_frame_equal(one, found[0])
 
 
+@pytest.mark.slow  # `test_distributed.py` compares all columns, of fewer and smaller clusters
 def test_run_with_worker_processes_is_the_same(odd, tmp_path, write_dataset):
     run_on(odd, 7, tmp_path, write_dataset)
     for workers in (1, 2):
