@@ -78,6 +78,7 @@ HEAVY = {
     },
     "dask_jobqueue": {"runtime.slurm"},
     "distributed": {
+        "runtime.client_executor",
         "runtime.deployment",
         "pipeline.preloaded",
         "runtime.security",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,8 +32,6 @@ from dask_dedup.storage.objects import is_file, version_of
 from dask_dedup.storage.results_list import RESULTS
 
 __all__ = ["ApplyFolder", "apply"]
-
-logger = logging.getLogger(__name__)
 
 _TARGET = "metadata"
 _AMBIGUOUS = "ambiguous.parquet"
@@ -137,11 +134,8 @@ def apply(
     with ApplyFolder(
         dest, settings, fingerprint, ApplyFolder.possible_folders, STAGES, overwrite
     ) as folder:
-        folder.refuse_others()
-        if folder.is_finished():
-            logger.info("%s: finished before with these settings; nothing to do", dest)
+        if not folder.begin_unless_finished():
             return folder.read_summary()
-        folder.begin()
         application = Application(
             run,
             sources,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from dask_dedup.data.dataset import Dataset
 
 __all__ = ["FORMATS", "ExportFolder", "export"]
-
-logger = logging.getLogger(__name__)
 
 #: In which an export can be written.
 FORMATS = ("input", *ENDINGS, "webdataset")
@@ -155,11 +152,8 @@ def export(
     with ExportFolder(
         dest, settings, run.identity, plan.folders, (_COUNT, _WRITE), overwrite
     ) as folder:
-        folder.refuse_others()
-        if folder.is_finished():
-            logger.info("%s: finished before with these settings; nothing to do", dest)
+        if not folder.begin_unless_finished():
             return folder.read_summary()
-        folder.begin()
         return _write(folder, run, plan, data, execute, progress)
 
 

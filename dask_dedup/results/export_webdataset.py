@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from natsort import natsorted, ns
@@ -23,8 +22,6 @@ from dask_dedup.storage.listing import list_files
 from dask_dedup.storage.objects import is_file, version_of
 
 __all__ = ["COUNTED", "TAR_FOLDER", "TAR_STAGES", "export_tars", "find_tars"]
-
-logger = logging.getLogger(__name__)
 
 TAR_FOLDER, TAR_STAGES = "webdataset", STAGES
 #: The key that is counted, and in no column.
@@ -67,11 +64,8 @@ def export_tars(
     fingerprint = digest_of({"run": run.identity, "files": versions})
     folders = (TAR_FOLDER, *UNMATCHED_FOLDERS)
     with folder_type(dest, settings, fingerprint, folders, TAR_STAGES, overwrite) as folder:
-        folder.refuse_others()
-        if folder.is_finished():
-            logger.info("%s: finished before with these settings; nothing to do", dest)
+        if not folder.begin_unless_finished():
             return folder.read_summary()
-        folder.begin()
         application = Application(
             run,
             [SampleTar(path) for path in paths],

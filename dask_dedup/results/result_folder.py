@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ from dask_dedup.storage.results_list import RESULTS
 from dask_dedup.storage.run_folder import RunFolder
 
 __all__ = ["ResultFolder"]
+
+logger = logging.getLogger(__name__)
 
 
 class ResultFolder(RunFolder):
@@ -47,14 +50,25 @@ class ResultFolder(RunFolder):
         super().__init__(path, settings, fingerprint, overwrite, working=stages)
         self.result_folders = folders
 
-    def refuse_others(self) -> None:
-        """Raise OutputError where the folder is finished, from another run or other settings."""
+    def begin_unless_finished(self) -> bool:
+        """Begin, or go on; return False where it has finished before with these settings.
+
+        Raises
+        ------
+        OutputError
+            The folder is finished, from another run or with other settings.
+        """
         state = self._read_state()
         if state.get("finished") and state.get("digest") != self.digest:
             raise OutputError(
                 f"{self.path}: was made from another result, with other settings or by another "
                 f"version. Choose another folder, or begin anew with --overwrite."
             )
+        if self.is_finished():
+            logger.info("%s: finished before with these settings; nothing to do", self.path)
+            return False
+        self.begin()
+        return True
 
     def _remove_own(self) -> None:
         folders = self.result_folders

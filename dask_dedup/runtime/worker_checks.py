@@ -7,21 +7,16 @@ import logging
 import time
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from distributed import Client
 
 from dask_dedup.errors import ClusterError
 from dask_dedup.paths import AnyPath, is_remote
+from dask_dedup.runtime.client_executor import TELL_SECONDS, ClientExecutor
 
-if TYPE_CHECKING:
-    from distributed import Client
-
-    from dask_dedup.runtime.deployment import ClientExecutor
-
-__all__ = ["TELL_SECONDS", "check_same_code", "check_sees", "wait_for_worker"]
+__all__ = ["check_same_code", "check_sees", "wait_for_worker"]
 
 logger = logging.getLogger(__name__)
-
-TELL_SECONDS = 15.0  # between two lines about workers that are waited for
 
 
 def wait_for_worker(execute: ClientExecutor, wanted: int, seconds: float) -> None:

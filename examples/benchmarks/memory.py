@@ -21,7 +21,8 @@ from synthetic import generate
 
 from dask_dedup.pipeline.run import run
 from dask_dedup.pipeline.worker_imports import PRELOAD
-from dask_dedup.runtime.deployment import ClientExecutor, local_cluster
+from dask_dedup.runtime.client_executor import ClientExecutor
+from dask_dedup.runtime.deployment import local_cluster
 from dask_dedup.runtime.executor import NoProgress
 from dask_dedup.settings.run_settings import Settings, load_settings
 
