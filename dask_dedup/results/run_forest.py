@@ -10,6 +10,7 @@ from dask_dedup.graph.forest_file import forest_path, read_range
 from dask_dedup.graph.forest_range import SAME_SIMILARITY, ForestRange
 from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.storage.files import read_json
+from dask_dedup.storage.results_list import Results
 
 __all__ = ["RunForest", "open_run_forest"]
 
@@ -59,21 +60,26 @@ class RunForest(NamedTuple):
 
 
 def open_run_forest(out: str | AnyPath) -> RunForest:
-    """Open the folder of a finished run; reads two small files.
+    """Open the folder of a finished run; reads small files, and the forest's footer.
 
     Raises
     ------
     OutputError
-        There is no run, or it is not finished.
+        There is no run, it is not finished, or its summary or forest is not what was written.
     """
     path = as_path(out)
     state = read_json(path / "run.json", sealed=True)
     if not isinstance(state, Mapping) or state.get("tool") != "dask_dedup":
         raise OutputError(f"{path}: holds no run: there is no run.json of dask_dedup.")
-    summary = read_json(path / "summary.json")
-    if not state.get("finished") or not isinstance(summary, Mapping):
+    if not state.get("finished"):
         raise OutputError(
             f"{path}: its run is not finished. The command that began it continues; "
             f"`dask-dedup status {path}` tells how far it is."
         )
-    return RunForest(path, state, summary)
+    wrong = Results(path).find_damage(("forest",), files=("summary.json",))
+    if wrong:
+        raise OutputError(
+            f"{str(wrong[0]).rstrip('.')}: the result of a finished run is not whole. Put the file "
+            f"back, or run again with --overwrite."
+        )
+    return RunForest(path, state, read_json(path / "summary.json") or {})
