@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from dask_dedup.data.dataset import Dataset, read_dataset
 from dask_dedup.errors import InputError, OutputError
-from dask_dedup.paths import AnyPath, as_path
+from dask_dedup.paths import AnyPath, as_path, is_inside
 from dask_dedup.settings.run_settings import ReadSettings, load_settings
 from dask_dedup.storage.checksums import damage
 from dask_dedup.storage.files import digest_of, read_json
@@ -62,6 +62,16 @@ class FinishedRun:
         """Hex digest: the same as long as the clusters are the same files."""
         content = read_json(self.path / RESULTS, sealed=True) or {}
         return digest_of({"run": self.state["digest"], "files": content["folders"][_CLUSTERS]})
+
+    def refuse_inside(self, dest: AnyPath) -> None:
+        """Raise OutputError where a place is the run's own folder, or lies in it.
+
+        The run could not be made anew there: it takes only its own files for results.
+        """
+        if is_inside(dest, self.path):
+            raise OutputError(
+                f"{dest}: is the finished run itself, or lies in it. Name another folder."
+            )
 
     def clusters_path(self, name: str) -> str:
         """Return the path of one file of ``clusters``."""
@@ -164,7 +174,7 @@ def open_finished(out: str | AnyPath) -> FinishedRun:
         raise OutputError(
             f"{path}: its run is not finished. The same command as before continues it."
         )
-    wrong = Results(path).find_damage((_CLUSTERS,))
+    wrong = Results(path).find_damage((_CLUSTERS,), files=("summary.json", "settings.toml"))
     if wrong:
         raise OutputError(
             f"{str(wrong[0]).rstrip('.')}: the result of a finished run is not whole. Put the file "
