@@ -8,6 +8,7 @@ from typing import Any
 
 from natsort import natsorted, ns
 
+from dask_dedup.data.content_mark import content_mark
 from dask_dedup.data.part_names import names_of_files
 from dask_dedup.data.scan import find_matching
 from dask_dedup.errors import DamagedError, InputError
@@ -209,7 +210,7 @@ def _with_key(path: str, names: Sequence[str], run: FinishedRun) -> ParquetFile 
 
 
 def _versions(paths: Sequence[str]) -> list[list[Any]]:
-    return [[path, *version_of(path)] for path in paths]
+    return [[path, *version_of(path), content_mark(path)] for path in paths]
 
 
 def _write_ambiguous(dest: AnyPath, paths: Sequence[AnyPath]) -> None:

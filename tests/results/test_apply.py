@@ -1,5 +1,6 @@
 """Applying decisions to another copy: every count by pandas, resume, refusals, stores."""
 
+import os
 import shutil
 from functools import partial
 
@@ -333,3 +334,15 @@ def test_apply_from_a_store_into_a_store_is_the_same(tmp_path, result, copy):
     for name in ("ambiguous.parquet", "metadata/copy.parquet"):
         assert (stored / "to" / name).read_bytes() == (tmp_path / "to" / name).read_bytes()
     stored.fs.rm("/applied", recursive=True)
+
+
+def test_apply_to_files_changed_with_the_same_size_and_time_does_not_go_on(tmp_path, bytes_run):
+    _, out, _ = bytes_run
+    path = tmp_path / "a.csv"
+    path.write_text("url\nu1\n")
+    os.utime(path, (1, 1))
+    assert apply(out, path, tmp_path / "to")["metadata"]["unmatched"] == 1
+    path.write_text("url\nu2\n")
+    os.utime(path, (1, 1))
+    with pytest.raises(OutputError, match="was made from another result"):
+        apply(out, path, tmp_path / "to")
