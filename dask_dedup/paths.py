@@ -29,6 +29,7 @@ __all__ = [
     "RemotePath",
     "absolute_name",
     "as_path",
+    "is_inside",
     "is_remote",
     "read_text",
     "refuse_secrets",
@@ -163,6 +164,13 @@ def absolute_name(path: str | os.PathLike | RemotePath) -> str:
     if is_remote(path) or not isinstance(path, str | os.PathLike):
         return str(path)
     return os.path.abspath(path)
+
+
+def is_inside(path: AnyPath, folder: AnyPath) -> bool:
+    """Return whether a place is a folder, or lies in it."""
+    if is_remote(path) or is_remote(folder):
+        return f"{str(path).rstrip('/')}/".startswith(f"{str(folder).rstrip('/')}/")
+    return folder.resolve() in (path.resolve(), *path.resolve().parents)
 
 
 def read_text(path: str | os.PathLike | RemotePath) -> str:

@@ -68,6 +68,8 @@ class _LocalPathType(_AnyPathType):
         return path
 
 
+logger = logging.getLogger(__name__)
+
 PATH = _AnyPathType()
 LOCAL_PATH = _LocalPathType()
 
@@ -98,16 +100,15 @@ class _Commands(click.Group):
             click.echo("\n".join(map(escaped, ["dask-dedup: " + lines[0], *lines[1:]])), err=True)
             context.exit(2)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno is None or isinstance(error, BrokenPipeError):
                 raise
-            where = f"{error.filename}: " if error.filename else ""
-            click.echo(
-                escaped(
-                    f"dask-dedup: {where}{os.strerror(error.errno)}. Make room; the same command "
-                    f"continues where this stopped."
-                ),
-                err=True,
-            )
+            path = error.filename2 or error.filename
+            where = f"{path}: " if path else ""
+            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            advice = " Make room; the same command continues where this stopped." * is_full
+            said = f"dask-dedup: {where}{os.strerror(error.errno)}.{advice}"
+            click.echo(escaped(said), err=True)
+            logger.debug("where it came from", exc_info=error)
             context.exit(2)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dask_dedup.errors import OutputError, SettingsError
-from dask_dedup.paths import AnyPath, as_path, is_remote
+from dask_dedup.paths import AnyPath, as_path, is_inside, is_remote
 from dask_dedup.pipeline.run import Flags, Say, log_line, run_into
 from dask_dedup.pipeline.worker_imports import PRELOAD
 from dask_dedup.results.finished_run import FinishedRun, open_finished
@@ -89,7 +89,7 @@ def relabel(
         The data set has changed, or is gone.
     """
     source, target, say = open_finished(out), as_path(dest), say or log_line
-    if _is_inside(target, source.path):
+    if is_inside(target, source.path):
         raise OutputError(
             f"{target}: is the finished run itself, or lies in it. Name another folder; `run` with "
             f"another threshold makes the clusters anew in place."
@@ -179,13 +179,6 @@ def _refuse_other_run(target: AnyPath, source: FinishedRun) -> None:
                 f"{target}: holds a run that is not of {source.path}, and its forest would be "
                 f"lost. Choose another folder, or replace it with --overwrite."
             )
-
-
-def _is_inside(target: AnyPath, folder: AnyPath) -> bool:
-    """Return whether a place is a folder, or lies in it."""
-    if is_remote(target) or is_remote(folder):
-        return f"{str(target).rstrip('/')}/".startswith(f"{str(folder).rstrip('/')}/")
-    return folder.resolve() in (target.resolve(), *target.resolve().parents)
 
 
 def _full_name(path: AnyPath) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from dask_dedup.data.readable_text import readable
 from dask_dedup.errors import DamagedError, InputError, OutputError, SettingsError
 from dask_dedup.paths import AnyPath
 from dask_dedup.results.finished_run import FinishedRun, open_table
@@ -322,7 +323,7 @@ class Application:
             with open_table(str(path)) as file:
                 table = file.read()
             asked = table.filter(np.asarray(table["metadata_rows"]) > 0)
-            examples += asked["key"].slice(0, 3).to_pylist()
+            examples += readable(asked["key"].slice(0, 3)).to_pylist()
             if len(examples) >= 3:
                 break
         raise InputError(

@@ -7,6 +7,7 @@ from typing import Any
 
 from natsort import natsorted, ns
 
+from dask_dedup.data.content_mark import content_mark
 from dask_dedup.data.part_names import names_of_files
 from dask_dedup.data.scan import find_matching
 from dask_dedup.errors import DamagedError, InputError
@@ -28,7 +29,7 @@ from dask_dedup.storage.checksums import damage
 from dask_dedup.storage.files import digest_of, write_aside
 from dask_dedup.storage.foreign_content import refuse_inputs_inside
 from dask_dedup.storage.listing import list_files
-from dask_dedup.storage.objects import is_file, version_of
+from dask_dedup.storage.objects import exists, is_file, version_of
 from dask_dedup.storage.results_list import RESULTS
 
 __all__ = ["ApplyFolder", "apply"]
@@ -115,6 +116,7 @@ def apply(
     progress = progress or NoProgress()
     choose_ambiguous(ambiguous)
     run, dest = open_finished(out, ["clusters"]), as_path(dest)
+    run.refuse_inside(dest)
     names = [key] if isinstance(key, str) else list(key)
     names = [name.strip() for text in names for name in text.split(",")]
     paths = _find_files(metadata)
@@ -176,9 +178,9 @@ def _suffixes(paths: Sequence[str]) -> tuple[str, ...]:
 def _find_files(metadata: str | AnyPath) -> list[str]:
     """Return the files of a folder's ``metadata``, or its own; one file; those of a pattern."""
     text = absolute_name(metadata)
-    if any(sign in text for sign in "*?["):
-        return find_matching(as_path("."), text)
     folder = as_path(text)
+    if any(sign in text for sign in "*?[") and not exists(folder):
+        return find_matching(as_path("."), text)
     if is_file(folder):
         return [text]
     for place in (folder / "metadata", folder):
@@ -202,7 +204,7 @@ def _with_key(path: str, names: Sequence[str], run: FinishedRun) -> ParquetFile 
 
 
 def _versions(paths: Sequence[str]) -> list[list[Any]]:
-    return [[path, *version_of(path)] for path in paths]
+    return [[path, *version_of(path), content_mark(path)] for path in paths]
 
 
 def _write_ambiguous(dest: AnyPath, paths: Sequence[AnyPath]) -> None:

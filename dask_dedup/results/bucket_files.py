@@ -78,5 +78,7 @@ def bucket_of(keys: pa.Array, buckets: int) -> np.ndarray:
     """Return the bucket of each key: by its hash, the same on every machine."""
     if buckets == 1:
         return np.zeros(len(keys), np.int64)
-    hashes = pd.util.hash_array(keys.to_numpy(zero_copy_only=False), categorize=False)
+    # As bytes: text from elsewhere need not be UTF-8.
+    texts = keys.cast(pa.large_binary()).to_numpy(zero_copy_only=False)
+    hashes = pd.util.hash_array(texts, categorize=False)
     return (hashes % np.uint64(buckets)).astype(np.int64)

@@ -287,4 +287,6 @@ def text_equals(files: ClusterFiles, name: str, text: str) -> ds.Expression:
         return pc.scalar(False)
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise InputError(f"column {name!r} is {kind}, in which no text can be sought.")
-    return pc.field(name) == pa.scalar(text, kind)
+    # Bytes of a command line that are no UTF-8, as Python holds them.
+    value = pa.scalar(text.encode("utf-8", "surrogateescape"), pa.large_binary())
+    return pc.field(name) == value.cast(kind, safe=False)

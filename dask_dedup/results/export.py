@@ -131,6 +131,7 @@ def export(
     progress = progress or NoProgress()
     _check(what, format, shard_rows, shards, key)
     run, dest = open_finished(out, ["clusters"]), as_path(dest)
+    run.refuse_inside(dest)
     inside = (*ExportFolder.possible_folders, "stages")
     refuse_inputs_inside(dest, inside, [run.clusters_path(run.names[0])])
     if format == "webdataset":

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from dask_dedup.data.metadata import take_rows
 from dask_dedup.data.metadata_types import is_bytes
+from dask_dedup.data.readable_text import readable
 from dask_dedup.paths import AnyPath
 from dask_dedup.results.selected_rows import Choice, OutFile, PieceReader
 from dask_dedup.storage.files import write_aside
@@ -143,6 +144,7 @@ _OUTS: dict[str, Any] = {
 
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return a column as CSV can hold it."""
+    column = readable(column)
     kind = column.type
     if isinstance(kind, pa.BaseExtensionType):
         column = pa.chunked_array([c.storage for c in column.chunks], kind.storage_type)

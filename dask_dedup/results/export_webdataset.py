@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from natsort import natsorted, ns
@@ -19,7 +20,7 @@ from dask_dedup.runtime.executor import Execute, Progress
 from dask_dedup.storage.files import digest_of
 from dask_dedup.storage.foreign_content import refuse_inputs_inside
 from dask_dedup.storage.listing import list_files
-from dask_dedup.storage.objects import is_file, version_of
+from dask_dedup.storage.objects import exists, is_file, version_of
 
 __all__ = ["COUNTED", "TAR_FOLDER", "TAR_STAGES", "export_tars", "find_tars"]
 
@@ -104,15 +105,18 @@ def find_tars(shards: str) -> list[str]:
         There is none, or one of those in braces is missing.
     """
     text = absolute_name(shards)
-    if "{" in text:
+    folder = as_path(text)
+    is_there = False
+    with suppress(OSError):  # a list in braces can be longer than any name
+        is_there = exists(folder)
+    if "{" in text and not is_there:
         paths = expand_braces(text)
         missing = [path for path in paths if not is_file(as_path(path))]
         if missing:
             raise InputError(f"{missing[0]}: no such file ({len(missing):,} of {len(paths):,}).")
         return paths
-    if any(sign in text for sign in "*?["):
+    if any(sign in text for sign in "*?[") and not is_there:
         return find_matching(as_path("."), text)
-    folder = as_path(text)
     if is_file(folder):
         return [text]
     tars = [name for name in list_files(folder) or () if name.endswith(".tar")]

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from dask_dedup.errors import OutputError
 from dask_dedup.graph.forest_file import forest_path, read_range
 from dask_dedup.graph.forest_range import SAME_SIMILARITY, ForestRange
-from dask_dedup.paths import AnyPath, as_path
+from dask_dedup.paths import AnyPath, as_path, is_inside
 from dask_dedup.settings.run_settings import ReadSettings
 from dask_dedup.storage.checksums import damage
 from dask_dedup.storage.files import digest_of, read_json
@@ -74,6 +74,16 @@ class FinishedRun:
         content = read_json(self.path / RESULTS, sealed=True) or {}
         return content["folders"][_CLUSTERS]
 
+    def refuse_inside(self, dest: AnyPath) -> None:
+        """Raise OutputError where a place is the run's own folder, or lies in it.
+
+        The run could not be made anew there: it takes only its own files for results.
+        """
+        if is_inside(dest, self.path):
+            raise OutputError(
+                f"{dest}: is the finished run itself, or lies in it. Name another folder."
+            )
+
     def clusters_path(self, name: str) -> str:
         """Return the path of one file of ``clusters``."""
         return str(self.path / _CLUSTERS / name)
@@ -116,9 +126,12 @@ class FinishedRun:
 
 
 def open_finished(
-    out: str | AnyPath, folders: Collection[str] = (), *, files: bool = False
+    out: str | AnyPath,
+    folders: Collection[str] = ("forest",),
+    *,
+    files: bool | Collection[str] = ("summary.json", "settings.toml"),
 ) -> FinishedRun:
-    """Open the folder of a finished run; reads two small files.
+    """Open the folder of a finished run; reads some small files.
 
     Parameters
     ----------
@@ -126,8 +139,8 @@ def open_finished(
     folders : collection of str
         Those of the result that are checked, ``clusters`` for one: that each of their files is
         there, of its size and with its end. One small read a file.
-    files : bool
-        Check the single files of the result, too.
+    files : bool or collection of str
+        Single files of the result that are checked, too: these, or all, or none.
 
     Raises
     ------
@@ -142,13 +155,7 @@ def open_finished(
             f"`dask-dedup status {path}` tells how far it is."
         )
     Results(path).refuse_damage(folders, files)
-    summary = read_json(path / "summary.json")
-    if not isinstance(summary, Mapping):
-        raise OutputError(
-            f"{path / 'summary.json'}: is missing or damaged: the result of a finished run is not "
-            f"whole. Put the file back, or begin anew with --overwrite."
-        )
-    return FinishedRun(path, state, summary)
+    return FinishedRun(path, state, read_json(path / "summary.json") or {})
 
 
 def read_state(out: AnyPath) -> Mapping[str, Any]:

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
+from dask_dedup.data.readable_text import readable
 from dask_dedup.errors import SettingsError
 from dask_dedup.graph.stream import read_in_order
 from dask_dedup.paths import AnyPath
@@ -56,6 +57,8 @@ def sample_pairs(out: str | AnyPath, pairs: int = 200, seed: int = 0) -> pd.Data
     SettingsError
         The forest holds quantized distances, or there are more bins with edges than pairs.
     """
+    if seed < 0:
+        raise SettingsError(f"seed: expected 0 or more, got {seed}.")
     run = open_finished(out)
     limits = bin_limits(run.forest_range().lowest)
     chosen, edges = _choose(read_in_order(run.forest_path), limits, pairs, seed)
@@ -77,7 +80,7 @@ def sample_pairs(out: str | AnyPath, pairs: int = 200, seed: int = 0) -> pd.Data
     for place, side in enumerate(("src", "dst")):
         rows = texts.slice(place * len(table), len(table))
         for name in ("url", "caption"):
-            values = rows[name].to_pylist()
+            values = readable(rows[name]).to_pylist()
             table[f"{side}_{name}"] = ["" if one is None else str(one) for one in values]
     table["label"] = ""
     first = ["label", "similarity", "src_url", "dst_url", "src_caption", "dst_caption"]

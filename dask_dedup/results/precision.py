@@ -21,7 +21,7 @@ import pandas as pd
 
 from dask_dedup.errors import InputError
 from dask_dedup.paths import AnyPath, as_path
-from dask_dedup.storage.objects import exists, read_content
+from dask_dedup.storage.objects import is_file, read_content
 
 __all__ = ["WantedPrecision", "precision", "read_labelled", "threshold_for", "wilson_interval"]
 
@@ -55,7 +55,7 @@ def read_labelled(path: str | AnyPath) -> pd.DataFrame:
         The file is missing or no such CSV, or a label is none of these.
     """
     source = as_path(path)
-    if not exists(source):
+    if not is_file(source):
         raise InputError(f"{source}: no such file.")
     try:
         table = pd.read_csv(BytesIO(read_content(source)), dtype=str, keep_default_na=False)

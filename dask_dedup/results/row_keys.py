@@ -36,18 +36,21 @@ def named_column(
     Raises
     ------
     SettingsError
-        There is none.
+        There is none, or more than one of that name.
     """
     for known in (name, *others, *_ALIASES.get(name, ())):
         if known in columns:
+            if list(columns).count(known) > 1:
+                raise SettingsError(f"key: {where} has more than one column {known!r}.")
             return known
     raise SettingsError(f"key: {where} has no column {name!r}; it has {', '.join(columns)}.")
 
 
 def key_texts(columns: Sequence[pa.ChunkedArray | pa.Array]) -> pa.Array:
-    """Return one text for each row from the columns of its key; null where one is null or empty.
+    """Return one text for each row from the columns of its key.
 
-    Numbers are written out, bytes as hexadecimal digits.
+    It is null where one of them is null, NaN or empty. Numbers are written out, bytes as
+    hexadecimal digits.
 
     Raises
     ------
@@ -78,5 +81,7 @@ def _texts(column: pa.ChunkedArray | pa.Array) -> pa.Array:
         raise SettingsError(f"key: expected columns of text or numbers, got {kind}.")
     if is_bytes(kind):
         column = pa.array([v and v.hex() for v in column.to_pylist()], KEY)
+    if pa.types.is_floating(kind):  # pandas' numbers have NaN where others have null
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, kind), column)
     column = column.cast(KEY)
     return pc.if_else(pc.equal(column, ""), pa.scalar(None, KEY), column)

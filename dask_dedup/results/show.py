@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from dask_dedup.data.readable_text import readable_table
 from dask_dedup.errors import InputError
 from dask_dedup.graph.forest_file import forest_path
 from dask_dedup.graph.tree_path import edges_inside, edges_joining, hang_tree, path_between
@@ -166,11 +167,12 @@ def with_metadata(files: ClusterFiles, members: pd.DataFrame) -> pd.DataFrame:
 
     Notes
     -----
-    Reads all columns of the row groups in which they are.
+    Reads all columns of the row groups in which they are. Text that is no UTF-8 is escaped.
     """
     row_ids, back = np.unique(members["row_id"].to_numpy(), return_inverse=True)
     table = files.take(row_ids)
-    theirs = to_frame(table.select(range(len(files.own_columns), table.num_columns)))
+    user = table.select(range(len(files.own_columns), table.num_columns))
+    theirs = to_frame(readable_table(user))
     return pd.concat([members, theirs.iloc[back].reset_index(drop=True)], axis=1)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -117,7 +119,8 @@ class CsvFile:
             return list(file.schema.names)
 
     def keys(self, rows: int) -> Iterator[pa.Array]:
-        """Yield the keys in batches."""
+        """Yield the keys in batches, once it is known that the quotes are right."""
+        self._check_quotes()
         for batch in self._batches():
             for start in range(0, batch.num_rows, rows):
                 own = batch.slice(start, rows)
@@ -134,6 +137,30 @@ class CsvFile:
                 out.write_table(pa.Table.from_batches([batch.filter(pa.array(own))]))
                 done += batch.num_rows
         _check_rows(self.path, done, len(is_kept))
+
+    def _check_quotes(self) -> None:
+        """Raise where a quoted value goes on behind its quote, or never ends.
+
+        Arrow reads on to the next quote, and makes many rows one; Python's reader can be strict.
+        """
+        limit = csv.field_size_limit(4 * _CSV_BLOCK)
+        try:
+            with open(
+                local_copy(self.path), encoding="utf-8-sig", errors="replace", newline=""
+            ) as file:
+                lines = csv.reader(file, delimiter=self._delimiter, strict=True)
+                try:
+                    deque(lines, maxlen=0)
+                except csv.Error as error:
+                    raise UnreadableError(
+                        f"{self.path}: line {lines.line_num:,}: {error}: its quotes are not those "
+                        f"of CSV (a value that begins with a quote ends with one, and quotes in it "
+                        f"are doubled), so rows would run together. Write it with such quotes, or "
+                        f"as parquet.",
+                        self.path,
+                    ) from error
+        finally:
+            csv.field_size_limit(limit)
 
     @property
     def _delimiter(self) -> str:

@@ -15,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from dask_dedup.errors import UnreadableError
+from dask_dedup.errors import InputError, UnreadableError
 from dask_dedup.results.row_keys import KEY
 from dask_dedup.storage.objects import local_copy, size_of
 
@@ -89,12 +89,30 @@ class SampleTar:
                             yield key, start, stop
                         key, start = named[1], member.offset
                     stop = end
+                read_to = tar.offset
+            self._check_end(read_to)
         except (tarfile.TarError, OSError, EOFError) as error:
             raise UnreadableError(
                 f"{self.path}: cannot be read as a tar ({error}).", self.path
             ) from error
         if key:
             yield key, start, stop
+
+    def _check_end(self, position: int) -> None:
+        """Raise where anything but zeros follows: Python's reader takes that for the end.
+
+        It is a damaged header, a file that was cut in one, or a tar behind another.
+        """
+        with open(local_copy(self.path), "rb") as file:
+            file.seek(position)
+            while content := file.read(_COPY_BYTES):
+                if content.strip(b"\0"):
+                    raise UnreadableError(
+                        f"{self.path}: cannot be read as a tar from byte {position:,} on, where a "
+                        f"header is damaged, or a second tar begins: samples would be lost. Take "
+                        f"the file away, or write it anew.",
+                        self.path,
+                    )
 
 
 def _copy(source: BinaryIO, out: BinaryIO, start: int, stop: int) -> None:
@@ -123,6 +141,8 @@ def expand_braces(pattern: str) -> list[str]:
         choices = found[1].split(",")
     else:
         first, last = inside.groups()
+        if int(first) > int(last):
+            raise InputError(f"{pattern}: {found[0]} counts down, and names no file.")
         width = len(first) if first.startswith("0") or len(first) == len(last) else 0
         choices = [f"{i:0{width}d}" for i in range(int(first), int(last) + 1)]
     before, after = pattern[: found.start()], pattern[found.end() :]

@@ -9,7 +9,7 @@ Cost: 100 bytes a file; to look at the results, one small read a file (of a stor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from dask_dedup.errors import DamagedError, OutputError
@@ -88,11 +88,12 @@ class Results:
         )
 
     def find_damage(
-        self, folders: Iterable[str], files: bool = False, pages: bool = False
+        self, folders: Iterable[str], files: bool | Collection[str] = False, pages: bool = False
     ) -> list[DamagedError]:
         """Return what is wrong with some result folders, and with the single ``files``.
 
-        ``pages``: read parquet files from end to end; otherwise only sizes and tails are compared.
+        ``files``: all, none, or these. ``pages``: read parquet files from end to end; otherwise
+        only sizes and tails are compared.
         """
         wanted: dict[AnyPath, list[int]] = {}
         others: list[DamagedError] = []
@@ -105,12 +106,20 @@ class Results:
             for other in self.others(name):
                 path = self.path / name / other
                 others.append(DamagedError(f"{path}: is not of this result.", str(path)))
+        for name in () if isinstance(files, bool) else files:
+            if name not in self._files:
+                path = self.path / name
+                return [DamagedError(f"{path}: is not listed in {RESULTS}.", str(path))]
         if files:
-            wanted |= {self.path / name: digest for name, digest in self._files.items()}
+            wanted |= {
+                self.path / name: digest
+                for name, digest in self._files.items()
+                if files is True or name in files
+            }
         return [*find_damage(wanted, wanted if pages else ()), *others]
 
     def refuse_damage(
-        self, folders: Iterable[str], files: bool = False, pages: bool = False
+        self, folders: Iterable[str], files: bool | Collection[str] = False, pages: bool = False
     ) -> None:
         """Raise OutputError where `find_damage` finds some."""
         wrong = self.find_damage(folders, files, pages)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from scipy.sparse.csgraph import connected_components
 
@@ -138,3 +140,20 @@ def small_clusters(small_run) -> pd.DataFrame:
     clusters = pd.read_parquet(small_run / "clusters")
     assert 50 < clusters["is_kept"].sum() < 400
     return clusters
+
+
+@pytest.fixture(scope="session")
+def bytes_run(tmp_path_factory, write_dataset) -> tuple[Path, Path, list[bytes]]:
+    """Data, OUT and URLs of 60 rows whose URLs and tags are no UTF-8; the last 20 are copies."""
+    rows = np.random.default_rng(0).normal(size=(60, 8)).astype("f4")
+    rows[40:] = rows[:20]
+    urls = [b"http://x/\xff%d" % i for i in range(60)]
+    base = tmp_path_factory.mktemp("bytes")
+    data = write_dataset(base / "data", [rows], [pd.DataFrame({"caption": ["c"] * 60})])
+    (path,) = (data / "metadata").glob("*.parquet")
+    text = pa.Array.from_buffers(pa.string(), 60, pa.array(urls, pa.binary()).buffers())
+    tags = pa.ListArray.from_arrays(pa.array(range(61), pa.int32()), text)
+    table = pq.read_table(path).append_column("url", text).append_column("tags", tags)
+    pq.write_table(table, path)
+    run_here(data, base / "out", {"audit.queries": 0, "cells.cells": 1})
+    return data, base / "out", urls

@@ -1,5 +1,6 @@
 """Applying decisions to another copy: every count by pandas, resume, refusals, stores."""
 
+import os
 import shutil
 from functools import partial
 
@@ -194,6 +195,44 @@ def test_apply_to_csv_leaves_values_as_they_stand(tmp_path, result, copy):
     )
 
 
+@pytest.mark.parametrize(
+    "quoted",
+    ['"Hello" world', '"Hello world'],
+    ids=["goes on behind its quote", "ends at a later quote"],
+)
+def test_apply_to_csv_whose_quotes_make_rows_run_together_is_refused(tmp_path, result, quoted):
+    out, clusters = result
+    urls = clusters["url"].dropna()
+    captions = [quoted if i in (3, 30) else "c" for i in range(len(urls))]
+    lines = [f"{caption}\t{url}\n" for caption, url in zip(captions, urls, strict=True)]
+    path = tmp_path / "cc.tsv"
+    path.write_text("caption\turl\n" + "".join(lines))
+    with pytest.raises(InputError, match=r"cc\.tsv: line [\d,]+: .*rows would run together"):
+        apply(out, path, tmp_path / "to")
+    assert not (tmp_path / "to" / "metadata").exists()
+    path.write_text("caption\turl\n" + "".join(lines).replace('"', "'"))
+    assert apply(out, path, tmp_path / "to", overwrite=True)["metadata_rows"] == len(urls)
+
+
+def test_apply_finds_files_whose_names_look_like_patterns(tmp_path, result, copy):
+    out, clusters = result
+    folder = tmp_path / "copy [v1]*"
+    folder.mkdir()
+    copy.to_parquet(folder / "a[0].parquet")
+    for number, path in enumerate((folder, folder / "a[0].parquet")):
+        summary = apply(out, path, tmp_path / f"to-{number}")
+        check(summary, expected(clusters, copy, "keep"), "keep")
+
+
+def test_apply_by_text_that_is_no_utf8_matches_it_byte_by_byte(tmp_path, bytes_run):
+    data, out, urls = bytes_run
+    summary = apply(out, data, tmp_path / "to", matched_rows=20)
+    assert summary["metadata"]["kept"] == 40
+    assert summary["metadata"]["dropped"] == 20
+    (path,) = (tmp_path / "to" / "metadata").iterdir()
+    assert pq.read_table(path)["url"].cast(pa.binary()).to_pylist() == urls[:40]
+
+
 def test_apply_with_ambiguous_keys_as_an_error_publishes_nothing(tmp_path, result, copy):
     out, _ = result
     copy.to_parquet(tmp_path / "copy.parquet")
@@ -249,6 +288,10 @@ def test_apply_refuses_what_it_cannot_match(tmp_path, result, copy):
         apply(out, tmp_path / "copy.parquet", tmp_path / "to", key="sha256")
     with pytest.raises(SettingsError, match=r"the result .* has no column 'score'; it has url"):
         apply(out, tmp_path / "copy.parquet", tmp_path / "to", key="score")
+    for place in (out, out / "new"):
+        with pytest.raises(OutputError, match="is the finished run itself, or lies in it"):
+            apply(out, tmp_path / "copy.parquet", place)
+    assert not (out / "new").exists()
     with pytest.raises(InputError, match="no such file or folder"):
         apply(out, tmp_path / "other", tmp_path / "to")
     with pytest.raises(InputError, match="no file matches this pattern"):
@@ -256,6 +299,9 @@ def test_apply_refuses_what_it_cannot_match(tmp_path, result, copy):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"expected .parquet, .csv, .tsv files, found none"):
         apply(out, tmp_path / "empty", tmp_path / "to")
+    (tmp_path / "twice.csv").write_text("url,url\nu,u\n")
+    with pytest.raises(SettingsError, match=r"twice.csv has more than one column 'url'"):
+        apply(out, tmp_path / "twice.csv", tmp_path / "to")
     (tmp_path / "bad.parquet").write_text("no")
     with pytest.raises(InputError, match=r"bad.parquet: cannot be read"):
         apply(out, tmp_path / "bad.parquet", tmp_path / "to")
@@ -288,3 +334,15 @@ def test_apply_from_a_store_into_a_store_is_the_same(tmp_path, result, copy):
     for name in ("ambiguous.parquet", "metadata/copy.parquet"):
         assert (stored / "to" / name).read_bytes() == (tmp_path / "to" / name).read_bytes()
     stored.fs.rm("/applied", recursive=True)
+
+
+def test_apply_to_files_changed_with_the_same_size_and_time_does_not_go_on(tmp_path, bytes_run):
+    _, out, _ = bytes_run
+    path = tmp_path / "a.csv"
+    path.write_text("url\nu1\n")
+    os.utime(path, (1, 1))
+    assert apply(out, path, tmp_path / "to")["metadata"]["unmatched"] == 1
+    path.write_text("url\nu2\n")
+    os.utime(path, (1, 1))
+    with pytest.raises(OutputError, match="was made from another result"):
+        apply(out, path, tmp_path / "to")

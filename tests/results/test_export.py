@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import json
 import os
 from functools import partial
 from pathlib import Path
@@ -234,7 +235,7 @@ def test_export_refuses_what_it_would_spoil(tmp_path, small_run, small_data):
     (tmp_path / "mine" / "file").write_text("")
     with pytest.raises(OutputError, match="holds files of something else"):
         export(small_run, tmp_path / "mine", overwrite=True)
-    with pytest.raises(OutputError, match="holds files of something else"):
+    with pytest.raises(OutputError, match="is the finished run itself"):
         export(small_run, small_run)
     with pytest.raises(InputError, match="holds files of the input"):
         export(small_run, small_data)
@@ -247,6 +248,23 @@ def test_export_refuses_what_it_would_spoil(tmp_path, small_run, small_data):
         export(small_run, tmp_path / "to", what="some")
     with pytest.raises(SettingsError, match="shard_rows: expected at least 1, got 0"):
         export(small_run, tmp_path / "to", shard_rows=0)
+
+
+def test_export_into_the_finished_run_is_refused(small_run):
+    before = names(small_run)
+    for format in ("csv", "input"):
+        with pytest.raises(OutputError, match="is the finished run itself, or lies in it"):
+            export(small_run, small_run / "new", format=format)
+    assert names(small_run) == before
+
+
+def test_export_to_csv_of_text_that_is_no_utf8_escapes_it(tmp_path, bytes_run):
+    export(bytes_run[1], tmp_path / "to", format="csv")
+    (path,) = (tmp_path / "to" / "csv").iterdir()
+    found = pd.read_csv(path)
+    expected = [url.decode("utf8", "backslashreplace") for url in bytes_run[2][:40]]
+    assert found["url"].tolist() == expected
+    assert found["tags"].map(json.loads).tolist() == [[one] for one in expected]
 
 
 def test_export_of_a_changed_data_set_is_refused(tmp_path, write_dataset):

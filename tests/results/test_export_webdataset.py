@@ -115,10 +115,16 @@ def test_find_tars_by_folder_pattern_and_braces(tmp_path, tars):
     assert find_tars(f"{tars}/*.tar") == names
     assert find_tars(f"{tars}/{{00001..00003}}.tar") == names[1:4]
     assert find_tars(names[2]) == names[2:3]
+    odd = tmp_path / "a[1]{b}"
+    odd.mkdir()
+    (odd / "00000.tar").touch()
+    assert find_tars(str(odd)) == find_tars(str(odd / "00000.tar")) == [str(odd / "00000.tar")]
+    assert find_tars(f"{tars}/{{{','.join(f'{i % 5:05d}' for i in range(100))}}}.tar") == names * 20
     with pytest.raises(InputError, match=r"00005.tar: no such file \(1 of 3\)"):
         find_tars(f"{tars}/{{00003..00005}}.tar")
+    (tmp_path / "none").mkdir()
     with pytest.raises(InputError, match=r"expected a folder of \.tar files, found none"):
-        find_tars(str(tmp_path))
+        find_tars(str(tmp_path / "none"))
 
 
 def test_export_of_samples_that_cannot_be_is_refused(tmp_path, small_run, tars):

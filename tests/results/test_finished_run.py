@@ -7,8 +7,12 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 
-from dask_dedup.errors import SettingsError
+from dask_dedup.errors import OutputError, SettingsError
 from dask_dedup.results.finished_run import open_finished
+from dask_dedup.results.pair_sample import sample_pairs
+from dask_dedup.results.sweep import sweep
+from dask_dedup.storage.checksums import digest_of_file
+from dask_dedup.storage.results_list import Results
 
 
 def test_forest_range_of_a_forest_that_does_not_say_ends_below_dense_groups(small_run, tmp_path):
@@ -18,7 +22,35 @@ def test_forest_range_of_a_forest_that_does_not_say_ends_below_dense_groups(smal
     known.check(0.998, "the forest")
     path = out / "forest" / "part-00000.parquet"
     pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)
+    results = Results(out)
+    results.add_folder("forest", results.entry("forest")[0], {path.name: digest_of_file(path)})
     unknown = open_finished(out).forest_range()
     unknown.check(0.998, "the forest")
     with pytest.raises(SettingsError, match=r"answers thresholds from 0\.95 to below 0\.999"):
         unknown.check(0.9995, "the forest")
+
+
+def test_forest_or_summary_of_another_run_is_refused(small_run, finished, tmp_path):
+    for name in ("summary.json", "forest/part-00000.parquet"):
+        out = tmp_path / name.replace("/", "-")
+        shutil.copytree(small_run, out)
+        shutil.copy(finished.out / name, out / name)
+        for read in (open_finished, sweep, sample_pairs):
+            with pytest.raises(OutputError, match=f"{name}: .*is not whole"):
+                read(out)
+
+
+@pytest.mark.parametrize("name", ["summary.json", "settings.toml"])
+@pytest.mark.parametrize("fault", ["gone", "another number", "a list"])
+def test_open_finished_of_a_result_with_a_damaged_file_is_refused(small_run, tmp_path, name, fault):
+    out = tmp_path / "out"
+    shutil.copytree(small_run, out)
+    path = out / name
+    text = path.read_text()
+    if fault == "gone":
+        path.unlink()
+    else:
+        path.write_text(text.replace("0.95", "0.94") if fault == "another number" else "[]")
+        assert path.read_text() != text
+    with pytest.raises(OutputError, match=f"{name}: .*is not whole"):
+        open_finished(out)

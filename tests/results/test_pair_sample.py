@@ -26,6 +26,11 @@ run_here = partial(dask_dedup.run, execute=compute_tasks)
 HOSTILE = '=cmd|"a", \n<b>'
 
 
+def test_sample_pairs_with_a_negative_seed_is_refused(out):
+    with pytest.raises(SettingsError, match=r"seed: expected 0 or more, got -1"):
+        sample_pairs(out, seed=-1)
+
+
 @pytest.fixture(scope="module")
 def out(write_dataset, tmp_path_factory):
     rng = np.random.default_rng(0)
@@ -173,3 +178,19 @@ def test_choose_takes_the_same_whatever_the_pieces():
     assert (sizes == again).all()
     assert sizes.sum() == 3_000
     assert len(right) == 200  # none has similarity 1
+
+
+def test_sample_pairs_of_text_that_is_no_utf8_escapes_it(bytes_run, tmp_path):
+    pairs = sample_pairs(bytes_run[1], 20)
+    texts = [url.decode("utf8", "backslashreplace") for url in bytes_run[2]]
+    assert sorted(pairs["src_url"]) == sorted(texts[:20])
+    assert sorted(pairs["dst_url"]) == sorted(texts[40:])
+    write_pairs(pairs, tmp_path / "pairs.csv")
+    assert read_labelled(tmp_path / "pairs.csv")["src_url"].tolist() == pairs["src_url"].tolist()
+
+
+def test_sample_into_a_folder_is_one_line(out, tmp_path):
+    done = CliRunner().invoke(main, ["sample", str(out), str(tmp_path), "--overwrite"])
+    assert done.exit_code == 2
+    assert done.stderr == f"dask-dedup: {tmp_path}: Is a directory.\n"
+    assert not any(tmp_path.iterdir())

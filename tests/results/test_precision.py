@@ -37,6 +37,11 @@ def test_wilson_interval_equals_scipys(true, trials):
     assert np.ravel(got) == pytest.approx([right.low, right.high], abs=1e-12)
 
 
+def test_read_labelled_of_a_folder_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        read_labelled(tmp_path)
+
+
 def test_precision_of_one_bin_is_wilsons():
     (row,) = precision(pairs_of([(0.9, 50, [1] * 17 + [0] * 3)])).to_dict("records")
     right = binomtest(17, 20).proportion_ci(method="wilson")

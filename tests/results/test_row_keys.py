@@ -2,6 +2,7 @@
 
 from decimal import Decimal
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -25,6 +26,12 @@ def test_key_texts_of_types_that_say_the_same_are_equal():
 def test_key_texts_of_bytes_are_hexadecimal():
     for kind in (pa.binary(2), pa.binary(), pa.large_binary(), pa.binary_view()):
         assert key_texts([pa.array([b"\xff\x00", None], kind)]).to_pylist() == ["ff00", None]
+
+
+@pytest.mark.parametrize("kind", [pa.float16(), pa.float32(), pa.float64()])
+def test_key_texts_of_nan_are_null(kind):
+    values = pa.array(np.array([1.5, np.nan, 3], kind.to_pandas_dtype()), kind)
+    assert key_texts([values]).to_pylist() == ["1.5", None, "3"]
 
 
 def test_key_texts_of_several_columns_tell_all_rows_apart():

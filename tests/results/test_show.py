@@ -9,9 +9,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import minimum_spanning_tree
 
+from dask_dedup.cli.commands import main
 from dask_dedup.errors import InputError
 from dask_dedup.graph.forest import forest_of_edges
 from dask_dedup.results.cluster_files import list_files
@@ -265,3 +267,12 @@ def test_show_rows_of_a_run_with_witnesses_shows_who_stays_for_whom(star):
     assert path["is_weakest"].tolist() == [False, True, False, False]
     shutil.rmtree(star / "forest")
     assert len(find_members(files, Asked(row=4), 0.95)) == 1
+
+
+def test_show_of_text_that_is_no_utf8_escapes_it_and_finds_it(bytes_run):
+    _, out, urls = bytes_run
+    for words in (["--row", "41"], ["--url", urls[41].decode("utf8", "surrogateescape")]):
+        done = CliRunner().invoke(main, ["show", str(out), *words, "--json"])
+        assert done.exit_code == 0
+        assert "http://x/\\\\xff41" in done.stdout
+        assert 'http://x/\\\\xff1"' in done.stdout
