@@ -1,4 +1,4 @@
-"""The forest of a finished run: the thresholds that it answers, also where it does not say so."""
+"""What a finished run says of itself: how its data were read, and which thresholds it answers."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 
-from dask_dedup.errors import SettingsError
+from dask_dedup.errors import OutputError, SettingsError
 from dask_dedup.results.finished_run import open_finished
+from dask_dedup.settings.run_settings import load_settings
 
 
 def test_forest_range_of_a_forest_that_does_not_say_ends_below_dense_groups(small_run, tmp_path):
@@ -22,3 +23,27 @@ def test_forest_range_of_a_forest_that_does_not_say_ends_below_dense_groups(smal
     unknown.check(0.998, "the forest")
     with pytest.raises(SettingsError, match=r"answers thresholds from 0\.95 to below 0\.999"):
         unknown.check(0.9995, "the forest")
+
+
+def test_open_finished_knows_how_the_data_were_read_without_settings_of_other_stages(
+    small_run, tmp_path
+):
+    known = open_finished(small_run).read
+    assert known == load_settings(small_run / "settings.toml").read
+    assert known.skip_bad_parts is False
+    out = tmp_path / "out"
+    shutil.copytree(small_run, out)
+    (out / "settings.toml").write_text("[compress]\ndim = 64\n")  # of an earlier version
+    assert open_finished(out).read == known
+
+
+def test_open_finished_looks_at_the_folders_that_it_is_told(small_run, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(small_run, out)
+    path = sorted((out / "clusters").iterdir())[1]
+    path.unlink()
+    open_finished(out, ["forest"])
+    with pytest.raises(
+        OutputError, match=rf"{path.name}.*the result of a finished run is not whole"
+    ):
+        open_finished(out, ["forest", "clusters"])
