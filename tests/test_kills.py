@@ -83,7 +83,7 @@ def stage_of(out: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_driver_killed_at_twenty_random_moments(clipart, tmp_path, clipart_clusters):
     moments = random.Random(0)
     began = time.monotonic()

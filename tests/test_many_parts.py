@@ -135,6 +135,7 @@ def test_run_in_few_and_many_parts_is_the_same_and_costs_the_same(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_run_of_20_000_parts_at_256_open_files(tmp_path):
     rows = some_rows(100_000)
     data = write_parts(tmp_path / "d", rows, 20_000)

@@ -129,7 +129,7 @@ def open_finished(
     out: str | AnyPath,
     folders: Collection[str] = ("forest",),
     *,
-    files: bool | Collection[str] = ("summary.json", "settings.toml"),
+    files: bool | Collection[str] = ("summary.json",),
 ) -> FinishedRun:
     """Open the folder of a finished run; reads some small files.
 

@@ -1,4 +1,4 @@
-"""The forest of a finished run: the thresholds that it answers, also where it does not say so."""
+"""What a finished run says of itself: how its data were read, and which thresholds it answers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dask_dedup.errors import OutputError, SettingsError
 from dask_dedup.results.finished_run import open_finished
 from dask_dedup.results.pair_sample import sample_pairs
 from dask_dedup.results.sweep import sweep
+from dask_dedup.settings.run_settings import load_settings
 from dask_dedup.storage.checksums import digest_of_file
 from dask_dedup.storage.results_list import Results
 
@@ -40,7 +41,7 @@ def test_forest_or_summary_of_another_run_is_refused(small_run, finished, tmp_pa
                 read(out)
 
 
-@pytest.mark.parametrize("name", ["summary.json", "settings.toml"])
+@pytest.mark.parametrize("name", ["summary.json"])
 @pytest.mark.parametrize("fault", ["gone", "another number", "a list"])
 def test_open_finished_of_a_result_with_a_damaged_file_is_refused(small_run, tmp_path, name, fault):
     out = tmp_path / "out"
@@ -54,3 +55,27 @@ def test_open_finished_of_a_result_with_a_damaged_file_is_refused(small_run, tmp
         assert path.read_text() != text
     with pytest.raises(OutputError, match=f"{name}: .*is not whole"):
         open_finished(out)
+
+
+def test_open_finished_knows_how_the_data_were_read_without_settings_of_other_stages(
+    small_run, tmp_path
+):
+    known = open_finished(small_run).read
+    assert known == load_settings(small_run / "settings.toml").read
+    assert known.skip_bad_parts is False
+    out = tmp_path / "out"
+    shutil.copytree(small_run, out)
+    (out / "settings.toml").write_text("[compress]\ndim = 64\n")  # of an earlier version
+    assert open_finished(out).read == known
+
+
+def test_open_finished_looks_at_the_folders_that_it_is_told(small_run, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(small_run, out)
+    path = sorted((out / "clusters").iterdir())[1]
+    path.unlink()
+    open_finished(out, ["forest"])
+    with pytest.raises(
+        OutputError, match=rf"{path.name}.*the result of a finished run is not whole"
+    ):
+        open_finished(out, ["forest", "clusters"])

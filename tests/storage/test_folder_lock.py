@@ -341,6 +341,6 @@ def test_status_reports_who_has_a_bucket_and_when_it_sent_a_heartbeat(bucket):
         shown = CliRunner().invoke(cli.main, ["status", str(folder)], catch_exceptions=False)
         assert f"{folder}: running" in shown.stdout
         assert f"process {os.getpid()} on {socket.gethostname()}, since 20" in shown.stdout
-        assert "its last heartbeat is 0 s old" in shown.stdout.replace("is 1 s", "is 0 s")
+        assert re.search(r"its last heartbeat is \d\d? s old", shown.stdout)
     shown = CliRunner().invoke(cli.main, ["status", str(folder)], catch_exceptions=False)
     assert f"{folder}: stopped" in shown.stdout
