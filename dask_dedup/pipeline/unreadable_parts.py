@@ -33,7 +33,8 @@ def open_dataset(
     """
     # Files that are not compared are not checked: one that is missing or being written is no error.
     data = read_dataset(dataset, **settings.read.model_dump(), texts=False)
-    own = (*RunFolder.result_folders, *RunFolder.result_files, RunFolder.state_name, "stages")
+    files = (*RunFolder.result_files, *RunFolder.optional_files)
+    own = (*RunFolder.result_folders, *files, RunFolder.state_name, "stages")
     refuse_inputs_inside(out, own, data.paths)
     if not settings.read.skip_bad_parts:
         return data
