@@ -23,7 +23,7 @@ SIZE_COLUMNS = (
     ("original_width", "original_height"),
     ("WIDTH", "HEIGHT"),
 )
-_PATH_END = 4  # rows of a long path that are shown at each end
+_PATH_END = 3  # rows of a long path that are shown at each end
 
 
 def size_columns(columns: Sequence[str]) -> tuple[str, str] | None:

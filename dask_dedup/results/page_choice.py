@@ -151,8 +151,8 @@ def make_tabs(tiles: Tiles, chosen: Chosen, scan: RowScan, summary: Mapping[str,
         Tab(
             "random",
             "Random",
-            "Clusters of two or more drawn at random, each as likely as any other.",
-            _cluster_cards(tiles, scan, chosen.random),
+            "Clusters of two or more drawn at random, each as likely as any other; pairs first.",
+            sorted(_cluster_cards(tiles, scan, chosen.random), key=lambda one: len(one.others) > 1),
             nothing,
         ),
         Tab(

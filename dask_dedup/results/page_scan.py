@@ -25,6 +25,7 @@ CLUSTER_KEYS = ("cluster_id", "cluster_size")
 _ROW_KEYS = ("similarity", "row_id", "witness_row_id", *CLUSTER_KEYS)
 _PURPOSE = 22  # of the random clusters: see `dask_dedup.vectors.sample`
 _MOST = 64  # of each order that are kept
+_SLICE_ROWS = 1 << 18  # looked at together
 
 
 def _empty(names: Sequence[str]) -> pd.DataFrame:
@@ -102,7 +103,9 @@ def _wanted(names: Sequence[str]) -> list[str]:
 def row_groups(
     path: str, start: int, columns: Callable[[Sequence[str]], Sequence[str]]
 ) -> Iterator[pa.Table]:
-    """Yield the row groups of a file of clusters, with ``row_id`` as their first column.
+    """Yield the rows of a file of clusters piece by piece, ``row_id`` as the first column.
+
+    A row group is read at a time, and is yielded in pieces of some 10^5 rows.
 
     Parameters
     ----------
@@ -117,10 +120,12 @@ def row_groups(
         nested = any("." in name for name in names)  # parquet would take it for a path
         for number in range(file.num_row_groups):
             table = file.read_row_group(number, None if nested else names, use_threads=False)
-            row_ids = pa.array(np.arange(start, start + table.num_rows))
             table = table.select([name for name in names if name != "row_id"])
-            yield table.add_column(0, "row_id", row_ids)
-            start += table.num_rows
+            for first in range(0, table.num_rows, _SLICE_ROWS):
+                some = table.slice(first, _SLICE_ROWS)
+                row_ids = pa.array(np.arange(start, start + some.num_rows))
+                yield some.add_column(0, "row_id", row_ids)
+                start += some.num_rows
 
 
 def _scan_table(table: pa.Table, seed: int) -> ClusterScan:
