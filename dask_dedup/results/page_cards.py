@@ -46,7 +46,7 @@ class Tiles:
     pictures : mapping
         ``row_id`` to a ``data:`` URL.
     rule : str
-        Why the first row of a cluster stays.
+        What rows stay by, where the user has said so.
     """
 
     rows: Mapping[int, Mapping[str, Any]]
@@ -77,11 +77,15 @@ class Tiles:
     def _note(self, row: Mapping[str, Any], beside: int | None) -> str:
         if not row["is_kept"]:
             witness = row["witness_row_id"]
+            if witness < 0:
+                return "no row that stays is like it"
             return "" if witness == beside else f"for row {witness}"
+        if self.rule:
+            return self.rule
         if row["cluster_size"] == 1:
             return "alone in its cluster"
         if row["row_id"] == row["cluster_id"]:
-            return self.rule
+            return "the first row of its cluster"
         return f"no row that stays is at {self.threshold:g} to it"
 
     def _size(self, row: Mapping[str, Any]) -> str:
@@ -106,7 +110,10 @@ class Tiles:
         )
 
     def _beside(self, row: Mapping[str, Any], first: int) -> Tile:
-        return self.tile(int(row["row_id"]), first, _number(row["similarity"]))
+        similarity = row["similarity"]
+        return self.tile(
+            int(row["row_id"]), first, None if pd.isna(similarity) else float(similarity)
+        )
 
     def pair(self, one: int, other: int, similarity: float, title: str, note: str = "") -> Card:
         """Return two rows; the one that stays, or the smaller, first."""

@@ -90,9 +90,9 @@ class RowScan:
     ----------
     rows : DataFrame or None
         A row each: ``row_id``, ``cluster_id``, ``cluster_size``, ``is_kept``, ``witness_row_id``
-        (the row itself where it stays), ``similarity`` (to the witness; of one that stays, to the
-        representative; NaN where invalid), ``url``, ``caption``, and the other columns wanted under
-        `COLUMN` and their names: as text, None where missing.
+        (the row itself where it stays, -1 where none stays for it), ``similarity`` (to the witness;
+        of one that stays, to the representative; NaN where invalid), ``url``, ``caption``, and the
+        other columns wanted under `COLUMN` and their names: as text, None where missing.
     members : DataFrame or None
         The same of members of the chosen clusters, and ``key``, their hash.
     sites : NameCounts

@@ -143,7 +143,9 @@ def _scan_table(table: pa.Table, seed: int) -> ClusterScan:
     return ClusterScan(
         _first([none.largest, groups], ["-cluster_size", "cluster_id"]),
         _first([none.random, hashed[[*none.random]]], ["key", "cluster_id"]),
-        _least([none.unlike_witness, _rows(frame, to_witness, witness, ~kept.is_kept)]),
+        _least(
+            [none.unlike_witness, _rows(frame, to_witness, witness, ~kept.is_kept & (witness >= 0))]
+        ),
         _least([none.unlike_representative, _rows(frame, own, columns["cluster_id"], is_other)]),
     )
 

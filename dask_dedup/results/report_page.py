@@ -101,7 +101,7 @@ def write_report(
     columns = tuple(dict.fromkeys([*(sizes or ()), *(template.columns if template else ())]))
     columns = tuple(name for name in columns if name not in ("url", "caption"))
     rows = _read(files, Wanted(chosen.rows, chosen.clusters, columns, seed), execute, on_rows)
-    tiles = Tiles(_by_row(rows), sizes, run.summary["threshold"], {}, _RULE)
+    tiles = Tiles(_by_row(rows), sizes, run.summary["threshold"], {}, _rule_of(settings))
     content = _content(run, settings, scan, rows, chosen, tiles)
     shown = _shown_rows(content)
     if template is not None:
@@ -113,9 +113,6 @@ def write_report(
     content = replace(content, pictures_wanted=len(shown), pictures_found=pictured)
     write_page(content, dest)
     return {"rows": len(shown), "pictures": pictured}
-
-
-_RULE = "the first row of its cluster"
 
 
 def find_pictures(
@@ -228,6 +225,13 @@ def _by_row(scan: RowScan) -> dict[int, dict[str, Any]]:
         for record, site in zip(frame.to_dict("records"), sites, strict=True):
             rows[int(record["row_id"])] = {**record, "site": site}
     return rows
+
+
+def _rule_of(settings: Settings) -> str:
+    """Return what the user has said about which rows stay; empty: nothing."""
+    keep = getattr(settings, "keep", None)
+    order = getattr(keep, "order", None)
+    return f"by {' '.join(str(order).split())[:60]}" if order else ""
 
 
 def _content(

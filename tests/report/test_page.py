@@ -207,6 +207,7 @@ def test_what_is_not_there_is_said(changes, text):
         ),
         ({"linkage": "components"}, "One row of each cluster stays; rows are in one cluster"),
         ({"is_verified": False}, "quantized distances"),
+        ({"dropped_by_cap": 2, "dropped_by_decision": 1}, "a row that stays, but for 3 that go"),
         ({"rows": 0, "dropped": 0, "stages": []}, "0 of 0 rows can go"),
     ],
 )

@@ -2,9 +2,14 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from dask_dedup.results.cluster_files import list_files
+from dask_dedup.results.page_cards import Tiles
+from dask_dedup.results.page_rows import Wanted, read_wanted
 from dask_dedup.results.page_scan import ClusterScan, scan_files
 
 
@@ -60,3 +65,25 @@ def test_random_clusters_are_the_same_for_any_tasks(finished, files, rows):
 def test_scan_of_no_files_is_empty():
     found = scan_files([], [], [], 0)
     assert len(found.largest) == len(found.random) == len(found.unlike_witness) == 0
+
+
+def test_a_dropped_row_without_a_witness_is_beside_nothing(finished, tmp_path):
+    whole = pq.read_table(finished.out / "clusters" / "part-00002.parquet")
+    gone = np.flatnonzero(~np.asarray(whole["is_kept"]))
+    positions = np.isin(np.arange(len(whole)), gone[:3])
+    place = whole.schema.names.index("witness_row_id")
+    for i in (place, place + 1):
+        column = whole.column(i).combine_chunks()
+        none = pc.if_else(pa.array(positions), pa.scalar(None, column.type), column)
+        whole = whole.set_column(i, whole.schema.field(i), none)
+    pq.write_table(whole, tmp_path / "part.parquet", write_page_checksum=True)
+    found = scan_files([str(tmp_path / "part.parquet")], [100], [], 0).unlike_witness
+    assert found["witness_row_id"].min() >= 0
+    assert found["similarity"].notna().all()
+    assert not found["row_id"].isin(100 + gone[:3]).any()
+    wanted = Wanted(100 + gone[:3], np.empty(0, np.int64), (), 0)
+    rows = read_wanted([str(tmp_path / "part.parquet")], [100], wanted).rows
+    assert rows["witness_row_id"].tolist() == [-1, -1, -1]
+    records = {row["row_id"]: {**row, "site": ""} for row in rows.to_dict("records")}
+    tile = Tiles(records, None, 0.95, {}, "").cluster([int(100 + gone[0])]).first
+    assert (tile.verdict, tile.note) == ("goes", "no row that stays is like it")

@@ -186,7 +186,7 @@
   });
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const inGallery = chosen || gallery.matches(":hover") || gallery.contains(document.activeElement);
+    const inGallery = chosen || gallery.contains(document.activeElement);
     if (!inGallery || event.target.closest("input, [role=tab], summary")) return;
     if (event.key.startsWith("Arrow")) {
       event.preventDefault();
