@@ -52,7 +52,7 @@ __all__ = ["find_pictures", "write_report"]
 
 logger = logging.getLogger(__name__)
 
-_TASKS = 256  # of a pass, at most
+_TASKS, _TASK_ROWS = 256, 500_000  # of a pass at most, and of a task at least
 _THUMBNAILS = 400  # where there are local pictures
 _PICTURES_A_TASK = 25
 
@@ -154,9 +154,9 @@ class _Group:
 
 
 def _groups(files: ClusterFiles) -> list[_Group]:
-    """Cut the files into at most so many groups of about as many rows."""
+    """Cut the files into groups of about as many rows, by rows alone."""
     filled = files.filled
-    count = min(_TASKS, len(filled))
+    count = min(_TASKS, -(-files.rows // _TASK_ROWS))
     cuts: dict[int, list[int]] = {}
     for i in filled:
         cuts.setdefault(files.starts[i] * count // max(files.rows, 1), []).append(i)
