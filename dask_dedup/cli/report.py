@@ -46,7 +46,7 @@ def report(
     quiet: bool,
     **options: Any,
 ) -> None:
-    r"""Make the page that shows the finished run in OUT: one HTML file, which needs nothing else.
+    """Make the page that shows the finished run in OUT: one HTML file, which needs nothing else.
 
     DEST is an HTML file, or a folder; without it, OUT/report/index.html is made anew.
 
@@ -60,7 +60,7 @@ def report(
     of that name or, without one, the key less its last four digits, as img2dataset makes keys.
 
     Exit codes: 0 done, 2 wrong input or settings, or OUT holds no finished run.
-    """
+    """  # noqa: D301  click reads \b as a character
     console = Console(stderr=True, quiet=quiet)
     configure_logging(console, verbose, quiet)
     from dask_dedup.results.report import page_path
