@@ -86,6 +86,8 @@ HEAVY = {
         "runtime.worker_checks",
     },
     "scipy": {"graph.tree_path", "pipeline.audit"},
+    "jinja2": {"report.page"},
+    "PIL": {"results.pictures"},
 }
 KERNELS = [
     "compressors.pca_compressor",
@@ -107,6 +109,10 @@ KERNELS = [
     "vectors.int8_codes",
     "vectors.cosines",
     "vectors.equal_rows",
+    "results.approximate_counts",
+    "results.page_rows",
+    "results.page_scan",
+    "results.pictures",
     "results.witness",
     "results.witness_files",
     "results.witness_groups",
