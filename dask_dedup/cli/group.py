@@ -29,6 +29,7 @@ __all__ = [
     "escaped",
     "flag",
     "input_settings",
+    "keep_settings",
     "main",
     "say",
     "setting",
@@ -156,6 +157,19 @@ def input_settings(command: Callable) -> Callable:
         setting("image_embeddings", str),
         setting("metadata", str),
         setting("modality"),
+    ):
+        command = option(command)
+    return command
+
+
+def keep_settings(command: Callable) -> Callable:
+    """Add the options that say which copies stay."""
+    for option in (
+        setting("decisions", str),
+        setting("merge", str),
+        setting("max_per_cluster", int),
+        setting("protect", str),
+        setting("keep", str),
     ):
         command = option(command)
     return command

@@ -22,6 +22,7 @@ from dask_dedup.errors import SettingsError
 from dask_dedup.paths import AnyPath, read_text, refuse_secrets, words_of
 from dask_dedup.settings.cluster_settings import ClusterJobSettings, parse_memory
 from dask_dedup.settings.encoders import ENCODERS
+from dask_dedup.settings.keep_settings import KeepSettings
 
 __all__ = [
     "AdcSettings",
@@ -32,6 +33,7 @@ __all__ = [
     "CompressSettings",
     "ComputeSettings",
     "JoinSettings",
+    "KeepSettings",
     "ReadSettings",
     "Settings",
     "load_settings",
@@ -218,6 +220,7 @@ class Settings(_Table):
     join: JoinSettings = JoinSettings()
     adc: AdcSettings = AdcSettings()
     clusters: ClusterSettings = ClusterSettings()
+    keep: KeepSettings = KeepSettings()
     audit: AuditSettings = AuditSettings()
     compute: ComputeSettings = ComputeSettings()
     cluster: ClusterJobSettings = ClusterJobSettings()
@@ -272,10 +275,17 @@ class Settings(_Table):
     def for_result(self) -> dict[str, Any]:
         """Return what the result depends on: not workers, nor what is done about bad files.
 
-        Nor the encoder, which has given the threshold, and is remarked upon.
+        Nor the encoder, which has given the threshold, and is remarked upon; nor where the file of
+        decisions lies, whose content counts.
         """
         return self.model_dump(
-            exclude={"compute": True, "cluster": True, "encoder": True, "read": {"skip_bad_parts"}}
+            exclude={
+                "compute": True,
+                "cluster": True,
+                "encoder": True,
+                "read": {"skip_bad_parts"},
+                "keep": {"decisions"},
+            }
         )
 
     def to_toml(self) -> str:
