@@ -114,6 +114,7 @@ KERNELS = [
     "results.order",
     "results.roles",
     "results.settle",
+    "results.sorted_files",
     "results.witness",
     "results.witness_files",
     "results.witness_groups",

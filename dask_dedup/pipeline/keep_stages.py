@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dask_dedup.data.spans import Span, cut_spans
+from dask_dedup.data.spans import cut_spans
 from dask_dedup.paths import AnyPath
 from dask_dedup.pipeline.job import Found, Job
 from dask_dedup.pipeline.span_members import SpanSources
@@ -31,7 +31,6 @@ class Keeping:
     def __init__(self, job: Job) -> None:
         self.job, self.rules = job, job.rules
         self.spans = [span for span in cut_spans(job.data.parts) if span.rows]
-        self.starts = np.array([span.row_start for span in self.spans], np.int64)
         self.decided: AnyPath | None = None
         self.counts: dict[str, Any] = {}  # for the summary
         self._known: dict[str, Any] = dict(self.rules.digests)
@@ -42,10 +41,6 @@ class Keeping:
     def decisions_text(self) -> str | None:
         """The file of decisions, to be stored with the result."""
         return None if self.rules.decisions is None else self.rules.decisions.text
-
-    def bucket_of(self, span: Span) -> int:
-        """Return the bucket of a span, in files of rows by span."""
-        return int(np.searchsorted(self.starts, span.row_start, "right")) - 1
 
     def decide(self) -> None:
         """Find the rows that decisions are about: before the search, since a line may be wrong."""
@@ -116,7 +111,6 @@ class Keeping:
                 files,
                 bucket,
                 rules,
-                self.starts,
                 ranks.folder / f"rank-{bucket:05d}.parquet",
             )
             for bucket in range(self._buckets if files else 0)
@@ -172,7 +166,6 @@ class Keeping:
                 self.job.data.columns,
                 self.rules.without_decisions(),
                 sources,
-                self.starts,
                 carried.folder / f"carried-{span.index:05d}.parquet",
             )
             for span in self.spans

@@ -2,10 +2,10 @@
 
 1. match: the rows of each span that decisions are about, where these tell them by a column.
 2. value: of each span's rows in clusters, the roles and the sort keys, put into buckets by cluster.
-3. rank: the clusters of a bucket in order, put into buckets by span.
+3. rank: the clusters of a bucket in order.
 4. place: of each span's rows, those that may be settled otherwise, into buckets by cluster.
 5. settle: who stays in the clusters of a bucket.
-6. carry: the values of each span's dropped rows, into buckets by the span of the row that stays.
+6. carry: the values of each span's dropped rows, sorted by the row that stays.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from dask_dedup.results.merge_columns import plain_values
 from dask_dedup.results.order import centre_cosines, rank_members
 from dask_dedup.results.roles import ORDINARY, PROTECTED
 from dask_dedup.results.settle import rows_to_settle, settle
+from dask_dedup.results.sorted_files import write_sorted
 from dask_dedup.results.witness_files import write_dropped
 from dask_dedup.storage.files import read_frame, write_aside, write_frame
 
@@ -41,6 +42,8 @@ __all__ = [
     "settle_bucket",
     "value_span",
 ]
+
+_CARRIED_ROWS = 2048  # of a row group: each span reads some rows out of every file
 
 
 def match_span(
@@ -114,7 +117,6 @@ def rank_bucket(
     paths: Sequence[AnyPath],
     bucket: int,
     rules: KeepRules,
-    span_starts: np.ndarray,
     path: AnyPath,
 ) -> dict[str, Any]:
     """Rank the rows of the clusters of a bucket."""
@@ -129,10 +131,7 @@ def rank_bucket(
         keys = pa.array(-centre_cosines(clusters, row_ids, layout.part_list.rows))
     ranked = rank_members(clusters, row_ids, table["role"].to_numpy(), keys)
     ranked = ranked.sort_values("row_id", ignore_index=True)
-    out_table = pa.Table.from_pandas(ranked, preserve_index=False).replace_schema_metadata(None)
-    span_of = np.searchsorted(span_starts, ranked["row_id"].to_numpy(), "right") - 1
-    with write_aside(path) as temporary, BucketOut(temporary, out_table.schema) as out:
-        out.write(out_table, span_of)
+    write_sorted(pa.Table.from_pandas(ranked, preserve_index=False), path)
     return {"ranked": len(ranked), "file": path.name}
 
 
@@ -164,10 +163,9 @@ def carry_span(
     columns: MetadataColumns,
     rules: KeepRules,
     sources: SpanSources,
-    span_starts: np.ndarray,
     path: AnyPath,
 ) -> dict[str, Any]:
-    """Put the values of a span's dropped rows into buckets by the span of their witnesses."""
+    """Write the values of a span's dropped rows, sorted by their witnesses."""
     members = read_members(layout, span, sources)
     row_ids, witness = members.index.to_numpy(), members["witness_row_id"].to_numpy()
     gone = np.flatnonzero((witness != row_ids) & (witness >= 0))
@@ -181,7 +179,7 @@ def carry_span(
         ids = row_ids[start:stop]
         values = take_rows(read_metadata(part, own), pa.array(ids - part.row_start))
         values = plain_values(values, rules.merge)
-        keys = {"row_id": pa.array(ids), "owner": pa.array(witness[start:stop])}
+        keys = {"owner": pa.array(witness[start:stop]), "row_id": pa.array(ids)}
         tables.append(
             pa.Table.from_arrays(
                 [*keys.values(), *values.columns],
@@ -191,7 +189,6 @@ def carry_span(
         )
     if tables:
         table = pa.concat_tables(tables)
-        span_of = np.searchsorted(span_starts, table["owner"].to_numpy(), "right") - 1
-        with write_aside(path) as temporary, BucketOut(temporary, table.schema) as out:
-            out.write(table, span_of)
+        order = np.lexsort((table["row_id"].to_numpy(), table["owner"].to_numpy()))
+        write_sorted(table.take(pa.array(order)), path, _CARRIED_ROWS)
     return {"carried": len(row_ids), "file": path.name if tables else None}

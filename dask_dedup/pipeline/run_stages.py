@@ -238,8 +238,7 @@ def _find_witnesses(job: Job, found: Found, forest: _Forest, keeping: Keeping) -
                 labels.folder,
                 compare.folder,
                 threshold,
-                ranks or None,
-                keeping.bucket_of(span),
+                ranks,
             )
             for span in keeping.spans
         }
@@ -293,7 +292,6 @@ def _write_clusters(
                 job.data.columns,
                 sources,
                 job.rules.merge,
-                keeping.bucket_of(span),
                 clusters,
                 invalid,
             )

@@ -34,7 +34,7 @@ class SpanSources:
     settled : sequence of AnyPath
         Files of the rows whose witness was settled otherwise.
     carried : sequence of AnyPath
-        Files of the values of dropped rows, in buckets by span.
+        Files of the values of dropped rows, sorted by the rows that stay.
     decided : AnyPath, optional
         File of all decisions.
     """

@@ -41,10 +41,10 @@ from dask_dedup.pipeline.span_members import (
     unwanted_alone,
 )
 from dask_dedup.report.summary import sum_linked_through_others
-from dask_dedup.results.bucket_files import read_bucket
 from dask_dedup.results.clusters import PartRules, write_clusters
 from dask_dedup.results.members import no_members
 from dask_dedup.results.merge_columns import MergeColumn
+from dask_dedup.results.sorted_files import read_sorted
 from dask_dedup.storage.files import read_frame, write_aside, write_frame
 from dask_dedup.vectors.cosines import exact_rows
 from dask_dedup.vectors.pca import load_pca
@@ -187,7 +187,6 @@ def write_span(
     columns: MetadataColumns,
     sources: SpanSources,
     merge: Sequence[MergeColumn],
-    bucket: int,
     clusters: AnyPath,
     invalid: AnyPath,
 ) -> dict[str, Any]:
@@ -199,8 +198,6 @@ def write_span(
         What becomes of the rows in clusters.
     merge : sequence of MergeColumn
         Columns that are merged.
-    bucket : int
-        Of the span, in the files of carried values.
     clusters, invalid : paths
         Folders that are written into.
 
@@ -221,8 +218,8 @@ def write_span(
         members = read_members(layout, span, sources)
     removed = unwanted_alone(members, span, sources.decided)
     carried = None
-    if sources.carried:
-        carried = read_bucket([str(path) for path in sources.carried], bucket)
+    if sources.carried and span.rows:
+        carried = read_sorted(sources.carried, span.row_start, span.row_stop)
     ids, reason = left_out["row_id"].to_numpy(), left_out["reason"].to_numpy()
     for part in span.parts:
         start, stop = np.searchsorted(ids, [part.row_start, part.row_stop])

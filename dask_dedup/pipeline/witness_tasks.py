@@ -19,10 +19,11 @@ from dask_dedup.data.spans import Span
 from dask_dedup.graph.stream import read_weighted_edges
 from dask_dedup.paths import AnyPath
 from dask_dedup.pipeline.span_members import labels_path
-from dask_dedup.results.bucket_files import read_bucket
 from dask_dedup.results.members import compare_members, rows_below
+from dask_dedup.results.order import rank_members
 from dask_dedup.results.roles import PROTECTED
 from dask_dedup.results.sizes import WINDOW_ROWS
+from dask_dedup.results.sorted_files import read_sorted
 from dask_dedup.results.witness import find_witnesses
 from dask_dedup.results.witness_files import dropped_rows, write_dropped
 from dask_dedup.results.witness_groups import group_rows
@@ -43,23 +44,31 @@ def compare_span(
     folder: AnyPath,
     threshold: float,
     ranks: Sequence[AnyPath] | None = None,
-    bucket: int = 0,
 ) -> dict[str, int]:
     """Write a span's LABELS with similarities, and apart the rows below the threshold.
 
-    ``ranks``: files of the rows' ranks, where they have any, and the span's ``bucket`` in them.
+    ``ranks``: files of the rows' ranks, where they have any.
     """
     labels = read_frame(labels_path(labels_folder, span)).set_index("row_id")
     if ranks is not None:
-        ranked = read_bucket([str(path) for path in ranks], bucket).to_pandas()
-        ranked = ranked.set_index("row_id").sort_index()
-        assert ranked.index.equals(labels.index), f"span {span.index}: ranks of other rows"
-        labels[RANK_COLUMNS] = ranked[RANK_COLUMNS]
+        labels[RANK_COLUMNS] = _read_ranks(ranks, span, labels.index)
     members = compare_members(labels, layout.part_list.rows)
     write_frame(labels_path(folder, span), members.reset_index())
     below = rows_below(members, threshold)
     write_frame(_below_path(folder, span), below)
     return {"rows": span.rows, "below": len(below)}
+
+
+def _read_ranks(paths: Sequence[AnyPath], span: Span, row_ids: pd.Index) -> pd.DataFrame:
+    """Return the ranks of a span's rows in clusters."""
+    table = read_sorted(paths, span.row_start, span.row_stop)
+    if table is None:
+        assert not len(row_ids), "no row of the data set has a duplicate"
+        none = np.empty(0, np.int64)
+        return rank_members(none, none, none.astype(np.uint8))[RANK_COLUMNS]
+    ranked = table.to_pandas().set_index("row_id").sort_index()
+    assert ranked.index.equals(row_ids), f"span {span.index}: ranks of other rows"
+    return ranked[RANK_COLUMNS]
 
 
 def group_below(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from dask_dedup.data.metadata_columns import MetadataColumns
@@ -158,14 +159,24 @@ def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
             yield from _nodes(child)
 
 
+@cache
+def _functions() -> dict[str, list[tuple[str, str | None, str | None]]]:
+    """Return kind, stability and definition of all functions of a name."""
+    found: dict[str, list] = {}
+    with Connection() as connection:
+        rows = connection.execute(
+            "SELECT function_name, function_type, stability, macro_definition "
+            "FROM duckdb_functions()"
+        ).fetchall()
+    for name, *rest in rows:
+        found.setdefault(name.lower(), []).append(tuple(rest))
+    return found
+
+
 def _check_function(
     connection: duckdb.DuckDBPyConnection, name: str, option: str, text: str
 ) -> None:
-    rows = connection.execute(
-        "SELECT function_type, stability, macro_definition FROM duckdb_functions() "
-        "WHERE function_name = lower(?)",
-        [name],
-    ).fetchall()
+    rows = _functions().get(name.lower(), [])
     kinds = {kind for kind, _, _ in rows}
     if not rows:
         raise error_of(option, text, f"there is no function {name}()")

@@ -165,7 +165,7 @@ def merge_part(
     row_start : int
         ``row_id`` of the first.
     carried : pyarrow.Table, optional
-        ``row_id``, ``owner`` and the values of rows that are dropped for rows of this part.
+        ``owner``, ``row_id`` and the values of rows that are dropped for rows of this part.
     merge : sequence of MergeColumn
     """
     kept = np.flatnonzero(is_kept)

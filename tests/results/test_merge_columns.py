@@ -81,7 +81,7 @@ def test_merge_values_of_other_layouts_of_text(values):
 
 def test_merge_part_gives_a_value_to_rows_that_stay_only():
     metadata = pa.table({"caption": ["a", "b", "c"], "size": [1, 2, 3]})
-    carried = pa.table({"row_id": [50, 5, 7], "owner": [10, 12, 12], "v0": ["z", "c", "d"]})
+    carried = pa.table({"owner": [10, 12, 12], "row_id": [50, 5, 7], "v0": ["z", "c", "d"]})
     carried = carried.append_column("v1", pa.array([10, 20, 30]))
     merge = [MergeColumn("caption", "distinct"), MergeColumn("size", "sum")]
     found = merge_part(metadata, np.array([True, False, True]), 10, carried, merge)
