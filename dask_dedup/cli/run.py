@@ -166,7 +166,7 @@ def print_summary(summary: Mapping[str, Any], out: AnyPath, console: Console) ->
     if "dropped" in summary:  # not of earlier versions
         why = {
             "star": f"each at {summary['threshold']:g} or above to a row that stays"
-            + (", but for" if _are_far(summary) else ""),
+            + (", but for these:" if _are_far(summary) else ""),
             "components": "all of a cluster but one, however unlike they are",
         }
         line(

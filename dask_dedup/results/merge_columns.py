@@ -39,7 +39,7 @@ SUFFIX = "_merged"
 
 
 class MergeColumn(NamedTuple):
-    """A column that is merged: its name, and one of `MERGE_WAYS`."""
+    """A column that is merged: its name, and its way."""
 
     name: str
     way: str

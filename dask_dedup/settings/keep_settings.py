@@ -8,10 +8,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from dask_dedup.paths import refuse_secrets
 
-__all__ = ["MERGE_WAYS", "KeepSettings"]
+__all__ = ["KeepSettings", "MergeWay"]
 
-#: How the values of dropped copies come to the row that stays.
-MERGE_WAYS = ("distinct", "union", "max", "min", "first", "sum", "any")
+#: How the values of dropped copies come to the row that stays: `dask_dedup.results.merge_columns`.
+MergeWay = Literal["distinct", "union", "max", "min", "first", "sum", "any"]
 
 
 def _text_or_none(value: Any) -> Any:
@@ -62,13 +62,10 @@ class KeepSettings(BaseModel):
     are dropped although no row that stays is similar enough, and counted as dropped_by_cap; 0 for
     no limit"""
 
-    merge: Annotated[
-        dict[str, Literal["distinct", "union", "max", "min", "first", "sum", "any"]],
-        BeforeValidator(_split_pairs),
-    ] = {}
-    """what the row that stays takes over from copies dropped for it, as caption=distinct,
-    tags=union, into new columns such as caption_merged: distinct or union (lists), max, min, first
-    (that is not null), sum, any [default: nothing]"""
+    merge: Annotated[dict[str, MergeWay], BeforeValidator(_split_pairs)] = {}
+    """what the row that stays takes over from copies dropped for it, as COLUMN=WAY,COLUMN=WAY, into
+    new columns such as caption_merged: distinct or union (lists), max, min, first (that is not
+    null), sum, any [default: nothing]"""
 
     decisions: Annotated[_Text, AfterValidator(_without_credentials)] = None
     """CSV file of decisions about rows: row_id, or a column of yours such as url, and decision:
