@@ -79,8 +79,18 @@ class _ConsoleHandler(logging.Handler):
         say(self.console, self.format(record))
 
 
+class _Command(click.Command):
+    r"""Reads ``\b`` in a raw docstring as click's mark of lines that are not to be joined."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.help = self.help and self.help.replace("\\b\n", "\b\n")
+
+
 class _Commands(click.Group):
     """Turns the errors that are meant for people into one message and exit code 2."""
+
+    command_class = _Command
 
     def invoke(self, context: click.Context) -> Any:
         try:

@@ -12,6 +12,7 @@ import pytest
 from scipy.sparse.csgraph import connected_components
 
 import dask_dedup
+from dask_dedup.data import spans
 from dask_dedup.errors import SettingsError
 from dask_dedup.pipeline import keep_stages, witness_tasks
 from dask_dedup.runtime.executor import compute_tasks
@@ -392,18 +393,29 @@ def test_merge_is_that_of_pandas(keep, metadata):
 def test_keep_with_worker_processes_and_small_tasks_is_the_same(
     keep, finished, tmp_path, monkeypatch
 ):
+    path = write_decisions(tmp_path / "d.csv", [f"{i},drop" for i in range(0, ROWS, 9)])
     rules = {"keep": ORDER, "protect": "source = 'gold'", "max_per_cluster": 3}
-    rules["merge"] = "caption=distinct"
-    whole, _ = keep(**rules)
+    rules |= {"merge": "caption=distinct,source=first", "decisions": str(path)}
+    whole, summary = keep(**rules)
     for workers in (1, 2):
         dask_dedup.keep(finished[7], tmp_path / f"out-{workers}", workers=workers, **rules)
         found = pd.read_parquet(tmp_path / f"out-{workers}" / "clusters")
         pd.testing.assert_frame_equal(found, whole)
+    monkeypatch.setattr(spans, "_LEAST_ROWS", 64)
     monkeypatch.setattr(keep_stages, "_LEAST_BUCKET_ROWS", 40)
     monkeypatch.setattr(witness_tasks, "_LEAST_ROWS", 50)
-    for parts in (1, 7):
-        found, _ = keep(parts, **rules)
+    for parts in (1, 2, 7):
+        found, again = keep(parts, **rules)
         pd.testing.assert_frame_equal(found, whole)
+        for name in ("kept", "dropped_by_cap", "dropped_by_decision", "protected", "decisions"):
+            assert again[name] == summary[name], name
+    monkeypatch.setattr(witness_tasks, "ORDERED_ROWS", 32)
+    found, _ = keep(7, keep=ORDER, protect="source = 'gold'")
+    again, _ = keep(1, keep=ORDER, protect="source = 'gold'")
+    pd.testing.assert_frame_equal(found, again)
+    dropped = found[~found["is_kept"]]
+    assert (dropped["witness_similarity"] >= np.float32(THRESHOLD)).all()
+    assert found["is_kept"][found["source"] == "gold"].all()
 
 
 def test_keep_with_linkage_components_keeps_the_first_and_protected_rows(
