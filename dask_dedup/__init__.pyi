@@ -28,7 +28,7 @@ from .graph.on_disk import write_forest, write_labels
 from .ivf.faiss_index import Neighbours
 from .ivf.shard_files import Shard
 from .ivf.vector_index import VectorIndex, build_index, open_index, search_index
-from .pipeline.relabel_into import relabel
+from .pipeline.relabel_into import keep, relabel
 from .pipeline.run import run
 from .results.apply import apply
 from .results.clusters import join_clusters
@@ -73,6 +73,7 @@ __all__ = [
     "fit_pca",
     "join_cells",
     "join_clusters",
+    "keep",
     "label_components",
     "load_model",
     "load_settings",

@@ -98,10 +98,11 @@ def export(
     dask-dedup export OUT urls --format img2dataset
     dask-dedup export OUT tars --format webdataset --shards laion/ --key key
 
-    Beside the metadata stand row_id, cluster_id, and duplicate_count: how many rows the cluster of
-    a row has. (Where several rows of a cluster stay, each has that count, so the counts add up to
-    more than all rows.) Dropped rows have witness_row_id and witness_similarity: the row that
-    stays in their place, and the cosine of the two.
+    Beside the metadata stand row_id, cluster_id, and duplicate_count: how many rows a row that
+    stays stands for, itself and those that are dropped for it. The counts add up to all rows, but
+    for dropped rows without a witness (by --decisions). Dropped rows have witness_row_id and
+    witness_similarity: the row that stays in their place, and the cosine of the two. Merged columns
+    (caption_merged) are written as the others.
 
     The files are in a folder of DEST: metadata, img_emb and text_emb, or one named like the format;
     summary.json counts them. The same command again continues where it was stopped.

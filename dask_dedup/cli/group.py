@@ -29,6 +29,7 @@ __all__ = [
     "escaped",
     "flag",
     "input_settings",
+    "keep_settings",
     "main",
     "open_console",
     "overwriting",
@@ -85,8 +86,18 @@ class _ConsoleHandler(logging.Handler):
         say(self.console, self.format(record))
 
 
+class _Command(click.Command):
+    r"""Reads ``\b`` in a raw docstring as click's mark of lines that are not to be joined."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.help = self.help and self.help.replace("\\b\n", "\b\n")
+
+
 class _Commands(click.Group):
     """Turns the errors that are meant for people into one message and exit code 2."""
+
+    command_class = _Command
 
     def invoke(self, context: click.Context) -> Any:
         try:
@@ -162,6 +173,19 @@ def input_settings(command: Callable) -> Callable:
         setting("image_embeddings", str),
         setting("metadata", str),
         setting("modality"),
+    ):
+        command = option(command)
+    return command
+
+
+def keep_settings(command: Callable) -> Callable:
+    """Add the options that say which copies stay."""
+    for option in (
+        setting("decisions", str),
+        setting("merge", str),
+        setting("max_per_cluster", int),
+        setting("protect", str),
+        setting("keep", str),
     ):
         command = option(command)
     return command

@@ -34,14 +34,14 @@ _PREFIX = "report__"
 @setting("thumbnails", int)
 @flag("load_urls")
 @click.option(
-    "--data", type=PATH, help="where the data set lies now [default: where it was read from]"
+    "--dataset", type=PATH, help="where the data set lies now [default: where it was read from]"
 )
 @worker_settings
 @verbosity
 def report(
     out: AnyPath,
     dest: AnyPath | None,
-    data: AnyPath | None,
+    dataset: AnyPath | None,
     verbose: bool,
     quiet: bool,
     **options: Any,
@@ -52,7 +52,7 @@ def report(
 
     \b
     dask-dedup report OUT --images "photos/{key}.jpg" --thumbnails 500
-    dask-dedup report OUT page.html --images "{shard}.tar#{key}" --data /data/tars
+    dask-dedup report OUT page.html --images "{shard}.tar#{key}" --dataset /data/tars
 
     The page asks nobody for anything: pictures are loaded from the rows' URLs on a click, or with
     --load-urls. Local pictures are put into it, at most 160 pixels wide: those in the folder images
@@ -73,7 +73,7 @@ def report(
     few = open_finished(out).summary["rows"] <= _ALONE_ROWS
     with lazy_workers(settings, page_path(out, dest).parent) as workers:
         execute = compute_tasks if few and not asked else workers
-        path = make_page(out, dest, dataset=data, execute=execute, **own)
+        path = make_page(out, dest, dataset=dataset, execute=execute, **own)
     if not quiet:
         say(Console(), f"page: {path}")
 

@@ -18,6 +18,7 @@ from dask_dedup.cli.group import (
     chosen_settings,
     flag,
     input_settings,
+    keep_settings,
     main,
     open_console,
     say,
@@ -41,6 +42,7 @@ __all__ = ["print_summary", "run"]
 @setting("threshold", float)
 @setting("search_threshold", float)
 @setting("linkage")
+@keep_settings
 @setting("encoder", click.Choice([*ENCODERS]))
 @setting("cells_per_row", float)
 @setting("cells", int)
@@ -133,6 +135,10 @@ def run(
     gc.freeze()  # else Python looks at every object again before it ends: most of a second
 
 
+def _are_far(summary: Mapping[str, Any]) -> bool:
+    return bool(summary.get("dropped_by_cap") or summary.get("dropped_by_decision"))
+
+
 def print_summary(summary: Mapping[str, Any], out: AnyPath, console: Console) -> None:
     """Print what a run has found."""
     from dask_dedup.report.histogram import bin_sizes, read_histogram
@@ -161,13 +167,25 @@ def print_summary(summary: Mapping[str, Any], out: AnyPath, console: Console) ->
         )
     if "dropped" in summary:  # not of earlier versions
         why = {
-            "star": f"each at {summary['threshold']:g} or above to a row that stays",
+            "star": f"each at {summary['threshold']:g} or above to a row that stays"
+            + (", but for these:" if _are_far(summary) else ""),
             "components": "all of a cluster but one, however unlike they are",
         }
         line(
             "dropped", f"{summary['dropped']:,}", f"{summary['linkage']}: {why[summary['linkage']]}"
         )
+        for name, label, reason in (
+            ("dropped_by_cap", "  by the cap", "of them for --max-per-cluster alone"),
+            ("dropped_by_decision", "  by decision", "of them by decision alone"),
+        ):
+            if summary.get(name):
+                line(label, f"{summary[name]:,}", f"{reason}: no row that stays is that similar")
         line("kept", f"{summary['kept']:,}", "is_kept in clusters/")
+        if "protected" in summary:
+            line("  protected", f"{summary['protected']:,}", "rows of clusters of two or more")
+        if summary.get("decisions"):
+            counts = [f"{count:,} {word}" for word, count in summary["decisions"].items()]
+            line("decisions", f"{sum(summary['decisions'].values()):,}", ", ".join(counts))
     line("clusters", f"{summary['clusters']:,}", "single rows counted")
     line("of two or more", f"{summary['clusters_of_two_or_more']:,}")
     line("largest", f"{summary['largest_cluster']:,}", "rows")

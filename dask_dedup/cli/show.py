@@ -51,7 +51,9 @@ def show(
     row it goes; its similarity (cosine) to that row, or of one that stays, to the row that
     represents the cluster; and how many pairs link the two: rows may be in one cluster only through
     others, each at or above the threshold to the next. The weakest pair of such a path is the
-    highest threshold at which the two rows are in one cluster.
+    highest threshold at which the two rows are in one cluster. Of rows that stay it says why: by
+    which rule of the run (--keep, --protect, --decisions), or since none that stays is similar
+    enough.
 
     --path prints the path from the first row asked for to another row. If they are in different
     clusters, it says at which lower threshold they would be in one, down to that of the search.
@@ -67,7 +69,7 @@ def show(
     asked = Asked(row, url, cluster)
     asked.check()
     result = open_result(out)
-    report = show_rows(out, result.files, result.summary, asked, other, limit)
+    report = show_rows(out, result.files, result.summary, asked, other, limit, result.keep_reasons)
     if as_json:
         click.echo(json.dumps({"out": str(out), **report}, indent=2, default=_plain))
         return
@@ -105,7 +107,7 @@ def _print_cluster(group: Mapping[str, Any], console: Console) -> None:
         table.add_row(
             "→" if one["is_asked"] else "",
             str(one["row_id"]),
-            "stays" if one["is_kept"] else f"goes for {one['witness_row_id']}",
+            _verdict(one),
             "" if one["similarity"] is None else f"{one['similarity']:.4f}",
             _links(one),
             _cell(metadata.get("url"), _URL_LENGTH, is_url=True),
@@ -114,16 +116,22 @@ def _print_cluster(group: Mapping[str, Any], console: Console) -> None:
     console.print(table)
     console.print()
     for one in group["members"]:
-        if one["is_asked"] or (one["is_kept"] and one["row_id"] != group["cluster_id"]):
+        if one["is_asked"] or (one["reason"] != "represents its cluster" and one["is_kept"]):
             say(console, f"row {one['row_id']}: {one['reason']}")
             if one["path"] is not None and len(one["path"]) > 1:
                 _print_edges(one["path"], console)
     console.print()
 
 
+def _verdict(one: Mapping[str, Any]) -> str:
+    if one["is_kept"]:
+        return "stays"
+    return "goes" if one["witness_row_id"] is None else f"goes for {one['witness_row_id']}"
+
+
 def _links(one: Mapping[str, Any]) -> str:
     """Return in words what links a row to the one that stays for it."""
-    if one["is_kept"]:
+    if one["path"] is None:
         return ""  # the reason says more
     path = one["path"]
     if len(path) == 1:

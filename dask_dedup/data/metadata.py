@@ -16,6 +16,7 @@ from dask_dedup.schema import STRING
 
 __all__ = [
     "MetadataColumns",
+    "as_plain",
     "empty_table",
     "read_metadata",
     "take_rows",
@@ -123,8 +124,13 @@ def to_pandas(table: pa.Table) -> pd.DataFrame:
 
     Without notes and dictionaries, which differ from part to part: a data frame has one type.
     """
+    return as_plain(table).to_pandas(types_mapper=_pandas_dtype, ignore_metadata=True)
+
+
+def as_plain(table: pa.Table) -> pa.Table:
+    """Return a table without dictionaries, extension types, views and their notes."""
     plain = pa.schema([map_field(field, _for_frames) for field in table.schema])
-    return _cast_table(table, plain).to_pandas(types_mapper=_pandas_dtype, ignore_metadata=True)
+    return _cast_table(table, plain)
 
 
 def _null_table(schema: pa.Schema, rows: int) -> pa.Table:

@@ -14,6 +14,7 @@ from dask_dedup.graph.forest_range import ForestRange
 from dask_dedup.paths import AnyPath
 from dask_dedup.pipeline.stages import DeclaredStage, values_of
 from dask_dedup.report.summary import StageTime
+from dask_dedup.results.keep_rules import KeepRules
 from dask_dedup.runtime.executor import Execute, Progress
 from dask_dedup.runtime.shares import worker_count
 from dask_dedup.settings.run_settings import Settings
@@ -45,6 +46,8 @@ class Job:
         Rows of the present stage that an earlier start did.
     details : callable, optional
         Describes workers that are not this machine's, for the summary.
+    rules : KeepRules
+        What ``[keep]`` says, checked.
     """
 
     data: Dataset
@@ -57,6 +60,7 @@ class Job:
     times: list[StageTime] = field(default_factory=list)
     skipped: list[int] = field(default_factory=list)
     details: Callable[[], dict[str, Any]] | None = None
+    rules: KeepRules = field(default_factory=KeepRules)
 
     def describe_workers(self) -> dict[str, Any]:
         """Return how many workers there are, and what each may use."""

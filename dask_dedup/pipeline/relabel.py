@@ -137,6 +137,7 @@ def _searched(settings: Mapping[str, Any]) -> Any:
     """Return the settings that the search depends on, but for its threshold, as JSON has them."""
     tables = json.loads(json.dumps(settings))
     del tables["clusters"], tables["join"]["search_threshold"]
+    tables.pop("keep", None)
     for name in ("url_column", "caption_column", "columns", "drop_columns"):
         tables["read"].pop(name, None)
     return tables

@@ -21,7 +21,7 @@ from dask_dedup.runtime.forkserver import start_server
 from dask_dedup.settings.option_names import OPTIONS, settings_from
 from dask_dedup.settings.run_settings import Settings
 from dask_dedup.storage.files import read_json
-from dask_dedup.storage.run_folder import RunFolder
+from dask_dedup.storage.run_folder import DECISIONS_FILE, RunFolder
 
 if TYPE_CHECKING:
     from dask_dedup.data.dataset import Dataset
@@ -29,7 +29,38 @@ if TYPE_CHECKING:
     from dask_dedup.results.result import Result
     from dask_dedup.runtime.executor import Execute, Progress
 
-__all__ = ["relabel"]
+__all__ = ["keep", "relabel"]
+
+
+def keep(out: str | AnyPath, dest: str | AnyPath, **options: Any) -> Result:
+    """Choose anew which copies of a finished run stay, into another folder; computes.
+
+    `relabel` at the threshold of the finished run: the same clusters, and what stays of each by the
+    rules given.
+
+    Parameters
+    ----------
+    out, dest : path or URL
+        As of `relabel`.
+    **options
+        As of `relabel`: ``keep``, ``protect``, ``max_per_cluster``, ``merge``, ``decisions``, and
+        all others but ``threshold`` and ``keep_fraction``. Rules that are not given are those of
+        the finished run.
+
+    Returns
+    -------
+    Result
+        Of ``dest``.
+
+    Raises
+    ------
+    OutputError, SettingsError, InputError
+        As of `relabel`.
+    """
+    for name in ("threshold", "keep_fraction"):
+        if name in options:
+            raise SettingsError(f"keep: takes no {name}; `relabel` is for another threshold.")
+    return relabel(out, dest, open_finished(out).summary["threshold"], **options)
 
 
 def relabel(
@@ -69,9 +100,11 @@ def relabel(
     execute, progress, say
         As of `dask_dedup.run`.
     **keywords
-        What computes: ``workers``, ``threads``, ``work``, ``memory``, ``cluster``, ``dashboard``,
-        and the page: ``report``, ``images``, ``thumbnails``, ``load_urls``, as of `dask_dedup.run`.
-        All other settings are those of the finished run.
+        What computes: ``workers``, ``threads``, ``work``, ``memory``, ``cluster``, ``dashboard``;
+        the page: ``report``, ``images``, ``thumbnails``, ``load_urls``; and which copies stay:
+        ``keep``, ``protect``, ``max_per_cluster``, ``merge``, ``decisions``; as of
+        `dask_dedup.run`. All other settings, and those that are not given, are those of the
+        finished run; an empty text is for none.
 
     Returns
     -------
@@ -127,11 +160,8 @@ def _chosen_threshold(
 
 def _settings_of(source: FinishedRun, threshold: float, keywords: Mapping[str, Any]) -> Settings:
     """Return the finished run's settings, at another threshold; what computes is the caller's."""
-    free = [
-        name
-        for name, key in OPTIONS.items()
-        if key.split(".")[0] in ("compute", "cluster", "report")
-    ]
+    own = ("compute", "cluster", "report", "keep")
+    free = [name for name, key in OPTIONS.items() if key.split(".")[0] in own]
     for name in keywords:
         if name not in free:
             raise SettingsError(
@@ -139,7 +169,11 @@ def _settings_of(source: FinishedRun, threshold: float, keywords: Mapping[str, A
                 f"are those of the finished run."
             )
     tables = dict(source.state["settings"])
+    decided = None
+    if tables.pop("decisions", None) is not None:
+        decided = str(source.path / DECISIONS_FILE)
     changes = {
+        "decisions": decided,
         "threshold": threshold,
         "encoder": source.summary.get("encoder"),
         "search_threshold": source.state["search"]["search_threshold"],

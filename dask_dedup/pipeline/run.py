@@ -31,6 +31,7 @@ from dask_dedup.settings.run_settings import Settings
 if TYPE_CHECKING:
     from dask_dedup.data.dataset import Dataset
     from dask_dedup.pipeline.relabel import Source
+    from dask_dedup.results.keep_rules import KeepRules
     from dask_dedup.results.result import Result
     from dask_dedup.runtime.executor import Execute, Progress
     from dask_dedup.storage.run_folder import RunFolder
@@ -155,13 +156,15 @@ def run_into(
     from dask_dedup.pipeline.relabel import find_kept
     from dask_dedup.pipeline.stages import WORKING
     from dask_dedup.pipeline.unreadable_parts import list_quarantined, result_settings
+    from dask_dedup.results.keep_rules import make_rules
     from dask_dedup.results.result import Result
     from dask_dedup.storage.run_folder import RunFolder
 
     check_pictures(data, settings)
+    rules = make_rules(settings.keep, data.columns, data.rows)
     with RunFolder(
         out,
-        result_settings(data, settings),
+        result_settings(data, settings, rules.digests),
         data.fingerprint,
         flags.overwrite,
         settings.compute.work,
@@ -186,7 +189,7 @@ def run_into(
                 f"{kept['search_threshold']:g} up, answers threshold "
                 f"{settings.clusters.threshold:g}: only the clusters are made anew"
             )
-        start = _Start(data, folder, settings, kept, say, source)
+        start = _Start(data, folder, settings, kept, say, source, rules)
         return Result(out, start.run(execute, client, progress, flags.keep_stages))
 
 
@@ -206,7 +209,9 @@ class _Start:
         kept: Mapping[str, Any] | None,
         say: Say,
         source: Source | None,
+        rules: KeepRules,
     ) -> None:
+        self.rules = rules
         self.data, self.folder, self.settings = data, folder, settings
         self.kept, self.say, self.source = kept, say, source
 
@@ -242,7 +247,16 @@ class _Start:
                 return known
 
             progress = progress or library_progress()
-            job = Job(self.data, self.folder, settings, executor, progress, memory, details=details)
+            job = Job(
+                self.data,
+                self.folder,
+                settings,
+                executor,
+                progress,
+                memory,
+                details=details,
+                rules=self.rules,
+            )
             try:
                 return run_stages(job, keep_stages)
             finally:

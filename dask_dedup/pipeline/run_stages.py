@@ -25,10 +25,12 @@ from dask_dedup.graph.forest_file import UNVERIFIED
 from dask_dedup.paths import AnyPath
 from dask_dedup.pipeline.finders import choose_finder
 from dask_dedup.pipeline.job import Found, Job, conserve
+from dask_dedup.pipeline.keep_stages import Keeping
 from dask_dedup.pipeline.packing import pack_rows
 from dask_dedup.pipeline.page import make_page
 from dask_dedup.pipeline.relabel import describe_search, found_before
 from dask_dedup.pipeline.similarities import remark_on
+from dask_dedup.pipeline.span_members import SpanSources
 from dask_dedup.pipeline.stages import CLUSTERS, COMPARE, FOREST, GROUPS, LABELS, WITNESSES
 from dask_dedup.pipeline.unreadable_parts import list_quarantined, note_bad
 from dask_dedup.report.histogram import (
@@ -43,6 +45,7 @@ from dask_dedup.runtime.peak_memory import TreeMemory
 from dask_dedup.settings.run_settings import Settings
 from dask_dedup.storage.files import write_aside
 from dask_dedup.storage.objects import exists
+from dask_dedup.storage.run_folder import DECISIONS_FILE
 from dask_dedup.storage.stage import Stage
 
 __all__ = ["run_stages"]
@@ -91,7 +94,9 @@ def _run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
     data, folder, settings = job.data, job.folder, job.settings
     with TreeMemory() as memory:
         began = time.perf_counter()
-        job = replace(job, data=pack_rows(job))
+        keeping = Keeping(job)
+        keeping.decide()
+        job = keeping.job = replace(job, data=pack_rows(job))
         if folder.search is None:
             found = choose_finder(settings.finder)(job).find()
             search = describe_search(found, settings)
@@ -103,7 +108,8 @@ def _run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
         forest = _Forest(job, found)
         if folder.search is None:
             forest.merge()
-        clusters = _write_clusters(job, found, _find_witnesses(job, found, forest))
+        labelled = _find_witnesses(job, found, forest, keeping)
+        clusters = _write_clusters(job, found, labelled, keeping)
         histogram = histogram_frame(clusters["sizes"])
         counts = count_clusters(histogram, data.rows, clusters["invalid_rows"])
         conserve("clusters", clusters["rows"], data.rows)
@@ -115,6 +121,7 @@ def _run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
         plot_histogram(histogram, settings.clusters.threshold, folder.path / "histogram.png")
         with write_aside(folder.path / "settings.toml", durable=True) as temporary:
             temporary.write_text(settings.to_toml(), encoding="utf-8")
+        folder.write_optional(DECISIONS_FILE, keeping.decisions_text)
     summary = {
         "dataset": data.path,
         "dim": data.dim,
@@ -124,6 +131,8 @@ def _run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
         **counts,
         "kept": clusters["kept"],
         "dropped": data.rows - clusters["kept"],
+        **clusters["without_witness"],
+        **keeping.counts,
         "linkage": _linkage_of(found, settings),
         "linked_through_others": sum_linked_through_others(
             clusters["linked_through_others"], counts["duplicates"]
@@ -194,21 +203,22 @@ class _Forest:
 class _Labelled(NamedTuple):
     """What the stage before the clusters hands on.
 
-    ``labelled``: its stage, and the record of the one task; ``compared``: folder of the LABELS with
-    similarities; ``dropped``: files of witnesses, None where a representative stands for all.
+    ``labelled``: its stage, and the record of the one task; ``sources``: where it is written which
+    rows stay.
     """
 
     stage: Stage
     record: dict[str, Any]
-    compared: AnyPath
-    dropped: list[AnyPath] | None
+    sources: SpanSources
 
 
-def _find_witnesses(job: Job, found: Found, forest: _Forest) -> _Labelled:
+def _find_witnesses(job: Job, found: Found, forest: _Forest, keeping: Keeping) -> _Labelled:
     """Label the components, score the audit, find which rows stay and the witness of the others."""
     settings, threshold = job.settings, job.settings.clusters.threshold
-    labels, compare = job.stage(LABELS, found.keys), job.stage(COMPARE, found.keys)
-    groups, witnesses = job.stage(GROUPS, found.keys), job.stage(WITNESSES, found.keys)
+    known = {**found.keys, **job.rules.digests}
+    labels, compare = job.stage(LABELS, found.keys), job.stage(COMPARE, known)
+    groups, witnesses = job.stage(GROUPS, known), job.stage(WITNESSES, known)
+    is_ordered = job.rules.by is not None
     label_task = (
         found.files,
         forest.path,
@@ -220,33 +230,48 @@ def _find_witnesses(job: Job, found: Found, forest: _Forest) -> _Labelled:
         settings.audit.queries,
         labels.folder,
     )
-    compare_tasks = {
-        span.name: (found.files, span, labels.folder, compare.folder, threshold)
-        for span in cut_spans(job.data.parts)
-        if span.rows
-    }
     with job.timed(WITNESSES):
         (labelled,) = job.run_stage(
             labels, OnWorker(_STAGES, "label_and_score"), {"labels": label_task}
         )
+        ranks = keeping.rank(found, labels, labelled["edges"])
+        compare_tasks = {
+            span.name: (
+                found.files,
+                span,
+                labels.folder,
+                compare.folder,
+                threshold,
+                ranks,
+            )
+            for span in keeping.spans
+        }
         records = job.run_stage(compare, OnWorker(_WITNESSES, "compare_span"), compare_tasks)
         dropped = None
         if _linkage_of(found, settings) == "star":
             count = 0
             if any(record["below"] for record in records):
-                task = (compare.folder, forest.path, job.data.rows, threshold, groups.folder)
+                task = (
+                    found.files,
+                    compare.folder,
+                    forest.path,
+                    job.data.rows,
+                    threshold,
+                    groups.folder,
+                    is_ordered,
+                )
                 (grouped,) = job.run_stage(
-                    groups, OnWorker(_WITNESSES, "group_below"), {"groups": (found.files, *task)}
+                    groups, OnWorker(_WITNESSES, "group_below"), {"groups": task}
                 )
                 count = grouped["tasks"]
-            where = (threshold, witnesses.folder)
+            where = (threshold, witnesses.folder, is_ordered)
             tasks = {
                 f"witnesses-{number:05d}": (found.files, groups.folder, number, *where)
                 for number in range(count)
             }
             found_rows = job.run_stage(witnesses, OnWorker(_WITNESSES, "find_and_write"), tasks)
             dropped = [witnesses.folder / record["file"] for record in found_rows]
-    return _Labelled(labels, labelled, compare.folder, dropped)
+    return _Labelled(labels, labelled, SpanSources(compare.folder, threshold, dropped))
 
 
 def _linkage_of(found: Found, settings: Settings) -> str:
@@ -254,25 +279,28 @@ def _linkage_of(found: Found, settings: Settings) -> str:
     return "components" if found.answers is None else settings.clusters.linkage
 
 
-def _write_clusters(job: Job, found: Found, labelled: _Labelled) -> dict[str, Any]:
+def _write_clusters(
+    job: Job, found: Found, labelled: _Labelled, keeping: Keeping
+) -> dict[str, Any]:
     """Write the clusters of every span."""
     bad = [part.index for part in job.data.parts if part.metadata_problem is not None]
-    stage = job.stage(CLUSTERS, {**found.keys, **({"without": bad} if bad else {})})
+    known = {**found.keys, **job.rules.digests}
+    stage = job.stage(CLUSTERS, {**known, **({"without": bad} if bad else {})})
     clusters, invalid = stage.folder / "clusters", stage.folder / "invalid"
-    tasks = {
-        span.name: (
-            found.files,
-            span,
-            job.data.columns,
-            labelled.compared,
-            labelled.dropped,
-            clusters,
-            invalid,
-            job.settings.clusters.threshold,
-        )
-        for span in cut_spans(job.data.parts)
-    }
     with job.timed(CLUSTERS):
+        sources = keeping.settle(labelled.sources)
+        tasks = {
+            span.name: (
+                found.files,
+                span,
+                job.data.columns,
+                sources,
+                job.rules.merge,
+                clusters,
+                invalid,
+            )
+            for span in cut_spans(job.data.parts)
+        }
         records = job.run_stage(stage, OnWorker(_STAGES, "write_span"), tasks)
     sizes: Counter[int] = Counter()
     for record in records:
@@ -284,6 +312,10 @@ def _write_clusters(job: Job, found: Found, labelled: _Labelled) -> dict[str, An
         "rows": sum(record["rows"] for record in records),
         "invalid_rows": sum(record["invalid_rows"] for record in records),
         "kept": sum(record["kept"] for record in records),
+        "without_witness": {
+            name: sum(record[name] for record in records)
+            for name in ("dropped_by_cap", "dropped_by_decision")
+        },
         "sizes": sizes,
         "linked_through_others": [record["linked_through_others"] for record in records],
         "edges": labelled.record["edges"],

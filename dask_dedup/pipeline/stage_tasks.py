@@ -34,10 +34,17 @@ from dask_dedup.pipeline.audit import (
     score,
 )
 from dask_dedup.pipeline.similarities import MOST_ROWS, measure_similarities
+from dask_dedup.pipeline.span_members import (
+    SpanSources,
+    labels_path,
+    read_members,
+    unwanted_alone,
+)
 from dask_dedup.report.summary import sum_linked_through_others
-from dask_dedup.results.clusters import write_clusters
-from dask_dedup.results.members import no_members, with_witnesses
-from dask_dedup.results.witness_files import read_dropped
+from dask_dedup.results.clusters import PartRules, write_clusters
+from dask_dedup.results.members import no_members
+from dask_dedup.results.merge_columns import MergeColumn
+from dask_dedup.results.sorted_files import read_sorted
 from dask_dedup.storage.files import read_frame, write_aside, write_frame
 from dask_dedup.vectors.cosines import exact_rows
 from dask_dedup.vectors.pca import load_pca
@@ -47,7 +54,6 @@ __all__ = [
     "draw_queries",
     "join_and_write",
     "label_and_score",
-    "labels_path",
     "layout_and_audit",
     "merge_and_count",
     "pack_span",
@@ -175,30 +181,25 @@ def label_and_score(
     return {"edges": labels.edges, "audit": audit, "similarities": similarities}
 
 
-def labels_path(folder: AnyPath, span: Span) -> AnyPath:
-    """Return the path of a span's LABELS."""
-    return folder / f"labels-{span.index:05d}.parquet"
-
-
 def write_span(
     layout: FinderFiles,
     span: Span,
     columns: MetadataColumns,
-    compared: AnyPath,
-    dropped: Sequence[AnyPath] | None,
+    sources: SpanSources,
+    merge: Sequence[MergeColumn],
     clusters: AnyPath,
     invalid: AnyPath,
-    threshold: float,
 ) -> dict[str, Any]:
     """Write the clusters of a span's parts and their invalid rows, a file each.
 
     Parameters
     ----------
-    compared : path
-        Folder of the LABELS with similarities.
-    dropped : sequence of paths, optional
-        Files of the rows that have a witness other than their representative; None: there are no
-        others.
+    sources : SpanSources
+        What becomes of the rows in clusters.
+    merge : sequence of MergeColumn
+        Columns that are merged.
+    clusters, invalid : paths
+        Folders that are written into.
 
     Returns
     -------
@@ -214,30 +215,50 @@ def write_span(
             left_out["reason"] = [
                 INVALID_REASONS.index(word) for word in left_out["invalid_reason"]
             ]
-        members = with_witnesses(
-            read_frame(labels_path(compared, span)).set_index("row_id"),
-            None if dropped is None else read_dropped(dropped, span.row_start, span.row_stop),
-            threshold,
-        )
+        members = read_members(layout, span, sources)
+    removed = unwanted_alone(members, span, sources.decided)
+    carried = None
+    if sources.carried and span.rows:
+        carried = read_sorted(sources.carried, span.row_start, span.row_stop)
     ids, reason = left_out["row_id"].to_numpy(), left_out["reason"].to_numpy()
     for part in span.parts:
         start, stop = np.searchsorted(ids, [part.row_start, part.row_stop])
         name = f"part-{part.index:05d}.parquet"
         _write_invalid(part, columns, ids[start:stop], reason[start:stop], invalid / name)
         own = ids[start:stop]
-        records.append(write_clusters(part, columns, members, own, clusters / name, threshold))
+        rules = PartRules(
+            _between(removed, part), merge, _owned(carried, part), sources.dropped is not None
+        )
+        records.append(
+            write_clusters(part, columns, members, own, clusters / name, sources.threshold, rules)
+        )
     sizes = Counter[str]()
     for record in records:
         sizes.update(record["sizes"])
     return {
         "rows": sum(record["rows"] for record in records),
         "invalid_rows": len(ids),
-        "kept": sum(record["kept"] for record in records),
+        **{
+            name: sum(record[name] for record in records)
+            for name in ("kept", "dropped_by_cap", "dropped_by_decision")
+        },
         "sizes": dict(sizes),
         "linked_through_others": sum_linked_through_others(
             [record["linked_through_others"] for record in records]
         ),
     }
+
+
+def _between(row_ids: np.ndarray, part: Part) -> np.ndarray:
+    return row_ids[(row_ids >= part.row_start) & (row_ids < part.row_stop)]
+
+
+def _owned(carried: pa.Table | None, part: Part) -> pa.Table | None:
+    if carried is None:
+        return None
+    owner = carried["owner"].to_numpy()
+    own = np.flatnonzero((owner >= part.row_start) & (owner < part.row_stop))
+    return carried.take(pa.array(own))
 
 
 def _no_invalid() -> pd.DataFrame:

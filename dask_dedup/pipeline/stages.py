@@ -17,8 +17,10 @@ from dask_dedup.storage.stage import TRAINED
 
 __all__ = [
     "CALIBRATED",
+    "CARRY",
     "CLUSTERS",
     "COMPARE",
+    "DECIDE",
     "DERIVED",
     "FIT",
     "FOREST",
@@ -29,13 +31,17 @@ __all__ = [
     "LAYOUT",
     "MERGES",
     "PACK",
+    "PLACE",
     "PLAN",
+    "RANK",
     "REPORT",
     "SEARCH",
+    "SETTLE",
     "SHARDS",
     "STAGES",
     "TOLERANCE",
     "TRAIN",
+    "VALUES",
     "WITNESSES",
     "WORKING",
     "DeclaredStage",
@@ -113,6 +119,18 @@ def _calibrated_to(settings: Settings) -> dict[str, float]:
     return {"recall": adc.recall} if adc.verify else {"precision": adc.precision}
 
 
+def _ranks(settings: Settings) -> dict[str, Any] | None:
+    keep = settings.keep
+    if not (keep.order or keep.protect or keep.max_per_cluster):
+        return None
+    uses_columns = keep.protect is not None or keep.order not in (None, "first", "medoid")
+    read = {name: getattr(settings.read, name) for name in _METADATA} if uses_columns else {}
+    return {"order": keep.order, "protect": keep.protect, **read}
+
+
+_METADATA = tuple(name for name in ReadSettings.model_fields if name != "skip_bad_parts")
+_READ = tuple(f"read.{name}" for name in _METADATA)
+
 DERIVED = {
     "search_threshold": Derived(("join.search_threshold", "clusters.threshold"), _search_threshold),
     "dense_groups": Derived(("clusters.threshold",), _dense_groups),
@@ -120,7 +138,11 @@ DERIVED = {
     "calibrated_to": Derived(
         ("adc.tolerance", "adc.verify", "adc.recall", "adc.precision"), _calibrated_to
     ),
+    "ranks": Derived(("keep.order", "keep.protect", "keep.max_per_cluster", *_READ), _ranks),
 }
+
+#: Where decisions tell rows by a column of the metadata.
+DECIDE = DeclaredStage("decide", "decided", ("metadata",), ("decisions",), _READ, is_optional=True)
 
 PACK = DeclaredStage(
     "pack", "embeddings", ("data",), ("rows",), ("read.embedding_column",), is_optional=True
@@ -194,8 +216,21 @@ LABELS = DeclaredStage(
     tuple(f"clusters.{name}" for name in ClusterSettings.model_fields if name != "linkage"),
     is_shown=False,
 )
+#: These two only where ``[keep]`` or decisions want some copies rather than others.
+VALUES = DeclaredStage(
+    "values",
+    "values",
+    ("labels", "metadata"),
+    ("values",),
+    ("ranks",),
+    is_optional=True,
+    is_shown=False,
+)
+RANK = DeclaredStage(
+    "rank", "ranks", ("values", "rows"), ("ranks",), (), is_optional=True, is_shown=False
+)
 COMPARE = DeclaredStage(
-    "compare", "compared", ("labels", "rows"), ("similarities",), (), is_shown=False
+    "compare", "compared", ("labels", "ranks", "rows"), ("similarities",), (), is_shown=False
 )
 #: Not where a representative stands for all of its cluster, or where no row is unlike it.
 GROUPS = DeclaredStage(
@@ -208,12 +243,48 @@ GROUPS = DeclaredStage(
     is_shown=False,
 )
 WITNESSES = DeclaredStage("witnesses", "witnesses", ("groups", "rows"), ("witnesses",))
+#: These two only where a row that would stay may have to go.
+PLACE = DeclaredStage(
+    "place",
+    "placed",
+    ("similarities", "witnesses"),
+    ("placed rows",),
+    (),
+    is_optional=True,
+    is_shown=False,
+)
+SETTLE = DeclaredStage(
+    "settle",
+    "settled",
+    ("placed rows", "rows"),
+    ("settled rows",),
+    ("keep.max_per_cluster",),
+    is_optional=True,
+    is_shown=False,
+)
+#: Only where columns are merged.
+CARRY = DeclaredStage(
+    "carry",
+    "carried",
+    ("similarities", "witnesses", "settled rows", "metadata"),
+    ("carried values",),
+    ("keep.merge", *_READ),
+    is_optional=True,
+    is_shown=False,
+)
 CLUSTERS = DeclaredStage(
     "clusters",
     "clusters",
-    ("similarities", "witnesses", "invalid rows", "metadata"),
+    (
+        "similarities",
+        "witnesses",
+        "settled rows",
+        "carried values",
+        "invalid rows",
+        "metadata",
+    ),
     ("clusters",),
-    tuple(f"read.{name}" for name in ReadSettings.model_fields if name != "skip_bad_parts"),
+    _READ,
 )
 
 #: The page; not of those below, as it has no working files and is no condition of a result.
@@ -221,6 +292,7 @@ REPORT = DeclaredStage("report", "report", ("clusters", "forest"), ("page",))
 
 #: All stages, in the order in which a run does them.
 STAGES = (
+    DECIDE,
     PACK,
     FIT,
     LAYOUT,
@@ -232,9 +304,14 @@ STAGES = (
     SEARCH,
     FOREST,
     LABELS,
+    VALUES,
+    RANK,
     COMPARE,
     GROUPS,
     WITNESSES,
+    PLACE,
+    SETTLE,
+    CARRY,
     CLUSTERS,
 )
 #: What runs write under OUT/stages.

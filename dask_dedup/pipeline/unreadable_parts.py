@@ -9,6 +9,7 @@ so no result mixes the two.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from dask_dedup.data.dataset import Dataset, read_dataset
@@ -59,10 +60,15 @@ def refuse_inputs_among_results(out: AnyPath, data: Dataset) -> None:
     refuse_inputs_inside(out, own, data.paths)
 
 
-def result_settings(data: Dataset, settings: Settings) -> dict[str, Any]:
-    """Return everything that the result depends on, but for the content of the input."""
+def result_settings(
+    data: Dataset, settings: Settings, digests: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Return everything that the result depends on, but for the content of the input.
+
+    ``digests``: of files that settings name.
+    """
     bad = sorted(file.path for file in data.bad_files)
-    return {**settings.for_result(), **({"quarantined": bad} if bad else {})}
+    return {**settings.for_result(), **({"quarantined": bad} if bad else {}), **(digests or {})}
 
 
 def note_bad(folder: RunFolder, data: Dataset, error: UnreadableError) -> UnreadableError:

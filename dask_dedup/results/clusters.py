@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,8 @@ from dask_dedup.results.members import (
     rows_below,
     with_witnesses,
 )
+from dask_dedup.results.merge_columns import MergeColumn, merge_part
+from dask_dedup.results.roles import ORDINARY, UNWANTED
 from dask_dedup.schema import CLUSTERS
 from dask_dedup.storage.files import write_frame
 
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from dask.delayed import Delayed
 
 __all__ = [
+    "PartRules",
     "clusters_of_part",
     "count_linked_through_others",
     "join_clusters",
@@ -149,8 +153,33 @@ def _pieces_of_parts(dataset: Dataset, labels: dd.DataFrame) -> list[list[Delaye
     return pieces
 
 
+class PartRules(NamedTuple):
+    """What ``[keep]`` asks of one part.
+
+    Attributes
+    ----------
+    removed : int64 array
+        ``row_id`` of rows that are in no cluster and are dropped by a decision.
+    merge : sequence of MergeColumn
+        The columns that are merged.
+    carried : pyarrow.Table, optional
+        Values of rows that are dropped for rows of this part: see `merge_part`.
+    is_star : bool
+        Whether each dropped row is to have a witness.
+    """
+
+    removed: np.ndarray = np.empty(0, np.int64)
+    merge: Sequence[MergeColumn] = ()
+    carried: pa.Table | None = None
+    is_star: bool = True
+
+
 def clusters_of_part(
-    part: Part, columns: MetadataColumns, members: pd.DataFrame, invalid: np.ndarray
+    part: Part,
+    columns: MetadataColumns,
+    members: pd.DataFrame,
+    invalid: np.ndarray,
+    rules: PartRules | None = None,
 ) -> pa.Table:
     """Return the CLUSTERS of one part, the user's columns included.
 
@@ -162,13 +191,20 @@ def clusters_of_part(
         From `dask_dedup.results.members.with_witnesses`; rows of other parts are passed over.
     invalid : int64 array
         ``row_id`` of the part's rows without a usable embedding: each a cluster of its own, kept.
+    rules : PartRules, optional
     """
+    rules = rules or PartRules()
     first, last = members.index.searchsorted([part.row_start, part.row_stop])
     is_valid = np.ones(part.rows, np.bool_)
     is_valid[invalid - part.row_start] = False
-    return _assemble(
-        read_metadata(part, columns), members.iloc[first:last], is_valid, part.row_start
-    )
+    metadata = read_metadata(part, columns)
+    table = _assemble(metadata, members.iloc[first:last], is_valid, part.row_start, rules.removed)
+    if rules.merge:
+        is_kept = np.asarray(table["is_kept"])
+        merged = merge_part(metadata, is_kept, part.row_start, rules.carried, rules.merge)
+        for field, column in zip(merged.schema, merged.columns, strict=True):
+            table = table.append_column(field, column)
+    return table
 
 
 def write_clusters(
@@ -178,6 +214,7 @@ def write_clusters(
     invalid: np.ndarray,
     path: str | AnyPath,
     threshold: float,
+    rules: PartRules | None = None,
 ) -> dict[str, Any]:
     """Write `clusters_of_part` to one file.
 
@@ -186,9 +223,11 @@ def write_clusters(
     dict
         ``rows``, ``invalid_rows``, ``kept``, and ``sizes``: how many clusters of each size (as
         text, for JSON) have their smallest row in this part, invalid rows left out; and
-        ``linked_through_others``, from `count_linked_through_others`.
+        ``linked_through_others``, from `count_linked_through_others`. ``dropped_by_cap`` and
+        ``dropped_by_decision``: rows that no row that stays is near.
     """
-    table = clusters_of_part(part, columns, members, invalid)
+    rules = rules or PartRules()
+    table = clusters_of_part(part, columns, members, invalid, rules)
     write_frame(as_path(path), table, table.schema.metadata, durable=True)
     similarity = table["similarity_to_representative"].to_numpy()
     counted = np.asarray(table["is_representative"]) & np.asarray(table["is_valid"])
@@ -199,7 +238,24 @@ def write_clusters(
         "kept": int(np.count_nonzero(table["is_kept"])),
         "sizes": {str(size): count for size, count in sorted(sizes.items())},
         "linked_through_others": count_linked_through_others(similarity, threshold),
+        **_count_without_witness(part, members, threshold, rules),
     }
+
+
+def _count_without_witness(
+    part: Part, members: pd.DataFrame, threshold: float, rules: PartRules
+) -> dict[str, int]:
+    """Count the rows that go although no row that stays is near them, by what they go for."""
+    by_cap, by_decision = 0, len(rules.removed)
+    if "role" in members:
+        first, last = members.index.searchsorted([part.row_start, part.row_stop])
+        own = members.iloc[first:last]
+        lowest = np.float32(threshold) if rules.is_star else np.float32(-1)
+        similarity, witness = own["witness_similarity"], own["witness_row_id"]
+        is_far = ((witness == -1) | (similarity < lowest)) & (witness != own.index)
+        by_cap = int((is_far & (own["role"] == ORDINARY)).sum())
+        by_decision += int((is_far & (own["role"] == UNWANTED)).sum())
+    return {"dropped_by_cap": by_cap, "dropped_by_decision": by_decision}
 
 
 def count_linked_through_others(similarity: np.ndarray, threshold: float) -> dict[str, Any]:
@@ -255,11 +311,15 @@ def _to_frame(table: pa.Table) -> pd.DataFrame:
 
 
 def _assemble(
-    metadata: pa.Table, members: pd.DataFrame, is_valid: np.ndarray, row_start: int = 0
+    metadata: pa.Table,
+    members: pd.DataFrame,
+    is_valid: np.ndarray,
+    row_start: int = 0,
+    removed: np.ndarray | None = None,
 ) -> pa.Table:
     """Put our columns before the user's, whose notes stay.
 
-    ``members``: those of these rows; the others are alone.
+    ``members``: those of these rows; the others are alone, and of them the ``removed`` go.
     """
     row_ids = np.arange(row_start, row_start + len(is_valid))
     cluster_ids, sizes, witness = row_ids.copy(), np.ones_like(row_ids), row_ids.copy()
@@ -270,7 +330,10 @@ def _assemble(
     similarity[place] = members["similarity"]
     witness[place] = members["witness_row_id"]
     to_witness[place] = members["witness_similarity"]
+    if removed is not None:
+        witness[removed - row_start] = -1
     is_kept = witness == row_ids
+    has_none = is_kept | (witness < 0)
     ours = {
         "row_id": pa.array(row_ids),
         "cluster_id": pa.array(cluster_ids),
@@ -279,8 +342,8 @@ def _assemble(
         "is_valid": pa.array(is_valid),
         "similarity_to_representative": pa.array(similarity, mask=~is_valid),
         "is_kept": pa.array(is_kept),
-        "witness_row_id": pa.array(witness, mask=is_kept),
-        "witness_similarity": pa.array(to_witness, mask=is_kept),
+        "witness_row_id": pa.array(witness, mask=has_none),
+        "witness_similarity": pa.array(to_witness, mask=has_none),
     }
     return pa.table(
         [*ours.values(), *metadata.columns],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
@@ -17,9 +17,10 @@ from dask_dedup.results.export_tables import ENDINGS, write_tables
 from dask_dedup.results.export_webdataset import TAR_FOLDER, export_tars
 from dask_dedup.results.finished_run import FinishedRun, cluster_name, open_finished
 from dask_dedup.results.kept_rows import CHOICES
+from dask_dedup.results.merge_columns import SUFFIX
 from dask_dedup.results.result_folder import ResultFolder
 from dask_dedup.results.run_dataset import open_both_modalities
-from dask_dedup.results.selected_rows import Choice, count_selected, cut_files
+from dask_dedup.results.selected_rows import Choice, count_selected, count_witnesses, cut_files
 from dask_dedup.runtime.executor import Execute, NoProgress, Progress, compute_tasks
 from dask_dedup.storage.foreign_content import refuse_inputs_inside
 from dask_dedup.storage.objects import open_parquet_source
@@ -31,7 +32,8 @@ __all__ = ["FORMATS", "ExportFolder", "export"]
 
 #: In which an export can be written.
 FORMATS = ("input", *ENDINGS, "webdataset")
-_COUNT, _WRITE = "count", "export"  # stages
+_COUNT, _WEIGH, _WRITE = "count", "weigh", "export"  # stages
+_WEIGH_TASKS = 64  # at most: each task that writes reads some rows out of the files of all
 
 
 class ExportFolder(ResultFolder):
@@ -121,10 +123,11 @@ def export(
     Notes
     -----
     Before the user's columns stand ``row_id`` and ``cluster_id``; of rows that stay,
-    ``duplicate_count``: the size of the cluster, as a weight (where several rows of a cluster stay,
-    each has it); of dropped rows ``witness_row_id`` and ``witness_similarity``: the row that stays
-    in their place, and the cosine of the two. With ``all`` also ``is_kept``. A user's column with
-    such a name gets the prefix ``source_``.
+    ``duplicate_count``: the rows that it stands for, as a weight: itself, and those whose witness
+    it is (the counts add up to all rows, but for dropped ones without a witness); of dropped rows
+    ``witness_row_id`` and ``witness_similarity``: the row that stays in their place, and the cosine
+    of the two. With ``all`` also ``is_kept``. A user's column with such a name gets the prefix
+    ``source_``.
 
     A task holds the chosen metadata of one part and 64 MB of its embeddings.
     """
@@ -151,7 +154,7 @@ def export(
         "shard_rows": shard_rows,
     }
     with ExportFolder(
-        dest, settings, run.identity, plan.folders, (_COUNT, _WRITE), overwrite
+        dest, settings, run.identity, plan.folders, (_COUNT, _WEIGH, _WRITE), overwrite
     ) as folder:
         if not folder.begin_unless_finished():
             return folder.read_summary()
@@ -182,6 +185,7 @@ def _plan(
     names: dict[str, str] = {}
     if data is not None:
         names = _names_in_input(data)
+        names |= {name: name for name in there if name.endswith(SUFFIX) and name not in names}
         there = [name for name in there if name in names]
     elif format == "img2dataset":
         columns = [*dict.fromkeys(["url", "caption", *(columns or ())])]
@@ -252,6 +256,24 @@ def _expected(run: FinishedRun, what: str) -> int:
     return {"kept": run.rows - dropped, "dropped": dropped, "all": run.rows}[what]
 
 
+def _weigh(
+    folder: ExportFolder, run: FinishedRun, plan: _Plan, execute: Execute, progress: Progress
+) -> tuple[str, ...]:
+    """Count for how many rows each row stays; return the files."""
+    stage, paths = folder.stage(_WEIGH, {}), [path for path, _ in plan.parts]
+    step = -(-len(paths) // _WEIGH_TASKS)
+    tasks = {
+        f"weigh-{i:05d}": (paths[start : start + step], stage.folder / f"weigh-{i:05d}.parquet")
+        for i, start in enumerate(range(0, len(paths), step))
+    }
+    progress.start(_WEIGH, run.rows)
+    records = stage.run(
+        count_witnesses, tasks, execute, lambda record: progress.advance(record["rows"])
+    )
+    progress.finish()
+    return tuple(str(stage.folder / record["file"]) for record in records)
+
+
 def _write(
     folder: ExportFolder,
     run: FinishedRun,
@@ -261,6 +283,8 @@ def _write(
     progress: Progress,
 ) -> dict[str, Any]:
     choice, shard_rows = plan.choice, folder.settings["shard_rows"]
+    if choice.what != "dropped" and folder.settings["format"] != "ids":
+        choice = replace(choice, counts=_weigh(folder, run, plan, execute, progress))
     counts = None
     if shard_rows is not None or data is None:
         progress.start(_COUNT, run.rows)

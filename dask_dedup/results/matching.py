@@ -141,7 +141,8 @@ def scatter_decisions(
     if present:
         there = _read_present(present)
         dropped = np.flatnonzero(~kept.is_kept)
-        witnesses = kept.witness_row_id.take(pa.array(dropped)).to_numpy()
+        witnesses = kept.witness_row_id.take(pa.array(dropped)).fill_null(-1).to_numpy()
+        dropped, witnesses = dropped[witnesses >= 0], witnesses[witnesses >= 0]  # others: decided
         verdicts[dropped[~_bits(there, witnesses)]] = ALONE
     if isinstance(key, Counted):
         keys = key.texts(table.num_rows)

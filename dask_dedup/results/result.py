@@ -16,6 +16,7 @@ from dask_dedup.report.histogram import read_histogram
 from dask_dedup.report.notebook import result_html
 from dask_dedup.results.cluster_files import ClusterFiles, list_files, read_partition, to_frame
 from dask_dedup.results.finished_run import open_finished
+from dask_dedup.results.keep_reasons import KeepReasons, open_reasons
 from dask_dedup.results.show import Asked, find_members, path_of_rows, with_metadata
 from dask_dedup.settings.run_settings import Settings, load_settings
 from dask_dedup.storage.run_folder import RunFolder
@@ -106,6 +107,22 @@ class Result(Mapping[str, Any]):
 
         return read_forest(self.out)
 
+    @cached_property
+    def keep_reasons(self) -> KeepReasons | None:
+        """The rules by which copies stay, for `members`; None where the run had none."""
+        return open_reasons(self.out, self.files, self.settings)
+
+    def keep(self, dest: str | AnyPath, **rules: Any) -> Result:
+        """Choose anew which copies stay, into another folder: `dask_dedup.keep` with its ``rules``.
+
+        Examples
+        --------
+        ``result.keep("chosen", keep="width*height desc", protect="source = 'gold'")``
+        """
+        import dask_dedup  # what runs is above what reads
+
+        return dask_dedup.keep(self.out, dest, **rules)
+
     def sweep(self, thresholds: Sequence[float] | None = None) -> pd.DataFrame:
         """Return what the run would have found at other thresholds: see `results.sweep`."""
         from dask_dedup.results.sweep import sweep
@@ -187,7 +204,8 @@ class Result(Mapping[str, Any]):
         InputError
             There is no such row, URL or cluster.
         """
-        found = find_members(self.files, Asked(row, url, cluster), self["threshold"])
+        asked = Asked(row, url, cluster)
+        found = find_members(self.files, asked, self["threshold"], self.keep_reasons)
         if limit is not None:
             found = found.groupby("cluster_id").head(limit).reset_index(drop=True)
         return with_metadata(self.files, found)

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dask_dedup.data.metadata import take_rows
 from dask_dedup.data.metadata_notes import file_notes
 from dask_dedup.data.parts import Part
 from dask_dedup.errors import DamagedError
+from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.results.finished_run import open_table
 from dask_dedup.results.kept_rows import kept_columns, needed_columns, select_rows
+from dask_dedup.results.sorted_files import read_sorted, write_sorted
 from dask_dedup.storage.checksums import damage
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "PieceReader",
     "Selected",
     "count_selected",
+    "count_witnesses",
     "cut_files",
     "read_selected",
     "renamed",
@@ -52,11 +54,14 @@ class Choice:
         The user's columns, as the clusters call them.
     names : mapping
         For each of them what it is called in the export.
+    counts : tuple of str, optional
+        Files from `count_witnesses`; None: without ``duplicate_count``.
     """
 
     what: str
     columns: tuple[str, ...]
     names: Mapping[str, str]
+    counts: tuple[str, ...] | None = None
 
 
 class Piece(NamedTuple):
@@ -98,6 +103,36 @@ def count_selected(path: str, what: str) -> dict[str, int]:
     }
 
 
+def count_witnesses(paths: Sequence[str], path: AnyPath) -> dict[str, Any]:
+    """Count for how many rows of some parts each row stays that is the witness of any.
+
+    Holds 16 bytes for each such row. Writes ``row_id`` and ``rows``, sorted.
+    """
+    ids, counts, rows = np.empty(0, np.int64), np.empty(0, np.int64), 0
+    for one in paths:
+        with open_table(one) as file, damage(one):
+            table = file.read(needed_columns(file.schema_arrow.names))
+        kept = kept_columns(table)
+        rows += table.num_rows
+        found, own = np.unique(kept.witness_row_id.drop_null(), return_counts=True)
+        merged, place = np.unique(np.concatenate([ids, found]), return_inverse=True)
+        summed = np.bincount(place, np.concatenate([counts, own]), len(merged))
+        ids, counts = merged.astype(np.int64), summed.astype(np.int64)
+    write_sorted(pa.table({_ROW: ids, "rows": counts}), path)
+    return {"rows": rows, "file": path.name}
+
+
+def _count_own(row_ids: np.ndarray, paths: Sequence[str]) -> np.ndarray:
+    """Return for how many rows each of neighbouring rows stays, itself included."""
+    counts = np.ones(len(row_ids), np.int64)
+    if len(row_ids):
+        start = int(row_ids[0])
+        table = read_sorted(map(as_path, paths), start, start + len(row_ids))
+        if table is not None:
+            np.add.at(counts, table[_ROW].to_numpy() - start, table["rows"].to_numpy())
+    return counts
+
+
 def read_selected(path: str, choice: Choice) -> Selected:
     """Read the selected rows of a part: holds the chosen columns of the whole part meanwhile.
 
@@ -107,7 +142,7 @@ def read_selected(path: str, choice: Choice) -> Selected:
     """
     with open_table(path) as file, damage(path):
         names = file.schema_arrow.names
-        own = [_ROW, _CLUSTER, "cluster_size", *needed_columns(names)]
+        own = [_ROW, _CLUSTER, *needed_columns(names)]
         # A name with a dot would be taken for a path into a struct.
         wanted = list(dict.fromkeys([*own, *choice.columns]))
         table = file.read(None if any("." in name for name in wanted) else wanted).select(wanted)
@@ -116,9 +151,9 @@ def read_selected(path: str, choice: Choice) -> Selected:
     columns: dict[str, pa.Array] = {_ROW: table[_ROW], _CLUSTER: table[_CLUSTER]}
     if choice.what == "all":
         columns[_KEPT] = pa.array(kept.is_kept)
-    if choice.what != "dropped":
-        sizes = table["cluster_size"].combine_chunks()
-        columns[COUNT] = pc.if_else(pa.array(kept.is_kept), sizes, pa.scalar(None, sizes.type))
+    if choice.what != "dropped" and choice.counts is not None:
+        counts = _count_own(table[_ROW].to_numpy(), choice.counts)
+        columns[COUNT] = pa.array(counts, mask=~kept.is_kept)
     if choice.what != "kept":
         columns[_WITNESS], columns[_SIMILARITY] = kept.witness_row_id, kept.witness_similarity
     theirs = renamed(table.select(list(choice.columns)), choice.names, [*columns])

@@ -28,6 +28,7 @@ from dask_dedup.graph.forest_file import forest_path
 from dask_dedup.graph.tree_path import edges_inside, edges_joining, hang_tree, path_between
 from dask_dedup.paths import AnyPath
 from dask_dedup.results.cluster_files import ClusterFiles, text_equals, to_frame
+from dask_dedup.results.keep_reasons import KeepReasons
 from dask_dedup.schema import FOREST
 
 __all__ = ["Asked", "find_members", "join_paths", "path_of_rows", "show_rows", "with_metadata"]
@@ -51,7 +52,9 @@ class Asked(NamedTuple):
             )
 
 
-def find_members(files: ClusterFiles, asked: Asked, threshold: float) -> pd.DataFrame:
+def find_members(
+    files: ClusterFiles, asked: Asked, threshold: float, reasons: KeepReasons | None = None
+) -> pd.DataFrame:
     """Return the members of the clusters that are asked for.
 
     Parameters
@@ -61,6 +64,8 @@ def find_members(files: ClusterFiles, asked: Asked, threshold: float) -> pd.Data
     asked : Asked
     threshold : float
         Cosine of the clusters, for the reasons.
+    reasons : KeepReasons, optional
+        The rules of the run, where it had any: their columns of all members are read, too.
 
     Returns
     -------
@@ -68,9 +73,10 @@ def find_members(files: ClusterFiles, asked: Asked, threshold: float) -> pd.Data
         A row for each member: ``row_id``, ``cluster_id``, ``cluster_size`` int64; ``is_asked``
         bool, true of the row, or of the rows with the URL, or of the cluster's first; ``is_kept``
         bool; ``witness_row_id``, the row that stays for it, Arrow's int64, null where it stays
-        itself; ``similarity`` float32, to that row, or to the cluster's representative where it
-        stays (NaN of an invalid row); ``reason``, why it stays or goes. Ordered by cluster, then
-        the representative, the others that stay, those that go; each by falling similarity.
+        itself, or none of its cluster does; ``similarity`` float32, to that row, or to the
+        cluster's representative where it stays (NaN of an invalid row); ``reason``, why it stays or
+        goes. Ordered by cluster, then the representative, the others that stay, those that go; each
+        by falling similarity.
 
     Raises
     ------
@@ -92,7 +98,8 @@ def find_members(files: ClusterFiles, asked: Asked, threshold: float) -> pd.Data
     ids, rows = np.array(sorted(clusters), np.int64), sum(clusters.values())
     members = ids if rows == len(ids) else files.rows_of_clusters(ids, rows)
     found = to_frame(files.take(members, files.own_columns))
-    return _judge(found, matches["row_id"], threshold)
+    why = np.full(len(found), "", object) if reasons is None else reasons.of_members(found)
+    return _judge(found, matches["row_id"], threshold, why)
 
 
 def _find_matches(files: ClusterFiles, asked: Asked) -> pd.DataFrame:
@@ -119,8 +126,13 @@ def _keys_of(files: ClusterFiles, row_id: int, what: str = "row") -> pd.DataFram
     return to_frame(files.take(np.array([row_id]), _KEYS))
 
 
-def _judge(found: pd.DataFrame, matches: pd.Series, threshold: float) -> pd.DataFrame:
-    """Say of each member whether it stays, for which row it goes, and why."""
+def _judge(
+    found: pd.DataFrame, matches: pd.Series, threshold: float, why: np.ndarray
+) -> pd.DataFrame:
+    """Say of each member whether it stays, for which row it goes, and why.
+
+    ``why``: what the rules of the run say, "" where they say nothing.
+    """
     row_ids, cluster_ids = found["row_id"], found["cluster_id"]
     is_first = found["is_representative"].to_numpy()
     similarity = found["similarity_to_representative"].to_numpy(copy=True)
@@ -131,9 +143,11 @@ def _judge(found: pd.DataFrame, matches: pd.Series, threshold: float) -> pd.Data
     else:  # a run that knows representatives only
         is_kept, witness = is_first, cluster_ids.to_numpy()
     is_valid = found["is_valid"].to_numpy()
+    is_ruled = is_kept & (why != "")
     reasons = np.select(
-        [~is_valid, found["cluster_size"] == 1, is_first, is_kept],
+        [is_ruled, ~is_valid, found["cluster_size"] == 1, is_first & is_kept, is_kept],
         [
+            why,
             "no usable embedding",
             "no other row is like it",
             "represents its cluster",
@@ -143,8 +157,8 @@ def _judge(found: pd.DataFrame, matches: pd.Series, threshold: float) -> pd.Data
     ).astype(object)
     gone = np.flatnonzero(~is_kept)
     reasons[gone] = [
-        f"{one:.4f} similar to row {other}, which stays"
-        for one, other in zip(similarity[gone], witness[gone], strict=True)
+        "; ".join(filter(None, [_because(one, other), said]))
+        for one, other, said in zip(similarity[gone], witness[gone], why[gone], strict=True)
     ]
     frame = pd.DataFrame(
         {
@@ -153,13 +167,20 @@ def _judge(found: pd.DataFrame, matches: pd.Series, threshold: float) -> pd.Data
             "cluster_size": found["cluster_size"],
             "is_asked": row_ids.isin(matches),
             "is_kept": is_kept,
-            "witness_row_id": pd.array(pa.array(witness, mask=is_kept), pd.ArrowDtype(pa.int64())),
+            "witness_row_id": pd.array(
+                pa.array(witness, mask=is_kept | (witness < 0)), pd.ArrowDtype(pa.int64())
+            ),
             "similarity": similarity,
             "reason": reasons,
         }
     )
     order = np.lexsort((row_ids, -similarity, ~is_first, ~is_kept, cluster_ids))
     return frame.iloc[order].reset_index(drop=True)
+
+
+def _because(similarity: float, witness: int) -> str:
+    """Say why a row goes."""
+    return f"{similarity:.4f} similar to row {witness}, which stays" if witness >= 0 else ""
 
 
 def with_metadata(files: ClusterFiles, members: pd.DataFrame) -> pd.DataFrame:
@@ -204,7 +225,7 @@ def join_paths(
     """
     ids = np.sort(members["row_id"].to_numpy())
     expected = len(ids) - members["cluster_id"].nunique()
-    wanted = ~members["is_kept"]
+    wanted = ~members["is_kept"] & members["witness_row_id"].notna()
     if "is_wanted" in members:
         wanted &= members["is_wanted"]
     wanted = members[wanted]
@@ -268,6 +289,7 @@ def show_rows(
     asked: Asked,
     other: int | None = None,
     limit: int = 20,
+    reasons: KeepReasons | None = None,
 ) -> dict[str, Any]:
     """Return what is to be said of a row, a URL or a cluster: for a table, or JSON.
 
@@ -283,6 +305,8 @@ def show_rows(
         A row to which the path from the first row asked for is wanted.
     limit : int
         Members of each cluster, at most, and the rows asked for beside them, as many again.
+    reasons : KeepReasons, optional
+        The rules of the run.
 
     Returns
     -------
@@ -296,7 +320,7 @@ def show_rows(
     threshold = summary["threshold"]
     is_verified = bool(summary.get("is_verified", True))
     lowest = threshold if is_verified else -1.0
-    found = find_members(files, asked, threshold)
+    found = find_members(files, asked, threshold, reasons)
     clusters = found["cluster_id"].unique()
     found = found[found["cluster_id"].isin(clusters[:_MOST_CLUSTERS])]
     place = found.groupby("cluster_id").cumcount()

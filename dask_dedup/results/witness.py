@@ -25,10 +25,18 @@ import numpy as np
 from dask_dedup.results.sizes import WINDOW_ROWS
 from dask_dedup.vectors.cosines import cosine_pairs, exact_rows
 
-__all__ = ["Witnesses", "find_witnesses"]
+__all__ = [
+    "PAIRWISE_ROWS",
+    "Gather",
+    "Witnesses",
+    "batches",
+    "find_witnesses",
+    "near_pairs",
+    "pairs_inside",
+]
 
 _CARRIED_ROWS = 128  # that stay, of the windows of a group before
-_PAIRWISE_ROWS = 32  # up to here all pairs in float64 take less than a matrix product's overhead
+PAIRWISE_ROWS = 32  # up to here all pairs in float64 take less than a matrix product's overhead
 _READ_ROWS = 4096  # of small groups, read together
 
 #: Takes sorted row ids; returns the stored rows.
@@ -67,7 +75,7 @@ def find_witnesses(
     """
     witness, similarity = row_ids.copy(), np.ones(len(row_ids), np.float32)
     lowest = np.float32(threshold)
-    for first, stop in _batches(starts):
+    for first, stop in batches(starts):
         begin, end = starts[first], starts[stop]
         if end - begin > WINDOW_ROWS:
             found = _walk(row_ids[begin:end], gather, lowest)
@@ -77,14 +85,14 @@ def find_witnesses(
     return Witnesses(witness, similarity)
 
 
-def _batches(starts: np.ndarray) -> Iterator[tuple[int, int]]:
+def batches(starts: np.ndarray) -> Iterator[tuple[int, int]]:
     """Yield groups, first and stop, that are read together: one, or several of few rows."""
     first = 0
     while first + 1 < len(starts):
-        most = WINDOW_ROWS if starts[first + 1] - starts[first] > _PAIRWISE_ROWS else _READ_ROWS
+        most = WINDOW_ROWS if starts[first + 1] - starts[first] > PAIRWISE_ROWS else _READ_ROWS
         stop = int(np.searchsorted(starts, starts[first] + most, "right")) - 1
         stop = max(stop, first + 1)
-        large = np.flatnonzero(np.diff(starts[first : stop + 1]) > _PAIRWISE_ROWS)
+        large = np.flatnonzero(np.diff(starts[first : stop + 1]) > PAIRWISE_ROWS)
         if len(large):
             stop = first + max(int(large[0]), 1)
         yield first, stop
@@ -99,14 +107,14 @@ def _choose(
     place = np.searchsorted(ids, row_ids)
     if len(starts) == 2:
         rows = exact_rows(gather(ids))
-        chosen = _cover(_near(rows, rows, lowest))
+        chosen = _cover(near_pairs(rows, rows, lowest))
         similarity = cosine_pairs(rows, rows, np.arange(len(ids)), chosen)
         similarity[chosen == np.arange(len(ids))] = 1
         return ids[chosen][place], similarity[place]
     order = _sorted_inside(row_ids, starts)
     rows = exact_rows(gather(ids))
     place = place[order]  # of the rows in the order of the groups, then by row_id
-    i, j = _pairs_inside(starts)
+    i, j = pairs_inside(starts)
     cosines = cosine_pairs(rows, rows, place[i], place[j])
     chosen, similarity = _cover_groups(starts, cosines, float(lowest))
     witness, found = row_ids.copy(), np.ones(len(row_ids), np.float32)
@@ -126,14 +134,14 @@ def _walk(row_ids: np.ndarray, gather: Gather, lowest: np.float32) -> tuple[np.n
         if carried is None:
             carried = rows[:0]
         carried = carried.astype(np.result_type(carried, rows), copy=False)
-        near = _near(carried, rows, lowest)
+        near = near_pairs(carried, rows, lowest)
         covered = near.any(axis=0)
         by = near[:, covered].argmax(axis=0) if len(carried) else np.empty(0, np.int64)
         own, rest = np.flatnonzero(covered), np.flatnonzero(~covered)
         witness[place[own]] = carried_ids[by]
         similarity[place[own]] = cosine_pairs(carried, rows, by, own)
         left = rows[rest]
-        chosen = _cover(_near(left, left, lowest))
+        chosen = _cover(near_pairs(left, left, lowest))
         dropped = np.flatnonzero(chosen != np.arange(len(rest)))
         witness[place[rest]] = ids[rest][chosen]
         similarity[place[rest[dropped]]] = cosine_pairs(left, left, dropped, chosen[dropped])
@@ -151,7 +159,7 @@ def _walk(row_ids: np.ndarray, gather: Gather, lowest: np.float32) -> tuple[np.n
     return witness, similarity
 
 
-def _near(left: np.ndarray, right: np.ndarray, lowest: np.float32) -> np.ndarray:
+def near_pairs(left: np.ndarray, right: np.ndarray, lowest: np.float32) -> np.ndarray:
     """Return which pairs are near: bool, shape (left, right); rows as `exact_rows` gives them."""
     units = _units(left)
     products = units @ (units if left is right else _units(right)).T
@@ -180,7 +188,7 @@ def _sorted_inside(row_ids: np.ndarray, starts: np.ndarray) -> np.ndarray:
 
 
 @numba.njit(cache=True, nogil=True)
-def _pairs_inside(starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def pairs_inside(starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the pairs i < j of each group, in order."""
     count = 0
     for group in range(len(starts) - 1):

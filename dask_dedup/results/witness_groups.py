@@ -46,7 +46,13 @@ class Groups(NamedTuple):
         return pieces
 
 
-def group_rows(row_ids: np.ndarray, cluster_ids: np.ndarray, edges: Edges) -> Groups:
+def group_rows(
+    row_ids: np.ndarray,
+    cluster_ids: np.ndarray,
+    edges: Edges,
+    is_fixed: np.ndarray | None = None,
+    most: int | None = None,
+) -> Groups:
     """Put rows into groups.
 
     Parameters
@@ -57,22 +63,30 @@ def group_rows(row_ids: np.ndarray, cluster_ids: np.ndarray, edges: Edges) -> Gr
     edges : callable
         Gives the forest's edges from the threshold up. It is called only where a cluster has more
         than 1,024 such rows, and holds some 100 bytes for each of theirs then.
+    is_fixed : bool array, optional
+        Rows that stay in any case: clusters that have no others are left out.
+    most : int, optional
+        Rows of a group; by default 65,536.
     """
+    most = most or GROUP_ROWS
+    if is_fixed is not None:
+        some = np.isin(cluster_ids, cluster_ids[~is_fixed])
+        row_ids, cluster_ids = row_ids[some], cluster_ids[some]
     order = np.lexsort((row_ids, cluster_ids))
     row_ids, cluster_ids = row_ids[order], cluster_ids[order]
     sizes = np.diff(np.flatnonzero(np.diff(cluster_ids, prepend=-1, append=-1)))
     are_several = np.repeat(sizes > 1, sizes)
     row_ids, cluster_ids, sizes = row_ids[are_several], cluster_ids[are_several], sizes[sizes > 1]
-    large = np.flatnonzero(np.repeat(sizes > WINDOW_ROWS, sizes))
+    large = np.flatnonzero(np.repeat(sizes > min(most, WINDOW_ROWS), sizes))
     if len(large):
         ids = np.sort(row_ids[large])
         walked = _walk_order(ids, *_edges_at(ids, edges))
         place = walked[np.searchsorted(ids, row_ids[large])]
         row_ids[large] = row_ids[large][np.lexsort((place, cluster_ids[large]))]
-    pieces = -(-sizes // GROUP_ROWS)
+    pieces = -(-sizes // most)
     firsts, before = np.cumsum(sizes) - sizes, np.cumsum(pieces) - pieces
     place = np.arange(pieces.sum()) - np.repeat(before, pieces)  # of a piece in its cluster
-    starts = np.repeat(firsts, pieces) + place * GROUP_ROWS
+    starts = np.repeat(firsts, pieces) + place * most
     return Groups(row_ids, np.append(starts, len(row_ids)).astype(np.int64))
 
 

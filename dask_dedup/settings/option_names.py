@@ -16,6 +16,11 @@ __all__ = ["OPTIONS", "settings_from"]
 OPTIONS = {
     "threshold": "clusters.threshold",
     "linkage": "clusters.linkage",
+    "keep": "keep.order",
+    "protect": "keep.protect",
+    "max_per_cluster": "keep.max_per_cluster",
+    "merge": "keep.merge",
+    "decisions": "keep.decisions",
     "search_threshold": "join.search_threshold",
     "encoder": "encoder",
     "cells_per_row": "cells.cells_per_row",

@@ -22,6 +22,7 @@ from dask_dedup.errors import SettingsError
 from dask_dedup.paths import AnyPath, read_text, refuse_secrets, words_of
 from dask_dedup.settings.dask_cluster_settings import DaskClusterSettings, parse_memory
 from dask_dedup.settings.encoders import ENCODERS
+from dask_dedup.settings.keep_settings import KeepSettings
 
 __all__ = [
     "AdcSettings",
@@ -31,6 +32,7 @@ __all__ = [
     "ComputeSettings",
     "DaskClusterSettings",
     "JoinSettings",
+    "KeepSettings",
     "ProjectionSettings",
     "ReadSettings",
     "ReportSettings",
@@ -237,6 +239,7 @@ class Settings(_Table):
     join: JoinSettings = JoinSettings()
     adc: AdcSettings = AdcSettings()
     clusters: ClusterSettings = ClusterSettings()
+    keep: KeepSettings = KeepSettings()
     audit: AuditSettings = AuditSettings()
     report: ReportSettings = ReportSettings()
     compute: ComputeSettings = ComputeSettings()
@@ -292,7 +295,8 @@ class Settings(_Table):
     def for_result(self) -> dict[str, Any]:
         """Return what the result depends on: not workers, the page, or what bad files come to.
 
-        Nor the encoder, which has given the threshold, and is remarked upon.
+        Nor the encoder, which has given the threshold, and is remarked upon; nor where the file of
+        decisions lies, whose content counts.
         """
         return self.model_dump(
             exclude={
@@ -301,6 +305,7 @@ class Settings(_Table):
                 "report": True,
                 "encoder": True,
                 "read": {"skip_bad_parts"},
+                "keep": {"decisions"},
             }
         )
 

@@ -60,6 +60,10 @@ class Results:
         entry = self._folders.get(name)
         return entry is not None and entry["digest"] == digest
 
+    def lists(self, name: str) -> bool:
+        """Return whether a single file is a result of a finished run."""
+        return name in self._files
+
     def entry(self, name: str) -> tuple[str, dict[str, FileDigest]]:
         """Return the digest of a folder's stage, and its files.
 

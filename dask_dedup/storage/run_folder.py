@@ -16,7 +16,7 @@ from typing import Any, Self
 from dask_dedup.paths import AnyPath, as_path, is_remote
 from dask_dedup.storage.checksums import FileDigest, digest_of_file, find_damage
 from dask_dedup.storage.claim import Claim, remove_names
-from dask_dedup.storage.files import digest_of, read_json, sync, write_json
+from dask_dedup.storage.files import digest_of, read_json, sync, write_aside, write_json
 from dask_dedup.storage.folder_lock import FolderLock
 from dask_dedup.storage.foreign_content import (
     changed_keys,
@@ -30,12 +30,13 @@ from dask_dedup.storage.objects import (
     check_writable,
     exists,
     move_folder,
+    remove_file,
     remove_tree,
 )
 from dask_dedup.storage.results_list import RESULTS, Results, remove_others
 from dask_dedup.storage.stage import FILES, Stage, forget_file
 
-__all__ = ["AUDIT_PAIRS", "AUDIT_QUERIES", "PAGE", "RunFolder", "work_folder"]
+__all__ = ["AUDIT_PAIRS", "AUDIT_QUERIES", "DECISIONS_FILE", "PAGE", "RunFolder", "work_folder"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ _READ_BYTES = 2 << 30  # results up to here are read from end to end when they a
 AUDIT_QUERIES, AUDIT_PAIRS = "audit/queries.parquet", "audit/pairs.parquet"
 #: In OUT: the page that shows the result.
 PAGE = "report/index.html"
+DECISIONS_FILE = "decisions.csv"  # in OUT, where the run was given decisions
 
 
 class RunFolder(Claim):
@@ -122,6 +124,7 @@ class RunFolder(Claim):
         self.working = frozenset({*working, SCRATCH})
         self._source = source
         self._published: dict[str, str] = {}  # folders, and the digests of their stages
+        self._optional: list[str] = []  # files of results that only some runs have
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -254,6 +257,19 @@ class RunFolder(Claim):
             sync(target)
             sync(target.parent)
 
+    def write_optional(self, name: str, text: str | None) -> None:
+        """Write a file that only some runs have; None: remove it, if an earlier run has written it.
+
+        A file of the user of this name, which no run has written, stays.
+        """
+        self.check_own()
+        if text is not None:
+            with write_aside(self.path / name, durable=True) as temporary:
+                temporary.write_bytes(text.encode("utf-8"))
+            self._optional.append(name)
+        elif Results(self.path).lists(name):
+            remove_file(self.path / name)
+
     def mend(self, path: str) -> bool:
         """Have a damaged working file made again: see `forget_file`."""
         return forget_file(self.stages, path)
@@ -299,7 +315,8 @@ class RunFolder(Claim):
     def _digests_of_files(self) -> dict[str, FileDigest]:
         """Return the digests of the single result files, once they have reached the disk."""
         there = [name for name in self.optional_files if exists(self.path / name)]
-        names = (*(name for name in self.result_files if name != RESULTS), *there)
+        results = (name for name in self.result_files if name != RESULTS)
+        names = (*results, *there, *self._optional)
         files = {name: self.path / name for name in names}
         for path in files.values():
             if not is_remote(path):
@@ -309,9 +326,8 @@ class RunFolder(Claim):
     def _remove_own(self) -> None:
         remove_tree(self.stages)
         remove_tree(self.path / "stages")  # of a run without --work
-        own = (
-            *self.result_folders, *self.result_files, *self.optional_files, self.state_name,
-        )  # fmt: skip
+        own = [*self.result_folders, *self.result_files, *self.optional_files, self.state_name]
+        own += [DECISIONS_FILE] if Results(self.path).lists(DECISIONS_FILE) else []
         remove_names(self.path, own)
 
     def _read_state(self) -> dict[str, Any]:

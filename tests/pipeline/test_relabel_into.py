@@ -217,7 +217,7 @@ def test_relabel_refuses_settings_that_are_not_for_it(finished, tmp_path):
     for some in ({}, {"threshold": 0.97, "keep_fraction": 0.5}):
         with pytest.raises(SettingsError, match="one of the two"):
             relabel(finished, dest, **some)
-    with pytest.raises(SettingsError, match=r"unknown keyword cells\. Known are workers"):
+    with pytest.raises(SettingsError, match=r"unknown keyword cells\. Known are keep"):
         relabel(finished, dest, 0.97, cells=3)
     assert not dest.exists()
 

@@ -60,6 +60,11 @@ CHANGES = {
     "adc.queries": [77],
     "clusters.threshold": [0.94, 0.9995],
     "clusters.linkage": ["components"],
+    "keep.order": ["first"],
+    "keep.protect": ["true"],
+    "keep.max_per_cluster": [3],
+    "keep.merge": ["a=max"],
+    "keep.decisions": ["decisions.csv"],  # its content counts
     "audit.queries": [55],
     "report.page": [False],
     "report.images": ["images/{key}.jpg"],
@@ -73,8 +78,14 @@ CHANGES = {
 }
 #: Settings beside which one is changed: what it changes may depend on them.
 BASES = {
-    "join": [{}, {"join.search_threshold": 0.9}],
-    "adc": [{}, {"join.search_threshold": 0.9}, {"adc.tolerance": 2.0}, {"adc.verify": False}],
+    "join": [{}, {"join.search_threshold": 0.9}, {"keep.order": "a"}],
+    "adc": [
+        {},
+        {"join.search_threshold": 0.9},
+        {"adc.tolerance": 2.0},
+        {"adc.verify": False},
+        {"keep.order": "a"},
+    ],
 }
 
 
@@ -102,7 +113,9 @@ def digests(data, out, finder, options):
     found = {stage.folder.name: stage.digest for stage in own}
     for stage in STAGES:
         if stage.finder is None:
-            found[stage.folder] = job.stage(stage, made.keys if stage.name != "pack" else {}).digest
+            found[stage.folder] = job.stage(
+                stage, made.keys if stage.name not in ("decide", "pack") else {}
+            ).digest
     return found
 
 
@@ -214,7 +227,7 @@ def test_names_are_those_of_the_plan():
     large = Workload(rows=10**9, dim=768, parts=1000, cells=10**6)
     names = [stage.name for stage in plan(large, Machine(4)).stages]
     assert [name for name in shown if name in names] == names
-    assert set(shown) - set(names) == {"pack", "merge-2", "merge-3"}
+    assert set(shown) - set(names) == {"decide", "pack", "merge-2", "merge-3"}
 
 
 def clusters_of(out):

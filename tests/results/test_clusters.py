@@ -101,12 +101,15 @@ def test_write_clusters_keeps_types_and_counts_representatives(tmp_path, data):
     path, alike = tmp_path / "a.parquet", {"rows": 0, "below_0.8": 0, "lowest": None}
     counts = write_clusters(data.parts[0], data.columns, members, none, path, 0.99)
     assert counts.pop("linked_through_others") == alike
-    assert counts == {"rows": 8, "invalid_rows": 0, "kept": 8, "sizes": {"1": 7, "2": 1}}
+    none_far = {"dropped_by_cap": 0, "dropped_by_decision": 0}
+    sizes = {"1": 7, "2": 1}
+    assert counts == {"rows": 8, "invalid_rows": 0, "kept": 8, "sizes": sizes, **none_far}
     counts = write_clusters(
         data.parts[2], data.columns, members, np.array([10]), tmp_path / "b.parquet", 0.99
     )
     assert counts.pop("linked_through_others") == alike
-    assert counts == {"rows": 12, "invalid_rows": 1, "kept": 12, "sizes": {"1": 11}}
+    sizes = {"1": 11}
+    assert counts == {"rows": 12, "invalid_rows": 1, "kept": 12, "sizes": sizes, **none_far}
     counts = write_clusters(
         data.parts[3], data.columns, members, none, tmp_path / "c.parquet", 0.99
     )

@@ -37,6 +37,12 @@ def plain(values):
     return [None if v is pd.NA or v != v else v for v in found]
 
 
+def counts_of(clusters):
+    """For how many rows each row stays, itself included."""
+    stands = clusters["witness_row_id"].fillna(clusters["row_id"]).astype(int)
+    return stands.value_counts().reindex(range(len(clusters)), fill_value=0)
+
+
 @pytest.mark.parametrize("what", ["kept", "dropped", "all"])
 @pytest.mark.parametrize("shard_rows", [None, 17])
 def test_export_is_the_chosen_rows_of_the_input(
@@ -59,11 +65,11 @@ def test_export_is_the_chosen_rows_of_the_input(
     own = small_clusters.iloc[positions].reset_index(drop=True)
     assert found["cluster_id"].equals(own["cluster_id"])
     if what != "dropped":
-        sizes = own["cluster_size"].where(own["is_kept"])
-        np.testing.assert_array_equal(found["duplicate_count"].astype("f8"), sizes)
+        counts = counts_of(small_clusters)[positions].where(own["is_kept"].to_numpy())
+        np.testing.assert_array_equal(found["duplicate_count"].astype("f8"), counts)
     if what == "kept":
         assert "witness_row_id" not in found
-        assert found["duplicate_count"].sum() >= len(is_kept)
+        assert found["duplicate_count"].sum() == len(is_kept)
     else:
         for name in ("witness_row_id", "witness_similarity"):
             np.testing.assert_array_equal(found[name].astype("f8"), own[name].astype("f8"))
@@ -160,11 +166,29 @@ def test_export_of_tables_is_read_by_others(tmp_path, small_run, small_clusters,
         assert frame["row_id"].tolist() == kept["row_id"].tolist()
         assert frame["caption"].tolist() == kept["caption"].tolist()
         assert plain(frame["url"]) == plain(kept["url"])
-        assert frame["duplicate_count"].tolist() == kept["cluster_size"].tolist()
+        counts = counts_of(small_clusters)[kept["row_id"]]
+        assert frame["duplicate_count"].tolist() == counts.tolist()
     if format == "csv":
         expected = [None if v is None else str(v.tolist()) for v in kept["tags"]]
         assert plain(frame["tags"]) == expected
     assert ("tags" in frame) == (format != "img2dataset")
+
+
+def test_export_after_rules_has_merged_columns_and_counts(tmp_path, small_run):
+    path = tmp_path / "d.csv"
+    path.write_text("row_id,decision\n0,drop\n1,drop\n2,drop\n")
+    rules = {"merge": "caption=distinct", "decisions": str(path), "max_per_cluster": 1}
+    result = dask_dedup.keep(small_run, tmp_path / "out", execute=compute_tasks, **rules)
+    clusters = pd.read_parquet(tmp_path / "out" / "clusters")
+    kept = clusters[clusters["is_kept"]]
+    result.export(tmp_path / "to")
+    found = pd.read_parquet(tmp_path / "to" / "metadata")
+    assert found["duplicate_count"].tolist() == counts_of(clusters)[kept["row_id"]].tolist()
+    assert plain(found["caption_merged"]) == plain(kept["caption_merged"])
+    dropped = export(tmp_path / "out", tmp_path / "gone", what="dropped", format="csv")
+    without = (clusters["witness_row_id"].isna() & ~clusters["is_kept"]).sum()
+    gone = pd.concat([pd.read_csv(p) for p in (tmp_path / "gone" / "csv").glob("*.csv")])
+    assert (dropped["rows"], gone["witness_row_id"].isna().sum()) == (result["dropped"], without)
 
 
 def test_export_of_ids_is_an_array(tmp_path, small_run, small_clusters):
@@ -203,11 +227,13 @@ def test_export_continues_where_it_was_stopped(tmp_path, small_run):
     done = []
 
     def two(tasks, on_result):
+        if not tasks[0].key.startswith("export-"):  # what is counted before
+            return compute_tasks(tasks, on_result)
         compute_tasks(tasks[:2], on_result)
         raise KeyboardInterrupt
 
     def counted(tasks, on_result):
-        done.append(len(tasks))
+        done.extend(task.key.split("-")[0] for task in tasks)
         return compute_tasks(tasks, on_result)
 
     to = tmp_path / "to"
@@ -216,14 +242,14 @@ def test_export_continues_where_it_was_stopped(tmp_path, small_run):
     assert not (to / "metadata").exists()
     assert not (to / "summary.json").exists()
     export(small_run, to, execute=counted)
-    assert done == [4 - 2]
+    assert done == ["export"] * (4 - 2)
     export(small_run, tmp_path / "whole")
     for folder in ("img_emb", "metadata", "text_emb"):
         for name in names(to / folder):
             whole = (tmp_path / "whole" / folder / name).read_bytes()
             assert (to / folder / name).read_bytes() == whole
     export(small_run, to, execute=counted)
-    assert done == [4 - 2]
+    assert done == ["export"] * (4 - 2)
     with pytest.raises(OutputError, match="with other settings or by another version"):
         export(small_run, to, what="dropped")
     export(small_run, to, format="ids", overwrite=True)

@@ -3,22 +3,20 @@ import pandas as pd
 import pytest
 
 from dask_dedup.errors import DamagedError
-from dask_dedup.results import witness_files
 from dask_dedup.results.witness import Witnesses
 from dask_dedup.results.witness_files import dropped_rows, read_dropped, write_dropped
 
 
 @pytest.fixture
-def written(tmp_path, monkeypatch):
+def written(tmp_path):
     """Two files of rows that are dropped, several row groups each."""
-    monkeypatch.setattr(witness_files, "_GROUP_ROWS", 7)
     rng = np.random.default_rng(0)
     frames = []
     for number, row_ids in enumerate(np.split(rng.permutation(100), [40])):
         witness = np.where(row_ids % 3, row_ids - row_ids % 3, row_ids)
         found = Witnesses(witness, rng.random(len(row_ids)).astype("f4"))
         frames.append(dropped_rows(row_ids, found))
-        write_dropped(frames[-1], tmp_path / f"{number}.parquet")
+        write_dropped(frames[-1], tmp_path / f"{number}.parquet", group_rows=7)
     return [tmp_path / "0.parquet", tmp_path / "1.parquet"], frames
 
 
