@@ -16,7 +16,6 @@ import dask
 import numpy as np
 import pandas as pd
 import pytest
-from distributed import LocalCluster
 from hypothesis import settings
 from s3fs import S3FileSystem
 
@@ -159,9 +158,11 @@ def no_compute() -> Callable[[], AbstractContextManager[None]]:
 @pytest.fixture(scope="module")
 def scheduler() -> Iterator[str]:
     """Address of a Dask scheduler with one worker, for ``--cluster``: threads of this process."""
+    from distributed import LocalCluster  # at the top, it would take INFO lines from `caplog`
+
     with LocalCluster(
         n_workers=1, threads_per_worker=1, processes=False, memory_limit="3GB", host="127.0.0.1",
-        protocol="tcp://", dashboard_address=None, scheduler_kwargs={"dashboard": False},
+        protocol="tcp://", dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": False},
     ) as cluster:  # fmt: skip
         yield cluster.scheduler_address
 
