@@ -451,7 +451,7 @@ def test_run_with_other_rules_in_the_same_folder_remakes_what_depends_on_them(
     for rules in ({"keep": "first"}, {"keep": ORDER, "decisions": str(path)}, {"protect": "true"}):
         seen = Stages()
         result = run_here(data, tmp_path / "out", settings, progress=seen, **rules)
-        assert seen.names == ["witnesses", "clusters"]
+        assert seen.names == ["witnesses", "clusters", "report"]
         expected, _ = keep(**rules)
         found = pd.read_parquet(tmp_path / "out" / "clusters")
         pd.testing.assert_frame_equal(found, expected)
@@ -462,7 +462,7 @@ def test_run_with_other_rules_in_the_same_folder_remakes_what_depends_on_them(
     assert seen.names == []
     # Another content of the same file is another run.
     write_decisions(path, ["3,keep"])
-    for wanted in (["witnesses", "clusters"], []):
+    for wanted in (["witnesses", "clusters", "report"], []):
         seen = Stages()
         result = run_here(
             data, tmp_path / "out", settings, progress=seen, keep=ORDER, decisions=str(path)
