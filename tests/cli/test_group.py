@@ -43,7 +43,8 @@ def test_set_takes_every_setting_at_its_default(key):
         }
         value = numbers.get(key, 0.9)
         value = 2048 if key == "compute.memory" else value
-        if key.split(".")[0] == "read" or key in ("adc.model", "adc.factory", "compute.work"):
+        is_name = key.split(".")[0] in ("read", "keep")
+        if is_name or key in ("adc.model", "adc.factory", "compute.work"):
             value = "a name"
         if key.split(".")[0] == "cluster":
             value = {"cluster.cores": 4, "cluster.memory": 4096, "cluster.maximum_jobs": 5}.get(

@@ -418,6 +418,41 @@ def test_keep_with_worker_processes_and_small_tasks_is_the_same(
     assert found["is_kept"][found["source"] == "gold"].all()
 
 
+class StoppedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("before", ["decided", "ranks", "settled", "carried"])
+def test_keep_stopped_before_a_stage_goes_on_from_there(
+    keep, finished, tmp_path, monkeypatch, before
+):
+    path = tmp_path / "d.csv"
+    path.write_text("url,decision\nhttp://x/5,keep\nhttp://x/650,drop\n")
+    rules = {"keep": ORDER, "decisions": str(path), "max_per_cluster": 2, "merge": "caption=first"}
+    whole, _ = keep(7, **rules)
+    monkeypatch.setattr(spans, "_LEAST_ROWS", 64)
+    ran = []
+
+    def stopping(tasks, on_result):
+        ran.extend(task.key.split("-")[0] for task in tasks)
+        if ran and ran[-1] == before:
+            compute_tasks(tasks[:1], on_result)
+            raise StoppedError
+        return compute_tasks(tasks, on_result)
+
+    def counting(tasks, on_result):
+        ran.extend(task.key.split("-")[0] for task in tasks)
+        return compute_tasks(tasks, on_result)
+
+    out = tmp_path / "out"
+    with pytest.raises(StoppedError):
+        dask_dedup.keep(finished[7], out, execute=stopping, **rules)
+    done, ran[:] = set(ran) - {before}, []
+    dask_dedup.keep(finished[7], out, execute=counting, **rules)
+    assert not done & set(ran) and "clusters" in ran
+    pd.testing.assert_frame_equal(pd.read_parquet(out / "clusters"), whole)
+
+
 def test_keep_with_linkage_components_keeps_the_first_and_protected_rows(
     metadata, cosines, clusters, finished, tmp_path
 ):
