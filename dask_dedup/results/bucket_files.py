@@ -75,10 +75,10 @@ def read_bucket(paths: Iterable[str], bucket: int) -> pa.Table:
 
 
 def bucket_of(keys: pa.Array, buckets: int) -> np.ndarray:
-    """Return the bucket of each key: by its hash, the same on every machine."""
+    """Return the bucket of each key, integers or text: by its hash, the same on every machine."""
     if buckets == 1:
         return np.zeros(len(keys), np.int64)
-    # As bytes: text from elsewhere need not be UTF-8.
-    texts = keys.cast(pa.large_binary()).to_numpy(zero_copy_only=False)
-    hashes = pd.util.hash_array(texts, categorize=False)
+    if not pa.types.is_integer(keys.type):
+        keys = keys.cast(pa.large_binary())  # text from elsewhere need not be UTF-8
+    hashes = pd.util.hash_array(keys.to_numpy(zero_copy_only=False), categorize=False)
     return (hashes % np.uint64(buckets)).astype(np.int64)
