@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from typing import Any
 
 import click
 from rich.console import Console
 
-from dask_dedup.cli.group import PATH, configure_logging, main, say, setting, switch
+from dask_dedup.cli.group import PATH, configure_logging, main, setting, switch
 from dask_dedup.cli.run import print_summary
-from dask_dedup.cli.terminal import end_code, end_word
+from dask_dedup.cli.terminal import end_code, end_word, seconds_so_far
 from dask_dedup.paths import AnyPath
 from dask_dedup.runtime.forkserver import stop_server
 from dask_dedup.settings.option_names import OPTIONS
@@ -64,13 +63,13 @@ def relabel(
     Exit codes: 0 done, 2 wrong input or settings, 130 interrupted, 143 terminated.
     """
     console = Console(stderr=True, quiet=quiet)
-    configure_logging(console, verbose, quiet)
+    tell = configure_logging(console, verbose, quiet)
     from dask_dedup.pipeline.relabel_into import relabel as relabel_into
     from dask_dedup.report.progress import choose_progress
 
     names = {key.replace(".", "__"): name for name, key in OPTIONS.items()}
     try:
-        summary = relabel_into(
+        result = relabel_into(
             out,
             dest,
             threshold,
@@ -78,8 +77,8 @@ def relabel(
             dataset=data,
             overwrite=overwrite,
             break_lock=break_lock,
-            progress=choose_progress(console),
-            say=partial(say, console),
+            progress=choose_progress(console, tell),
+            say=tell,
             **{names[name]: value for name, value in options.items()},
         )
     except KeyboardInterrupt as stop:
@@ -87,4 +86,4 @@ def relabel(
         stop_server()
         os._exit(end_code(stop))  # workers and their threads are gone with the cluster
     if not quiet:
-        print_summary(summary, dest, Console())
+        print_summary(result, dest, Console(), seconds_so_far() if result.is_new else None)

@@ -45,6 +45,8 @@ class Job:
         Rows of the present stage that an earlier start did.
     details : callable, optional
         Describes workers that are not this machine's, for the summary.
+    note : callable
+        Takes lines for the log of the run.
     """
 
     data: Dataset
@@ -57,6 +59,7 @@ class Job:
     times: list[StageTime] = field(default_factory=list)
     skipped: list[int] = field(default_factory=list)
     details: Callable[[], dict[str, Any]] | None = None
+    note: Callable[[str], None] = lambda _: None
 
     def describe_workers(self) -> dict[str, Any]:
         """Return how many workers there are, and what each may use."""
@@ -72,11 +75,14 @@ class Job:
         self.progress.start(declared.name, self.data.rows)
         self.skipped.clear()
         began = time.perf_counter()
+        self.note(f"{declared.name}: begun")
         yield
         self.check()
         seconds = time.perf_counter() - began
         rows = max(self.data.rows - sum(self.skipped), 0)
         self.times.append(StageTime(declared.name, seconds, rows))
+        before = f"; {self.data.rows - rows:,} rows were done before" * (rows < self.data.rows)
+        self.note(f"{declared.name}: done in {seconds:.1f} s{before}")
         self.progress.finish()
 
     def stage(self, declared: DeclaredStage, known: Mapping[str, Any] | None = None) -> Stage:

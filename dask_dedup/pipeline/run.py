@@ -15,10 +15,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from threading import Thread
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dask_dedup.paths import AnyPath, as_path
+from dask_dedup.pipeline.warm_up import COMPILE_SECONDS, are_compiled
 from dask_dedup.pipeline.worker_imports import PRELOAD
 from dask_dedup.report.count_text import count_text, data_text
 from dask_dedup.runtime.current_client import current_client
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from dask_dedup.results.result import Result
     from dask_dedup.runtime.executor import Execute, Progress
     from dask_dedup.storage.run_folder import RunFolder
+    from dask_dedup.storage.run_log import RunLog
 
 __all__ = ["Flags", "Say", "log_line", "run", "run_into"]
 
@@ -156,17 +159,24 @@ def run_into(
     from dask_dedup.pipeline.unreadable_parts import list_quarantined, result_settings
     from dask_dedup.results.result import Result
     from dask_dedup.storage.run_folder import RunFolder
+    from dask_dedup.storage.run_log import RunLog
 
-    with RunFolder(
-        out,
-        result_settings(data, settings),
-        data.fingerprint,
-        flags.overwrite,
-        settings.compute.work,
-        flags.break_lock,
-        source=(data.path, data.sketch),
-        working=WORKING,
-    ) as folder:
+    with (
+        RunFolder(
+            out,
+            result_settings(data, settings),
+            data.fingerprint,
+            flags.overwrite,
+            settings.compute.work,
+            flags.break_lock,
+            source=(data.path, data.sketch),
+            working=WORKING,
+        ) as folder,
+        RunLog() as log,
+    ):
+        say = log.beside(say)
+        described = data_text(data.path, data.rows, len(data.parts), data.dim)
+        log.note(f"dask_dedup {version('dask_dedup')}: {described}")
         folder.quarantined = list_quarantined(data)
         is_unverified = settings.finder == "adc" and not settings.adc.verify
         if is_unverified and settings.clusters.linkage == "star":
@@ -184,8 +194,9 @@ def run_into(
                 f"{kept['search_threshold']:g} up, answers threshold "
                 f"{settings.clusters.threshold:g}: only the clusters are made anew"
             )
-        start = _Start(data, folder, settings, kept, say, source)
-        return Result(out, start.run(execute, client, progress, flags.keep_stages))
+        start = _Start(data, folder, settings, kept, say, source, log)
+        summary = start.run(execute, client, progress, flags.keep_stages)
+        return Result(out, summary, is_new=True)
 
 
 def log_line(line: str) -> None:
@@ -204,9 +215,10 @@ class _Start:
         kept: Mapping[str, Any] | None,
         say: Say,
         source: Source | None,
+        log: RunLog,
     ) -> None:
         self.data, self.folder, self.settings = data, folder, settings
-        self.kept, self.say, self.source = kept, say, source
+        self.kept, self.say, self.source, self.log = kept, say, source, log
 
     def run(
         self,
@@ -232,6 +244,9 @@ class _Start:
             from dask_dedup.pipeline.run_stages import run_stages
             from dask_dedup.report.progress import library_progress
 
+            if not is_foreign and settings.cluster.kind == "local" and not are_compiled():
+                self.say(f"compiling kernels (once): about {COMPILE_SECONDS} s")
+
             def details() -> dict[str, Any]:
                 peak = getattr(executor, "peak_bytes", None)
                 known = {"workers": workers} if is_foreign and workers else {}
@@ -240,9 +255,23 @@ class _Start:
                 return known
 
             progress = progress or library_progress()
-            job = Job(self.data, self.folder, settings, executor, progress, memory, details=details)
+            job = Job(
+                self.data,
+                self.folder,
+                settings,
+                executor,
+                progress,
+                memory,
+                details=details,
+                note=self.log.note,
+            )
             try:
-                return run_stages(job, keep_stages)
+                summary = run_stages(job, keep_stages)
+                self.log.note(
+                    f"finished: {summary['duplicates']:,} duplicates, {summary['dropped']:,} rows "
+                    f"dropped, {summary['kept']:,} kept"
+                )
+                return summary
             finally:
                 progress.close()
 
@@ -289,6 +318,7 @@ class _Start:
         if self.kept is None and settings.finder == "join":
             planned = self._plan(workers, memory)
         self.folder.begin(self.kept)
+        self.log.open(self.folder.path)
         if self.source is not None:
             self.source.hand_over(self.folder.path)
         if planned is not None:

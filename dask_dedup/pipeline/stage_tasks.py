@@ -253,7 +253,11 @@ def _write_invalid(
     else:
         metadata = empty_table(columns)
     names = pa.array([INVALID_REASONS[code] for code in reason], pa.string())
-    table = metadata.add_column(0, "invalid_reason", names).add_column(0, "row_id", pa.array(ids))
+    ours = [pa.field("row_id", pa.int64()), pa.field("invalid_reason", pa.string())]
+    table = pa.Table.from_arrays(
+        [pa.array(ids), names, *metadata.columns],
+        schema=pa.schema([*ours, *metadata.schema], metadata.schema.metadata),
+    )
     write_frame(path, table, table.schema.metadata, durable=True)
 
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from dask_dedup.data.dataset import Dataset, read_dataset
 from dask_dedup.errors import InputError, OutputError
 from dask_dedup.paths import AnyPath, as_path
+from dask_dedup.schema import own_columns
 from dask_dedup.settings.run_settings import ReadSettings, load_settings
 from dask_dedup.storage.checksums import damage
 from dask_dedup.storage.files import digest_of, read_json
@@ -74,13 +75,12 @@ class FinishedRun:
 
     def own_columns(self) -> list[str]:
         """Return the columns that are the run's: they stand before the user's."""
-        names = self.schema().names
-        return names[: names.index("url")]
+        return own_columns(self.schema().names)
 
     def user_columns(self) -> list[str]:
-        """Return the user's columns, ``url`` and ``caption`` included."""
+        """Return the user's columns, ``url`` and ``caption`` included, if there are any."""
         names = self.schema().names
-        return names[names.index("url") :]
+        return names[len(own_columns(names)) :]
 
     def open_dataset(self, dataset: str | AnyPath | None = None) -> Dataset:
         """Return the data set of the run, with images and texts as far as it has them.
@@ -118,7 +118,7 @@ class FinishedRun:
 
     def _with_other_modality(self, data: Dataset, options: dict[str, Any]) -> Dataset:
         """Return the data set with the images as embeddings, and texts beside them."""
-        if options["embedding_column"] is not None:
+        if data.parts[0].embeddings.column is not None:
             return data
         folder = as_path(data.path)
         if options["modality"] == "image":

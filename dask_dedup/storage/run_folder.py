@@ -34,6 +34,7 @@ from dask_dedup.storage.objects import (
     remove_tree,
 )
 from dask_dedup.storage.results_list import RESULTS, Results, remove_others
+from dask_dedup.storage.run_log import LOG
 from dask_dedup.storage.stage import FILES, Stage, forget_file
 
 __all__ = ["AUDIT_PAIRS", "AUDIT_QUERIES", "RunFolder", "work_folder"]
@@ -80,6 +81,8 @@ class RunFolder(Claim):
         File that says whose the folder is; other commands' folders have another.
     result_folders, result_files : tuple of str
         What is there when a run has finished.
+    other_files : tuple of str
+        What else a run writes into the folder.
     own_names : str
         Regular expression of the names of files in the result folders.
     """
@@ -93,6 +96,8 @@ class RunFolder(Claim):
         "summary.json",
         RESULTS,
     )
+    #: Beside the results, without a checksum.
+    other_files: tuple[str, ...] = (LOG,)
 
     own_names = r"part-\d{5,}\.parquet|(queries|pairs)\.parquet"
 
@@ -298,7 +303,8 @@ class RunFolder(Claim):
         if not state:
             refuse_other_content(self.path, state_name=self.state_name)
             return
-        refuse_foreign_results(self.path, self.result_folders, self.result_files, self.own_names)
+        files = (*self.result_files, *self.other_files)
+        refuse_foreign_results(self.path, self.result_folders, files, self.own_names)
         if not self.overwrite and state.get("input") != self.fingerprint:
             refuse_other_data(self.path, state.get("source"), *self._source)
 
@@ -313,7 +319,7 @@ class RunFolder(Claim):
     def _remove_own(self) -> None:
         remove_tree(self.stages)
         remove_tree(self.path / "stages")  # of a run without --work
-        own = (*self.result_folders, *self.result_files, self.state_name)
+        own = (*self.result_folders, *self.result_files, *self.other_files, self.state_name)
         remove_names(self.path, own)
 
     def _read_state(self) -> dict[str, Any]:

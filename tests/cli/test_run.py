@@ -7,6 +7,7 @@ import logging
 import operator
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -45,6 +46,7 @@ RESULTS = [
     "histogram.csv",
     "histogram.png",
     "invalid",
+    "log.txt",
     "results.json",
     "run.json",
     "settings.toml",
@@ -201,7 +203,11 @@ def test_log_level_follows_verbose_and_quiet_and_lines_stay_whole(
     configure_logging(Console(file=shown, width=80), received.verbose, received.quiet)
     logging.getLogger("dask_dedup.somewhere").debug("a detail of %s", "[b]data[/b]")
     logging.getLogger("dask_dedup.somewhere").warning("a warning of :smile: %s", "x" * 200)
-    assert shown.getvalue() == (
+    stamped = shown.getvalue().splitlines(keepends=True)
+    if "-v" in arguments:
+        assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in stamped)
+        stamped = [line[9:] for line in stamped]
+    assert "".join(stamped) == (
         details * "a detail of [b]data[/b]\n" + warnings * f"a warning of :smile: {'x' * 200}\n"
     )
 
@@ -322,6 +328,7 @@ def test_run_succeeds_and_writes_every_result_and_nothing_else(finished):
 
 def test_run_prints_its_course_on_stderr_and_the_summary_on_stdout(finished):
     progress = finished.done.stderr.splitlines()
+    progress = [line for line in progress if not line.startswith("compiling")]  # a first run
     assert progress[0] == f"{finished.data}: 931 rows in 2 parts, dimension 512"
     assert [line.split()[0] for line in progress[1:3]] == ["plan:", "plan:"]
     assert progress[3].startswith("1 worker with ")
@@ -340,6 +347,9 @@ def test_run_prints_its_course_on_stderr_and_the_summary_on_stdout(finished):
     for name in ("duplicates", "dropped", "kept"):
         assert [name, f"{summary[name]:,}"] in [words[:2] for words in shown]
     assert f"results in {finished.out}: " in finished.done.stdout
+    steps = finished.done.stdout.splitlines()[-1]
+    assert steps.startswith("without duplicates: ")
+    assert steps.endswith(f" export {finished.out} DEST")
     assert "\x1b" not in finished.done.stdout + finished.done.stderr
 
 

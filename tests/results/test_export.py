@@ -257,7 +257,9 @@ def test_export_of_a_changed_data_set_is_refused(tmp_path, write_dataset):
         export(tmp_path / "out", tmp_path / "to")
     assert export(tmp_path / "out", tmp_path / "to", format="ids")["rows"] == 9
     os.rename(data, tmp_path / "moved")
-    with pytest.raises(InputError, match=r"no such folder\. The data set of .* is read again"):
+    with pytest.raises(
+        InputError, match=r"no such folder or file\. The data set of .* is read again"
+    ):
         export(tmp_path / "out", tmp_path / "input")
 
 
