@@ -36,6 +36,7 @@ from dask_dedup.report.histogram import (
     write_histogram_csv,
 )
 from dask_dedup.report.summary import count_clusters, sum_linked_through_others, versions
+from dask_dedup.results.clusters import largest_clusters
 from dask_dedup.runtime.executor import OnWorker
 from dask_dedup.runtime.peak_memory import TreeMemory
 from dask_dedup.settings.run_settings import Settings
@@ -110,7 +111,12 @@ def _run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
         for stage, name, records in (*clusters["results"], *forest.results):
             folder.publish(stage, name, records)
         write_histogram_csv(histogram, folder.path / "histogram.csv")
-        plot_histogram(histogram, settings.clusters.threshold, folder.path / "histogram.png")
+        plot_histogram(
+            histogram,
+            settings.clusters.threshold,
+            folder.path / "histogram.png",
+            clusters["largest"],
+        )
         with write_aside(folder.path / "settings.toml", durable=True) as temporary:
             temporary.write_text(settings.to_toml(), encoding="utf-8")
     summary = {
@@ -120,6 +126,7 @@ def _run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
         "parts": len(data.filled_parts),
         **job.describe_workers(),
         **counts,
+        "largest_clusters": clusters["largest"],
         "kept": clusters["kept"],
         "dropped": data.rows - clusters["kept"],
         "linkage": _linkage_of(found, settings),
@@ -281,6 +288,7 @@ def _write_clusters(job: Job, found: Found, labelled: _Labelled) -> dict[str, An
         "invalid_rows": sum(record["invalid_rows"] for record in records),
         "kept": sum(record["kept"] for record in records),
         "sizes": sizes,
+        "largest": largest_clusters(one for record in records for one in record["largest"]),
         "linked_through_others": [record["linked_through_others"] for record in records],
         "edges": labelled.record["edges"],
         "audit": audit,

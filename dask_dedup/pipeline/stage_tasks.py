@@ -35,7 +35,7 @@ from dask_dedup.pipeline.audit import (
 )
 from dask_dedup.pipeline.similarities import MOST_ROWS, measure_similarities
 from dask_dedup.report.summary import sum_linked_through_others
-from dask_dedup.results.clusters import write_clusters
+from dask_dedup.results.clusters import largest_clusters, write_clusters
 from dask_dedup.results.members import no_members, with_witnesses
 from dask_dedup.results.witness_files import read_dropped
 from dask_dedup.storage.files import read_frame, write_aside, write_frame
@@ -234,6 +234,7 @@ def write_span(
         "invalid_rows": len(ids),
         "kept": sum(record["kept"] for record in records),
         "sizes": dict(sizes),
+        "largest": largest_clusters(one for record in records for one in record["largest"]),
         "linked_through_others": sum_linked_through_others(
             [record["linked_through_others"] for record in records]
         ),
