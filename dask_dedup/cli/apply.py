@@ -66,7 +66,7 @@ def apply(
     quiet: bool,
     **options: Any,
 ) -> None:
-    r"""Write METADATA, another copy of what OUT was made from, to DEST without the dropped rows.
+    """Write METADATA, another copy of what OUT was made from, to DEST without the dropped rows.
 
     METADATA is a folder, a file or a pattern of parquet or CSV files (.csv, or .tsv with tabs, with
     a header). Its order may be another, rows may be missing, and others may be there. Nothing is
@@ -83,7 +83,7 @@ def apply(
     The same command again continues where it was stopped.
 
     Exit codes: 0 done, 2 wrong input or settings, or DEST holds something else, 130 interrupted.
-    """
+    """  # noqa: D301  \b is a character: click leaves the lines below it as they are
     console = Console(stderr=True, quiet=quiet)
     configure_logging(console, verbose, quiet)
     settings = chosen_settings(options, used=("compute", "cluster"))

@@ -91,7 +91,7 @@ def export(
     quiet: bool,
     **options: Any,
 ) -> None:
-    r"""Write the rows of OUT, a finished run, that stay, to the folder DEST.
+    """Write the rows of OUT, a finished run, that stay, to the folder DEST.
 
     \b
     dask-dedup export OUT clean                        a data set without duplicates
@@ -108,7 +108,7 @@ def export(
     summary.json counts them. The same command again continues where it was stopped.
 
     Exit codes: 0 done, 2 wrong input or settings, or DEST holds something else, 130 interrupted.
-    """
+    """  # noqa: D301  \b is a character: click leaves the lines below it as they are
     console = Console(stderr=True, quiet=quiet)
     configure_logging(console, verbose, quiet)
     settings = chosen_settings(options, used=("compute", "cluster"))

@@ -47,6 +47,8 @@ class Job:
         Describes workers that are not this machine's, for the summary.
     note : callable
         Takes lines for the log of the run.
+    began : float
+        When the run did, by `time.perf_counter`: with its plan and its workers.
     """
 
     data: Dataset
@@ -60,6 +62,7 @@ class Job:
     skipped: list[int] = field(default_factory=list)
     details: Callable[[], dict[str, Any]] | None = None
     note: Callable[[str], None] = lambda _: None
+    began: float = field(default_factory=time.perf_counter)
 
     def describe_workers(self) -> dict[str, Any]:
         """Return how many workers there are, and what each may use."""

@@ -13,6 +13,7 @@ the workers start meanwhile.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -219,6 +220,7 @@ class _Start:
     ) -> None:
         self.data, self.folder, self.settings = data, folder, settings
         self.kept, self.say, self.source, self.log = kept, say, source, log
+        self.began = time.perf_counter()
 
     def run(
         self,
@@ -264,6 +266,7 @@ class _Start:
                 memory,
                 details=details,
                 note=self.log.note,
+                began=self.began,
             )
             try:
                 summary = run_stages(job, keep_stages)
