@@ -90,6 +90,13 @@ def test_join_clusters_on_each_form_is_what_run_writes(rows, form, tmp_path):
     assert frame["is_kept"].tolist() == written["is_kept"].tolist()
 
 
+def test_export_of_a_parquet_file_is_a_data_set_again(rows, tmp_path):
+    result = run_here(write(rows, tmp_path / "data", "parquet"), tmp_path / "out")
+    result.export(tmp_path / "clean")
+    again = run_here(tmp_path / "clean", tmp_path / "again")
+    assert (again["rows"], again["dropped"]) == (result["kept"], 0)
+
+
 def test_result_without_metadata_can_be_shown_exported_sampled_and_run_again(rows, tmp_path):
     data = write(rows, tmp_path / "data", "folder of npy")
     result = run_here(data, tmp_path / "out")
@@ -135,3 +142,9 @@ def test_run_again_with_another_column_begins_anew(rows, tmp_path):
     run_here(path, tmp_path / "out", embedding_column="b")
     clusters = pd.read_parquet(tmp_path / "out" / "clusters")
     assert clusters["cluster_id"].tolist() == components(other, 0.95).tolist()
+
+
+def test_export_for_img2dataset_without_metadata_says_what_is_missing(rows, tmp_path):
+    result = run_here(write(rows[:50], tmp_path / "data", "npy"), tmp_path / "out")
+    with pytest.raises(dask_dedup.SettingsError, match=r"no column 'url'; it has none .* metadata"):
+        result.export(tmp_path / "to", format="img2dataset")

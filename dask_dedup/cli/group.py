@@ -296,9 +296,11 @@ def main() -> None:
     `dask-dedup run DATA OUT` finds them, `dask-dedup export OUT DEST` writes the data set without
     them. `dask-dedup COMMAND --help` tells the rest of each command.
 
-    Completion, in ~/.bashrc: eval "$(_DASK_DEDUP_COMPLETE=bash_source dask-dedup)" (zsh_source,
-    fish_source for other shells).
-    """
+    Completion by the shell (zsh_source, fish_source for others), in ~/.bashrc:
+
+    \b
+      eval "$(_DASK_DEDUP_COMPLETE=bash_source dask-dedup)"
+    """  # noqa: D301  \b is a character: click leaves the lines below it as they are
 
 
 def configure_logging(console: Console, verbose: bool, quiet: bool) -> Callable[[str], None]:

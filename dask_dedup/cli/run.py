@@ -7,7 +7,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -221,7 +221,7 @@ def print_summary(
     line(
         "time",
         f"{seconds or summary['wall_seconds']:.1f} s",
-        ", ".join(f"{stage['name']} {stage['seconds']:.1f}" for stage in summary["stages"]),
+        _stage_times(summary["stages"], seconds or summary["wall_seconds"]),
     )
     whose, largest = "all processes", summary.get("worker_peak_bytes")
     if largest is not None:
@@ -248,6 +248,13 @@ def print_summary(
     say(console, f"results in {out}: clusters/*.parquet has every row with its cluster")
     for step in _next_steps(out):
         say(console, step)
+
+
+def _stage_times(stages: Sequence[Mapping[str, Any]], seconds: float) -> str:
+    """Return the seconds of each stage, and of all else: imports, the start of workers, the end."""
+    rest = max(seconds - sum(stage["seconds"] for stage in stages), 0.0)
+    times = [f"{stage['name']} {stage['seconds']:.1f}" for stage in stages]
+    return ", ".join([*times, f"start and end {rest:.1f}"])
 
 
 def _next_steps(out: AnyPath) -> list[str]:

@@ -2,7 +2,8 @@
 
 1. One ``.npy`` file, or one ``.parquet`` file with a column of embeddings.
 2. A folder with ``img_emb`` (or ``text_emb``) and ``metadata``, or patterns for other names.
-3. A folder that has ``.npy`` files itself, or ``.parquet`` files with a column of embeddings.
+3. A folder that has ``.npy`` files itself, or ``.parquet`` files with a column of embeddings; or
+   such files in ``metadata`` alone, as `dask_dedup.export` writes them again.
 
 Without metadata, which only bare ``.npy`` files can be, a row is known by its position alone. What
 could be meant in two ways is refused.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -37,6 +39,13 @@ _LAYOUTS = (
     "it; a folder of .npy files, or of .parquet files with a column of embeddings; or one such "
     "file."
 )
+
+
+_LEAST_DIM = 8  # of a column that is taken without being named
+
+
+class _NoColumnError(ColumnError):
+    """No column can be the embeddings."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +198,10 @@ def _locate_in_folder(place: AnyPath, modality: str, patterns: Patterns) -> Loca
     if tables and patterns.metadata is None and not has_files(place / "metadata"):
         paths = find_usual(place, None, "", ".parquet")
         return Located(place, paths, paths, _find_column(paths[0], len(paths)))
+    if not arrays and not tables and (patterns.metadata or has_files(place / "metadata")):
+        paths = find_usual(place, patterns.metadata, "metadata", ".parquet")
+        with suppress(_NoColumnError):  # then the files of embeddings are missing
+            return Located(place, paths, paths, _find_column(paths[0], len(paths)))
     hint = ""
     if has_files(place / other):
         hint = f" {other} is there: --modality text compares it."
@@ -201,6 +214,8 @@ def _say_without_metadata(place: AnyPath) -> None:
 
 def _find_column(path: str, files: int = 1) -> str:
     """Return the one column of a file that holds lists of floats, all of one length.
+
+    Short lists are coordinates, or colours: no embeddings.
 
     Raises
     ------
@@ -218,18 +233,21 @@ def _find_column(path: str, files: int = 1) -> str:
     for field in schema:
         if holds_floats(field.type) and schema.names.count(field.name) == 1:
             lengths = read_column_header(path, field.name, files).lengths
-            if len(lengths) == 1:
+            if len(lengths) == 1 and min(lengths) >= _LEAST_DIM:
                 found.append((field.name, next(iter(lengths))))
     if len(found) == 1:
         name, dim = found[0]
         logger.warning("%s: embeddings are in column %r, of dimension %d", path, name, dim)
         return name
+    hint = "embedding_column (--embedding-column) names the one that holds the embeddings."
+    if not found:
+        raise _NoColumnError(
+            f"{path}: no column holds lists of {_LEAST_DIM} or more floats, all of one length; the "
+            f"columns are {_names(schema)}. {hint}"
+        )
     some = ", ".join(repr(name) for name, _ in found)
-    many = f"{len(found)} columns hold lists of floats, each of one length: {some}"
-    none = f"no column holds lists of floats of one length; the columns are {_names(schema)}"
     raise ColumnError(
-        f"{path}: {many if found else none}. embedding_column (--embedding-column) names the one "
-        f"that holds the embeddings."
+        f"{path}: {len(found)} columns hold lists of floats, each of one length: {some}. {hint}"
     )
 
 

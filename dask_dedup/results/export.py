@@ -244,9 +244,8 @@ def _find_columns(
     found = [name if name in there else own.get(name, name) for name in wanted]
     for name, one in zip(wanted, found, strict=True):
         if one not in there:
-            raise SettingsError(
-                f"columns: {run.path} has no column {name!r}; it has {', '.join(there)}."
-            )
+            known = ", ".join(there) or "none of the user's: its data set has no metadata"
+            raise SettingsError(f"columns: {run.path} has no column {name!r}; it has {known}.")
     return list(dict.fromkeys(found))
 
 

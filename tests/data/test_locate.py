@@ -15,7 +15,7 @@ from dask_dedup.errors import ColumnError, InputError
 
 @pytest.fixture
 def rows() -> np.ndarray:
-    return np.random.default_rng(3).normal(size=(11, 5)).astype("f4")
+    return np.random.default_rng(3).normal(size=(11, 9)).astype("f4")
 
 
 def lists(rows: np.ndarray) -> pa.Array:
@@ -29,7 +29,7 @@ def found(place: Path, modality: str = "image", **patterns: str):
 def test_read_dataset_of_one_npy_has_its_rows_and_no_columns(rows, tmp_path):
     np.save(tmp_path / "emb.npy", rows)
     data = dask_dedup.read_dataset(tmp_path / "emb.npy")
-    assert (data.rows, data.dim, len(data.parts)) == (11, 5, 1)
+    assert (data.rows, data.dim, len(data.parts)) == (11, 9, 1)
     np.testing.assert_array_equal(data.embeddings.compute(), rows)
     frame = data.metadata.compute()
     assert list(frame.columns) == []
@@ -59,20 +59,21 @@ def test_read_dataset_of_img_emb_without_metadata_is_taken_by_its_own_name_only(
 def test_read_dataset_of_one_parquet_finds_the_column_of_embeddings(rows, tmp_path, kind, caplog):
     types = {
         "list": pa.list_(pa.float32()),
-        "fixed": pa.list_(pa.float32(), 5),
+        "fixed": pa.list_(pa.float32(), 9),
         "large": pa.large_list(pa.float64()),
     }
     table = {
         "url": [f"http://x/{i}" for i in range(11)],
         "vector": pa.array(rows.tolist(), types[kind]),
         "tags": pa.array([["a"]] * 11),
-        "boxes": pa.array([[0.5] * i for i in range(11)], pa.list_(pa.float32())),
+        "box": pa.array([[0.1, 0.2, 0.3, 0.4]] * 11),
+        "ratings": pa.array([[0.5] * i for i in range(11)], pa.list_(pa.float32())),
     }
     pq.write_table(pa.table(table), tmp_path / "one.parquet")
     data = dask_dedup.read_dataset(str(tmp_path / "one.parquet"))
     np.testing.assert_array_equal(data.embeddings.compute(), rows)
-    assert list(data.metadata.columns) == ["url", "caption", "tags", "boxes"]
-    assert "embeddings are in column 'vector', of dimension 5" in caplog.text
+    assert list(data.metadata.columns) == ["url", "caption", "tags", "box", "ratings"]
+    assert "embeddings are in column 'vector', of dimension 9" in caplog.text
 
 
 def test_read_dataset_of_a_folder_of_parquet_finds_the_column(rows, tmp_path):
@@ -82,12 +83,21 @@ def test_read_dataset_of_a_folder_of_parquet_finds_the_column(rows, tmp_path):
     np.testing.assert_array_equal(data.embeddings.compute(), rows)
 
 
+def test_read_dataset_finds_the_column_in_a_folder_that_has_metadata_alone(rows, tmp_path):
+    (tmp_path / "metadata").mkdir()
+    pq.write_table(pa.table({"vector": lists(rows)}), tmp_path / "metadata" / "p.parquet")
+    np.testing.assert_array_equal(dask_dedup.read_dataset(tmp_path).embeddings.compute(), rows)
+    pq.write_table(pa.table({"url": ["a"]}), tmp_path / "metadata" / "p.parquet")
+    with pytest.raises(InputError, match="img_emb: no such folder"):  # they are what is missing
+        dask_dedup.read_dataset(tmp_path)
+
+
 def test_locate_two_columns_of_embeddings_are_refused_by_name(rows, tmp_path):
     path = tmp_path / "two.parquet"
     pq.write_table(pa.table({"image": lists(rows), "text": lists(rows)}), path)
     with pytest.raises(ColumnError, match=r"2 columns .*'image', 'text'.*--embedding-column"):
         dask_dedup.read_dataset(path)
-    assert dask_dedup.read_dataset(path, embedding_column="text").dim == 5
+    assert dask_dedup.read_dataset(path, embedding_column="text").dim == 9
 
 
 def test_locate_no_column_of_embeddings_names_those_that_are_there(tmp_path):
