@@ -17,7 +17,7 @@ COMMAND_GROUPS: Mapping[str, Sequence[str]] = {
     "Look at the result": ("report", "show", "sweep", "sample", "precision"),
     "Use the result": ("relabel", "keep", "export", "apply"),
     "The paper's chain": (
-        "fit-compressor", "compress", "build-index", "search", "calibrate", "evaluate",
+        "fit-compressor", "compress", "build-index", "search", "calibrate", "evaluate", "verbatim",
     ),
     "Clusters of machines": ("cluster-script",),
 }  # fmt: skip

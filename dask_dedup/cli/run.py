@@ -52,6 +52,7 @@ _HELP: dict[str, Any] = {
         "The paper's finder": (
             "finder", "model", "factory", "nprobe", "k", "tolerance", "verify",
         ),
+        "The page": ("report", "images", "thumbnails", "load-urls"),
         "Settings and output": (
             "config", "set", "overwrite", "keep-stages", "break-lock", "verbose", "quiet", "help",
         ),
@@ -262,6 +263,6 @@ def _next_steps(out: AnyPath) -> list[str]:
     program = "dask-dedup" if shutil.which("dask-dedup") else sys.argv[0]
     page = out / "report" / "index.html"
     return [
-        *([f"to look at it: open {page}"] if exists(page) else []),
+        *([f"page: {page}"] if exists(page) else []),
         f"without duplicates: {program} export {shlex.quote(str(out))} DEST",
     ]
