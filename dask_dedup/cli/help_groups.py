@@ -24,8 +24,8 @@ COMMAND_GROUPS: Mapping[str, Sequence[str]] = {
 
 #: Explained once, below the commands.
 TERMS: Mapping[str, str] = {
-    "DATA": "the data set: a folder with img_emb/*.npy and metadata/*.parquet, a folder of .npy or "
-    ".parquet files, or one such file; a path, or a URL such as s3://bucket/folder",
+    "DATA, DATASET": "the data set: a folder with img_emb/*.npy and metadata/*.parquet, a folder "
+    "of .npy or .parquet files, or one such file; a path, or a URL such as s3://bucket/folder",
     "OUT": "the folder that run writes its result into; the commands after it read it",
     "threshold": "two rows are duplicates from this cosine of their embeddings on",
     "cluster": "rows that duplicates link to each other, also through others; its first row is "
