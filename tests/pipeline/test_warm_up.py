@@ -24,7 +24,7 @@ def in_cache(folder: Path, *command: str) -> str:
     done = subprocess.run(
         [sys.executable, *command], env=environment, capture_output=True, text=True, check=True
     )
-    return done.stdout + done.stderr
+    return done.stderr if "run" in command else done.stdout
 
 
 def kept(folder: Path) -> set[str]:
