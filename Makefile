@@ -88,6 +88,7 @@ $(INSTALLED): pyproject.toml
 	@echo "installing into $(VENV): some minutes"
 	$(PIP) $(TORCH)
 	$(PIP) --editable .
+	$(BIN)/dask-dedup warm-up
 	@rm $(INSTALLING) && touch $@
 
 $(INSTALLED_TEST): $(INSTALLED)

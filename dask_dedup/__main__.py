@@ -4,7 +4,13 @@ import os
 import sys
 from contextlib import suppress
 
-from dask_dedup.cli.terminal import end_code, end_word, listen_to_signals, show_on_any_terminal
+from dask_dedup.cli.terminal import (
+    end_code,
+    end_word,
+    listen_to_signals,
+    note_start,
+    show_on_any_terminal,
+)
 from dask_dedup.errors import ClusterError
 from dask_dedup.pipeline.worker_imports import PRELOAD
 from dask_dedup.runtime.forkserver import start_server, stop_server
@@ -12,6 +18,7 @@ from dask_dedup.runtime.forkserver import start_server, stop_server
 
 def main() -> None:
     """Run the command; what the workers need is imported beside what the command needs."""
+    note_start(is_process=True)
     listen_to_signals()
     show_on_any_terminal()
     try:

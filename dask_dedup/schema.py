@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -14,6 +16,7 @@ __all__ = [
     "ROWS",
     "STRING",
     "check_frame",
+    "own_columns",
 ]
 
 STRING = pd.StringDtype("pyarrow", na_value=pd.NA)  # what Dask, too, turns text into
@@ -58,9 +61,18 @@ CLUSTERS = _empty(
         "caption": STRING,
     }
 )
+_OWN = frozenset(CLUSTERS.columns[: CLUSTERS.columns.get_loc("url")])
 
 #: Names that the tables use; a user's column of such a name gets the prefix ``source_``.
 RESERVED_COLUMNS = frozenset({*CLUSTERS.columns, "invalid_reason"})
+
+
+def own_columns(names: Sequence[str]) -> list[str]:
+    """Return the columns of ours, among those of a table of results: they stand before the user's.
+
+    Those of the user never have such names; without metadata there are none.
+    """
+    return [name for name in names if name in _OWN]
 
 
 def check_frame(frame: pd.DataFrame, expected: pd.DataFrame, what: str) -> pd.DataFrame:

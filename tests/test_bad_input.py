@@ -105,7 +105,7 @@ RANDOM_BYTES = np.random.default_rng(0).bytes(5000)
 
 WRONG: dict[str, tuple[Callable[[Path], None], str, str]] = {
     # situation: how the data set is changed, the file that is named, what is said of it
-    "missing folder": (removed(""), "", "no such folder"),
+    "missing folder": (removed(""), "", "no such folder or file"),
     "missing img_emb": (removed("img_emb"), "img_emb", "no such folder. A data set is a folder w"),
     "missing metadata": (removed("metadata"), "metadata", "no such folder. A data set is a folder"),
     "empty img_emb": (emptied("img_emb"), "img_emb", "expected *.npy files, found none"),
@@ -297,7 +297,7 @@ def test_wrong_data_set_by_the_real_command_shows_no_traceback(data, tmp_path):
 def test_data_set_name_that_is_too_long_is_one_line(tmp_path):
     result = CliRunner().invoke(main, ["run", "x" * 300, str(tmp_path / "out")])
     assert result.exit_code == 2
-    assert result.stderr == f"dask-dedup: {'x' * 300}: no such folder.\n"
+    assert result.stderr == f"dask-dedup: {'x' * 300}: no such folder or file.\n"
 
 
 def test_data_set_without_any_usable_row_is_refused_with_the_reason(tmp_path, write_dataset):

@@ -1,8 +1,7 @@
-"""What stands outside the package and must agree with it: environment.yml, Makefile, README."""
+"""What stands outside the package and must agree with it: environment.yml, Makefile."""
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -11,8 +10,6 @@ import tomllib
 import zipfile
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 import yaml
 
@@ -41,11 +38,6 @@ def project() -> dict:
 @pytest.fixture(scope="module")
 def environment() -> list:
     return yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-
-
-@pytest.fixture(scope="module")
-def readme() -> str:
-    return (ROOT / "README.md").read_text()
 
 
 def test_environment_yml_has_the_names_and_bounds_of_pyproject(project, environment):
@@ -79,64 +71,12 @@ def test_lowest_versions_are_those_of_pyproject_but_torch_and_the_tools(project)
     assert bounds(done.stdout.splitlines()) == wanted
 
 
-def test_readme_names_only_targets_that_the_makefile_has(readme):
-    made = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = set(
-        re.findall(
-            r"\bmake ([a-z-]+)",
-            " ".join(re.findall(r"`[^`]*`|^ {4}.*$|^make .*$", readme, re.MULTILINE)),
-        )
-    )
-    assert {"run", "test"} <= named
-    assert named <= made
-
-
 def test_makefile_help_names_every_target():
     makefile = (ROOT / "Makefile").read_text()
     phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
     assert phony
     done = subprocess.run(["make", "-C", ROOT, "help"], capture_output=True, text=True, check=True)
     assert set(re.findall(r"^make ([a-z-]+) ", done.stdout, re.MULTILINE)) == set(phony[1].split())
-
-
-def test_readme_links_to_files_that_exist(readme):
-    links = [link for link in re.findall(r"\]\(([^)#]+)", readme) if ":" not in link]
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
-
-
-@pytest.mark.parametrize("name", ["run", "plan"])
-def test_readme_names_every_command_line_option_as_it_is(readme, name):
-    shown = subprocess.run(
-        [sys.executable, "-m", "dask_dedup", name, "--help"],
-        capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    commands = [line for line in readme.splitlines() if f"dask-dedup {name} " in line]
-    options = set(re.findall(r"--[a-z][a-z-]+", " ".join(commands)))
-    assert options
-    assert options <= set(re.findall(r"--[a-z][a-z-]+", shown))
-
-
-def test_readme_snippet_runs_and_finds_what_an_exact_search_finds(readme, clipart, tmp_path):
-    (snippet,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    (tmp_path / "examples" / "data").mkdir(parents=True)
-    (tmp_path / "examples" / "data" / "clipart").symlink_to(clipart)
-    ran = subprocess.run(
-        [sys.executable, "-c", snippet],
-        cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert ran.returncode == 0, ran.stderr
-    # examples/data/clipart/README.md, by brute force and scipy's components
-    assert ran.stdout.splitlines() == ["0.9: 5145", "0.95: 4261", "0.99: 2957"]
-    kept = pd.read_parquet(tmp_path / "deduplicated")
-    rows = np.concatenate([np.load(path) for path in sorted(clipart.glob("img_emb/*.npy"))])
-    rows = rows.astype("f8") / np.linalg.norm(rows.astype("f8"), axis=1, keepdims=True)
-    stays = kept["row_id"].to_numpy()
-    dropped = np.setdiff1d(np.arange(10_248), stays)
-    assert 0 < len(dropped) <= 2957
-    assert (rows[dropped] @ rows[stays].T).max(axis=1).min() > 0.99 - 1e-6
-    assert list(kept.columns) == ["row_id", "url", "caption"]
 
 
 @pytest.mark.slow

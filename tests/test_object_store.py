@@ -358,3 +358,18 @@ def test_fingerprint_in_a_bucket_changes_with_any_byte(bucket, tmp_path, write_d
     with pytest.raises(InputError, match="changed while the run was reading"):
         dataset.check_unchanged()
     assert read_dataset(f"{bucket}/marked").fingerprint != before
+
+
+def test_one_file_in_a_bucket_is_a_data_set_and_the_log_is_written_in_the_end(bucket, clipart):
+    source = clipart / "img_emb" / "img_emb_0001.npy"
+    upload(source, as_path(f"{bucket}/rows.npy"))
+    data = read_dataset(f"{bucket}/rows.npy")
+    np.testing.assert_array_equal(data.embeddings.compute(), np.load(source))
+    for threshold in (0.95, 0.97):
+        run_here(f"{bucket}/rows.npy", f"{bucket}/of-rows", audit_queries=0, threshold=threshold)
+    lines = read_content(as_path(f"{bucket}/of-rows/log.txt")).decode().splitlines()
+    ends = [line.partition("+")[2].partition(" ")[2] for line in lines if "finished: " in line]
+    assert len(ends) == 2
+    assert sum("fit: begun" in line for line in lines) == 1
+    clusters = clusters_in(f"{bucket}/of-rows")
+    assert ends[1].endswith(f"{clusters['is_kept'].sum():,} kept")

@@ -357,6 +357,8 @@ def test_every_command_and_option_that_takes_a_path_is_tried():
 
     for words, command in commands(cli.main):
         assert not [one.name for one in command.params if isinstance(one.type, click.Path)]
+        if words == ["warm-up"]:  # has no path
+            continue
         own = [call for call in calls if call[: len(words)] == words]
         assert own, words
         for param in command.params:

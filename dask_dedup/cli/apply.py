@@ -65,7 +65,7 @@ def apply(
     quiet: bool,
     **options: Any,
 ) -> None:
-    r"""Write METADATA, another copy of what OUT was made from, to DEST without the dropped rows.
+    """Write METADATA, another copy of what OUT was made from, to DEST without the dropped rows.
 
     METADATA is a folder, a file or a pattern of parquet or CSV files (.csv, or .tsv with tabs, with
     a header). Its order may be another, rows may be missing, and others may be there. Nothing is
@@ -83,7 +83,7 @@ def apply(
 
     Exit codes: 0 done, 2 wrong input or settings, or DEST holds something else, 130 interrupted,
     143 terminated.
-    """
+    """  # noqa: D301  \b is a character: click leaves the lines below it as they are
     console = open_console(verbose, quiet)
     settings = chosen_settings(options, used=("compute", "cluster"))
     from dask_dedup.results.apply import apply as apply_decisions

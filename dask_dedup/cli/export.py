@@ -90,7 +90,7 @@ def export(
     quiet: bool,
     **options: Any,
 ) -> None:
-    r"""Write the rows of OUT, a finished run, that stay, to the folder DEST.
+    """Write the rows of OUT, a finished run, that stay, to the folder DEST.
 
     \b
     dask-dedup export OUT clean                        a data set without duplicates
@@ -109,7 +109,7 @@ def export(
 
     Exit codes: 0 done, 2 wrong input or settings, or DEST holds something else, 130 interrupted,
     143 terminated.
-    """
+    """  # noqa: D301  \b is a character: click leaves the lines below it as they are
     console = open_console(verbose, quiet)
     settings = chosen_settings(options, used=("compute", "cluster"))
     from dask_dedup.results.export import export as write_export

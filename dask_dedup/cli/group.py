@@ -7,13 +7,17 @@ import logging
 import os
 import tomllib
 from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 import click
+from click.shell_completion import CompletionItem
 from rich.console import Console
 
-from dask_dedup.cli.terminal import Terminated, end_code, end_word
+from dask_dedup.cli.help_groups import COMMAND_GROUPS, TERMS, write_groups
+from dask_dedup.cli.terminal import Terminated, end_code, end_word, note_start
 from dask_dedup.errors import ClusterError, DedupError, SettingsError
 from dask_dedup.paths import AnyPath, as_path, is_remote
 from dask_dedup.runtime.forkserver import stop_server
@@ -53,6 +57,12 @@ class _AnyPathType(click.ParamType):
         """Return what the text names."""
         return as_path(value)
 
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Let the shell complete names of files."""
+        return [CompletionItem(incomplete, type="file")]
+
 
 class _LocalPathType(_AnyPathType):
     """A path on a disk."""
@@ -78,12 +88,12 @@ LOCAL_PATH = _LocalPathType()
 class _ConsoleHandler(logging.Handler):
     """Prints each message as one line, above a progress bar if there is one."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, tell: Callable[[str], None]) -> None:
         super().__init__()
-        self.console = console
+        self.tell = tell
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(self.console, self.format(record))
+        self.tell(self.format(record))
 
 
 class _Command(click.Command):
@@ -95,11 +105,25 @@ class _Command(click.Command):
 
 
 class _Commands(click.Group):
-    """Turns the errors that are meant for people into one message and exit code 2."""
+    """Lists commands in groups; turns errors meant for people into one line and exit code 2."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands, each under its heading, and then what their words mean."""
+        width = formatter.width - 20
+        found = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        entries = {
+            name: (name, command.get_short_help_str(width))
+            for name, command in found.items()
+            if command is not None
+        }
+        write_groups(formatter, COMMAND_GROUPS, entries)
+        with formatter.section("Terms"):
+            formatter.write_dl([*TERMS.items()])
 
     command_class = _Command
 
     def invoke(self, context: click.Context) -> Any:
+        note_start()
         try:
             return super().invoke(context)
         except Terminated as stop:
@@ -309,8 +333,14 @@ def _help_of(key: str) -> str:
 def main() -> None:
     """Find the duplicates in image-text data sets, by their embeddings.
 
-    Shell completion: eval "$(_DASK_DEDUP_COMPLETE=bash_source dask-dedup)"
-    """
+    `dask-dedup run DATA OUT` finds them, `dask-dedup export OUT DEST` writes the data set without
+    them. `dask-dedup COMMAND --help` tells the rest of each command.
+
+    Completion by the shell (zsh_source, fish_source for others), in ~/.bashrc:
+
+    \b
+      eval "$(_DASK_DEDUP_COMPLETE=bash_source dask-dedup)"
+    """  # noqa: D301  \b is a character: click leaves the lines below it as they are
 
 
 def open_console(verbose: bool, quiet: bool) -> Console:
@@ -320,14 +350,23 @@ def open_console(verbose: bool, quiet: bool) -> Console:
     return console
 
 
-def configure_logging(console: Console, verbose: bool, quiet: bool) -> None:
-    """Print what the package logs, as much of it as is wanted."""
-    level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
-    handler = _ConsoleHandler(console)
+def configure_logging(console: Console, verbose: bool, quiet: bool) -> Callable[[str], None]:
+    """Print what the package logs, as much of it as is wanted; return what prints other lines.
+
+    With ``verbose`` the time stands before each line.
+    """
+    tell = partial(_say_when if verbose else say, console)
+    handler = _ConsoleHandler(tell)
+    handler.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO)
     logger = logging.getLogger("dask_dedup")
     logger.handlers[:] = [handler]
-    logger.setLevel(level)
+    logger.setLevel(logging.DEBUG if verbose else logging.INFO)  # OUT/log.txt takes what is logged
     logger.propagate = False
+    return tell
+
+
+def _say_when(console: Console, text: str) -> None:
+    say(console, f"{datetime.now():%H:%M:%S} {text}")
 
 
 def escaped(text: str) -> str:

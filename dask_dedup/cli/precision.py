@@ -11,6 +11,7 @@ from rich.table import Table
 from dask_dedup.cli.group import PATH, main, say
 from dask_dedup.errors import SettingsError
 from dask_dedup.paths import AnyPath
+from dask_dedup.report.count_text import count_text
 from dask_dedup.storage.objects import exists
 
 __all__ = ["precision", "sample"]
@@ -40,7 +41,8 @@ def sample(out: AnyPath, pairs_csv: AnyPath, pairs: int, seed: int, overwrite: b
     write_pairs(found, pairs_csv)
     say(
         Console(),
-        f"{pairs_csv}: {len(found):,} pairs in {found['bin'].nunique()} bins of similarity; write "
+        f"{pairs_csv}: {count_text(len(found), 'pair')} in "
+        f"{count_text(found['bin'].nunique(), 'bin')} of similarity; write "
         f"yes or no into the column label, then: dask-dedup precision {pairs_csv}",
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import click
@@ -12,15 +11,15 @@ from rich.console import Console
 from dask_dedup.cli.command_workers import interruptible
 from dask_dedup.cli.group import (
     PATH,
+    configure_logging,
     keep_settings,
     main,
-    open_console,
-    say,
     setting,
     switch,
     verbosity,
 )
 from dask_dedup.cli.run import print_summary
+from dask_dedup.cli.terminal import seconds_so_far
 from dask_dedup.paths import AnyPath
 from dask_dedup.settings.option_names import OPTIONS
 
@@ -117,21 +116,22 @@ def _write(
 ) -> None:
     """Run a command, and print what it has found."""
     quiet, verbose = options.pop("quiet"), options.pop("verbose")
-    console = open_console(verbose, quiet)
+    console = Console(stderr=True, quiet=quiet)
+    tell = configure_logging(console, verbose, quiet)
     from dask_dedup.report.progress import choose_progress
 
     flags = {name: options.pop(name) for name in ("overwrite", "break_lock")}
     names = {key.replace(".", "__"): name for name, key in OPTIONS.items()}
     with interruptible(console):
-        summary = function(
+        result = function(
             out,
             dest,
             **own,
             **flags,
             dataset=options.pop("dataset"),
-            progress=choose_progress(console),
-            say=partial(say, console),
+            progress=choose_progress(console, tell),
+            say=tell,
             **{names[name]: value for name, value in options.items()},
         )
     if not quiet:
-        print_summary(summary, dest, Console())
+        print_summary(result, dest, Console(), seconds_so_far() if result.is_new else None)

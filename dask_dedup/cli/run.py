@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping
-from functools import partial
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -16,16 +18,18 @@ from dask_dedup.cli.group import (
     PATH,
     any_setting,
     chosen_settings,
+    configure_logging,
     flag,
     input_settings,
     keep_settings,
     main,
-    open_console,
     say,
     setting,
     switch,
     verbosity,
 )
+from dask_dedup.cli.help_groups import GroupedCommand
+from dask_dedup.cli.terminal import seconds_so_far
 from dask_dedup.errors import UnreadableError
 from dask_dedup.paths import AnyPath
 from dask_dedup.report.count_text import count_text
@@ -35,9 +39,32 @@ from dask_dedup.storage.run_folder import PAGE
 
 __all__ = ["print_summary", "run"]
 
+_HELP: dict[str, Any] = {
+    "cls": GroupedCommand,
+    "option_groups": {
+        "What is compared": (
+            "modality", "metadata", "image-embeddings", "text-embeddings", "embedding-column",
+            "url-column", "caption-column", "columns", "drop-columns", "skip-bad-parts",
+        ),
+        "Threshold, and which rows stay": (
+            "threshold", "encoder", "search-threshold", "linkage", "keep", "protect",
+            "max-per-cluster", "merge", "decisions",
+        ),
+        "Recall and cost": ("cells-per-row", "cells", "dim", "audit-queries", "seed"),
+        "Machine": ("workers", "threads", "memory", "work", "device", "cluster", "dashboard"),
+        "The paper's finder": (
+            "finder", "model", "factory", "nprobe", "k", "tolerance", "verify",
+        ),
+        "The page": ("report", "images", "thumbnails", "load-urls"),
+        "Settings and output": (
+            "config", "set", "overwrite", "keep-stages", "break-lock", "verbose", "quiet", "help",
+        ),
+    },
+}  # fmt: skip
 
-@main.command(short_help="find the duplicates of a data set")
-@click.argument("dataset", type=PATH)
+
+@main.command(short_help="find the duplicates of a data set", **_HELP)
+@click.argument("dataset", type=PATH, metavar="DATA")
 @click.argument("out", type=PATH)
 @setting("threshold", float)
 @setting("search_threshold", float)
@@ -93,45 +120,46 @@ def run(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Find the duplicates of DATASET and write everything about them to OUT.
+    """Find the duplicates of DATA and write everything about them to OUT.
 
-    DATASET is a folder as clip-retrieval writes it: img_emb/*.npy (one row per image) and
-    metadata/*.parquet (the same rows with URL and caption). With --modality text the captions'
-    embeddings, text_emb/*.npy, are compared instead. Other names: --metadata and
-    --image-embeddings take patterns; --embedding-column is for embeddings in a column of the
-    parquet files. DATASET and OUT may be URLs, such as s3://bucket/folder.
+    DATA is a folder as clip-retrieval writes it: img_emb/*.npy (one row per image) and
+    metadata/*.parquet (the same rows with URL and caption). It may also be one .npy file, one
+    .parquet file with a column of embeddings, or a folder of either; .npy files without metadata
+    have rows that are known by their position. Other names: --metadata and --image-embeddings take
+    patterns. DATA and OUT may be URLs, such as s3://bucket/folder.
 
     OUT gets clusters/ (every row with its cluster and your columns), forest/ (the similarities
     that link them), invalid/ (rows without a usable embedding), report/index.html (the page
-    that shows it all), histogram.csv and .png, settings.toml and summary.json. The same command
-    again continues where it was stopped; `dask-dedup status OUT` reports its progress. What the
-    run will cost is printed first, and the run is refused if it does not fit into the workers'
+    that shows it all), histogram.csv and .png, settings.toml, summary.json and log.txt. The same
+    command again continues where it was stopped; `dask-dedup status OUT` reports its progress. What
+    the run will cost is printed first, and the run is refused if it does not fit into the workers'
     memory or onto the disk.
 
     Exit codes: 0 done, 2 wrong input or settings, 130 interrupted, 143 terminated.
     """
-    console = open_console(verbose, quiet)
+    console = Console(stderr=True, quiet=quiet)
+    tell = configure_logging(console, verbose, quiet)
     settings = chosen_settings(options, config)
     from dask_dedup.pipeline.run import run as run_all
     from dask_dedup.report.progress import choose_progress
 
     try:
         with interruptible(console):
-            summary = run_all(
+            result = run_all(
                 dataset,
                 out,
                 settings,
                 overwrite=overwrite,
                 break_lock=break_lock,
                 keep_stages=keep_stages,
-                progress=choose_progress(console),
-                say=partial(say, console),
+                progress=choose_progress(console, tell),
+                say=tell,
             )
     except UnreadableError as error:
         hint = "" if settings.read.skip_bad_parts else " --skip-bad-parts goes on without it."
         raise UnreadableError(f"{error}{hint}", error.path) from error
     if not quiet:
-        print_summary(summary, out, Console())
+        print_summary(result, out, Console(), seconds_so_far() if result.is_new else None)
     gc.freeze()  # else Python looks at every object again before it ends: most of a second
 
 
@@ -139,8 +167,10 @@ def _are_far(summary: Mapping[str, Any]) -> bool:
     return bool(summary.get("dropped_by_cap") or summary.get("dropped_by_decision"))
 
 
-def print_summary(summary: Mapping[str, Any], out: AnyPath, console: Console) -> None:
-    """Print what a run has found."""
+def print_summary(
+    summary: Mapping[str, Any], out: AnyPath, console: Console, seconds: float | None = None
+) -> None:
+    """Print what a run has found; ``seconds`` it took, by default those of its stages."""
     from dask_dedup.report.histogram import bin_sizes, read_histogram
 
     def line(name: str, value: str, note: str = "") -> None:
@@ -161,9 +191,8 @@ def print_summary(summary: Mapping[str, Any], out: AnyPath, console: Console) ->
         line(
             "through others",
             f"{linked['rows']:,}",
-            f"{linked['share']:.1%} of the duplicates are below the threshold to the "
-            f"representative of their cluster, {linked['below_0.8']:,} below 0.8, the least "
-            f"{linked['lowest']:.2f}",
+            f"{linked['share']:.1%} of them; below {summary['threshold']:g} to the first row of "
+            f"their cluster",
         )
     if "dropped" in summary:  # not of earlier versions
         why = {
@@ -213,8 +242,8 @@ def print_summary(summary: Mapping[str, Any], out: AnyPath, console: Console) ->
         line("audit", "–", f"none of {audit['queries']:,} sampled rows has a duplicate")
     line(
         "time",
-        f"{summary['wall_seconds']:.1f} s",
-        ", ".join(f"{stage['name']} {stage['seconds']:.1f}" for stage in summary["stages"]),
+        f"{seconds or summary['wall_seconds']:.1f} s",
+        _stage_times(summary["stages"], seconds or summary["wall_seconds"]),
     )
     whose, largest = "all processes", summary.get("worker_peak_bytes")
     if largest is not None:
@@ -239,5 +268,22 @@ def print_summary(summary: Mapping[str, Any], out: AnyPath, console: Console) ->
         console.print(sizes)
     console.print()
     say(console, f"results in {out}: clusters/*.parquet has every row with its cluster")
-    if exists(out / PAGE):
-        say(console, f"page: {out / PAGE}")
+    for step in _next_steps(out):
+        say(console, step)
+
+
+def _stage_times(stages: Sequence[Mapping[str, Any]], seconds: float) -> str:
+    """Return the seconds of each stage, and of all else: imports, the start of workers, the end."""
+    rest = max(seconds - sum(stage["seconds"] for stage in stages), 0.0)
+    times = [f"{stage['name']} {stage['seconds']:.1f}" for stage in stages]
+    return ", ".join([*times, f"start and end {rest:.1f}"])
+
+
+def _next_steps(out: AnyPath) -> list[str]:
+    """Return what one does with a result, each in a line."""
+    program = "dask-dedup" if shutil.which("dask-dedup") else sys.argv[0]
+    page = out / PAGE
+    return [
+        *([f"page: {page}"] if exists(page) else []),
+        f"without duplicates: {program} export {shlex.quote(str(out))} DEST",
+    ]

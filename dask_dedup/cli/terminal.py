@@ -11,9 +11,20 @@ import os
 import signal
 import sys
 import threading
+import time
 from typing import Any
 
-__all__ = ["Terminated", "end_code", "end_word", "listen_to_signals", "show_on_any_terminal"]
+import psutil
+
+__all__ = [
+    "Terminated",
+    "end_code",
+    "end_word",
+    "listen_to_signals",
+    "note_start",
+    "seconds_so_far",
+    "show_on_any_terminal",
+]
 
 _PLAIN = {
     "█": "#",
@@ -34,8 +45,23 @@ _PLAIN = {
 }
 
 
+_started: dict[str, float] = {}
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM, which ends a command as Ctrl-C does."""
+
+
+def note_start(is_process: bool = False) -> None:
+    """Count the seconds of the command from now, or from the start of its process."""
+    if is_process:
+        _started["process"] = psutil.Process().create_time()
+    _started["command"] = _started.get("process", time.time())
+
+
+def seconds_so_far() -> float:
+    """Return for how long the command goes on."""
+    return time.time() - _started["command"]
 
 
 def listen_to_signals() -> None:

@@ -49,6 +49,7 @@ class CompressFolder(RunFolder):
     state_name = "compress.json"
     result_files = ("summary.json", RESULTS)
     optional_files = ()
+    other_files = ()
     own_names = r".*\.(npy|parquet|safetensors|json)"  # those of the input
 
     def __init__(
@@ -177,15 +178,17 @@ def _write(
         lambda record: progress.skip(record["rows"]),
     )
     progress.finish()
-    names = names_of_files([part.metadata_path for part in views[0].parts], ".parquet")
     copied: dict[str, FileDigest] = {}
-    for part, name in zip(views[0].parts, names, strict=True):
+    described = [part for part in views[0].parts if part.metadata_path]
+    names = names_of_files([part.metadata_path for part in described], ".parquet")
+    for part, name in zip(described, names, strict=True):
         target = stage.folder / "metadata" / name
         _link(str(local_copy(part.metadata_path)), target)
         copied[f"metadata/{name}"] = digest_of_file(target)
     for name in names_in(stage.folder / "model") or ():
         copied[f"model/{name}"] = digest_of_file(stage.folder / "model" / name)
-    for name in folder.result_folders:
+    made = folder.result_folders if described else folder.result_folders[1:]  # without metadata
+    for name in made:
         folder.publish(stage, name, [*records, {FILES: copied}])
     zero_rows = {
         view.modality: sum(

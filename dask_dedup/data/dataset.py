@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,6 +14,7 @@ import pandas as pd
 from dask.delayed import delayed
 
 from dask_dedup.data.file_versions import FileVersions, paths_of, version_or_none
+from dask_dedup.data.locate import Patterns, locate
 from dask_dedup.data.metadata import (
     MetadataColumns,
     empty_table,
@@ -23,10 +23,9 @@ from dask_dedup.data.metadata import (
     unify_columns,
 )
 from dask_dedup.data.parts import EmbeddingFile, Part, read_rows
-from dask_dedup.data.scan import add_texts, find_usual, scan_parts
+from dask_dedup.data.scan import add_texts, scan_parts
 from dask_dedup.errors import InputError
-from dask_dedup.paths import AnyPath, as_path, is_remote
-from dask_dedup.storage.listing import has_files
+from dask_dedup.paths import AnyPath, as_path
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -255,7 +254,9 @@ def read_dataset(
         A folder, or a URL of one (``s3://bucket/folder``), with ``img_emb/*.npy`` (float16, float32
         or float64, shape (rows, dim)) and ``metadata/*.parquet``, as many of one as of the other,
         and optionally ``text_emb/*.npy``. Files are paired in natural order of their names, and
-        numbers in these must not contradict it.
+        numbers in these must not contradict it. Also a ``.npy`` file, a ``.parquet`` file with a
+        column of embeddings, or a folder of such files. Without ``metadata`` there is neither
+        ``url`` nor ``caption``: a row is known by its position.
     url_column, caption_column : str, optional
         Names of the metadata columns that become ``url`` and ``caption``. By default ``url``
         or ``URL``, and ``caption`` or ``TEXT``, in each part its own; their absence is logged once.
@@ -269,7 +270,9 @@ def read_dataset(
         A list column of the metadata files that holds the embeddings to compare, instead of files
         of their own. Null rows, and those of another length than most, count as invalid; integers
         become floating point; a struct with one list, or a list of one list, is unwrapped. Without
-        ``metadata/``, the parquet files are expected in ``path`` itself.
+        ``metadata/``, the parquet files are expected in ``path`` itself. Of a parquet file, or a
+        folder of these, the one column of the first file that holds lists of floats of one length
+        is found by itself.
     columns, drop_columns : sequence of str, optional
         Names, in the files, of the metadata columns that are carried beside URL and caption (all,
         by default), and of those that are not.
@@ -302,9 +305,7 @@ def read_dataset(
     >>> dataset.metadata[["url", "caption"]].npartitions
     5
     """
-    folder = as_path(path)
-    if not is_remote(folder) and not os.path.isdir(folder):  # Path.is_dir raises of long names
-        raise InputError(f"{folder}: no such folder.")
+    place = as_path(path)
     if modality not in ("image", "text"):
         raise InputError(f"modality: expected image or text, got {modality!r}.")
     if embedding_column is not None and (image_embeddings or text_embeddings):
@@ -312,31 +313,21 @@ def read_dataset(
             "embedding_column: the embeddings are expected in a column of the metadata files, so "
             "image_embeddings and text_embeddings cannot be given beside it."
         )
-    if embedding_column is not None:
-        own = folder / "metadata"
-        in_folder = metadata is not None or has_files(own)
-        metadata_paths = find_usual(folder, metadata, "metadata" if in_folder else "", ".parquet")
-        embedding_paths = metadata_paths
-    else:
-        if modality == "text":
-            if text_embeddings is None and not has_files(folder / "text_emb"):
-                raise InputError(
-                    f"{folder / 'text_emb'}: no such folder. Modality text compares the captions' "
-                    f"embeddings, which are expected there, one .npy file for each file of "
-                    f"metadata."
-                )
-            embedding_paths = find_usual(folder, text_embeddings, "text_emb", ".npy")
-        else:
-            embedding_paths = find_usual(folder, image_embeddings, "img_emb", ".npy")
-        metadata_paths = find_usual(folder, metadata, "metadata", ".parquet")
-    parts, schemas = scan_parts(metadata_paths, embedding_paths, embedding_column, skip_bad_parts)
+    found = locate(
+        place,
+        modality,
+        Patterns(metadata, image_embeddings, text_embeddings, embedding_column),
+    )
+    parts, schemas = scan_parts(
+        found.metadata_paths, found.embedding_paths, found.column, skip_bad_parts
+    )
     problem = None
     if modality == "text":
         parts = tuple(replace(part, text_embeddings=part.embeddings) for part in parts)
-    elif embedding_column is None and texts:
-        parts, problem = add_texts(parts, folder, text_embeddings, skip_bad_parts)
+    elif found.column is None and found.folder == place and texts:
+        parts, problem = add_texts(parts, place, text_embeddings, skip_bad_parts)
     unified = unify_columns(parts, schemas, url_column, caption_column, columns, drop_columns)
-    return Dataset(str(folder), parts, unified, modality, problem)
+    return Dataset(str(place), parts, unified, modality, problem)
 
 
 def _read_metadata_frame(

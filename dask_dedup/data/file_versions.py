@@ -93,7 +93,9 @@ def version_or_none(path: str) -> tuple[int, str]:
 
 def paths_of(part: Part) -> list[str]:
     """Return the files of a part, each once."""
-    paths = [part.metadata_path, part.embeddings.path]
+    paths = [part.embeddings.path]
+    if part.metadata_path:
+        paths.insert(0, part.metadata_path)
     if part.text_embeddings is not None:
         paths.append(part.text_embeddings.path)
     return list(dict.fromkeys(paths))

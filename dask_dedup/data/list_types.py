@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from dask_dedup.errors import InputError
 
-__all__ = ["SEVERAL", "describe_lists", "list_lengths", "plain_lists"]
+__all__ = ["SEVERAL", "describe_lists", "holds_floats", "list_lengths", "plain_lists"]
 
 #: Stands for the length of a list that holds several lists.
 SEVERAL = -1
@@ -55,6 +55,13 @@ def describe_lists(path: str, column: str, arrow_type: pa.DataType) -> tuple[str
             f"float32, float64 or integers, got {arrow_type}."
         )
     return described
+
+
+def holds_floats(arrow_type: pa.DataType) -> bool:
+    """Return whether a column of this type holds one list, or vector, of floats a row."""
+    if isinstance(arrow_type, pa.BaseExtensionType):
+        return holds_floats(arrow_type.storage_type)
+    return _is_list(arrow_type) and pa.types.is_floating(arrow_type.value_type)
 
 
 def _describe(arrow_type: pa.DataType) -> tuple[str, int | None] | None:

@@ -41,7 +41,7 @@ def read_metadata(part: Part, columns: MetadataColumns) -> pa.Table:
     InputError
         It has other types than before.
     """
-    if part.metadata_problem is not None:
+    if not part.metadata_path or part.metadata_problem is not None:
         return _null_table(columns.schema, part.rows)
     table = read_again(part.metadata_path, _read_table, part, columns)
     arrays, fields, names, retyped = [], [], {}, set()

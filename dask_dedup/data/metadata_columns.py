@@ -84,10 +84,12 @@ def unify_columns(
     Raises
     ------
     InputError
-        A named column is in no part, or a name stands twice in one file.
+        A named column is in no part, a name stands twice in one file, or there is no metadata.
     ColumnError
         No type holds what a column has in two parts, or it could not be written as it is.
     """
+    if not parts[0].metadata_path:
+        return _no_columns(parts[0], url_column or caption_column, only, dropped)
     found = _Found(parts, schemas)
     found.check_named("columns", only)
     found.check_named("drop_columns", dropped)
@@ -128,6 +130,19 @@ def unify_columns(
         for field, names in zip(fields, sources, strict=True)
     ]
     return MetadataColumns(pa.schema(fields), tuple(sources), unit)
+
+
+def _no_columns(
+    part: Part, text: str | None, only: Sequence[str] | None, dropped: Sequence[str] | None
+) -> MetadataColumns:
+    """Return the columns of a data set without metadata; refuse names of any."""
+    for name in (text, *(only or ()), *(dropped or ())):
+        if name:
+            raise InputError(
+                f"{part.embeddings.path}: column {name!r} is named, but there is no metadata. "
+                f"metadata (--metadata) says where it is."
+            )
+    return MetadataColumns(pa.schema([]), ())
 
 
 class _Found:

@@ -49,6 +49,7 @@ class Part:
     row_start : int
         ``row_id`` of the first row.
     metadata_path : str
+        Empty where the data set has no metadata.
     embeddings : EmbeddingFile
         The modality that is compared.
     text_embeddings : EmbeddingFile or None

@@ -100,7 +100,7 @@ def find_usual(folder: AnyPath, pattern: str | None, usual: str, suffix: str) ->
 
 
 def scan_parts(
-    metadata_paths: Sequence[str],
+    metadata_paths: Sequence[str] | None,
     embedding_paths: Sequence[str],
     column: str | None = None,
     skip_bad: bool = False,
@@ -113,7 +113,8 @@ def scan_parts(
     Parameters
     ----------
     metadata_paths, embedding_paths : sequence of str
-        As many of one as of the other, in the order that defines ``row_id``.
+        As many of one as of the other, in the order that defines ``row_id``; without metadata
+        None, and the rows are those of the embeddings.
     column : str, optional
         A list column of the embedding files, which are parquet files then.
     skip_bad : bool
@@ -132,21 +133,23 @@ def scan_parts(
         Different numbers of files, or names that contradict; UnreadableError where counts of a part
         differ, dimensions are mixed, or a file cannot be read.
     """
-    if column is None:
-        _check_paired("embedding", embedding_paths, metadata_paths)
-    footers = ask_each_file(_tried(read_footer, skip_bad), metadata_paths)
+    if column is None and metadata_paths is not None:
+        _check_paired("embedding", embedding_paths, "metadata", metadata_paths)
     files = _read_headers(embedding_paths, column, skip_bad)
+    footers: Sequence = [(_rows_of(file), pa.schema([])) for file in files]
+    if metadata_paths is not None:
+        footers = ask_each_file(_tried(read_footer, skip_bad), metadata_paths)
     first = _first_good(files)
     parts: list[Part] = []
     schemas: list[pa.Schema] = []
     row_start = 0
-    for i, (metadata_path, footer) in enumerate(zip(metadata_paths, footers, strict=True)):
-        file = files[i]
+    for i, (file, footer) in enumerate(zip(files, footers, strict=True)):
+        metadata_path = "" if metadata_paths is None else metadata_paths[i]
         if not isinstance(footer, InputError):
             rows, schema = footer
             metadata_problem = None
         else:
-            rows = file.rows if isinstance(file, EmbeddingFile) else 0
+            rows = _rows_of(file)
             schema = pa.schema([])
             metadata_problem = str(footer)
         embeddings = _fit(file, embedding_paths[i], first, metadata_path, rows, skip_bad)
@@ -154,7 +157,9 @@ def scan_parts(
         schemas.append(schema if column is None else _without(schema, column))
         row_start += rows
     if row_start == 0:
-        raise InputError(f"{as_path(metadata_paths[0]).parent}: all parts are empty.")
+        raise InputError(
+            f"{as_path((metadata_paths or embedding_paths)[0]).parent}: all parts are empty."
+        )
     return tuple(parts), tuple(schemas)
 
 
@@ -168,8 +173,10 @@ def scan_texts(
     InputError
         As `scan_parts` does.
     """
-    metadata_paths = [part.metadata_path for part in parts]
-    _check_paired("text embedding", text_paths, metadata_paths)
+    kind, paths = "metadata", [part.metadata_path for part in parts if part.metadata_path]
+    if not paths:
+        kind, paths = "embeddings", [part.embeddings.path for part in parts]
+    _check_paired("text embedding", text_paths, kind, paths)
     files = _read_headers(text_paths, None, skip_bad)
     first = _first_good(files)
     texts = [
@@ -181,18 +188,23 @@ def scan_texts(
     )
 
 
-def _check_paired(kind: str, paths: Sequence[str], metadata_paths: Sequence[str]) -> None:
+def _rows_of(file: EmbeddingFile | InputError) -> int:
+    """Return the rows of a file; 0 where it cannot be read."""
+    return file.rows if isinstance(file, EmbeddingFile) else 0
+
+
+def _check_paired(kind: str, paths: Sequence[str], other: str, other_paths: Sequence[str]) -> None:
     """Raise where there are not as many of both, or their names contradict their order."""
-    if len(paths) == len(metadata_paths):
-        how = check_pairs(f"{kind}s", paths, metadata_paths)
+    if len(paths) == len(other_paths):
+        how = check_pairs(f"{kind}s", paths, other_paths)
         if how is not None:
             logger.warning("%s", how)
         return
-    missing = missing_numbers(f"{kind}s", paths, metadata_paths)
-    names = f"the first names are {Path(paths[0]).name} and {Path(metadata_paths[0]).name}"
+    missing = missing_numbers(f"{kind}s", paths, other_paths)
+    names = f"the first names are {Path(paths[0]).name} and {Path(other_paths[0]).name}"
     raise InputError(
         f"{as_path(paths[0]).parent}: {_count_files(len(paths), kind)}, but "
-        f"{as_path(metadata_paths[0]).parent} has {_count_files(len(metadata_paths), 'metadata')}. "
+        f"{as_path(other_paths[0]).parent} has {_count_files(len(other_paths), other)}. "
         f"Each part needs one of each; {missing or names}."
     )
 

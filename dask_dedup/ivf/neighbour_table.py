@@ -91,7 +91,8 @@ def neighbour_table(
     first : int
         Number of the first query.
     dataset : Dataset, optional
-        Adds ``url`` and ``caption``; the metadata of each part that has a neighbour is read once.
+        Adds ``url`` and ``caption``, if it has them; the metadata of each part that has a neighbour
+        is read once.
     """
     query, rank = np.nonzero(row_ids >= 0)
     found = row_ids[query, rank]
@@ -106,13 +107,16 @@ def neighbour_table(
     if dataset is None:
         return table
     ids, position = np.unique(found, return_inverse=True)
-    columns = dataset.columns.select(_TEXTS)
+    there = [name for name in _TEXTS if name in dataset.columns.schema.names]
+    if not there:  # no metadata
+        return table
+    columns = dataset.columns.select(there)
     pieces = [
         take_rows(read_metadata(part, columns), pa.array(own - part.row_start))
         for part, own in split_rows(ids, dataset.filled_parts)
     ]
     texts = pa.concat_tables(pieces) if pieces else empty_table(columns)
     texts = take_rows(texts, pa.array(position))
-    for name in _TEXTS:
+    for name in there:
         table = table.append_column(name, texts.column(name))
     return table

@@ -48,6 +48,10 @@ class Job:
         Describes workers that are not this machine's, for the summary.
     rules : KeepRules
         What ``[keep]`` says, checked.
+    note : callable
+        Takes lines for the log of the run.
+    began : float
+        When the run did, by `time.perf_counter`: with its plan and its workers.
     """
 
     data: Dataset
@@ -61,6 +65,8 @@ class Job:
     skipped: list[int] = field(default_factory=list)
     details: Callable[[], dict[str, Any]] | None = None
     rules: KeepRules = field(default_factory=KeepRules)
+    note: Callable[[str], None] = lambda _: None
+    began: float = field(default_factory=time.perf_counter)
 
     def describe_workers(self) -> dict[str, Any]:
         """Return how many workers there are, and what each may use."""
@@ -76,11 +82,14 @@ class Job:
         self.progress.start(declared.name, self.data.rows)
         self.skipped.clear()
         began = time.perf_counter()
+        self.note(f"{declared.name}: begun")
         yield
         self.check()
         seconds = time.perf_counter() - began
         rows = max(self.data.rows - sum(self.skipped), 0)
         self.times.append(StageTime(declared.name, seconds, rows))
+        before = f"; {self.data.rows - rows:,} rows were done before" * (rows < self.data.rows)
+        self.note(f"{declared.name}: done in {seconds:.1f} s{before}")
         self.progress.finish()
 
     def stage(self, declared: DeclaredStage, known: Mapping[str, Any] | None = None) -> Stage:

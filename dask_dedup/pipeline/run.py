@@ -13,12 +13,15 @@ the workers start meanwhile.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from threading import Thread
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dask_dedup.paths import AnyPath, as_path
+from dask_dedup.pipeline.warm_up import COMPILE_SECONDS, are_compiled
 from dask_dedup.pipeline.worker_imports import PRELOAD
 from dask_dedup.report.count_text import count_text, data_text
 from dask_dedup.runtime.current_client import current_client
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from dask_dedup.results.result import Result
     from dask_dedup.runtime.executor import Execute, Progress
     from dask_dedup.storage.run_folder import RunFolder
+    from dask_dedup.storage.run_log import RunLog
 
 __all__ = ["Flags", "Say", "log_line", "run", "run_into"]
 
@@ -159,19 +163,26 @@ def run_into(
     from dask_dedup.results.keep_rules import make_rules
     from dask_dedup.results.result import Result
     from dask_dedup.storage.run_folder import RunFolder
+    from dask_dedup.storage.run_log import RunLog
 
     check_pictures(data, settings)
     rules = make_rules(settings.keep, data.columns, data.rows)
-    with RunFolder(
-        out,
-        result_settings(data, settings, rules.digests),
-        data.fingerprint,
-        flags.overwrite,
-        settings.compute.work,
-        flags.break_lock,
-        source=(data.path, data.sketch),
-        working=WORKING,
-    ) as folder:
+    with (
+        RunFolder(
+            out,
+            result_settings(data, settings, rules.digests),
+            data.fingerprint,
+            flags.overwrite,
+            settings.compute.work,
+            flags.break_lock,
+            source=(data.path, data.sketch),
+            working=WORKING,
+        ) as folder,
+        RunLog() as log,
+    ):
+        say = log.beside(say)
+        described = data_text(data.path, data.rows, len(data.parts), data.dim)
+        log.note(f"dask_dedup {version('dask_dedup')}: {described}")
         folder.quarantined = list_quarantined(data)
         is_unverified = settings.finder == "adc" and not settings.adc.verify
         if is_unverified and settings.clusters.linkage == "star":
@@ -189,8 +200,9 @@ def run_into(
                 f"{kept['search_threshold']:g} up, answers threshold "
                 f"{settings.clusters.threshold:g}: only the clusters are made anew"
             )
-        start = _Start(data, folder, settings, kept, say, source, rules)
-        return Result(out, start.run(execute, client, progress, flags.keep_stages))
+        start = _Start(data, folder, settings, kept, say, source, rules, log)
+        summary = start.run(execute, client, progress, flags.keep_stages)
+        return Result(out, summary, is_new=True)
 
 
 def log_line(line: str) -> None:
@@ -210,10 +222,12 @@ class _Start:
         say: Say,
         source: Source | None,
         rules: KeepRules,
+        log: RunLog,
     ) -> None:
         self.rules = rules
         self.data, self.folder, self.settings = data, folder, settings
-        self.kept, self.say, self.source = kept, say, source
+        self.kept, self.say, self.source, self.log = kept, say, source, log
+        self.began = time.perf_counter()
 
     def run(
         self,
@@ -239,6 +253,9 @@ class _Start:
             from dask_dedup.pipeline.run_stages import run_stages
             from dask_dedup.report.progress import library_progress
 
+            if not is_foreign and settings.cluster.kind == "local" and not are_compiled():
+                self.say(f"compiling kernels (once): about {COMPILE_SECONDS} s")
+
             def details() -> dict[str, Any]:
                 peak = getattr(executor, "peak_bytes", None)
                 known = {"workers": workers} if is_foreign and workers else {}
@@ -256,9 +273,16 @@ class _Start:
                 memory,
                 details=details,
                 rules=self.rules,
+                note=self.log.note,
+                began=self.began,
             )
             try:
-                return run_stages(job, keep_stages)
+                summary = run_stages(job, keep_stages)
+                self.log.note(
+                    f"finished: {summary['duplicates']:,} duplicates, {summary['dropped']:,} rows "
+                    f"dropped, {summary['kept']:,} kept"
+                )
+                return summary
             finally:
                 progress.close()
 
@@ -305,6 +329,7 @@ class _Start:
         if self.kept is None and settings.finder == "join":
             planned = self._plan(workers, memory)
         self.folder.begin(self.kept)
+        self.log.open(self.folder.path)
         if self.source is not None:
             self.source.hand_over(self.folder.path)
         if planned is not None:

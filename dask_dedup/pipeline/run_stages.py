@@ -40,6 +40,7 @@ from dask_dedup.report.histogram import (
     write_histogram_csv,
 )
 from dask_dedup.report.summary import count_clusters, sum_linked_through_others, versions
+from dask_dedup.results.clusters import largest_clusters
 from dask_dedup.runtime.executor import OnWorker
 from dask_dedup.runtime.peak_memory import TreeMemory
 from dask_dedup.settings.run_settings import Settings
@@ -118,7 +119,12 @@ def _run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
         for stage, name, records in (*clusters["results"], *forest.results):
             folder.publish(stage, name, records)
         write_histogram_csv(histogram, folder.path / "histogram.csv")
-        plot_histogram(histogram, settings.clusters.threshold, folder.path / "histogram.png")
+        plot_histogram(
+            histogram,
+            settings.clusters.threshold,
+            folder.path / "histogram.png",
+            clusters["largest"],
+        )
         with write_aside(folder.path / "settings.toml", durable=True) as temporary:
             temporary.write_text(settings.to_toml(), encoding="utf-8")
         folder.write_optional(DECISIONS_FILE, keeping.decisions_text)
@@ -129,6 +135,7 @@ def _run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
         "parts": len(data.filled_parts),
         **job.describe_workers(),
         **counts,
+        "largest_clusters": clusters["largest"],
         "kept": clusters["kept"],
         "dropped": data.rows - clusters["kept"],
         **clusters["without_witness"],
@@ -144,7 +151,7 @@ def _run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
         "finder": settings.finder,
         "is_verified": found.answers is not None,
         "stages": job.times,
-        "wall_seconds": round(time.perf_counter() - began, 3),
+        "wall_seconds": round(time.perf_counter() - job.began, 3),
         "peak_memory_bytes": memory.peak_bytes,
         "audit": clusters["audit"],
         "encoder": settings.encoder,
@@ -317,6 +324,7 @@ def _write_clusters(
             for name in ("dropped_by_cap", "dropped_by_decision")
         },
         "sizes": sizes,
+        "largest": largest_clusters(one for record in records for one in record["largest"]),
         "linked_through_others": [record["linked_through_others"] for record in records],
         "edges": labelled.record["edges"],
         "audit": audit,

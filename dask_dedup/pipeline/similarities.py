@@ -68,15 +68,11 @@ def remark_on(measured: dict[str, Any], settings: Settings) -> Remark:
         Encoder, modality and threshold.
     """
     threshold, median = settings.clusters.threshold, measured["random_median"]
-    looks = (
-        f"random pairs have a median cosine of {median:.2f} (one of a hundred above "
-        f"{measured['random_99']:.2f}), the nearest of {measured['rows'] - 1:,} other rows "
-        f"{measured['nearest_median']:.2f}"
-    )
+    looks = f"random pairs have a median cosine of {median:.2f}"
     if measured["random_99"] >= threshold:
         return Remark(
-            f"{looks}: more than one random pair in a hundred is above the threshold "
-            f"{threshold:g}, which is too low for these embeddings",
+            f"{looks}, and more than one in a hundred is above the threshold {threshold:g}, which "
+            f"is too low for these embeddings",
             True,
         )
     if settings.encoder is not None:
@@ -93,17 +89,17 @@ def remark_on(measured: dict[str, Any], settings: Settings) -> Remark:
             f"{name} {one.random_median:g}" for name, one in ENCODERS.items() if one.random_median
         )
         return Remark(
-            f"{looks}: unlike those of the encoders we know ({known}), so look at pairs near the "
-            f"threshold {threshold:g}: `dask-dedup sample`",
+            f"{looks}, unlike those of the encoders we know ({known}): look at pairs near "
+            f"{threshold:g} (`dask-dedup sample`)",
             threshold == ENCODERS["clip"].threshold,
         )
     name = min(near)[1]
     own = ENCODERS[name]
-    text = f"{looks}: like those of {own.title}, for which {own.threshold:g} has a source"
+    text = f"{looks}, as of {own.title}, whose threshold is {own.threshold:g}"
     if threshold - own.threshold > 0.05:
-        text += f"; {threshold:g} is stricter, and may leave edited copies apart"
+        text += f"; {threshold:g} may leave edited copies apart"
     elif own.threshold - threshold > 0.05:
-        text += f"; {threshold:g} is laxer, and may unite what only looks alike"
+        text += f"; {threshold:g} may unite what only looks alike"
     return Remark(text, False)
 
 

@@ -41,7 +41,7 @@ from dask_dedup.pipeline.span_members import (
     unwanted_alone,
 )
 from dask_dedup.report.summary import sum_linked_through_others
-from dask_dedup.results.clusters import PartRules, write_clusters
+from dask_dedup.results.clusters import PartRules, largest_clusters, write_clusters
 from dask_dedup.results.members import no_members
 from dask_dedup.results.merge_columns import MergeColumn
 from dask_dedup.results.sorted_files import read_sorted
@@ -243,6 +243,7 @@ def write_span(
             for name in ("kept", "dropped_by_cap", "dropped_by_decision")
         },
         "sizes": dict(sizes),
+        "largest": largest_clusters(one for record in records for one in record["largest"]),
         "linked_through_others": sum_linked_through_others(
             [record["linked_through_others"] for record in records]
         ),
@@ -274,7 +275,11 @@ def _write_invalid(
     else:
         metadata = empty_table(columns)
     names = pa.array([INVALID_REASONS[code] for code in reason], pa.string())
-    table = metadata.add_column(0, "invalid_reason", names).add_column(0, "row_id", pa.array(ids))
+    ours = [pa.field("row_id", pa.int64()), pa.field("invalid_reason", pa.string())]
+    table = pa.Table.from_arrays(
+        [pa.array(ids), names, *metadata.columns],
+        schema=pa.schema([*ours, *metadata.schema], metadata.schema.metadata),
+    )
     write_frame(path, table, table.schema.metadata, durable=True)
 
 

@@ -33,6 +33,7 @@ class CalibrationFolder(RunFolder):
     result_folders = ()
     result_files = ("curves.csv", "curves.png", "adc.toml", "summary.json")
     optional_files = ()
+    other_files = ()
 
 
 def calibrate(

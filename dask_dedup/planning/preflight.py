@@ -32,7 +32,7 @@ _STORE_THREADS = 16  # sizes of thousands of files, mostly waiting
 
 def describe_dataset(data: Dataset) -> dict[str, Any]:
     """Return what `dask_dedup.planning.workload.numbers_workload` asks of a data set."""
-    files = {part.metadata_path for part in data.parts}
+    files = {part.metadata_path for part in data.parts if part.metadata_path}
     with ThreadPoolExecutor(_STORE_THREADS) as pool:
         return {
             "rows": data.rows,

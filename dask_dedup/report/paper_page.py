@@ -71,7 +71,7 @@ def _pareto(result: dict[str, Any]) -> list[str]:
         f"A result is right when its true cosine is at least that of the k-th true neighbour, to "
         f"{settings['tie_epsilon']:g}. Queries per second are those of the index alone, the query "
         f"being compressed already.",
-        "![recall against queries per second](pareto/pareto.png)",
+        "![the front of each model, then each model alone](pareto/pareto.png)",
         "### The front of recall, speed and size",
         _table(columns, [cells(point) for point in front.to_dict("records")]),
         f"### Each index at its best recall@{max(ks)}",

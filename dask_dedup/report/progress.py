@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from rich.console import Console
 from rich.progress import (
@@ -79,8 +80,13 @@ class BarProgress:
 class LineProgress:
     """One line when a stage begins and ends, and every five seconds between."""
 
-    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
-        self._console = console
+    def __init__(
+        self,
+        console: Console,
+        clock: Callable[[], float] = time.monotonic,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        self._say = say or partial(console.print, highlight=False, soft_wrap=True)
         self._clock = clock
         self._stage, self._rows, self._done, self._skipped = "", 0, 0, 0
         self._has_advanced = False
@@ -124,12 +130,14 @@ class LineProgress:
         """Nothing is left open."""
 
     def _print(self, text: str) -> None:
-        self._console.print(f"{self._stage:<9} {text}", highlight=False, soft_wrap=True)
+        self._say(f"{self._stage:<9} {text}")
 
 
-def choose_progress(console: Console) -> BarProgress | LineProgress:
-    """Return bars for a terminal, lines for anything else."""
-    return BarProgress(console) if console.is_terminal else LineProgress(console)
+def choose_progress(
+    console: Console, say: Callable[[str], None] | None = None
+) -> BarProgress | LineProgress:
+    """Return bars for a terminal, lines for anything else; ``say`` prints these."""
+    return BarProgress(console) if console.is_terminal else LineProgress(console, say=say)
 
 
 def library_progress(console: Console | None = None) -> Progress:

@@ -24,6 +24,7 @@ from dask_dedup.data.metadata import take_rows, to_pandas
 from dask_dedup.data.metadata_types import PLAIN_TYPES
 from dask_dedup.errors import DamagedError, InputError
 from dask_dedup.paths import AnyPath
+from dask_dedup.schema import own_columns
 from dask_dedup.storage.checksums import damage
 from dask_dedup.storage.listing import names_in
 from dask_dedup.storage.objects import open_parquet_source
@@ -78,9 +79,8 @@ class ClusterFiles:
 
     @cached_property
     def own_columns(self) -> list[str]:
-        """Names of our columns: they stand before the user's, of which ``url`` is the first."""
-        names = self.schema.names
-        return names[: names.index("url")]
+        """Names of our columns: they stand before the user's."""
+        return own_columns(self.schema.names)
 
     def file_of(self, row_id: int) -> int:
         """Return the position of the file that a row is in."""
@@ -280,8 +280,10 @@ def text_equals(files: ClusterFiles, name: str, text: str) -> ds.Expression:
     Raises
     ------
     InputError
-        The column cannot hold one.
+        There is no such column, or it cannot hold one.
     """
+    if name not in files.searched_schema.names:
+        raise InputError(f"column {name!r}: the result has none; the data set has no metadata.")
     kind = files.searched_schema.field(name).type
     if pa.types.is_null(kind):
         return pc.scalar(False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -42,8 +42,11 @@ __all__ = [
     "clusters_of_part",
     "count_linked_through_others",
     "join_clusters",
+    "largest_clusters",
     "write_clusters",
 ]
+
+_LARGEST = 5  # clusters that are named
 
 _OWN_COLUMNS = CLUSTERS.columns.get_loc("url")  # they stand before the user's
 
@@ -222,21 +225,28 @@ def write_clusters(
     -------
     dict
         ``rows``, ``invalid_rows``, ``kept``, and ``sizes``: how many clusters of each size (as
-        text, for JSON) have their smallest row in this part, invalid rows left out; and
-        ``linked_through_others``, from `count_linked_through_others`. ``dropped_by_cap`` and
-        ``dropped_by_decision``: rows that no row that stays is near.
+        text, for JSON) have their smallest row in this part, invalid rows left out; ``largest``,
+        the largest of them, see `largest_clusters`; and ``linked_through_others``, from
+        `count_linked_through_others`. ``dropped_by_cap`` and ``dropped_by_decision``: rows that no
+        row that stays is near.
     """
     rules = rules or PartRules()
     table = clusters_of_part(part, columns, members, invalid, rules)
     write_frame(as_path(path), table, table.schema.metadata, durable=True)
     similarity = table["similarity_to_representative"].to_numpy()
     counted = np.asarray(table["is_representative"]) & np.asarray(table["is_valid"])
-    sizes = Counter(np.asarray(table["cluster_size"])[counted].tolist())
+    size = np.asarray(table["cluster_size"])[counted]
+    sizes = Counter(size.tolist())
+    top = np.lexsort((np.arange(len(size)), -size))[:_LARGEST]
+    ids = np.asarray(table["cluster_id"])[counted]
     return {
         "rows": table.num_rows,
         "invalid_rows": len(invalid),
         "kept": int(np.count_nonzero(table["is_kept"])),
         "sizes": {str(size): count for size, count in sorted(sizes.items())},
+        "largest": largest_clusters(
+            {"cluster_id": int(ids[i]), "rows": int(size[i])} for i in top.tolist()
+        ),
         "linked_through_others": count_linked_through_others(similarity, threshold),
         **_count_without_witness(part, members, threshold, rules),
     }
@@ -256,6 +266,15 @@ def _count_without_witness(
         by_cap = int((is_far & (own["role"] == ORDINARY)).sum())
         by_decision += int((is_far & (own["role"] == UNWANTED)).sum())
     return {"dropped_by_cap": by_cap, "dropped_by_decision": by_decision}
+
+
+def largest_clusters(clusters: Iterable[Mapping[str, int]]) -> list[dict[str, int]]:
+    """Return the five largest of some clusters: ``cluster_id`` and ``rows``, of two or more.
+
+    Of clusters as large as each other those of smaller ids come first.
+    """
+    real = [dict(one) for one in clusters if one["rows"] > 1]
+    return sorted(real, key=lambda one: (-one["rows"], one["cluster_id"]))[:_LARGEST]
 
 
 def count_linked_through_others(similarity: np.ndarray, threshold: float) -> dict[str, Any]:

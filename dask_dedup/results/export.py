@@ -27,6 +27,7 @@ from dask_dedup.storage.objects import open_parquet_source
 
 if TYPE_CHECKING:
     from dask_dedup.data.dataset import Dataset
+    from dask_dedup.data.parts import Part
 
 __all__ = ["FORMATS", "ExportFolder", "export"]
 
@@ -203,7 +204,7 @@ def _plan(
             {folder: f"part-{{:05d}}{ending}"},
         )
     filled = data.filled_parts
-    files = {"metadata": names_of_files([part.metadata_path for part in filled], ".parquet")}
+    files = {"metadata": _metadata_names(filled)}
     column = filled[0].embeddings.column
     if column is None:
         own = "text_emb" if data.modality == "text" else "img_emb"
@@ -221,6 +222,14 @@ def _plan(
     )
 
 
+def _metadata_names(parts: Sequence[Part]) -> list[str]:
+    """Return the names of the files of metadata: those of the embeddings where there were none."""
+    if parts[0].metadata_path:
+        return names_of_files([part.metadata_path for part in parts], ".parquet")
+    names = names_of_files([part.embeddings.path for part in parts], ".npy")
+    return [f"{name.removesuffix('.npy')}.parquet" for name in names]
+
+
 def _names_in_input(data: Dataset) -> dict[str, str]:
     """Return for each column of the clusters its name in the input; without those of no file."""
     pairs = zip(data.columns.schema.names, data.columns.sources, strict=True)
@@ -235,9 +244,8 @@ def _find_columns(
     found = [name if name in there else own.get(name, name) for name in wanted]
     for name, one in zip(wanted, found, strict=True):
         if one not in there:
-            raise SettingsError(
-                f"columns: {run.path} has no column {name!r}; it has {', '.join(there)}."
-            )
+            known = ", ".join(there) or "none of the user's: its data set has no metadata"
+            raise SettingsError(f"columns: {run.path} has no column {name!r}; it has {known}.")
     return list(dict.fromkeys(found))
 
 

@@ -14,6 +14,7 @@ from dask_dedup.errors import OutputError
 from dask_dedup.graph.forest_file import forest_path, read_range
 from dask_dedup.graph.forest_range import SAME_SIMILARITY, ForestRange
 from dask_dedup.paths import AnyPath, as_path, is_inside
+from dask_dedup.schema import own_columns
 from dask_dedup.settings.run_settings import ReadSettings
 from dask_dedup.storage.checksums import damage
 from dask_dedup.storage.files import digest_of, read_json
@@ -95,13 +96,12 @@ class FinishedRun:
 
     def own_columns(self) -> list[str]:
         """Return the columns that are the run's: they stand before the user's."""
-        names = self.schema().names
-        return names[: names.index("url")]
+        return own_columns(self.schema().names)
 
     def user_columns(self) -> list[str]:
-        """Return the user's columns, ``url`` and ``caption`` included."""
+        """Return the user's columns, ``url`` and ``caption`` included, if there are any."""
         names = self.schema().names
-        return names[names.index("url") :]
+        return names[len(own_columns(names)) :]
 
     @property
     def forest_path(self) -> AnyPath:

@@ -19,6 +19,7 @@ from dask_dedup.data.readable_text import readable
 from dask_dedup.errors import SettingsError
 from dask_dedup.graph.stream import read_in_order
 from dask_dedup.paths import AnyPath
+from dask_dedup.results.cluster_files import list_files
 from dask_dedup.results.finished_run import open_finished
 from dask_dedup.results.result_rows import read_result_rows
 from dask_dedup.storage.files import write_aside
@@ -27,6 +28,7 @@ from dask_dedup.vectors.sample import hash_rows
 __all__ = ["allot", "bin_limits", "sample_pairs", "write_pairs"]
 
 _BINS = 10  # below similarity 1
+_TEXTS = ("url", "caption")
 _PURPOSE = 21  # of the sample: see `dask_dedup.vectors.sample`
 
 
@@ -76,11 +78,13 @@ def sample_pairs(out: str | AnyPath, pairs: int = 200, seed: int = 0) -> pd.Data
     table["bin_edges"] = edges[own]
     table["edges_from_low"] = np.cumsum(edges[::-1])[::-1][own]
     ends = np.concatenate([table["src"], table["dst"]])
-    texts = read_result_rows(run.path, ends, ["url", "caption"])
+    names = list_files(run.path / "clusters").schema.names
+    there = [name for name in _TEXTS if name in names]  # none without metadata
+    texts = read_result_rows(run.path, ends, ["row_id", *there])
     for place, side in enumerate(("src", "dst")):
         rows = texts.slice(place * len(table), len(table))
-        for name in ("url", "caption"):
-            values = readable(rows[name]).to_pylist()
+        for name in _TEXTS:
+            values = readable(rows[name]).to_pylist() if name in there else [None] * len(table)
             table[f"{side}_{name}"] = ["" if one is None else str(one) for one in values]
     table["label"] = ""
     first = ["label", "similarity", "src_url", "dst_url", "src_caption", "dst_caption"]

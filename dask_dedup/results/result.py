@@ -39,10 +39,13 @@ class Result(Mapping[str, Any]):
         Folder or URL of the run.
     summary : dict
         The content of ``summary.json``.
+    is_new : bool
+        Whether the call that has returned it has made it; false where it was there before.
     """
 
-    def __init__(self, out: AnyPath, summary: Mapping[str, Any]) -> None:
+    def __init__(self, out: AnyPath, summary: Mapping[str, Any], is_new: bool = False) -> None:
         self.out = out
+        self.is_new = is_new
         self.summary = dict(summary)
 
     def __getitem__(self, key: str) -> Any:

@@ -55,7 +55,7 @@ def open_both_modalities(run: FinishedRun, dataset: str | AnyPath | None = None)
     left out with a warning. Parameters and errors are those of `open_run_dataset`.
     """
     data = open_run_dataset(run, dataset)
-    if run.read.embedding_column is not None:
+    if data.parts[0].embeddings.column is not None:
         return data
     return _with_texts(run, data) if run.read.modality == "image" else _with_images(run, data)
 

@@ -34,6 +34,7 @@ from dask_dedup.storage.objects import (
     remove_tree,
 )
 from dask_dedup.storage.results_list import RESULTS, Results, remove_others
+from dask_dedup.storage.run_log import LOG
 from dask_dedup.storage.stage import FILES, Stage, forget_file
 
 __all__ = ["AUDIT_PAIRS", "AUDIT_QUERIES", "DECISIONS_FILE", "PAGE", "RunFolder", "work_folder"]
@@ -85,6 +86,8 @@ class RunFolder(Claim):
         What is there when a run has finished.
     optional_files : tuple of str
         Files, perhaps in a folder of their own, that only some runs have.
+    other_files : tuple of str
+        What else a run writes into the folder.
     own_names : str
         Regular expression of the names of files in the result folders.
     """
@@ -98,6 +101,8 @@ class RunFolder(Claim):
         "summary.json",
         RESULTS,
     )
+    #: Beside the results, without a checksum.
+    other_files: tuple[str, ...] = (LOG,)
 
     optional_files: tuple[str, ...] = (PAGE,)
     own_names = r"part-\d{5,}\.parquet|(queries|pairs)\.parquet"
@@ -307,7 +312,7 @@ class RunFolder(Claim):
         if not state:
             refuse_other_content(self.path, state_name=self.state_name)
             return
-        files = (*self.result_files, *self.optional_files)
+        files = (*self.result_files, *self.optional_files, *self.other_files)
         refuse_foreign_results(self.path, self.result_folders, files, self.own_names)
         if not self.overwrite and state.get("input") != self.fingerprint:
             refuse_other_data(self.path, state.get("source"), *self._source)
@@ -326,8 +331,9 @@ class RunFolder(Claim):
     def _remove_own(self) -> None:
         remove_tree(self.stages)
         remove_tree(self.path / "stages")  # of a run without --work
-        own = [*self.result_folders, *self.result_files, *self.optional_files, self.state_name]
+        own = [*self.result_folders, *self.result_files, *self.optional_files, *self.other_files]
         own += [DECISIONS_FILE] if Results(self.path).lists(DECISIONS_FILE) else []
+        own.append(self.state_name)
         remove_names(self.path, own)
 
     def _read_state(self) -> dict[str, Any]:

@@ -78,3 +78,21 @@ def test_sigterm_ends_as_ctrl_c_does_with_its_line_and_the_same_command_continue
     assert again.returncode == 0, again.stderr
     sizes = pd.read_parquet(out / "clusters")["cluster_size"].value_counts()
     assert sizes.to_dict() == {1: 54, 4: 4, 2: 2}
+
+
+def test_seconds_so_far_are_those_of_the_process_once_it_is_the_commands_own():
+    script = (
+        "import os, time, psutil\n"
+        "from dask_dedup.cli.terminal import note_start, seconds_so_far\n"
+        "time.sleep(0.3)\n"
+        "note_start()\n"
+        "inside = seconds_so_far()\n"
+        "note_start(is_process=True)\n"
+        "note_start()\n"  # of the command in it
+        "whole = time.time() - psutil.Process().create_time()\n"
+        "print(inside < 0.2, abs(seconds_so_far() - whole) < 0.1, whole > 0.3)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "True True True\n"

@@ -107,6 +107,8 @@ def test_run_outputs_are_what_other_tools_read(clipart, result):
     assert histogram["rows"].sum() == summary["rows"]
     sizes = clusters.groupby("cluster_id").size()
     assert histogram["clusters"].tolist() == sizes.value_counts().sort_index().tolist()
+    largest = [(-one["rows"], one["cluster_id"]) for one in summary["largest_clusters"]]
+    assert largest == sorted((-rows, i) for i, rows in sizes.items())[:5]
     assert (clusters["cluster_size"] == sizes.loc[clusters["cluster_id"]].to_numpy()).all()
     assert (out / "histogram.png").stat().st_size > 10_000
     assert not (out / "stages").exists()

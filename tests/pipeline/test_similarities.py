@@ -46,13 +46,13 @@ def test_measure_similarities_of_few_and_of_many_rows():
 @pytest.mark.parametrize(
     ("median", "options", "text", "is_warning"),
     [
-        (0.5, {}, "like those of CLIP, for which 0.95 has a source$", False),
-        (0.09, {}, "like those of SSCD.*0.75 has a source; 0.95 is stricter", False),
-        (0.09, {"threshold": 0.76}, "like those of SSCD.* has a source$", False),
-        (0.5, {"threshold": 0.85}, "like those of CLIP.*; 0.85 is laxer", False),
+        (0.5, {}, ", as of CLIP, whose threshold is 0.95$", False),
+        (0.09, {}, "as of SSCD disc_mixup, whose threshold is 0.75; 0.95 may leave edited", False),
+        (0.09, {"threshold": 0.76}, "as of SSCD disc_mixup, whose threshold is 0.75$", False),
+        (0.5, {"threshold": 0.85}, "as of CLIP, .*; 0.85 may unite", False),
         (0.85, {}, "unlike those of the encoders we know .clip 0.5, sscd 0.09", True),
         (0.85, {"threshold": 0.97}, "unlike those of the encoders we know", False),
-        (0.5, {"threshold": 0.4}, "more than one random pair in a hundred.* threshold 0.4", True),
+        (0.5, {"threshold": 0.4}, "more than one in a hundred is above the threshold 0.4", True),
         (0.5, {"encoder": "clip"}, "those of CLIP have 0.5 .photos by ViT-B/32.$", False),
         (0.09, {"encoder": "clip"}, "are they of another encoder. The threshold 0.95", True),
         (0.5, {"encoder": "sscd"}, "those of SSCD disc_mixup have 0.09.*threshold 0.75", True),

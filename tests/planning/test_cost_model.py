@@ -331,7 +331,7 @@ def test_command_prints_the_plan_and_refuses_what_cannot_fit():
     [
         ([], "plan: expected either a DATASET or --rows."),
         (["here", "--rows", 5], "plan: expected either a DATASET or --rows."),
-        (["no-such"], "no-such: no such folder."),
+        (["no-such"], "no-such: no such folder or file."),
         (["--rows", 0], "rows: expected a number from 1 to inf, got 0.0."),
         (["--rows", "nan"], "rows: expected a number from 1 to inf, got nan."),
         (["--rows", 9, "--parts", 10], "parts: expected at most one per row, 9, got 10."),

@@ -1,4 +1,5 @@
 import pandas as pd
+import pytest
 from PIL import Image
 
 from dask_dedup.report.histogram import (
@@ -34,8 +35,10 @@ def test_bin_sizes_sums_powers_of_two():
     assert bin_sizes(histogram_frame({})) == []
 
 
-def test_plot_histogram_writes_a_picture(tmp_path):
-    plot_histogram(histogram_frame(SIZES), 0.95, tmp_path / "histogram.png")
+@pytest.mark.parametrize("sizes", [SIZES, {}, {1: 7}, {1: 10**9, 3 * 10**5: 1}])
+def test_plot_histogram_writes_a_picture(sizes, tmp_path):
+    largest = [{"cluster_id": 10**9, "rows": 1000}, {"cluster_id": 4, "rows": 9}]
+    plot_histogram(histogram_frame(sizes), 0.95, tmp_path / "histogram.png", largest)
     with Image.open(tmp_path / "histogram.png") as picture:
-        assert picture.size == (1200, 800)
+        assert picture.size == (1400, 1000)
         assert len(picture.convert("L").getcolors()) > 20  # not blank

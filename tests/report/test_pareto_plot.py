@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.image import imread
 
-from dask_dedup.report.pareto_plot import plot_pareto
+from dask_dedup.report.pareto_plot import own_front, plot_pareto
 
 
 def points(models, factories):
@@ -25,6 +25,22 @@ def test_plot_pareto_draws_a_panel_for_each_model(tmp_path):
         assert picture.shape[0] > 500
         assert np.ptp(picture[..., :3]) > 0.5  # something was drawn
     assert picture.shape[0] > 1000  # two panels high
+
+
+def test_own_front_has_the_points_that_no_other_beats():
+    table = pd.DataFrame(
+        {
+            "queries_per_second": [10, 20, 20, 30, 40],
+            "recall@5": [0.9, 0.9, 0.8, 0.5, 0.6],
+        }
+    )
+    assert sorted(own_front(table, 5).index) == [1, 4]
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.integers(0, 20, (200, 2)), columns=table.columns)
+    kept = {tuple(one) for one in own_front(table, 5).to_numpy().tolist()}
+    every = {tuple(one) for one in table.to_numpy().tolist()}
+    best = {a for a in every if not any(b != a and b[0] >= a[0] and b[1] >= a[1] for b in every)}
+    assert kept == best
 
 
 def test_plot_pareto_takes_one_point_and_many_factories(tmp_path):

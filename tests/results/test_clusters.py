@@ -17,6 +17,7 @@ from dask_dedup.data.part_rows import PartRows
 from dask_dedup.results.clusters import (
     clusters_of_part,
     count_linked_through_others,
+    largest_clusters,
     write_clusters,
 )
 from dask_dedup.results.members import compare_members, with_witnesses
@@ -103,12 +104,15 @@ def test_write_clusters_keeps_types_and_counts_representatives(tmp_path, data):
     assert counts.pop("linked_through_others") == alike
     none_far = {"dropped_by_cap": 0, "dropped_by_decision": 0}
     sizes = {"1": 7, "2": 1}
+    largest = counts.pop("largest")
     assert counts == {"rows": 8, "invalid_rows": 0, "kept": 8, "sizes": sizes, **none_far}
+    assert largest == [{"cluster_id": 3, "rows": 2}]
     counts = write_clusters(
         data.parts[2], data.columns, members, np.array([10]), tmp_path / "b.parquet", 0.99
     )
     assert counts.pop("linked_through_others") == alike
     sizes = {"1": 11}
+    assert counts.pop("largest") == []
     assert counts == {"rows": 12, "invalid_rows": 1, "kept": 12, "sizes": sizes, **none_far}
     counts = write_clusters(
         data.parts[3], data.columns, members, none, tmp_path / "c.parquet", 0.99
@@ -182,3 +186,12 @@ def test_write_clusters_counts_a_chain_s_rows_that_are_unlike_the_one_that_stays
     half, root = np.float32(0.5), np.float32(np.sqrt(0.75))
     assert counted[0] == {"rows": 1, "below_0.8": 0, "lowest": pytest.approx(root)}
     assert counted[1] == {"rows": 2, "below_0.8": 2, "lowest": pytest.approx(half)}
+
+
+def test_largest_clusters_are_five_ordered_by_size_then_id():
+    given = [{"cluster_id": i, "rows": rows} for i, rows in enumerate([2, 9, 1, 9, 3, 2, 4, 1, 2])]
+    found = largest_clusters(given)
+    assert [(one["cluster_id"], one["rows"]) for one in found] == [
+        (1, 9), (3, 9), (6, 4), (4, 3), (0, 2),
+    ]  # fmt: skip
+    assert largest_clusters([{"cluster_id": 0, "rows": 1}]) == []

@@ -1,0 +1,201 @@
+"""README and the pages of the guide: what they run does run, what they name and link is there.
+
+Blocks that begin with ```sh or ```python are run, with the example data, after README's;
+```text shows what would need other data, machines or stores.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import click
+import numpy as np
+import pandas as pd
+import pytest
+
+from dask_dedup.cli.commands import main
+
+ROOT = Path(__file__).parent.parent
+GUIDE = sorted((ROOT / "examples" / "guide").glob("*.md"))
+PAGES = {path.relative_to(ROOT).as_posix(): path for path in [ROOT / "README.md", *GUIDE]}
+
+
+@pytest.fixture(params=PAGES)
+def page(request) -> Path:
+    return PAGES[request.param]
+
+
+def blocks(path: Path, kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```$", path.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def headings(path: Path) -> set[str]:
+    """Return the anchors that headings of a page get."""
+    lines = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", line).strip().lower().replace(" ", "-") for line in lines}
+
+
+def broken_links(path: Path) -> list[str]:
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = (path.parent / name).resolve() if name else path
+        if not target.exists() or (anchor and anchor not in headings(target)):
+            broken.append(link)
+    return broken
+
+
+def test_links_lead_somewhere(page):
+    assert broken_links(page) == []
+
+
+def test_broken_links_are_seen(tmp_path):
+    (tmp_path / "b.md").write_text("# Some limits, here\n")
+    path = tmp_path / "a.md"
+    path.write_text("[x](gone.md) [y](b.md#some-limits-here) [z](b.md#none) [w](https://x.org/a)\n")
+    assert broken_links(path) == ["gone.md", "b.md#none"]
+
+
+def test_every_page_is_linked_from_readme():
+    linked = re.findall(r"\]\((examples/guide/[^)#]+\.md)", PAGES["README.md"].read_text())
+    assert sorted(set(linked)) == sorted(name for name in PAGES if name != "README.md")
+
+
+def test_readme_is_short():
+    assert len(PAGES["README.md"].read_text().splitlines()) <= 150
+
+
+def test_make_targets_are_there(page):
+    made = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    text = re.findall(r"`[^`]*`|^make .*$", page.read_text(), re.MULTILINE)
+    named = set(re.findall(r"\bmake ([a-z-]+)", " ".join(text)))
+    assert named <= made
+    assert named or page.name != "README.md"
+
+
+@cache
+def options_of(words: tuple[str, ...]) -> frozenset[str]:
+    """Return the options of a command, given by its names."""
+    command: click.Command = main
+    for word in words:
+        assert isinstance(command, click.Group)
+        command = command.commands[word]
+    parameters = command.get_params(click.Context(command))
+    return frozenset(name for one in parameters for name in (*one.opts, *one.secondary_opts))
+
+
+def commands(path: Path) -> list[list[str]]:
+    lines = [
+        line
+        for kind in ("sh", "text")
+        for one in blocks(path, kind)
+        for line in [*one.splitlines()]
+    ]
+    inline = re.findall(r"`(dask-dedup [^`]*)`", " ".join(path.read_text().split()))
+    return [shlex.split(line) for line in [*lines, *inline] if line.startswith("dask-dedup ")]
+
+
+def test_commands_and_options_are_those_that_there_are(page):
+    for words in commands(page):
+        names: tuple[str, ...] = ()
+        if not words[1].startswith("-") and words[1] != "COMMAND":
+            names = tuple(words[1:3]) if words[1] == "evaluate" else (words[1],)
+        known = options_of(names) | {"--help"}
+        assert {word for word in words if word.startswith("-")} <= known, words
+
+
+def test_options_in_the_text_are_those_that_there_are(page):
+    everywhere: set[str] = {"--index-url", "--nthreads", "--help"}  # pip's, Dask's
+    pending: list[tuple[tuple[str, ...], click.Command]] = [((), main)]
+    while pending:
+        names, command = pending.pop()
+        everywhere |= options_of(names)
+        if isinstance(command, click.Group):
+            pending += [((*names, name), one) for name, one in command.commands.items()]
+    text = " ".join(re.findall(r"`[^`]*`", page.read_text()))
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= everywhere
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory) -> Path:
+    """A folder in which what README runs has been run."""
+    folder = tmp_path_factory.mktemp("guide")
+    (folder / "examples").symlink_to(ROOT / "examples")
+    run_shell(PAGES["README.md"], folder)
+    return folder
+
+
+def environment() -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
+
+
+def run_shell(path: Path, folder: Path) -> None:
+    for block in blocks(path, "sh"):
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", block],
+            cwd=folder, env=environment(), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{path.name}: {block}\n{done.stdout}\n{done.stderr}"
+
+
+def run_python(path: Path, folder: Path) -> list[str]:
+    """Run the Python blocks of a page, each by itself; return what they print."""
+    printed = []
+    for block in blocks(path, "python"):
+        done = subprocess.run(
+            [sys.executable, "-c", block],
+            cwd=folder, env=environment(), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{path.name}: {block}\n{done.stderr}"
+        printed.append(done.stdout)
+    return printed
+
+
+def has_code(path: Path) -> bool:
+    return bool(blocks(path, "sh") or blocks(path, "python")) and path.name != "README.md"
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", [name for name, path in PAGES.items() if has_code(path)])
+def test_page_runs_from_start_to_end(name, workplace):
+    run_shell(PAGES[name], workplace)
+    run_python(PAGES[name], workplace)
+
+
+def test_readme_leaves_the_data_set_without_its_duplicates(workplace, clipart):
+    clusters = pd.read_parquet(workplace / "out" / "clipart" / "clusters")
+    stays = clusters["row_id"][clusters["is_kept"]].to_numpy()
+    kept = np.concatenate(
+        [np.load(path) for path in sorted((workplace / "out/clean/img_emb").glob("*.npy"))]
+    )
+    rows = np.concatenate([np.load(path) for path in sorted(clipart.glob("img_emb/*.npy"))])
+    np.testing.assert_array_equal(kept, rows[stays])
+
+
+def test_steps_in_python_find_what_an_exact_search_finds(clipart, tmp_path):
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    snippet = blocks(PAGES["examples/guide/python.md"], "python")[1]
+    ran = subprocess.run(
+        [sys.executable, "-c", snippet],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    # examples/data/clipart/README.md, by brute force and scipy's components
+    assert ran.stdout.splitlines() == ["0.9: 5145", "0.95: 4261", "0.99: 2957"]
+    kept = pd.read_parquet(tmp_path / "deduplicated")
+    rows = np.concatenate([np.load(path) for path in sorted(clipart.glob("img_emb/*.npy"))])
+    rows = rows.astype("f8") / np.linalg.norm(rows.astype("f8"), axis=1, keepdims=True)
+    stays = kept["row_id"].to_numpy()
+    dropped = np.setdiff1d(np.arange(10_248), stays)
+    assert 0 < len(dropped) <= 2957
+    assert (rows[dropped] @ rows[stays].T).max(axis=1).min() > 0.99 - 1e-6
+    assert list(kept.columns) == ["row_id", "url", "caption"]
