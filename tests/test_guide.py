@@ -88,8 +88,7 @@ def options_of(words: tuple[str, ...]) -> frozenset[str]:
     for word in words:
         assert isinstance(command, click.Group)
         command = command.commands[word]
-    parameters = command.get_params(click.Context(command))
-    return frozenset(name for one in parameters for name in (*one.opts, *one.secondary_opts))
+    return frozenset(name for one in command.params for name in (*one.opts, *one.secondary_opts))
 
 
 def commands(path: Path) -> list[list[str]]:
