@@ -113,7 +113,7 @@ def test_relabelled_folder_is_complete_by_itself(original, finished, tmp_path):
     run_here(original, dest, SMALL, threshold=0.97, search_threshold=0.9, progress=seen)
     assert seen.names == []  # finished before
     run_here(original, dest, SMALL, threshold=0.92, search_threshold=0.9, progress=seen)
-    assert seen.names == ["witnesses", "clusters"]
+    assert seen.names == ["witnesses", "clusters", "report"]
     relabel(dest, tmp_path / "again", 0.95)
     check_equal(tmp_path / "again", finished)
 
@@ -125,7 +125,7 @@ def test_relabel_that_was_stopped_continues_and_again_has_nothing_to_do(
     with pytest.raises(InterruptedError):
         relabel(finished, dest, 0.97, progress=StopBefore("clusters"))
     assert not read_json(dest / "run.json")["finished"]
-    for expected in (["witnesses", "clusters"], []):
+    for expected in (["witnesses", "clusters", "report"], []):
         seen = Stages()
         relabel(finished, dest, 0.97, progress=seen)
         assert seen.names == expected
