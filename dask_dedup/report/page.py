@@ -35,6 +35,7 @@ _UNSEEN = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
 _MOST_LINK = 2000
+_MOST_SETTING = 2000  # characters: a list of columns may be long
 _FROM_THE_WEB = "data: http: https:"
 
 
@@ -157,8 +158,8 @@ def _percent(share: float, digits: int = 1) -> str:
 
 def _setting(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} = {one}" for key, one in value.items())
-    return "–" if value is None else str(value)
+        value = ", ".join(f"{key} = {one}" for key, one in value.items())
+    return "–" if value is None else str(value)[:_MOST_SETTING]
 
 
 def _short_url(url: str | None) -> str:

@@ -46,10 +46,6 @@ OPTIONS = {
     "columns": "read.columns",
     "drop_columns": "read.drop_columns",
     "skip_bad_parts": "read.skip_bad_parts",
-    "report": "report.page",
-    "images": "report.images",
-    "thumbnails": "report.thumbnails",
-    "load_urls": "report.load_urls",
     "audit_queries": "audit.queries",
     "seed": "seed",
     "workers": "compute.workers",
@@ -59,6 +55,10 @@ OPTIONS = {
     "device": "compute.device",
     "cluster": "cluster.kind",
     "dashboard": "cluster.dashboard",
+    "report": "report.page",
+    "images": "report.images",
+    "thumbnails": "report.thumbnails",
+    "load_urls": "report.load_urls",
 }
 
 

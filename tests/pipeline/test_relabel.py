@@ -16,8 +16,8 @@ from dask_dedup.storage.files import read_json
 run_here = partial(dask_dedup.run, execute=compute_tasks)
 
 SMALL = {"cells": {"cells": 20}, "audit": {"queries": 300}, "join": {"search_threshold": 0.9}}
-RELABELLED = ["witnesses", "clusters"]
-ALL = ["fit", "layout", "join", "forest", "witnesses", "clusters"]
+RELABELLED = ["witnesses", "clusters", "report"]
+ALL = ["fit", "layout", "join", "forest", "witnesses", "clusters", "report"]
 
 
 class Stages(NoProgress):

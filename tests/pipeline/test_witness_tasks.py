@@ -174,7 +174,7 @@ def test_run_at_any_threshold_and_relabelled_from_a_kept_forest(
     run_here(fresh / "data", out, {**options, "clusters.threshold": 0.95})
     seen = Stages()
     run_here(fresh / "data", out, {**options, "clusters.threshold": threshold}, progress=seen)
-    assert seen.names == ["witnesses", "clusters"]
+    assert seen.names == ["witnesses", "clusters", "report"]
     pd.testing.assert_frame_equal(clusters_of(out)[KEPT], clusters_of(fresh / "out")[KEPT])
 
 
@@ -191,7 +191,7 @@ def test_run_with_linkage_components_keeps_the_representatives(odd, tmp_path, wr
     seen = Stages()
     settings = {"cells.cells": 1, "clusters.linkage": "components"}
     summary = run_here(tmp_path / "data", tmp_path / "out", settings, progress=seen)
-    assert seen.names == ["witnesses", "clusters"]  # the forest is the same
+    assert seen.names == ["witnesses", "clusters", "report"]  # the forest is the same
     clusters = clusters_of(tmp_path / "out")
     assert (clusters["is_kept"] == clusters["is_representative"]).all()
     dropped = clusters[~clusters["is_kept"]]

@@ -173,6 +173,8 @@ class CancelInEachStage(NoProgress):
         for thread in self.threads:  # the job before has been replaced
             thread.join()
         self.stage = stage
+        if stage == "report":  # over too soon
+            return
         self.threads.append(threading.Thread(target=self._cancel, args=(stage,)))
         self.threads[-1].start()
 
