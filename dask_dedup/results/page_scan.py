@@ -116,7 +116,10 @@ def row_groups(
         From the names of the file's columns to those that are read.
     """
     with open_table(path) as file, damage(path):
-        names = columns(file.schema_arrow.names)
+        there = file.schema_arrow.names
+        wanted = columns(there)
+        names = [name for name in wanted if name in there]
+        missing = [name for name in wanted if name not in there]  # of data without metadata
         nested = any("." in name for name in names)  # parquet would take it for a path
         for number in range(file.num_row_groups):
             table = file.read_row_group(number, None if nested else names, use_threads=False)
@@ -124,7 +127,10 @@ def row_groups(
             for first in range(0, table.num_rows, _SLICE_ROWS):
                 some = table.slice(first, _SLICE_ROWS)
                 row_ids = pa.array(np.arange(start, start + some.num_rows))
-                yield some.add_column(0, "row_id", row_ids)
+                some = some.add_column(0, "row_id", row_ids)
+                for name in missing:
+                    some = some.append_column(name, pa.nulls(some.num_rows, pa.string()))
+                yield some
                 start += some.num_rows
 
 

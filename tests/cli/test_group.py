@@ -37,6 +37,7 @@ def test_set_takes_every_setting_at_its_default(key):
     if value is None:
         numbers = {
             "compute.workers": 3,
+            "report.thumbnails": 40,
             "adc.tolerance": 2.5,
             "cells.cells_per_row": 4.5,
             "encoder": "isc",
@@ -44,7 +45,7 @@ def test_set_takes_every_setting_at_its_default(key):
         value = numbers.get(key, 0.9)
         value = 2048 if key == "compute.memory" else value
         is_name = key.split(".")[0] in ("read", "keep")
-        if is_name or key in ("adc.model", "adc.factory", "compute.work"):
+        if is_name or key in ("adc.model", "adc.factory", "compute.work", "report.images"):
             value = "a name"
         if key.split(".")[0] == "cluster":
             value = {"cluster.cores": 4, "cluster.memory": 4096, "cluster.maximum_jobs": 5}.get(
