@@ -26,7 +26,7 @@ def test_common_edges_counts_what_more_than_half_of_the_seeds_share() -> None:
 
 
 def test_common_edges_equal_a_loop() -> None:
-    pictures = np.random.default_rng(2).random((4, 12, 9, 3), np.float32)
+    pictures = np.repeat(np.random.default_rng(2).random((4, 12, 9, 1)), 3, axis=3)
     count = np.zeros((12, 9), int)
     for grey in pictures.astype(np.float64).mean(axis=3):
         wide = np.pad(grey, 1, mode="symmetric")
