@@ -35,7 +35,15 @@ from dask_dedup.storage.stage import Stage
 from dask_dedup.verbatim.model import Model
 from dask_dedup.verbatim.prompts import picture_name, read_candidates, read_prompts
 
-__all__ = ["RANKS", "GenerateSettings", "generate", "generate_batch", "rank_batch"]
+__all__ = [
+    "PICTURES_FOLDER",
+    "RANKS",
+    "STATE",
+    "GenerateSettings",
+    "generate",
+    "generate_batch",
+    "rank_batch",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +51,8 @@ Item = TypeVar("Item")
 
 #: How prompts may be ranked: by which column of ``ranks.parquet``.
 RANKS = {"change": "change", "text-norm": "text_norm", "edges": "edges"}
-_STATE, _RANKS = "generated.json", "ranks.parquet"
-_PICTURES, _STAGES = "pictures", "stages"
+STATE, _RANKS = "generated.json", "ranks.parquet"
+PICTURES_FOLDER, _STAGES = "pictures", "stages"
 _RANK_SEEDS = 4
 
 
@@ -124,9 +132,9 @@ def generate(
 
     with Claim(folder, lambda: _refuse_others(folder, own, overwrite)) as claim:
         if overwrite:
-            remove_names(folder, (_PICTURES, _STAGES, _RANKS, _STATE))
+            remove_names(folder, (PICTURES_FOLDER, _STAGES, _RANKS, STATE))
         state = {"tool": "dask_dedup", "finished": False, "digest": digest_of(own), **own}
-        write_json(folder / _STATE, state)
+        write_json(folder / STATE, state)
         try:
             unranked = 0
             if settings.rank is not None:
@@ -148,7 +156,7 @@ def generate(
             "rank": settings.rank,
             "seeds": settings.seeds,
         }
-        write_json(folder / _STATE, {**state, "finished": True, **summary})
+        write_json(folder / STATE, {**state, "finished": True, **summary})
         return summary
 
 
@@ -234,7 +242,7 @@ def _draw(
     progress: Progress,
 ) -> tuple[int, int]:
     """Make the pictures that are not there; return how many, and how many were there."""
-    target = folder / _PICTURES
+    target = folder / PICTURES_FOLDER
     there = set(names_in(target) or ())
     wanted = [
         (row.caption, seed, picture_name(row.candidate, row.prompt, seed))
@@ -258,13 +266,15 @@ def _batched(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
 
 def _refuse_others(folder: AnyPath, own: dict[str, Any], overwrite: bool) -> None:
     names = set(names_in(folder) or ())
-    foreign = names - {_STATE, _RANKS, _PICTURES, _STAGES} - {n for n in names if n.startswith(".")}
+    foreign = (
+        names - {STATE, _RANKS, PICTURES_FOLDER, _STAGES} - {n for n in names if n.startswith(".")}
+    )
     if foreign:
         raise OutputError(
             f"{folder}: holds {sorted(foreign)[0]}, which is not of this tool. Choose another "
             f"folder."
         )
-    state = read_json(folder / _STATE, sealed=True)
+    state = read_json(folder / STATE, sealed=True)
     if names and not isinstance(state, dict):
         raise OutputError(f"{folder}: holds pictures of unknown origin. Choose another folder.")
     if isinstance(state, dict) and state.get("digest") != digest_of(own) and not overwrite:

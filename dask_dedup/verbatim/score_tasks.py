@@ -78,7 +78,7 @@ class Work:
     candidate, row_id : int
     images : tuple of str
         Files of its generated pictures.
-    training : mapping of int to bytes
+    training : mapping of int to str
         By ``row_id``: the files of its own picture and of its members, as far as they were found;
         the members by falling similarity.
     """
@@ -86,7 +86,7 @@ class Work:
     candidate: int
     row_id: int
     images: tuple[str, ...]
-    training: Mapping[int, bytes]
+    training: Mapping[int, str]
 
 
 def score_candidate(work: Work, rules: Rules) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
@@ -110,10 +110,12 @@ def score_candidate(work: Work, rules: Rules) -> tuple[pd.DataFrame, list[tuple[
         for name, content in files.items()
         if content is not None and (picture := _decode(name, content, problems)) is not None
     }
+    contents = {row_id: _read(path, problems) for row_id, path in work.training.items()}
     training = {
         row_id: picture
-        for row_id, content in work.training.items()
-        if (picture := _decode(f"row {row_id}", content, problems)) is not None
+        for row_id, content in contents.items()
+        if content is not None
+        and (picture := _decode(f"row {row_id}", content, problems)) is not None
     }
     rows: list[dict[str, Any]] = []
     if training and generated:
@@ -125,7 +127,7 @@ def score_candidate(work: Work, rules: Rules) -> tuple[pd.DataFrame, list[tuple[
             rows += _carlini(generated, training, ids, rules.carlini)
         if "sscd" in rules.presets:
             made = {name: files[name] or b"" for name in generated}
-            rows += _sscd(made, [work.training[row_id] for row_id in ids], ids, rules)
+            rows += _sscd(made, [contents[row_id] or b"" for row_id in ids], ids, rules)
     table = pd.DataFrame(rows, columns=[name for name in _COLUMNS if name != "candidate"])
     table.insert(0, "candidate", work.candidate)
     return table.astype(_COLUMNS), problems
