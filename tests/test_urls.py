@@ -99,7 +99,7 @@ CALLS = {
     "results": [
         Call(["run", "{data}", "{out}", *RUN], CLUSTERS),
         Call(["sweep", "{out}", "--csv", "{out}-sweep.csv"], "-sweep.csv"),
-        Call(["relabel", "{out}", "{out}-other", "--threshold", "0.97", "--data", "{data}",
+        Call(["relabel", "{out}", "{out}-other", "--threshold", "0.97", "--dataset", "{data}",
               "--work", "{work}", *CLUSTER], "-other/clusters/*.parquet"),
         Call(["sample", "{out}-other", "{out}-pairs.csv", "-n", "60"], "-pairs.csv"),
         Call(["precision", "{out}-pairs.csv", "--plot", "{out}-precision.png"]),

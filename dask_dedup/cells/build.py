@@ -155,7 +155,7 @@ def cells_task(
     leaders = _task("choose_leaders")(few, pieces, pca_path, layout.leaders_path)
     coarse = _task("train_coarse_cells")(blocks, layout.kept, wanted, seed)
     thinned = [_task("thin_some")(coarse, layout.kept, share) for share in range(FINE_TASKS)]
-    counts = [_task("count_rows")(members) for members in thinned]
+    counts = delayed(list)([_task("count_rows")(members) for members in thinned])
     fine = [_task("train_some")(members, counts, wanted, seed) for members in thinned]
     return _task("combine")(coarse, fine, blocks, leaders, probes, cells_per_row, layout.cells_path)
 

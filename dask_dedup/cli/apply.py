@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from dask_dedup.cli.command_workers import lazy_workers
+from dask_dedup.cli.command_workers import workers_and_progress
 from dask_dedup.cli.group import (
     PATH,
     chosen_settings,
-    configure_logging,
     main,
+    open_console,
+    overwriting,
     say,
+    verbosity,
     worker_settings,
 )
 from dask_dedup.paths import AnyPath
 
 __all__ = ["apply"]
 
-_INTERRUPTED = 130  # what a shell gives for Ctrl-C
 _MEANINGS = {
     "kept": "stay in the result",
     "dropped": "are dropped in the result",
@@ -52,9 +52,8 @@ _MEANINGS = {
     help="what becomes of rows whose key stands for rows that stay and rows that are dropped",
 )
 @worker_settings
-@click.option("--overwrite", is_flag=True, help="begin anew, whatever an earlier one left in DEST")
-@click.option("-v", "--verbose", is_flag=True, help="log what is done and why")
-@click.option("-q", "--quiet", is_flag=True, help="print errors only")
+@overwriting
+@verbosity
 def apply(
     out: AnyPath,
     metadata: str,
@@ -82,32 +81,25 @@ def apply(
 
     The same command again continues where it was stopped.
 
-    Exit codes: 0 done, 2 wrong input or settings, or DEST holds something else, 130 interrupted.
+    Exit codes: 0 done, 2 wrong input or settings, or DEST holds something else, 130 interrupted,
+    143 terminated.
     """
-    console = Console(stderr=True, quiet=quiet)
-    configure_logging(console, verbose, quiet)
+    console = open_console(verbose, quiet)
     settings = chosen_settings(options, used=("compute", "cluster"))
-    from dask_dedup.report.progress import choose_progress
     from dask_dedup.results.apply import apply as apply_decisions
 
-    progress = choose_progress(console)
-    try:
-        with lazy_workers(settings, dest) as execute:
-            summary = apply_decisions(
-                out,
-                metadata,
-                dest,
-                key=key,
-                ambiguous=ambiguous,
-                overwrite=overwrite,
-                execute=execute,
-                progress=progress,
-            )
-    except KeyboardInterrupt:
-        console.print("\ninterrupted; the same command continues where this stopped")
-        os._exit(_INTERRUPTED)
-    finally:
-        progress.close()
+    workers = workers_and_progress(console, settings, dest, stages=dest / "stages")
+    with workers as (execute, progress):
+        summary = apply_decisions(
+            out,
+            metadata,
+            dest,
+            key=key,
+            ambiguous=ambiguous,
+            overwrite=overwrite,
+            execute=execute,
+            progress=progress,
+        )
     if not quiet:
         _print(summary, dest, Console())
 

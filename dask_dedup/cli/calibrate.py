@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
 from rich.console import Console
 
+from dask_dedup.cli.command_workers import workers_and_progress
 from dask_dedup.cli.group import (
     PATH,
     chosen_settings,
-    configure_logging,
     input_settings,
     main,
+    open_console,
     overwriting,
     say,
     setting,
@@ -52,29 +51,18 @@ def calibrate(
     index. OUT gets curves.csv and .png (precision and recall over T, and over a fixed threshold),
     adc.toml (for `run --config`; with the T for --verify or for --no-verify) and summary.json.
 
-    Exit codes: 0 done, 2 wrong input or settings.
+    Exit codes: 0 done, 2 wrong input or settings, 130 interrupted, 143 terminated.
     """
-    console = Console(stderr=True)
-    configure_logging(console, verbose=False, quiet=False)
+    console = open_console(verbose=False, quiet=False)
     settings = chosen_settings(options, config)
     from dask_dedup.data.dataset import read_dataset
     from dask_dedup.pipeline.tolerance_table import calibrate as measure
-    from dask_dedup.pipeline.worker_imports import PRELOAD
-    from dask_dedup.report.progress import choose_progress
-    from dask_dedup.runtime.deployment import open_cluster
 
     data = read_dataset(dataset, **settings.read.model_dump())
-    progress = choose_progress(console)
-    with (
-        TemporaryDirectory(prefix="dask-dedup-") as scratch,
-        open_cluster(settings, Path(scratch), out, preload=PRELOAD) as execute,
-    ):
-        try:
-            summary = measure(
-                data, out, settings, overwrite=overwrite, execute=execute, progress=progress
-            )
-        finally:
-            progress.close()
+    with workers_and_progress(console, settings, out) as (execute, progress):
+        summary = measure(
+            data, out, settings, overwrite=overwrite, execute=execute, progress=progress
+        )
     printed = Console()
     say(
         printed,

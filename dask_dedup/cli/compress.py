@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable
 from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from dask_dedup.cli.command_workers import following, interruptible, workers_and_progress
 from dask_dedup.cli.group import (
     PATH,
     chosen_settings,
-    configure_logging,
     main,
+    open_console,
     overwriting,
     say,
     training_device,
+    verbosity,
     worker_settings,
 )
 from dask_dedup.compressors.network_settings import NetworkSettings, load_network_settings
@@ -28,7 +28,6 @@ from dask_dedup.report.count_text import count_text, data_text
 
 __all__ = ["compress", "fit_compressor"]
 
-_INTERRUPTED = 130  # what a shell gives for Ctrl-C
 _MODALITIES = click.Choice(["image", "text", "both"])
 
 
@@ -79,8 +78,7 @@ def _network(flag: str, name: str, kind: Any = None) -> Callable:
 @_network("--clip-weight", "clip_weight", float)
 @_network("--threads", "threads", int)
 @click.option("--overwrite", is_flag=True, help="replace an earlier model")
-@click.option("-v", "--verbose", is_flag=True, help="log what is done and why")
-@click.option("-q", "--quiet", is_flag=True, help="print errors only")
+@verbosity
 def fit_compressor(
     dataset: AnyPath,
     model: AnyPath,
@@ -99,10 +97,10 @@ def fit_compressor(
     MODEL gets model.safetensors (tensors, no code), model.json (what they are, how they were
     fitted), and for networks the learning curve: curve.csv and curve.png.
 
-    Exit codes: 0 done, 2 wrong input or settings, or MODEL exists, 130 interrupted.
+    Exit codes: 0 done, 2 wrong input or settings, or MODEL exists, 130 interrupted, 143
+    terminated.
     """
-    console = Console(stderr=True, quiet=quiet)
-    configure_logging(console, verbose, quiet)
+    console = open_console(verbose, quiet)
     settings = load_network_settings(options)
     from dask_dedup.data.dataset import read_dataset
 
@@ -110,13 +108,11 @@ def fit_compressor(
 
     from dask_dedup.compressors import base
     from dask_dedup.compressors import fit as fit_model
-    from dask_dedup.report.progress import choose_progress
 
     base.check_model_path(model, overwrite)
     say(console, data_text(dataset, data.rows, len(data.parts), data.dim))
-    progress = choose_progress(console)
     began = time.perf_counter()
-    try:
+    with interruptible(console, "nothing was written"), following(console) as progress:
         fitted = fit_model.fit_compressor(
             data,
             kind,
@@ -127,11 +123,6 @@ def fit_compressor(
             device=device,
             progress=progress,
         )
-    except KeyboardInterrupt:
-        console.print("\ninterrupted; nothing was written")
-        os._exit(_INTERRUPTED)  # threads that read the sample may still be at it
-    finally:
-        progress.close()
     seconds = time.perf_counter() - began
     base.save_model(fitted, model, overwrite=overwrite)
     statistics = fitted.header.statistics
@@ -170,8 +161,7 @@ def fit_compressor(
 )
 @worker_settings
 @overwriting
-@click.option("-v", "--verbose", is_flag=True, help="log what is done and why")
-@click.option("-q", "--quiet", is_flag=True, help="print errors only")
+@verbosity
 def compress(
     dataset: AnyPath,
     model: AnyPath,
@@ -191,18 +181,12 @@ def compress(
     zero. Cosines, and the thresholds of `run` with them, are then those of the compressed rows.
     The same command again continues where it was stopped.
 
-    Exit codes: 0 done, 2 wrong input or settings, or OUT holds something else, 130 interrupted.
+    Exit codes: 0 done, 2 wrong input or settings, or OUT holds something else, 130 interrupted,
+    143 terminated.
     """
-    console = Console(stderr=True, quiet=quiet)
-    configure_logging(console, verbose, quiet)
+    console = open_console(verbose, quiet)
     settings = chosen_settings(options, used=("compute", "cluster"))
-    try:
-        summary = _compress(
-            dataset, model, out, modality, dtype, device, overwrite, settings, console
-        )
-    except KeyboardInterrupt:
-        console.print("\ninterrupted; the same command continues where this stopped")
-        os._exit(_INTERRUPTED)
+    summary = _compress(dataset, model, out, modality, dtype, device, overwrite, settings, console)
     if not quiet:
         for name, count in summary["zero_rows"].items():
             say(
@@ -226,11 +210,6 @@ def _compress(
     from dask_dedup.compressors.apply import compress_dataset
     from dask_dedup.compressors.base import load_model
     from dask_dedup.data.dataset import read_dataset
-    from dask_dedup.pipeline.worker_imports import PRELOAD
-    from dask_dedup.report.progress import choose_progress
-    from dask_dedup.runtime.deployment import open_cluster
-    from dask_dedup.runtime.executor import OnResult
-    from dask_dedup.storage.objects import scratch_beside
 
     fitted = load_model(model)
     modality = modality or fitted.header.modality
@@ -240,33 +219,20 @@ def _compress(
         f"{dataset}: {count_text(data.rows, 'row')} in {count_text(len(data.parts), 'part')}; "
         f"{fitted.kind} from {fitted.dim_in} to {fitted.dim_out} dimensions",
     )
-    with ExitStack() as stack:
-
-        def execute(tasks: Sequence[Any], on_result: OnResult) -> list[Any]:
-            """Start the workers when it is known that there is work for them."""
-            if not tasks:
-                return []
-            scratch = stack.enter_context(scratch_beside(out / "stages"))
-            return stack.enter_context(open_cluster(settings, scratch, out, preload=PRELOAD))(
-                tasks, on_result
-            )
-
-        progress = choose_progress(console)
-        try:
-            return compress_dataset(
-                data,
-                fitted,
-                out,
-                modality=modality,
-                dtype=dtype,
-                device=device,
-                threads=settings.compute.threads,
-                overwrite=overwrite,
-                execute=execute,
-                progress=progress,
-            )
-        finally:
-            progress.close()
+    workers = workers_and_progress(console, settings, out, stages=out / "stages")
+    with workers as (execute, progress):
+        return compress_dataset(
+            data,
+            fitted,
+            out,
+            modality=modality,
+            dtype=dtype,
+            device=device,
+            threads=settings.compute.threads,
+            overwrite=overwrite,
+            execute=execute,
+            progress=progress,
+        )
 
 
 def _print_fit(fitted: Any, model: AnyPath, seconds: float, console: Console) -> None:

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from dask_dedup.cli.command_workers import following, interruptible, lazy_workers
 from dask_dedup.cli.group import (
     LOCAL_PATH,
     PATH,
     chosen_settings,
-    configure_logging,
     main,
+    open_console,
     overwriting,
     say,
+    verbosity,
     worker_settings,
 )
 from dask_dedup.errors import SettingsError
@@ -32,7 +32,6 @@ from dask_dedup.report.count_text import count_text, data_text
 __all__ = ["evaluate"]
 
 _FILE_WIDTH = 160  # of a table that goes into a file or a pipe
-_INTERRUPTED = 130  # what a shell gives for Ctrl-C
 _SMALL_ROWS = 200_000  # times queries / 1000: compared in this process, for want of work
 
 
@@ -56,50 +55,19 @@ def several(flag: str, name: str, text: str, kind: Any = str) -> Callable:
     )
 
 
-def common(command: Callable) -> Callable:
-    """Add the options that every evaluation has."""
-    for option in (
-        click.option("-q", "--quiet", is_flag=True, help="print errors only"),
-        click.option("-v", "--verbose", is_flag=True, help="log what is done and why"),
-    ):
-        command = option(command)
-    return command
-
-
-@contextmanager
-def interruptible(console: Console) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        console.print("\ninterrupted; the same command continues where this stopped")
-        os._exit(_INTERRUPTED)
-
-
-@contextmanager
-def executor(settings: Any, products: float, out: AnyPath) -> Iterator[Any]:
+def workers_for(settings: Any, products: float, out: AnyPath) -> AbstractContextManager[Any]:
     """Give workers for much work, and this process for little: they take seconds to start."""
     from dask_dedup.evaluate.evaluation_folder import one_by_one
 
-    if products <= _SMALL_ROWS * 1000:
-        yield one_by_one
-        return
-    from dask_dedup.pipeline.worker_imports import PRELOAD
-    from dask_dedup.runtime.deployment import open_cluster
-
-    with (
-        TemporaryDirectory(prefix="dask-dedup-") as scratch,
-        open_cluster(settings, Path(scratch), out, preload=PRELOAD) as execute,
-    ):
-        yield execute
+    is_little = products <= _SMALL_ROWS * 1000
+    return nullcontext(one_by_one) if is_little else lazy_workers(settings, out)
 
 
-def late_executor(settings: Any, products: float, out: AnyPath) -> Callable:
-    """Return `executor` as a function: its workers live for one call, not while times are taken."""
+def workers_for_each(settings: Any, products: float, out: AnyPath) -> Callable:
+    """Return an `Execute` whose workers live for one call, not while times are taken."""
 
     def execute(tasks: Sequence[Any], on_result: Any) -> list[Any]:
-        if not tasks:
-            return []
-        with executor(settings, products, out) as run:
+        with workers_for(settings, products, out) as run:
             return run(tasks, on_result)
 
     return execute
@@ -118,7 +86,7 @@ def late_executor(settings: Any, products: float, out: AnyPath) -> Callable:
 @click.option("--seed", type=int, default=0, show_default=True, help="seed of the sample")
 @worker_settings
 @overwriting
-@common
+@verbosity
 def truth(
     dataset: AnyPath,
     out: Path,
@@ -138,30 +106,29 @@ def truth(
     pairs/*.parquet, and summary.json. The same command again does nothing; with another data set or
     other settings it is refused.
 
-    Exit codes: 0 done, 2 wrong input or settings, or OUT holds something else, 130 interrupted.
+    Exit codes: 0 done, 2 wrong input or settings, or OUT holds something else, 130 interrupted,
+    143 terminated.
     """
-    console = Console(stderr=True, quiet=quiet)
-    configure_logging(console, verbose, quiet)
+    console = open_console(verbose, quiet)
     if queries != "all" and not queries.isdigit():
         raise SettingsError(f"queries: expected a number of rows or all, got {queries!r}.")
     settings = chosen_settings(options, used=("compute", "cluster"))
     from dask_dedup.data.dataset import read_dataset
     from dask_dedup.evaluate.truth import TruthSettings, find_truth
-    from dask_dedup.report.progress import choose_progress
 
     wanted = TruthSettings(None if queries == "all" else int(queries), k, threshold, modality, seed)
     data = read_dataset(dataset, modality=modality)
     say(console, data_text(dataset, data.rows, len(data.parts), data.dim))
-    progress = choose_progress(console)
     products = float(data.rows) * (wanted.queries or data.rows)
-    with interruptible(console), executor(settings, products, out) as execute:
-        try:
-            summary = find_truth(
-                data, out, wanted, threads=settings.compute.threads, overwrite=overwrite,
-                execute=execute, progress=progress,
-            )  # fmt: skip
-        finally:
-            progress.close()
+    with (
+        interruptible(console),
+        following(console) as progress,
+        workers_for(settings, products, out) as execute,
+    ):
+        summary = find_truth(
+            data, out, wanted, threads=settings.compute.threads, overwrite=overwrite,
+            execute=execute, progress=progress,
+        )  # fmt: skip
     if not quiet:
         table = table_of_two()
         table.add_row("queries", f"{summary['queries']:,} of {summary['rows']:,} rows")
@@ -178,7 +145,7 @@ def truth(
 @click.argument("source", type=PATH)
 @click.option("--threshold", type=float, help="cosine [default: that of SOURCE]")
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
-@common
+@verbosity
 def components(
     source: AnyPath, threshold: float | None, as_json: bool, verbose: bool, quiet: bool
 ) -> None:
@@ -194,7 +161,7 @@ def components(
 
     Exit codes: 0 done, 2 wrong input.
     """
-    configure_logging(Console(stderr=True, quiet=quiet), verbose, quiet)
+    console = open_console(verbose, quiet)
     from dask_dedup.evaluate.components import choose_threshold, compare_components, read_edges
 
     edges = read_edges(source)
@@ -222,7 +189,7 @@ def components(
     )
     if found.is_forest:
         say(
-            Console(stderr=True, quiet=quiet),
+            console,
             "these edges hold no cycle: if they are a forest and not all pairs, one pass over all "
             "pairs misses fewer unions",
         )

@@ -8,15 +8,17 @@ from typing import Any
 import click
 from rich.console import Console
 
-from dask_dedup.cli.evaluate import common, evaluate, interruptible, late_executor
+from dask_dedup.cli.command_workers import following, interruptible
+from dask_dedup.cli.evaluate import evaluate, workers_for_each
 from dask_dedup.cli.group import (
     LOCAL_PATH,
     PATH,
     chosen_settings,
-    configure_logging,
+    open_console,
     overwriting,
     say,
     training_device,
+    verbosity,
     worker_settings,
 )
 from dask_dedup.evaluate.evaluation_settings import read_toml
@@ -40,7 +42,7 @@ __all__ = ["paper"]
 @training_device
 @worker_settings
 @overwriting
-@common
+@verbosity
 def paper(
     dataset: AnyPath,
     out: Path,
@@ -58,17 +60,16 @@ def paper(
     which takes time with the square of the rows. The same command again continues where it was
     stopped.
 
-    Exit codes: 0 done, 2 wrong input or settings, or OUT holds something else, 130 interrupted.
+    Exit codes: 0 done, 2 wrong input or settings, or OUT holds something else, 130 interrupted,
+    143 terminated.
     """
-    console = Console(stderr=True, quiet=quiet)
-    configure_logging(console, verbose, quiet)
-    common = chosen_settings(options, used=("compute", "cluster"))
+    console = open_console(verbose, quiet)
+    shared = chosen_settings(options, used=("compute", "cluster"))
     from dask_dedup.data.dataset import read_dataset
     from dask_dedup.evaluate.paper import load_paper, measure_paper
     from dask_dedup.evaluate.pareto import points_frame
     from dask_dedup.report.paper_page import write_page
     from dask_dedup.report.pareto_plot import plot_pareto
-    from dask_dedup.report.progress import choose_progress
 
     settings = load_paper(read_toml(config), str(config))
     data = read_dataset(dataset)
@@ -78,22 +79,17 @@ def paper(
     elif all(part.text_embeddings is not None for part in data.filled_parts):
         joint = data
     say(console, data_text(dataset, data.rows, len(data.parts), data.dim))
-    progress = choose_progress(console)
-
-    with interruptible(console):
-        try:
-            result = measure_paper(
-                data,
-                out,
-                settings,
-                space=joint,
-                device=device,
-                overwrite=overwrite,
-                execute=late_executor(common, float(data.rows) ** 2, out),
-                progress=progress,
-            )
-        finally:
-            progress.close()
+    with interruptible(console), following(console) as progress:
+        result = measure_paper(
+            data,
+            out,
+            settings,
+            space=joint,
+            device=device,
+            overwrite=overwrite,
+            execute=workers_for_each(shared, float(data.rows) ** 2, out),
+            progress=progress,
+        )
     if "pareto" in result:
         threads = result["pareto"]["settings"]["threads"]
         title = f"{dataset.name}: {count_text(data.rows, 'row')}, {count_text(threads, 'thread')}"

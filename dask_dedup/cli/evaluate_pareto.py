@@ -8,27 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
-from dask_dedup.cli.evaluate import (
-    common,
-    evaluate,
-    interruptible,
-    late_executor,
-    settings_of,
-    show,
-)
+from dask_dedup.cli.command_workers import following, interruptible
+from dask_dedup.cli.evaluate import evaluate, settings_of, show, workers_for_each
 from dask_dedup.cli.group import (
     LOCAL_PATH,
     PATH,
     any_setting,
     chosen_settings,
-    configure_logging,
+    open_console,
     overwriting,
     say,
     setting,
     training_device,
+    verbosity,
 )
 from dask_dedup.evaluate.evaluation_settings import ParetoSettings, load_table, read_toml
 from dask_dedup.paths import AnyPath
@@ -52,7 +46,7 @@ __all__ = ["pareto"]
     help="TOML file with a table [pareto]; options given here win",
 )
 @overwriting
-@common
+@verbosity
 def pareto(
     dataset: AnyPath,
     out: Path,
@@ -73,33 +67,27 @@ def pareto(
     the k-th true neighbour, to --tie-epsilon. Queries are searched in one batch, already
     compressed. The same command again continues where it was stopped.
 
-    Exit codes: 0 done, 2 wrong input or settings, or OUT holds something else, 130 interrupted.
+    Exit codes: 0 done, 2 wrong input or settings, or OUT holds something else, 130 interrupted,
+    143 terminated.
     """
-    console = Console(stderr=True, quiet=quiet)
-    configure_logging(console, verbose, quiet)
-    shares = {key: options.pop(key) for key in list(options) if "__" in key or key == "assignments"}
-    common = chosen_settings(shares, used=("compute", "cluster"))
+    console = open_console(verbose, quiet)
+    given = {key: options.pop(key) for key in list(options) if "__" in key or key == "assignments"}
+    shared = chosen_settings(given, used=("compute", "cluster"))
     settings = load_table(
         ParetoSettings, read_toml(config).get("pareto", {}), options, str(config or "settings")
     )
     from dask_dedup.data.dataset import read_dataset
     from dask_dedup.evaluate.pareto import measure_pareto, points_frame
     from dask_dedup.report.pareto_plot import plot_pareto
-    from dask_dedup.report.progress import choose_progress
 
     data = read_dataset(dataset, modality=settings.modality)
     say(console, data_text(dataset, data.rows, len(data.parts), data.dim))
-    progress = choose_progress(console)
     products = float(data.rows) * settings.queries
-
-    with interruptible(console):
-        try:
-            result = measure_pareto(
-                data, out, settings, device=device, overwrite=overwrite,
-                truth_execute=late_executor(common, products, out), progress=progress,
-            )  # fmt: skip
-        finally:
-            progress.close()
+    with interruptible(console), following(console) as progress:
+        result = measure_pareto(
+            data, out, settings, device=device, overwrite=overwrite,
+            truth_execute=workers_for_each(shared, products, out), progress=progress,
+        )  # fmt: skip
     points, k = points_frame(result), max(settings.ks)
     threads = count_text(settings.threads, "thread")
     title = f"{dataset.name}: {count_text(result['rows'], 'row')}, {threads}"

@@ -11,11 +11,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
-from dask_dedup.cli.evaluate import common, evaluate, settings_of, show
-from dask_dedup.cli.group import LOCAL_PATH, PATH, configure_logging, training_device
+from dask_dedup.cli.evaluate import evaluate, settings_of, show
+from dask_dedup.cli.group import LOCAL_PATH, PATH, open_console, training_device, verbosity
 from dask_dedup.errors import SettingsError
 from dask_dedup.evaluate.evaluation_settings import SpaceSettings, load_table
 from dask_dedup.paths import AnyPath
@@ -60,7 +59,7 @@ def _row_options(command: Callable) -> Callable:
     help="also each value of this column alone, against the classes that it has in LABELS",
 )  # fmt: skip
 @settings_of(SpaceSettings)
-@common
+@verbosity
 def zeroshot(
     dataset: AnyPath,
     classes: AnyPath,
@@ -90,8 +89,7 @@ def zeroshot(
 
     Exit codes: 0 done, 2 wrong input or settings.
     """
-    console = Console(stderr=True, quiet=quiet)
-    configure_logging(console, verbose, quiet)
+    open_console(verbose, quiet)
     settings = load_table(SpaceSettings, {}, options, "settings")
     from dask_dedup.data.dataset import read_dataset
     from dask_dedup.evaluate.row_table import read_classes, read_row_labels
@@ -117,7 +115,7 @@ def zeroshot(
 )  # fmt: skip
 @_row_options
 @settings_of(SpaceSettings)
-@common
+@verbosity
 def retrieval(
     dataset: AnyPath,
     table: AnyPath | None,
@@ -142,8 +140,7 @@ def retrieval(
 
     Exit codes: 0 done, 2 wrong input or settings.
     """
-    console = Console(stderr=True, quiet=quiet)
-    configure_logging(console, verbose, quiet)
+    open_console(verbose, quiet)
     settings = load_table(SpaceSettings, {}, options, "settings")
     from dask_dedup.data.dataset import read_dataset
     from dask_dedup.evaluate.row_table import read_row_ids

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import click
 from rich.console import Console
 
-from dask_dedup.cli.command_workers import lazy_workers
+from dask_dedup.cli.command_workers import workers_and_progress
 from dask_dedup.cli.group import (
     PATH,
     chosen_settings,
-    configure_logging,
     main,
+    open_console,
+    overwriting,
     say,
+    verbosity,
     worker_settings,
 )
 from dask_dedup.paths import AnyPath
@@ -22,7 +23,6 @@ from dask_dedup.report.count_text import count_text
 
 __all__ = ["export"]
 
-_INTERRUPTED = 130  # what a shell gives for Ctrl-C
 _FORMATS = ["input", "parquet", "csv", "ids", "img2dataset", "webdataset"]
 
 
@@ -72,9 +72,8 @@ _FORMATS = ["input", "parquet", "csv", "ids", "img2dataset", "webdataset"]
 )
 @click.option("--dataset", type=PATH, help="where the data set lies now [default: where it was]")
 @worker_settings
-@click.option("--overwrite", is_flag=True, help="begin anew, whatever an earlier one left in DEST")
-@click.option("-v", "--verbose", is_flag=True, help="log what is done and why")
-@click.option("-q", "--quiet", is_flag=True, help="print errors only")
+@overwriting
+@verbosity
 def export(
     out: AnyPath,
     dest: AnyPath,
@@ -107,37 +106,30 @@ def export(
     The files are in a folder of DEST: metadata, img_emb and text_emb, or one named like the format;
     summary.json counts them. The same command again continues where it was stopped.
 
-    Exit codes: 0 done, 2 wrong input or settings, or DEST holds something else, 130 interrupted.
+    Exit codes: 0 done, 2 wrong input or settings, or DEST holds something else, 130 interrupted,
+    143 terminated.
     """
-    console = Console(stderr=True, quiet=quiet)
-    configure_logging(console, verbose, quiet)
+    console = open_console(verbose, quiet)
     settings = chosen_settings(options, used=("compute", "cluster"))
-    from dask_dedup.report.progress import choose_progress
     from dask_dedup.results.export import export as write_export
 
-    progress = choose_progress(console)
-    try:
-        with lazy_workers(settings, dest) as execute:
-            summary = write_export(
-                out,
-                dest,
-                what=what,
-                format=format,
-                columns=None if columns is None else [c.strip() for c in columns.split(",")],
-                shard_rows=shard_rows,
-                shards=shards,
-                key=key,
-                samples_per_shard=samples_per_shard,
-                dataset=dataset,
-                overwrite=overwrite,
-                execute=execute,
-                progress=progress,
-            )
-    except KeyboardInterrupt:
-        console.print("\ninterrupted; the same command continues where this stopped")
-        os._exit(_INTERRUPTED)
-    finally:
-        progress.close()
+    workers = workers_and_progress(console, settings, dest, stages=dest / "stages")
+    with workers as (execute, progress):
+        summary = write_export(
+            out,
+            dest,
+            what=what,
+            format=format,
+            columns=None if columns is None else [c.strip() for c in columns.split(",")],
+            shard_rows=shard_rows,
+            shards=shards,
+            key=key,
+            samples_per_shard=samples_per_shard,
+            dataset=dataset,
+            overwrite=overwrite,
+            execute=execute,
+            progress=progress,
+        )
     if not quiet:
         _print(summary, dest, Console())
 

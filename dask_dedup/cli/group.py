@@ -30,9 +30,14 @@ __all__ = [
     "flag",
     "input_settings",
     "main",
+    "open_console",
+    "overwriting",
     "say",
     "setting",
     "switch",
+    "training_device",
+    "verbosity",
+    "worker_settings",
 ]
 
 
@@ -188,8 +193,18 @@ def training_device(command: Callable) -> Callable:
 
 def overwriting(command: Callable) -> Callable:
     """Add the option that begins anew."""
-    text = "begin anew, whatever an earlier command left in OUT"
+    text = "begin anew, whatever an earlier command left there"
     return click.option("--overwrite", is_flag=True, help=text)(command)
+
+
+def verbosity(command: Callable) -> Callable:
+    """Add the options that say how much is printed; see `open_console`."""
+    for option in (
+        click.option("-q", "--quiet", is_flag=True, help="print errors only"),
+        click.option("-v", "--verbose", is_flag=True, help="log what is done and why"),
+    ):
+        command = option(command)
+    return command
 
 
 def any_setting(command: Callable) -> Callable:
@@ -271,6 +286,13 @@ def main() -> None:
 
     Shell completion: eval "$(_DASK_DEDUP_COMPLETE=bash_source dask-dedup)"
     """
+
+
+def open_console(verbose: bool, quiet: bool) -> Console:
+    """Return the console for messages, standard error, where the package's log goes too."""
+    console = Console(stderr=True, quiet=quiet)
+    configure_logging(console, verbose, quiet)
+    return console
 
 
 def configure_logging(console: Console, verbose: bool, quiet: bool) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 
+from dask_dedup.cli.command_workers import following, workers_and_progress
 from dask_dedup.cli.group import (
     PATH,
     chosen_settings,
@@ -61,15 +60,12 @@ def build(
     each group of files becomes one shard with global row ids. Rows without a usable embedding are
     left out and counted. The same command again continues where it was stopped.
 
-    Exit codes: 0 done, 2 wrong input or settings.
+    Exit codes: 0 done, 2 wrong input or settings, 130 interrupted, 143 terminated.
     """
     settings = chosen_settings(options, used=("seed", "read", "compute", "cluster"))
     from dask_dedup.data.dataset import read_dataset
     from dask_dedup.ivf.shards import default_factory, open_model
     from dask_dedup.ivf.vector_index import build_index
-    from dask_dedup.pipeline.worker_imports import PRELOAD
-    from dask_dedup.report.progress import choose_progress
-    from dask_dedup.runtime.deployment import open_cluster
     from dask_dedup.runtime.shares import threads_together
 
     console = Console(stderr=True)
@@ -79,27 +75,20 @@ def build(
     say(
         console, f"{dataset}: {count_text(data.rows, 'row')}, dimension {data.dim}; index {factory}"
     )
-    progress = choose_progress(console)
-    with (
-        tempfile.TemporaryDirectory(prefix="dask-dedup-") as scratch,
-        open_cluster(settings, Path(scratch), index, preload=PRELOAD) as execute,
-    ):
-        try:
-            made = build_index(
-                data,
-                index,
-                factory,
-                model=model,
-                sample_rows=sample_rows,
-                iterations=iterations,
-                seed=settings.seed,
-                threads=settings.compute.threads,
-                train_threads=threads_together(settings),
-                execute=execute,
-                progress=progress,
-            )
-        finally:
-            progress.close()
+    with workers_and_progress(console, settings, index) as (execute, progress):
+        made = build_index(
+            data,
+            index,
+            factory,
+            model=model,
+            sample_rows=sample_rows,
+            iterations=iterations,
+            seed=settings.seed,
+            threads=settings.compute.threads,
+            train_threads=threads_together(settings),
+            execute=execute,
+            progress=progress,
+        )
     out = Console()
     say(out, f"rows indexed  {made.indexed:,} ({made.invalid:,} invalid ones left out)")
     say(out, f"shards        {len(made.shards):,}, {made.lists:,} inverted lists")
@@ -153,7 +142,6 @@ def search(
     from dask_dedup.data.parts import read_npy_header
     from dask_dedup.ivf.neighbour_table import write_neighbours
     from dask_dedup.ivf.vector_index import open_index
-    from dask_dedup.report.progress import choose_progress
     from dask_dedup.storage.listing import names_in
 
     console = Console(stderr=True)
@@ -167,11 +155,8 @@ def search(
         files = [part.embeddings for part in read_dataset(queries).filled_parts]
     else:
         files = [read_npy_header(str(queries))]
-    progress = choose_progress(console)
-    try:
+    with following(console) as progress:
         rows = write_neighbours(opened, files, out, k, nprobe, data, threads, progress)
-    finally:
-        progress.close()
     found = count_text(rows, "neighbour")
     asked = count_text(sum(file.rows for file in files), "query", "queries")
     say(Console(), f"{found} of {asked} in {out}")

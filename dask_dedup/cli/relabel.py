@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from typing import Any
 
 import click
 from rich.console import Console
 
-from dask_dedup.cli.group import PATH, configure_logging, main, say, setting, switch
+from dask_dedup.cli.command_workers import interruptible
+from dask_dedup.cli.group import PATH, main, open_console, say, setting, switch, verbosity
 from dask_dedup.cli.run import print_summary
-from dask_dedup.cli.terminal import end_code, end_word
 from dask_dedup.paths import AnyPath
-from dask_dedup.runtime.forkserver import stop_server
 from dask_dedup.settings.option_names import OPTIONS
 
 __all__ = ["relabel"]
@@ -28,9 +26,7 @@ __all__ = ["relabel"]
     type=float,
     help="instead: the highest threshold that keeps at most this share of the rows, such as 0.6",
 )
-@click.option(
-    "--data", type=PATH, help="where the data set lies now [default: where it was read from]"
-)
+@click.option("--dataset", type=PATH, help="where the data set lies now [default: where it was]")
 @setting("workers", int)
 @setting("threads", int)
 @setting("work", str)
@@ -41,14 +37,13 @@ __all__ = ["relabel"]
 @click.option(
     "--break-lock", is_flag=True, help="take DEST, a URL, from a run that has died elsewhere"
 )
-@click.option("-v", "--verbose", is_flag=True, help="log what is done and why")
-@click.option("-q", "--quiet", is_flag=True, help="print errors only")
+@verbosity
 def relabel(
     out: AnyPath,
     dest: AnyPath,
     threshold: float | None,
     keep_fraction: float | None,
-    data: AnyPath | None,
+    dataset: AnyPath | None,
     overwrite: bool,
     break_lock: bool,
     verbose: bool,
@@ -63,28 +58,23 @@ def relabel(
 
     Exit codes: 0 done, 2 wrong input or settings, 130 interrupted, 143 terminated.
     """
-    console = Console(stderr=True, quiet=quiet)
-    configure_logging(console, verbose, quiet)
+    console = open_console(verbose, quiet)
     from dask_dedup.pipeline.relabel_into import relabel as relabel_into
     from dask_dedup.report.progress import choose_progress
 
     names = {key.replace(".", "__"): name for name, key in OPTIONS.items()}
-    try:
+    with interruptible(console):
         summary = relabel_into(
             out,
             dest,
             threshold,
             keep_fraction=keep_fraction,
-            dataset=data,
+            dataset=dataset,
             overwrite=overwrite,
             break_lock=break_lock,
             progress=choose_progress(console),
             say=partial(say, console),
             **{names[name]: value for name, value in options.items()},
         )
-    except KeyboardInterrupt as stop:
-        console.print(f"\n{end_word(stop)}; the same command continues where this stopped")
-        stop_server()
-        os._exit(end_code(stop))  # workers and their threads are gone with the cluster
     if not quiet:
         print_summary(summary, dest, Console())

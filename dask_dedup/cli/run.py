@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -12,22 +11,22 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from dask_dedup.cli.command_workers import interruptible
 from dask_dedup.cli.group import (
     PATH,
     any_setting,
     chosen_settings,
-    configure_logging,
     input_settings,
     main,
+    open_console,
     say,
     setting,
     switch,
+    verbosity,
 )
-from dask_dedup.cli.terminal import end_code, end_word
 from dask_dedup.errors import UnreadableError
 from dask_dedup.paths import AnyPath
 from dask_dedup.report.count_text import count_text
-from dask_dedup.runtime.forkserver import stop_server
 from dask_dedup.settings.encoders import ENCODERS
 
 __all__ = ["print_summary", "run"]
@@ -73,8 +72,7 @@ __all__ = ["print_summary", "run"]
     help="take over the lock of OUT, a URL, from a run that has died on another machine",
 )
 @click.option("--keep-stages", is_flag=True, help="keep the working files, in OUT/stages or --work")
-@click.option("-v", "--verbose", is_flag=True, help="log what is done and why")
-@click.option("-q", "--quiet", is_flag=True, help="print errors only")
+@verbosity
 def run(
     dataset: AnyPath,
     out: AnyPath,
@@ -102,30 +100,26 @@ def run(
 
     Exit codes: 0 done, 2 wrong input or settings, 130 interrupted, 143 terminated.
     """
-    console = Console(stderr=True, quiet=quiet)
-    configure_logging(console, verbose, quiet)
+    console = open_console(verbose, quiet)
     settings = chosen_settings(options, config)
     from dask_dedup.pipeline.run import run as run_all
     from dask_dedup.report.progress import choose_progress
 
     try:
-        summary = run_all(
-            dataset,
-            out,
-            settings,
-            overwrite=overwrite,
-            break_lock=break_lock,
-            keep_stages=keep_stages,
-            progress=choose_progress(console),
-            say=partial(say, console),
-        )
+        with interruptible(console):
+            summary = run_all(
+                dataset,
+                out,
+                settings,
+                overwrite=overwrite,
+                break_lock=break_lock,
+                keep_stages=keep_stages,
+                progress=choose_progress(console),
+                say=partial(say, console),
+            )
     except UnreadableError as error:
         hint = "" if settings.read.skip_bad_parts else " --skip-bad-parts goes on without it."
         raise UnreadableError(f"{error}{hint}", error.path) from error
-    except KeyboardInterrupt as stop:
-        console.print(f"\n{end_word(stop)}; the same command continues where this stopped")
-        stop_server()
-        os._exit(end_code(stop))  # workers and their threads are gone with the cluster
     if not quiet:
         print_summary(summary, out, Console())
     gc.freeze()  # else Python looks at every object again before it ends: most of a second

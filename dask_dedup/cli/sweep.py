@@ -35,12 +35,12 @@ def sweep(
     without an edge of the forest to the row that represents their cluster: at most so many are
     joined through other rows only. `dask-dedup relabel` makes a result at another threshold.
     """
-    from dask_dedup.results.run_forest import open_run_forest
+    from dask_dedup.results.finished_run import open_finished
     from dask_dedup.results.sweep import round_thresholds
     from dask_dedup.results.sweep import sweep as count
 
     counts = count(out)
-    run = open_run_forest(out)
+    run = open_finished(out)
     own = float(run.summary["threshold"])
     if csv_path is not None:
         from dask_dedup.storage.files import write_aside

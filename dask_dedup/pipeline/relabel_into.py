@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dask_dedup.errors import InputError, OutputError, SettingsError
+from dask_dedup.errors import OutputError, SettingsError
 from dask_dedup.paths import AnyPath, as_path, is_remote
 from dask_dedup.pipeline.run import Flags, Say, log_line, run_into
 from dask_dedup.pipeline.worker_imports import PRELOAD
-from dask_dedup.results.run_forest import RunForest, open_run_forest
+from dask_dedup.results.finished_run import FinishedRun, open_finished
 from dask_dedup.results.sweep import threshold_of_kept
 from dask_dedup.runtime.current_client import current_client
 from dask_dedup.runtime.forkserver import start_server
@@ -88,7 +88,7 @@ def relabel(
     InputError
         The data set has changed, or is gone.
     """
-    source, target, say = open_run_forest(out), as_path(dest), say or log_line
+    source, target, say = open_finished(out), as_path(dest), say or log_line
     if _is_inside(target, source.path):
         raise OutputError(
             f"{target}: is the finished run itself, or lies in it. Name another folder; `run` with "
@@ -102,14 +102,14 @@ def relabel(
     client = current_client() if execute is None else None
     if execute is None and client is None and settings.cluster.kind == "local":
         start_server(PRELOAD)
-    data = _open_data(source, target, settings, dataset)
+    data = _open_data(source, target, dataset)
     found = _find_source(source, data, settings)
     flags = Flags(overwrite, break_lock)
     return run_into(target, data, settings, flags, say, execute, client, progress, found)
 
 
 def _chosen_threshold(
-    source: RunForest, threshold: float | None, keep_fraction: float | None, say: Say
+    source: FinishedRun, threshold: float | None, keep_fraction: float | None, say: Say
 ) -> float:
     if (threshold is None) == (keep_fraction is None):
         raise SettingsError("relabel: expected a threshold or a share to keep, one of the two.")
@@ -124,7 +124,7 @@ def _chosen_threshold(
     return found.threshold
 
 
-def _settings_of(source: RunForest, threshold: float, keywords: Mapping[str, Any]) -> Settings:
+def _settings_of(source: FinishedRun, threshold: float, keywords: Mapping[str, Any]) -> Settings:
     """Return the finished run's settings, at another threshold; what computes is the caller's."""
     free = [name for name, key in OPTIONS.items() if key.split(".")[0] in ("compute", "cluster")]
     for name in keywords:
@@ -143,29 +143,18 @@ def _settings_of(source: RunForest, threshold: float, keywords: Mapping[str, Any
     return settings_from(tables, {**changes, **keywords})
 
 
-def _open_data(
-    source: RunForest, target: AnyPath, settings: Settings, dataset: str | AnyPath | None
-) -> Dataset:
-    """Open the data set of the finished run, and see that it is the same."""
-    from dask_dedup.pipeline.unreadable_parts import open_dataset
+def _open_data(source: FinishedRun, target: AnyPath, dataset: str | AnyPath | None) -> Dataset:
+    """Open the data set of the finished run, whose captions and URLs are needed again."""
+    from dask_dedup.pipeline.unreadable_parts import refuse_inputs_among_results, warn_quarantined
+    from dask_dedup.results.run_dataset import open_run_dataset
 
-    path = dataset or source.state["source"]["path"]
-    try:
-        data = open_dataset(path, target, settings, before=source.path)
-    except InputError as error:
-        raise InputError(
-            f"{str(error).rstrip('.')}. It is the data set of {source.path}, and its captions and "
-            f"URLs are needed again: tell where it lies now (--data)."
-        ) from error
-    if data.fingerprint != source.state["input"]:
-        raise InputError(
-            f"{path}: has changed since {source.path} was made, so its forest is of other rows. "
-            f"Run anew: dask-dedup run {path} {target}."
-        )
+    data = open_run_dataset(source, dataset)
+    refuse_inputs_among_results(target, data)
+    warn_quarantined(data)
     return data
 
 
-def _find_source(source: RunForest, data: Dataset, settings: Settings) -> Source:
+def _find_source(source: FinishedRun, data: Dataset, settings: Settings) -> Source:
     from dask_dedup.pipeline.relabel import Source, find_kept
     from dask_dedup.pipeline.unreadable_parts import result_settings
 
@@ -180,7 +169,7 @@ def _find_source(source: RunForest, data: Dataset, settings: Settings) -> Source
     return Source(source.path, {**search, "source_run": _full_name(source.path)})
 
 
-def _refuse_other_run(target: AnyPath, source: RunForest) -> None:
+def _refuse_other_run(target: AnyPath, source: FinishedRun) -> None:
     """Raise OutputError where a folder holds a run of its own, whose forest would be lost."""
     state = read_json(target / RunFolder.state_name, sealed=True)
     if isinstance(state, Mapping) and state.get("tool") == source.state["tool"]:

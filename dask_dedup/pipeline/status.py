@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dask_dedup.errors import OutputError
 from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.pipeline.stages import CLUSTERS, PLAN, WITNESSES, DeclaredStage, stages_of
+from dask_dedup.results.finished_run import read_state
 from dask_dedup.storage.files import read_json
 from dask_dedup.storage.folder_lock import FolderLock
 from dask_dedup.storage.objects import exists
@@ -63,9 +63,7 @@ def run_status(out: AnyPath, verify: bool = False) -> dict[str, Any]:
     OutputError
         There is no run.
     """
-    state = read_json(out / "run.json", sealed=True)
-    if not isinstance(state, Mapping) or state.get("tool") != "dask_dedup":
-        raise OutputError(f"{out}: holds no run: there is no run.json of dask_dedup.")
+    state = read_state(out)
     status = {"out": str(out), "settings": state["settings"]}
     summary = read_json(out / "summary.json")
     if state.get("finished") and isinstance(summary, Mapping):

@@ -18,26 +18,29 @@ from dask_dedup.settings.run_settings import Settings
 from dask_dedup.storage.foreign_content import refuse_inputs_inside
 from dask_dedup.storage.run_folder import RunFolder
 
-__all__ = ["list_quarantined", "note_bad", "open_dataset", "result_settings"]
+__all__ = [
+    "list_quarantined",
+    "note_bad",
+    "open_dataset",
+    "refuse_inputs_among_results",
+    "result_settings",
+    "warn_quarantined",
+]
 
 logger = logging.getLogger(__name__)
 
 
-def open_dataset(
-    dataset: str | AnyPath, out: AnyPath, settings: Settings, before: AnyPath | None = None
-) -> Dataset:
+def open_dataset(dataset: str | AnyPath, out: AnyPath, settings: Settings) -> Dataset:
     """Open the data set of a run.
 
-    A file that an earlier run into ``out`` has quarantined, or one into the folder ``before``,
-    stays so as long as it is unchanged.
+    A file that an earlier run into ``out`` has quarantined stays so as long as it is unchanged.
     """
     # Files that are not compared are not checked: one that is missing or being written is no error.
     data = read_dataset(dataset, **settings.read.model_dump(), texts=False)
-    own = (*RunFolder.result_folders, *RunFolder.result_files, RunFolder.state_name, "stages")
-    refuse_inputs_inside(out, own, data.paths)
+    refuse_inputs_among_results(out, data)
     if not settings.read.skip_bad_parts:
         return data
-    known = {bad["path"]: bad for bad in RunFolder.read_quarantined(before or out)}
+    known = {bad["path"]: bad for bad in RunFolder.read_quarantined(out)}
     again = data.quarantined({path: bad["problem"] for path, bad in known.items()})
     unchanged = {
         bad.path: bad.problem
@@ -45,8 +48,14 @@ def open_dataset(
         if bad.path in known and (bad.size, bad.version) == _version_of(known[bad.path])
     }
     data = data.quarantined(unchanged)
-    _warn(data)
+    warn_quarantined(data)
     return data
+
+
+def refuse_inputs_among_results(out: AnyPath, data: Dataset) -> None:
+    """Raise InputError where files of a data set lie where a run puts its own."""
+    own = (*RunFolder.result_folders, *RunFolder.result_files, RunFolder.state_name, "stages")
+    refuse_inputs_inside(out, own, data.paths)
 
 
 def result_settings(data: Dataset, settings: Settings) -> dict[str, Any]:
@@ -74,7 +83,8 @@ def list_quarantined(data: Dataset) -> list[dict[str, Any]]:
     return [bad._asdict() for bad in data.bad_files]
 
 
-def _warn(data: Dataset) -> None:
+def warn_quarantined(data: Dataset) -> None:
+    """Log the files that are quarantined."""
     for bad in data.bad_files:
         logger.warning("quarantined, %s rows of its part: %s", f"{bad.rows:,}", bad.problem)
 

@@ -117,7 +117,7 @@ def apply(
     """
     progress = progress or NoProgress()
     choose_ambiguous(ambiguous)
-    run, dest = open_finished(out), as_path(dest)
+    run, dest = open_finished(out, ["clusters"]), as_path(dest)
     names = [key] if isinstance(key, str) else list(key)
     names = [name.strip() for text in names for name in text.split(",")]
     paths = _find_files(metadata)

@@ -19,6 +19,7 @@ from dask_dedup.results.export_webdataset import TAR_FOLDER, export_tars
 from dask_dedup.results.finished_run import FinishedRun, cluster_name, open_finished
 from dask_dedup.results.kept_rows import CHOICES
 from dask_dedup.results.result_folder import ResultFolder
+from dask_dedup.results.run_dataset import open_both_modalities
 from dask_dedup.results.selected_rows import Choice, count_selected, cut_files
 from dask_dedup.runtime.executor import Execute, NoProgress, Progress, compute_tasks
 from dask_dedup.storage.foreign_content import refuse_inputs_inside
@@ -132,7 +133,7 @@ def export(
     """
     progress = progress or NoProgress()
     _check(what, format, shard_rows, shards, key)
-    run, dest = open_finished(out), as_path(dest)
+    run, dest = open_finished(out, ["clusters"]), as_path(dest)
     inside = (*ExportFolder.possible_folders, "stages")
     refuse_inputs_inside(dest, inside, [run.clusters_path(run.names[0])])
     if format == "webdataset":
@@ -141,7 +142,7 @@ def export(
             run, dest, ExportFolder, what, str(shards), key, samples_per_shard, overwrite, execute,
             progress,
         )  # fmt: skip
-    data = run.open_dataset(dataset) if format == "input" else None
+    data = open_both_modalities(run, dataset) if format == "input" else None
     plan = _plan(run, data, what, format, columns)
     if data is not None:
         refuse_inputs_inside(dest, inside, data.paths)

@@ -1,56 +1,48 @@
-"""A finished run as others read it: what it was made from, and its clusters part by part."""
+"""A finished run as others read it: what it was made from, its clusters, and its forest."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dask_dedup.data.dataset import Dataset, read_dataset
-from dask_dedup.errors import InputError, OutputError
+from dask_dedup.errors import OutputError
+from dask_dedup.graph.forest_file import forest_path, read_range
+from dask_dedup.graph.forest_range import SAME_SIMILARITY, ForestRange
 from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.settings.run_settings import ReadSettings, load_settings
 from dask_dedup.storage.checksums import damage
 from dask_dedup.storage.files import digest_of, read_json
-from dask_dedup.storage.listing import has_files
 from dask_dedup.storage.objects import open_parquet_source
 from dask_dedup.storage.results_list import RESULTS, Results
 from dask_dedup.storage.run_folder import RunFolder
 
-__all__ = ["FinishedRun", "cluster_name", "open_finished", "open_table"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["FinishedRun", "cluster_name", "open_finished", "open_table", "read_state"]
 
 _CLUSTERS = "clusters"
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """The folder of a finished run, whose clusters are whole.
+    """The folder of a finished run; see `open_finished`.
 
     Attributes
     ----------
     path : AnyPath
         OUT.
+    state : mapping
+        The content of ``run.json``: settings, input, search.
     summary : mapping
         The content of ``summary.json``.
-    state : mapping
-        The content of ``run.json``.
-    read : ReadSettings
-        How its data set was read.
-    names : tuple of str
-        Files of ``clusters``: one for each part that has rows, in their order.
     """
 
     path: AnyPath
-    summary: Mapping[str, Any]
     state: Mapping[str, Any]
-    read: ReadSettings
-    names: tuple[str, ...]
+    summary: Mapping[str, Any]
 
     @property
     def rows(self) -> int:
@@ -58,10 +50,28 @@ class FinishedRun:
         return int(self.summary["rows"])
 
     @property
+    def valid_rows(self) -> int:
+        """Rows with a usable embedding."""
+        return self.rows - int(self.summary["invalid_rows"])
+
+    @cached_property
+    def read(self) -> ReadSettings:
+        """How its data set was read."""
+        return load_settings(self.path / "settings.toml").read
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Files of ``clusters``: one for each part that has rows, in their order."""
+        return tuple(sorted(self._listed_clusters()["files"]))
+
+    @property
     def identity(self) -> str:
         """Hex digest: the same as long as the clusters are the same files."""
+        return digest_of({"run": self.state["digest"], "files": self._listed_clusters()})
+
+    def _listed_clusters(self) -> dict[str, Any]:
         content = read_json(self.path / RESULTS, sealed=True) or {}
-        return digest_of({"run": self.state["digest"], "files": content["folders"][_CLUSTERS]})
+        return content["folders"][_CLUSTERS]
 
     def clusters_path(self, name: str) -> str:
         """Return the path of one file of ``clusters``."""
@@ -82,102 +92,79 @@ class FinishedRun:
         names = self.schema().names
         return names[names.index("url") :]
 
-    def open_dataset(self, dataset: str | AnyPath | None = None) -> Dataset:
-        """Return the data set of the run, with images and texts as far as it has them.
+    @property
+    def forest_path(self) -> AnyPath:
+        """The file of the forest."""
+        return forest_path(self.path)
 
-        Parameters
-        ----------
-        dataset : path or URL, optional
-            Where it lies now, with the same files and times; by default where it lay.
+    def forest_range(self) -> ForestRange:
+        """Return the thresholds that the forest answers.
+
+        One that does not say may have been searched with dense groups: it answers none at 0.999 or
+        above.
 
         Raises
         ------
-        InputError
-            It is gone, or has changed since.
+        SettingsError
+            It holds quantized distances of a run with ``--no-verify``: it answers none.
+        DamagedError
+            It cannot be read.
         """
-        place = as_path(dataset if dataset is not None else self.summary["dataset"])
-        options = self.read.model_dump()
-        try:
-            data = self._without_quarantined(read_dataset(place, **options, texts=False))
-        except InputError as error:
-            raise InputError(
-                f"{str(error).rstrip('.')}. The data set of {self.path} is read again for its "
-                f"embeddings; if it lies elsewhere now, name that place (--dataset)."
-            ) from error
-        if data.fingerprint != self.state["input"]:
-            raise InputError(
-                f"{place}: has changed since the run into {self.path}, whose rows are known by "
-                f"their position in it. Run again, or name the place of the unchanged data set "
-                f"(--dataset)."
-            )
-        return self._with_other_modality(data, options)
-
-    def _without_quarantined(self, data: Dataset) -> Dataset:
-        problems = {bad["path"]: bad["problem"] for bad in self.state.get("quarantined") or ()}
-        return data.quarantined(problems) if problems else data
-
-    def _with_other_modality(self, data: Dataset, options: dict[str, Any]) -> Dataset:
-        """Return the data set with the images as embeddings, and texts beside them."""
-        if options["embedding_column"] is not None:
-            return data
-        folder = as_path(data.path)
-        if options["modality"] == "image":
-            if options["text_embeddings"] is None and not has_files(folder / "text_emb"):
-                return data
-            try:
-                both = self._without_quarantined(read_dataset(folder, **options))
-            except InputError as error:
-                logger.warning("text embeddings are left out: %s", error)
-                return data
-            if both.texts_problem is not None:
-                logger.warning("text embeddings are left out: %s", both.texts_problem)
-            return both
-        if options["image_embeddings"] is None and not has_files(folder / "img_emb"):
-            return data
-        try:
-            images = read_dataset(folder, **{**options, "modality": "image"}, texts=False)
-            if [part.rows for part in images.parts] != [part.rows for part in data.parts]:
-                raise InputError(f"{folder}: images and texts have other numbers of rows.")
-        except InputError as error:
-            logger.warning("image embeddings are left out: %s", error)
-            return data
-        parts = tuple(
-            replace(part, embeddings=other.embeddings, text_embeddings=part.embeddings)
-            for part, other in zip(data.parts, images.parts, strict=True)
-        )
-        return replace(data, parts=parts, modality="image")
+        known = read_range(self.forest_path)
+        return known or ForestRange(float(self.summary["search_threshold"]), SAME_SIMILARITY)
 
 
-def open_finished(out: str | AnyPath) -> FinishedRun:
-    """Open the folder of a finished run; reads some kilobytes of each file of its clusters.
+def open_finished(
+    out: str | AnyPath, folders: Collection[str] = (), *, files: bool = False
+) -> FinishedRun:
+    """Open the folder of a finished run; reads two small files.
+
+    Parameters
+    ----------
+    out : path or URL
+    folders : collection of str
+        Those of the result that are checked, ``clusters`` for one: that each of their files is
+        there, of its size and with its end. One small read a file.
+    files : bool
+        Check the single files of the result, too.
 
     Raises
     ------
     OutputError
-        It holds no run, one that is not finished, or clusters that are not whole.
+        It holds no run, one that is not finished, or what is checked is not whole.
     """
     path = as_path(out)
-    state = read_json(path / RunFolder.state_name, sealed=True)
-    if not isinstance(state, dict) or state.get("tool") != "dask_dedup":
-        raise OutputError(f"{path}: holds no run of dask_dedup.")
+    state = read_state(path)
     if not state.get("finished"):
         raise OutputError(
-            f"{path}: its run is not finished. The same command as before continues it."
+            f"{path}: its run is not finished. The command that began it continues; "
+            f"`dask-dedup status {path}` tells how far it is."
         )
-    wrong = Results(path).find_damage((_CLUSTERS,))
-    if wrong:
+    Results(path).refuse_damage(folders, files)
+    summary = read_json(path / "summary.json")
+    if not isinstance(summary, Mapping):
         raise OutputError(
-            f"{str(wrong[0]).rstrip('.')}: the result of a finished run is not whole. Put the file "
-            f"back, or run again with --overwrite."
+            f"{path / 'summary.json'}: is missing or damaged: the result of a finished run is not "
+            f"whole. Put the file back, or begin anew with --overwrite."
         )
-    names = (read_json(path / RESULTS, sealed=True) or {})["folders"][_CLUSTERS]["files"]
-    return FinishedRun(
-        path,
-        read_json(path / "summary.json") or {},
-        state,
-        load_settings(path / "settings.toml").read,
-        tuple(sorted(names)),
-    )
+    return FinishedRun(path, state, summary)
+
+
+def read_state(out: AnyPath) -> Mapping[str, Any]:
+    """Return the content of a run's ``run.json``, finished or not.
+
+    Raises
+    ------
+    OutputError
+        There is none.
+    """
+    state = read_json(out / RunFolder.state_name, sealed=True)
+    if not isinstance(state, Mapping) or state.get("tool") != "dask_dedup":
+        raise OutputError(
+            f"{out}: holds no run: there is no {RunFolder.state_name} of dask_dedup. Give the "
+            f"folder that `dask-dedup run` wrote into."
+        )
+    return state
 
 
 def cluster_name(index: int) -> str:

@@ -11,7 +11,7 @@ from dask_dedup.graph.on_disk import How, choose_how
 from dask_dedup.graph.origin import cut_rows
 from dask_dedup.graph.stream import count_edges
 from dask_dedup.paths import AnyPath, as_path
-from dask_dedup.results.run_forest import open_run_forest
+from dask_dedup.results.finished_run import open_finished
 from dask_dedup.schema import LABELS
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ def labels_at(out: str | AnyPath, threshold: float) -> dd.DataFrame:
     import dask.dataframe as dd
     from dask.delayed import delayed
 
-    run = open_run_forest(out)
-    path, rows = run.forest_path, int(run.summary["rows"])
+    run = open_finished(out)
+    path, rows = run.forest_path, run.rows
     run.forest_range().check(threshold, str(path))
     labels = delayed(_label)(str(path), rows, threshold, choose_how(count_edges(path)[0], rows))
     cuts = cut_rows(rows)

@@ -18,8 +18,8 @@ import pandas as pd
 from dask_dedup.errors import SettingsError
 from dask_dedup.graph.stream import read_in_order
 from dask_dedup.paths import AnyPath
+from dask_dedup.results.finished_run import open_finished
 from dask_dedup.results.result_rows import read_result_rows
-from dask_dedup.results.run_forest import open_run_forest
 from dask_dedup.storage.files import write_aside
 from dask_dedup.vectors.sample import hash_rows
 
@@ -56,7 +56,7 @@ def sample_pairs(out: str | AnyPath, pairs: int = 200, seed: int = 0) -> pd.Data
     SettingsError
         The forest holds quantized distances, or there are more bins with edges than pairs.
     """
-    run = open_run_forest(out)
+    run = open_finished(out)
     limits = bin_limits(run.forest_range().lowest)
     chosen, edges = _choose(read_in_order(run.forest_path), limits, pairs, seed)
     filled = int((edges > 0).sum())

@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from dask_dedup.errors import DamagedError, OutputError
-from dask_dedup.paths import AnyPath, as_path
+from dask_dedup.paths import AnyPath
 from dask_dedup.report.histogram import read_histogram
 from dask_dedup.report.notebook import result_html
 from dask_dedup.results.cluster_files import ClusterFiles, list_files, read_partition, to_frame
+from dask_dedup.results.finished_run import open_finished
 from dask_dedup.results.show import Asked, find_members, path_of_rows, with_metadata
 from dask_dedup.settings.run_settings import Settings, load_settings
-from dask_dedup.storage.files import read_json
-from dask_dedup.storage.results_list import Results
 from dask_dedup.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -233,30 +231,8 @@ def open_result(out: str | AnyPath) -> Result:
     OutputError
         It is of no run of this tool, of one that has not finished, or is damaged.
     """
-    out = as_path(out)
-    state = read_json(out / RunFolder.state_name, sealed=True)
-    if not isinstance(state, Mapping) or state.get("tool") != "dask_dedup":
-        raise OutputError(
-            f"{out}: holds no run: there is no {RunFolder.state_name} of dask_dedup. Give the "
-            f"folder that `dask-dedup run` wrote into."
-        )
-    if not state.get("finished"):
-        raise OutputError(
-            f"{out}: the run into it has not finished. The same command continues it; "
-            f"`dask-dedup status` says how far it is."
-        )
-    wrong = Results(out).find_damage(RunFolder.result_folders, files=True)
-    summary = read_json(out / "summary.json")
-    if not isinstance(summary, dict):
-        wrong = wrong or [DamagedError(f"{out / 'summary.json'}: is damaged.")]
-        summary = {}
-    if wrong:
-        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        raise OutputError(
-            f"{str(wrong[0]).rstrip('.')}{more}: the result is not whole. Put the file back, or "
-            f"begin anew with --overwrite."
-        )
-    return Result(out, summary)
+    run = open_finished(out, RunFolder.result_folders, files=True)
+    return Result(run.path, run.summary)
 
 
 def _frame_of(files: ClusterFiles) -> dd.DataFrame:

@@ -18,7 +18,7 @@ from dask_dedup.graph.forest_range import ForestRange
 from dask_dedup.graph.stream import count_edges, read_in_order
 from dask_dedup.graph.sweep import sweep_edges
 from dask_dedup.paths import AnyPath
-from dask_dedup.results.run_forest import open_run_forest
+from dask_dedup.results.finished_run import open_finished
 
 __all__ = ["KeptThreshold", "round_thresholds", "sweep", "threshold_of_kept", "usual_thresholds"]
 
@@ -71,7 +71,7 @@ def sweep(out: str | AnyPath, thresholds: Sequence[float] | None = None) -> pd.D
     edge to it. What it needs is two reads of the forest, 250 MB for the edges at hand, and 8 bytes
     a row.
     """
-    run = open_run_forest(out)
+    run = open_finished(out)
     known = run.forest_range()
     if thresholds is None:
         own = float(run.summary["threshold"])
@@ -140,7 +140,7 @@ def threshold_of_kept(out: str | AnyPath, fraction: float) -> KeptThreshold:
     """
     if not 0 < fraction < 1:
         raise SettingsError(f"keep_fraction: expected a share above 0 and below 1, got {fraction}.")
-    run = open_run_forest(out)
+    run = open_finished(out)
     known = run.forest_range()
     valid = run.valid_rows
     # Each edge of the forest makes one row a duplicate: the last one needed tells the threshold.

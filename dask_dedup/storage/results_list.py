@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dask_dedup.errors import DamagedError
+from dask_dedup.errors import DamagedError, OutputError
 from dask_dedup.paths import AnyPath, is_remote
 from dask_dedup.storage.checksums import FileDigest, check_file, find_damage
 from dask_dedup.storage.files import read_json, sync, write_json
@@ -108,6 +108,18 @@ class Results:
         if files:
             wanted |= {self.path / name: digest for name, digest in self._files.items()}
         return [*find_damage(wanted, wanted if pages else ()), *others]
+
+    def refuse_damage(
+        self, folders: Iterable[str], files: bool = False, pages: bool = False
+    ) -> None:
+        """Raise OutputError where `find_damage` finds some."""
+        wrong = self.find_damage(folders, files, pages)
+        if wrong:
+            more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+            raise OutputError(
+                f"{str(wrong[0]).rstrip('.')}{more}: the result of a finished run is not whole. "
+                f"Put the file back, or begin anew with --overwrite."
+            )
 
     def others(self, name: str) -> list[str]:
         """Return what is in a result folder and not listed."""

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Self
 
-from dask_dedup.errors import OutputError
 from dask_dedup.paths import AnyPath, as_path, is_remote
 from dask_dedup.storage.checksums import FileDigest, digest_of_file, find_damage
 from dask_dedup.storage.claim import Claim, remove_names
@@ -146,7 +145,7 @@ class RunFolder(Claim):
         if not state.get("finished") or state.get("digest") != self.digest:
             return False
         are_small = Results(self.path).size_bytes <= _READ_BYTES
-        self._refuse_damaged(self.result_folders, True, pages=are_small)
+        Results(self.path).refuse_damage(self.result_folders, True, pages=are_small)
         if not are_small:
             logger.info("%s: by sizes and footers whole; status --verify reads it all", self.path)
         return True
@@ -163,18 +162,7 @@ class RunFolder(Claim):
         state = self._read_state()
         if not state.get("finished") and state.get("digest") == self.digest:
             return  # interrupted, perhaps while it replaced them; its stages look at what they need
-        self._refuse_damaged(("forest", "invalid", "audit"), pages=True)
-
-    def _refuse_damaged(
-        self, folders: Iterable[str], files: bool = False, pages: bool = False
-    ) -> None:
-        wrong = Results(self.path).find_damage(folders, files, pages)
-        if wrong:
-            more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-            raise OutputError(
-                f"{str(wrong[0]).rstrip('.')}{more}: the result of a finished run is not whole. "
-                f"Put the file back, or begin anew with --overwrite."
-            )
+        Results(self.path).refuse_damage(("forest", "invalid", "audit"), pages=True)
 
     def begin(self, search: Mapping[str, Any] | None = None) -> None:
         """Claim the folder; log what differs from an earlier run here.

@@ -160,7 +160,8 @@ def test_relabel_of_a_data_set_that_was_moved(original, finished, data, tmp_path
     out = tmp_path / "out"
     run_here(data, out, SMALL, threshold=0.95, search_threshold=0.9)
     moved = data.rename(tmp_path / "moved")
-    with pytest.raises(InputError, match=r"data: no such folder\. It is the data set of .*--data"):
+    gone = r"data: no such folder\. It is the data set of .*--dataset"
+    with pytest.raises(InputError, match=gone):
         relabel(out, tmp_path / "dest", 0.97)
     assert not (tmp_path / "dest").exists()
     relabel(out, tmp_path / "dest", 0.97, dataset=moved)
@@ -173,7 +174,8 @@ def test_relabel_of_a_data_set_that_has_changed_is_refused(data, tmp_path):
     run_here(data, out, SMALL, threshold=0.95)
     rows = np.load(data / "img_emb" / "img_emb_1.npy")
     np.save(data / "img_emb" / "img_emb_1.npy", rows[::-1].copy())
-    with pytest.raises(InputError, match=r"data: has changed since .*out was made.*Run anew"):
+    changed = r"data: has changed since the run into .*out, whose.*Run again"
+    with pytest.raises(InputError, match=changed):
         relabel(out, tmp_path / "dest", 0.97)
     assert not (tmp_path / "dest").exists()
 

@@ -209,7 +209,9 @@ def damage_file(path):
 @pytest.mark.parametrize("change", [damage_file, Path.unlink])
 def test_open_result_of_a_damaged_run_names_the_file(copy, name, change):
     change(copy / name)
-    with pytest.raises(OutputError, match=rf"{name}.*the result is not whole. Put the file back"):
+    with pytest.raises(
+        OutputError, match=rf"{name}.*the result of a finished run is not whole. Put the file back"
+    ):
         dask_dedup.open_result(copy)
 
 
@@ -226,7 +228,7 @@ def test_open_result_of_what_is_no_finished_run_is_refused(copy, tmp_path, finis
 
     with pytest.raises(RuntimeError, match="stopped"):
         dask_dedup.run(finished.data, copy, threshold=0.8, audit_queries=0, execute=fail)
-    with pytest.raises(OutputError, match="the run into it has not finished"):
+    with pytest.raises(OutputError, match="its run is not finished"):
         dask_dedup.open_result(copy)
 
 
