@@ -17,6 +17,7 @@ from dask_dedup.cli import (  # noqa: F401  each adds its commands
     show,
     status,
     sweep,
+    verbatim,
 )
 from dask_dedup.cli.group import main
 

@@ -11,6 +11,7 @@ Python of it is run, and nothing is unpickled by Python.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -97,7 +98,10 @@ def _load_torchscript(path: str) -> Encode:
     import torch
 
     try:
-        network = torch.jit.load(path, map_location="cpu").eval()
+        with warnings.catch_warnings():
+            # torch asks whoever makes such files for another format; those that are there stay.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            network = torch.jit.load(path, map_location="cpu").eval()
     except (RuntimeError, ValueError, OSError) as error:
         raise InputError(f"{path}: is no TorchScript file that can be loaded.") from error
 

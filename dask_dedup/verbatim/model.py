@@ -78,15 +78,16 @@ def load_pipeline(name: str, device: str = "cpu", half: bool = False) -> Any:
     try:
         import torch
         from diffusers import DiffusionPipeline
-        from diffusers.utils.logging import disable_progress_bar
-        from transformers.utils.logging import disable_progress_bar as disable_progress_bar_too
+        from diffusers.utils import logging as diffusers_logging
+        from transformers.utils import logging as transformers_logging
     except ImportError as error:
         raise SettingsError(
             f'{error}. Pictures are generated with diffusers: pip install "dask_dedup[diffusion]"; '
             f"or score pictures that were made elsewhere."
         ) from error
-    disable_progress_bar()
-    disable_progress_bar_too()
+    for library in (diffusers_logging, transformers_logging):
+        library.disable_progress_bar()
+        library.set_verbosity_error()
     try:
         pipeline = DiffusionPipeline.from_pretrained(
             name,

@@ -1,8 +1,8 @@
 """The training pictures of candidates: where each is, copied or fetched where it must be.
 
 Files of a template are left where they are. Samples of webdataset tars, and pictures from the web,
-are put into ``training/``, a file for each row: every tar is read once, and what is there is not
-fetched again.
+are put into a folder of their source below ``training/``, a file for each row: every tar is read
+once, and what is there is not fetched again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dask_dedup.errors import InputError
 from dask_dedup.paths import AnyPath
 from dask_dedup.results.pictures import PictureTemplate, Place, read_tar_pictures
 from dask_dedup.runtime.executor import Execute, Progress
-from dask_dedup.storage.files import write_aside
+from dask_dedup.storage.files import digest_of, write_aside
 from dask_dedup.storage.listing import names_in
 from dask_dedup.verbatim.fetch import Fetcher
 
@@ -68,7 +68,9 @@ def gather_pictures(
         Also fetch from addresses that are not public.
     """
     rows = _rows_of(tables, template)
-    folder = dest / FOLDER
+    # Of another source the same row may have another picture.
+    source = "urls" if template is None else template.text
+    folder = dest / FOLDER / digest_of({"source": source})
     there = {
         name.removesuffix(_ENDING) for name in names_in(folder) or () if name.endswith(_ENDING)
     }
