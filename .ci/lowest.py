@@ -7,7 +7,7 @@ For `make test-lowest`. Left out: torch, of which earlier builds from PyPI bring
 import tomllib
 from pathlib import Path
 
-LEFT_OUT = ("torch>=", "mypy>=", "ruff>=")
+LEFT_OUT = ("torch>=", "mypy>=", "ruff>=", "playwright>=")
 
 project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
 extras = project["optional-dependencies"]

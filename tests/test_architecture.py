@@ -85,6 +85,8 @@ HEAVY = {
         "runtime.worker_checks",
     },
     "scipy": {"graph.tree_path", "pipeline.audit"},
+    "jinja2": {"report.page"},
+    "PIL": {"results.pictures"},
 }
 KERNELS = [
     "compressors.pca_compressor",

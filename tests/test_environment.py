@@ -24,6 +24,7 @@ CONDA_NAMES = {
 }
 WITHOUT_PYPROJECT = {"python", "pip"}
 REQUIREMENT = re.compile(r"([A-Za-z0-9_.-]+)(?:\[[^]]*\])?\s*(.*)")
+PAGE_FILES = ("gallery.html", "page.css", "page.html", "page.js")
 
 
 def bounds(requirements: list[str]) -> dict[str, str]:
@@ -71,7 +72,7 @@ def test_lowest_versions_are_those_of_pyproject_but_torch_and_the_tools(project)
     )
     extras = project["optional-dependencies"]
     wanted = bounds([*project["dependencies"], *extras["s3"], *extras["test"]])
-    for name in ("torch", "mypy", "ruff"):
+    for name in ("torch", "mypy", "ruff", "playwright"):
         del wanted[name]
     assert all(re.fullmatch(r">=[0-9.]+", bound) for bound in wanted.values())
     wanted = {name: bound.replace(">=", "==") for name, bound in wanted.items()}
@@ -152,4 +153,5 @@ def test_wheel_holds_every_module_and_says_that_it_has_types(tmp_path):
     inside = {name for name in zipfile.ZipFile(wheel).namelist() if "dist-info" not in name}
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "dask_dedup").rglob("*.py*")}
     modules = {name for name in modules if "__pycache__" not in name}
-    assert inside == modules | {"dask_dedup/DESIGN.md", "dask_dedup/py.typed"}
+    page = {f"dask_dedup/report/page_files/{name}" for name in PAGE_FILES}
+    assert inside == modules | page | {"dask_dedup/DESIGN.md", "dask_dedup/py.typed"}

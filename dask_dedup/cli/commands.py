@@ -13,6 +13,7 @@ from dask_dedup.cli import (  # noqa: F401  each adds its commands
     plan,
     precision,
     relabel,
+    report,
     run,
     show,
     status,

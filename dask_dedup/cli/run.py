@@ -16,6 +16,7 @@ from dask_dedup.cli.group import (
     PATH,
     any_setting,
     chosen_settings,
+    flag,
     input_settings,
     main,
     open_console,
@@ -28,6 +29,8 @@ from dask_dedup.errors import UnreadableError
 from dask_dedup.paths import AnyPath
 from dask_dedup.report.count_text import count_text
 from dask_dedup.settings.encoders import ENCODERS
+from dask_dedup.storage.objects import exists
+from dask_dedup.storage.run_folder import PAGE
 
 __all__ = ["print_summary", "run"]
 
@@ -51,6 +54,10 @@ __all__ = ["print_summary", "run"]
 @switch("verify")
 @input_settings
 @setting("audit_queries", int)
+@switch("report")
+@setting("images", str)
+@setting("thumbnails", int)
+@flag("load_urls")
 @setting("seed", int)
 @setting("workers", int)
 @setting("threads", int)
@@ -93,10 +100,11 @@ def run(
     parquet files. DATASET and OUT may be URLs, such as s3://bucket/folder.
 
     OUT gets clusters/ (every row with its cluster and your columns), forest/ (the similarities
-    that link them), invalid/ (rows without a usable embedding), histogram.csv and .png,
-    settings.toml and summary.json. The same command again continues where it was stopped;
-    `dask-dedup status OUT` reports its progress. What the run will cost is printed first, and the
-    run is refused if it does not fit into the workers' memory or onto the disk.
+    that link them), invalid/ (rows without a usable embedding), report/index.html (the page
+    that shows it all), histogram.csv and .png, settings.toml and summary.json. The same command
+    again continues where it was stopped; `dask-dedup status OUT` reports its progress. What the
+    run will cost is printed first, and the run is refused if it does not fit into the workers'
+    memory or onto the disk.
 
     Exit codes: 0 done, 2 wrong input or settings, 130 interrupted, 143 terminated.
     """
@@ -213,3 +221,5 @@ def print_summary(summary: Mapping[str, Any], out: AnyPath, console: Console) ->
         console.print(sizes)
     console.print()
     say(console, f"results in {out}: clusters/*.parquet has every row with its cluster")
+    if exists(out / PAGE):
+        say(console, f"page: {out / PAGE}")

@@ -48,6 +48,7 @@ class CompressFolder(RunFolder):
 
     state_name = "compress.json"
     result_files = ("summary.json", RESULTS)
+    optional_files = ()
     own_names = r".*\.(npy|parquet|safetensors|json)"  # those of the input
 
     def __init__(

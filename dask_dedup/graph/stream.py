@@ -34,6 +34,7 @@ from dask_dedup.storage.objects import open_parquet_source
 __all__ = [
     "count_edges",
     "dense_parent",
+    "edges_between",
     "join_edges",
     "read_edges",
     "read_in_order",
@@ -142,6 +143,18 @@ def read_weighted_edges(
     lowest = np.float32(threshold)
     last = falling_key(np.array([lowest if lowest else np.float32(-0.0)]))[0]  # -0 is at least 0
     for key, src, dst in _survey([path], rows).read((), 0, int(last), columns=3):
+        yield src, dst, similarity_of(key)
+
+
+def edges_between(
+    path: AnyPath, rows: int, low: float, high: float
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield ``src``, ``dst`` and ``similarity`` of a forest file's edges between two similarities.
+
+    Both are included, as float32. Of the file, the row groups that can hold any are read.
+    """
+    last, first = falling_key(np.array([low, high], np.float32)).tolist()
+    for key, src, dst in _survey([path], rows).read((), first, last, columns=3):
         yield src, dst, similarity_of(key)
 
 

@@ -70,7 +70,8 @@ def relabel(
         As of `dask_dedup.run`.
     **keywords
         What computes: ``workers``, ``threads``, ``work``, ``memory``, ``cluster``, ``dashboard``,
-        as of `dask_dedup.run`. All other settings are those of the finished run.
+        and the page: ``report``, ``images``, ``thumbnails``, ``load_urls``, as of `dask_dedup.run`.
+        All other settings are those of the finished run.
 
     Returns
     -------
@@ -126,7 +127,11 @@ def _chosen_threshold(
 
 def _settings_of(source: FinishedRun, threshold: float, keywords: Mapping[str, Any]) -> Settings:
     """Return the finished run's settings, at another threshold; what computes is the caller's."""
-    free = [name for name, key in OPTIONS.items() if key.split(".")[0] in ("compute", "cluster")]
+    free = [
+        name
+        for name, key in OPTIONS.items()
+        if key.split(".")[0] in ("compute", "cluster", "report")
+    ]
     for name in keywords:
         if name not in free:
             raise SettingsError(

@@ -151,12 +151,14 @@ def run_into(
     ``client`` is that of the caller, where it is to be used; ``source`` is another run, from whose
     forest this one is labelled.
     """
+    from dask_dedup.pipeline.page import check_pictures
     from dask_dedup.pipeline.relabel import find_kept
     from dask_dedup.pipeline.stages import WORKING
     from dask_dedup.pipeline.unreadable_parts import list_quarantined, result_settings
     from dask_dedup.results.result import Result
     from dask_dedup.storage.run_folder import RunFolder
 
+    check_pictures(data, settings)
     with RunFolder(
         out,
         result_settings(data, settings),

@@ -4,6 +4,7 @@
 2. forest: what the finder's tasks have found merges to one maximum spanning forest.
 3. witnesses: labels from the forest, and which rows stay; the audit is scored.
 4. clusters: both joined to each part's metadata.
+5. report: the page, from what is published.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from dask_dedup.paths import AnyPath
 from dask_dedup.pipeline.finders import choose_finder
 from dask_dedup.pipeline.job import Found, Job, conserve
 from dask_dedup.pipeline.packing import pack_rows
+from dask_dedup.pipeline.page import make_page
 from dask_dedup.pipeline.relabel import describe_search, found_before
 from dask_dedup.pipeline.similarities import remark_on
 from dask_dedup.pipeline.stages import CLUSTERS, COMPARE, FOREST, GROUPS, LABELS, WITNESSES
@@ -142,6 +144,8 @@ def _run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
         "found": found.counts,
         "versions": versions(),
     }
+    make_page(job, summary)
+    summary["wall_seconds"] = round(time.perf_counter() - began, 3)
     folder.finish(summary, keep_stages, search)
     if clusters["similarities"] is not None:
         remark = remark_on(clusters["similarities"], settings)

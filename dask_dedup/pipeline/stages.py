@@ -30,6 +30,7 @@ __all__ = [
     "MERGES",
     "PACK",
     "PLAN",
+    "REPORT",
     "SEARCH",
     "SHARDS",
     "STAGES",
@@ -214,6 +215,9 @@ CLUSTERS = DeclaredStage(
     ("clusters",),
     tuple(f"read.{name}" for name in ReadSettings.model_fields if name != "skip_bad_parts"),
 )
+
+#: The page; not of those below, as it has no working files and is no condition of a result.
+REPORT = DeclaredStage("report", "report", ("clusters", "forest"), ("page",))
 
 #: All stages, in the order in which a run does them.
 STAGES = (

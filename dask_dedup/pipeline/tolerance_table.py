@@ -32,6 +32,7 @@ class CalibrationFolder(RunFolder):
     state_name = "calibration.json"
     result_folders = ()
     result_files = ("curves.csv", "curves.png", "adc.toml", "summary.json")
+    optional_files = ()
 
 
 def calibrate(

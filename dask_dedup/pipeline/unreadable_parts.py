@@ -54,7 +54,8 @@ def open_dataset(dataset: str | AnyPath, out: AnyPath, settings: Settings) -> Da
 
 def refuse_inputs_among_results(out: AnyPath, data: Dataset) -> None:
     """Raise InputError where files of a data set lie where a run puts its own."""
-    own = (*RunFolder.result_folders, *RunFolder.result_files, RunFolder.state_name, "stages")
+    files = (*RunFolder.result_files, *RunFolder.optional_files)
+    own = (*RunFolder.result_folders, *files, RunFolder.state_name, "stages")
     refuse_inputs_inside(out, own, data.paths)
 
 

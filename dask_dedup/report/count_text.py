@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["count_text", "data_text", "rate_text"]
+import numpy as np
+
+__all__ = ["cosine_text", "count_text", "data_text", "rate_text"]
 
 
 def count_text(count: int, noun: str, plural: str | None = None) -> str:
@@ -14,6 +16,18 @@ def count_text(count: int, noun: str, plural: str | None = None) -> str:
     ('1 part', '10,248 rows', '0 queries')
     """
     return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+
+
+def cosine_text(similarity: float) -> str:
+    """Return a cosine, computed as float32, in four digits: never more than it is.
+
+    Examples
+    --------
+    >>> [cosine_text(one) for one in (0.949998, np.float32(0.95), 0.99999, 1)]
+    ['0.9499', '0.9500', '0.9999', '1.0000']
+    """
+    shortest = float(str(np.float32(similarity)))
+    return f"{np.floor(shortest * 1e4 + 1e-6) / 1e4:.4f}"
 
 
 def data_text(path: object, rows: int, parts: int, dim: int) -> str:

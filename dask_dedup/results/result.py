@@ -124,6 +124,15 @@ class Result(Mapping[str, Any]):
 
         return apply(self.out, metadata, dest, **options)
 
+    def report(self, dest: str | AnyPath | None = None, **options: Any) -> AnyPath:
+        """Write the page that shows this result: `dask_dedup.results.report.report`'s ``options``.
+
+        ``dest``: an HTML file or a folder; without it, ``out/report/index.html`` is made anew.
+        """
+        from dask_dedup.results.report import report
+
+        return report(self.out, dest, **options)
+
     def at(self, threshold: float) -> dd.DataFrame:
         """Return the clusters at another threshold, from the forest alone.
 

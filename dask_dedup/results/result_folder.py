@@ -32,6 +32,7 @@ class ResultFolder(RunFolder):
     """
 
     result_files: tuple[str, ...] = ("summary.json", RESULTS)
+    optional_files = ()
     #: All folders that such a folder may have: `--overwrite` removes them.
     possible_folders: tuple[str, ...] = ()
 

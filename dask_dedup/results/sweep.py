@@ -18,9 +18,16 @@ from dask_dedup.graph.forest_range import ForestRange
 from dask_dedup.graph.stream import count_edges, read_in_order
 from dask_dedup.graph.sweep import sweep_edges
 from dask_dedup.paths import AnyPath
-from dask_dedup.results.finished_run import open_finished
+from dask_dedup.results.finished_run import FinishedRun, open_finished
 
-__all__ = ["KeptThreshold", "round_thresholds", "sweep", "threshold_of_kept", "usual_thresholds"]
+__all__ = [
+    "KeptThreshold",
+    "round_thresholds",
+    "sweep",
+    "sweep_of",
+    "threshold_of_kept",
+    "usual_thresholds",
+]
 
 _THRESHOLDS = 180  # spaced by their distance from 1, beside the round ones
 _NEAREST = 1e-4  # the least distance from 1 among them
@@ -71,7 +78,11 @@ def sweep(out: str | AnyPath, thresholds: Sequence[float] | None = None) -> pd.D
     edge to it. What it needs is two reads of the forest, 250 MB for the edges at hand, and 8 bytes
     a row.
     """
-    run = open_finished(out)
+    return sweep_of(open_finished(out), thresholds)
+
+
+def sweep_of(run: FinishedRun, thresholds: Sequence[float] | None = None) -> pd.DataFrame:
+    """Do what `sweep` does, of a run that is open."""
     known = run.forest_range()
     if thresholds is None:
         own = float(run.summary["threshold"])

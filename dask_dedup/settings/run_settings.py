@@ -33,6 +33,7 @@ __all__ = [
     "ComputeSettings",
     "JoinSettings",
     "ReadSettings",
+    "ReportSettings",
     "Settings",
     "load_settings",
 ]
@@ -179,6 +180,24 @@ class AuditSettings(_Table):
     """rows whose pairs are found by brute force to measure recall; 0 switches the audit off"""
 
 
+class ReportSettings(_Table):
+    """``[report]``: the page that a run ends with; none of it changes the other results."""
+
+    page: bool = True
+    """whether OUT/report/index.html is made"""
+
+    images: Annotated[str | None, AfterValidator(_without_credentials)] = None
+    """where local pictures are, from the data set, by columns in braces, such as "images/{key}.jpg"
+    or "images/{shard}.tar#{key}" [default: those in images/, by the column key]"""
+
+    thumbnails: Annotated[int, Field(ge=0)] | None = None
+    """local pictures that are put into the page, at most 160 pixels wide [default: 400, where there
+    are any]"""
+
+    load_urls: bool = False
+    """load pictures from the rows' URLs when the page is opened, and not only on a click"""
+
+
 class ComputeSettings(_Table):
     """``[compute]``: what the run may use; none of it changes the result."""
 
@@ -219,6 +238,7 @@ class Settings(_Table):
     adc: AdcSettings = AdcSettings()
     clusters: ClusterSettings = ClusterSettings()
     audit: AuditSettings = AuditSettings()
+    report: ReportSettings = ReportSettings()
     compute: ComputeSettings = ComputeSettings()
     cluster: ClusterJobSettings = ClusterJobSettings()
 
@@ -270,12 +290,18 @@ class Settings(_Table):
         return self.clusters.threshold if given is None else given
 
     def for_result(self) -> dict[str, Any]:
-        """Return what the result depends on: not workers, nor what is done about bad files.
+        """Return what the result depends on: not workers, the page, or what bad files come to.
 
         Nor the encoder, which has given the threshold, and is remarked upon.
         """
         return self.model_dump(
-            exclude={"compute": True, "cluster": True, "encoder": True, "read": {"skip_bad_parts"}}
+            exclude={
+                "compute": True,
+                "cluster": True,
+                "report": True,
+                "encoder": True,
+                "read": {"skip_bad_parts"},
+            }
         )
 
     def to_toml(self) -> str:

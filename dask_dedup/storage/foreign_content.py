@@ -61,7 +61,9 @@ def refuse_foreign_results(
     They will be replaced, and nothing of the user's may go with them. ``own_names`` is a regular
     expression of the names that a run gives to files in its ``folders``.
     """
-    for target in (path / name for name in (*folders, *files)):
+    files = [*files]
+    above = {name.rpartition("/")[0] for name in files if "/" in name}
+    for target in (path / name for name in (*folders, *files, *above)):
         if not is_remote(target) and target.is_symlink():
             raise OutputError(
                 f"{target}: is a link, and results get their names by renaming. Remove the "

@@ -50,6 +50,11 @@ class Results:
         self._files = {name: list(digest) for name, digest in files.items()}
         self._write()
 
+    def add_file(self, name: str, digest: FileDigest) -> None:
+        """Note one single file of a finished run, beside the others."""
+        self._files[name] = list(digest)
+        self._write()
+
     def holds(self, name: str, digest: str) -> bool:
         """Return whether a folder is that of a stage with this digest."""
         entry = self._folders.get(name)

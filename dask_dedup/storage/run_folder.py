@@ -29,13 +29,12 @@ from dask_dedup.storage.objects import (
     check_writable,
     exists,
     move_folder,
-    remove_file,
     remove_tree,
 )
 from dask_dedup.storage.results_list import RESULTS, Results, remove_others
 from dask_dedup.storage.stage import FILES, Stage, forget_file
 
-__all__ = ["AUDIT_PAIRS", "AUDIT_QUERIES", "RunFolder", "work_folder"]
+__all__ = ["AUDIT_PAIRS", "AUDIT_QUERIES", "PAGE", "RunFolder", "work_folder"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +42,8 @@ _TOOL = "dask_dedup"
 _READ_BYTES = 2 << 30  # results up to here are read from end to end when they are asked for again
 #: In OUT: the rows that the audit has sampled, and their true pairs.
 AUDIT_QUERIES, AUDIT_PAIRS = "audit/queries.parquet", "audit/pairs.parquet"
+#: In OUT: the page that shows the result.
+PAGE = "report/index.html"
 
 
 class RunFolder(Claim):
@@ -79,6 +80,8 @@ class RunFolder(Claim):
         File that says whose the folder is; other commands' folders have another.
     result_folders, result_files : tuple of str
         What is there when a run has finished.
+    optional_files : tuple of str
+        Files, perhaps in a folder of their own, that only some runs have.
     own_names : str
         Regular expression of the names of files in the result folders.
     """
@@ -93,6 +96,7 @@ class RunFolder(Claim):
         RESULTS,
     )
 
+    optional_files: tuple[str, ...] = (PAGE,)
     own_names = r"part-\d{5,}\.parquet|(queries|pairs)\.parquet"
 
     def __init__(
@@ -179,7 +183,7 @@ class RunFolder(Claim):
             if state.get("version") != version("dask_dedup"):
                 changed.append("the version of dask_dedup")
             logger.warning("%s: changed since the last run: %s", self.path, ", ".join(changed))
-        remove_file(self.path / "summary.json")
+        remove_names(self.path, ("summary.json", *self.optional_files))
         self._write_state(finished=False)
 
     def note_quarantined(self, quarantined: list[dict[str, Any]]) -> None:
@@ -286,13 +290,16 @@ class RunFolder(Claim):
         if not state:
             refuse_other_content(self.path, state_name=self.state_name)
             return
-        refuse_foreign_results(self.path, self.result_folders, self.result_files, self.own_names)
+        files = (*self.result_files, *self.optional_files)
+        refuse_foreign_results(self.path, self.result_folders, files, self.own_names)
         if not self.overwrite and state.get("input") != self.fingerprint:
             refuse_other_data(self.path, state.get("source"), *self._source)
 
     def _digests_of_files(self) -> dict[str, FileDigest]:
         """Return the digests of the single result files, once they have reached the disk."""
-        files = {name: self.path / name for name in self.result_files if name != RESULTS}
+        there = [name for name in self.optional_files if exists(self.path / name)]
+        names = (*(name for name in self.result_files if name != RESULTS), *there)
+        files = {name: self.path / name for name in names}
         for path in files.values():
             if not is_remote(path):
                 sync(path)
@@ -301,7 +308,9 @@ class RunFolder(Claim):
     def _remove_own(self) -> None:
         remove_tree(self.stages)
         remove_tree(self.path / "stages")  # of a run without --work
-        own = (*self.result_folders, *self.result_files, self.state_name)
+        own = (
+            *self.result_folders, *self.result_files, *self.optional_files, self.state_name,
+        )  # fmt: skip
         remove_names(self.path, own)
 
     def _read_state(self) -> dict[str, Any]:

@@ -45,6 +45,7 @@ RESULTS = [
     "histogram.csv",
     "histogram.png",
     "invalid",
+    "report",
     "results.json",
     "run.json",
     "settings.toml",
@@ -332,6 +333,7 @@ def test_run_prints_its_course_on_stderr_and_the_summary_on_stdout(finished):
         "forest",
         "witnesses",
         "clusters",
+        "report",
         "random",  # pairs: what the embeddings look like
     ]
     summary = read_json(finished.out / "summary.json")
@@ -340,6 +342,9 @@ def test_run_prints_its_course_on_stderr_and_the_summary_on_stdout(finished):
     for name in ("duplicates", "dropped", "kept"):
         assert [name, f"{summary[name]:,}"] in [words[:2] for words in shown]
     assert f"results in {finished.out}: " in finished.done.stdout
+    page = finished.out / "report" / "index.html"
+    assert finished.done.stdout.splitlines()[-1] == f"page: {page}"
+    assert page.read_text().startswith("<!doctype html>")
     assert "\x1b" not in finished.done.stdout + finished.done.stderr
 
 

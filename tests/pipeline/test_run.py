@@ -126,6 +126,7 @@ def test_run_summary_keeps_its_contract(result):
         "forest",
         "witnesses",
         "clusters",
+        "report",
     ]
     assert all(set(stage) == {"name", "seconds", "rows_per_second"} for stage in summary["stages"])
     assert summary["wall_seconds"] > 0

@@ -61,6 +61,10 @@ CHANGES = {
     "clusters.threshold": [0.94, 0.9995],
     "clusters.linkage": ["components"],
     "audit.queries": [55],
+    "report.page": [False],
+    "report.images": ["images/{key}.jpg"],
+    "report.thumbnails": [3],
+    "report.load_urls": [True],
     "compute.workers": [7],
     "compute.threads": [3],
     "compute.device": ["cpu", "cuda"],
@@ -180,12 +184,14 @@ def test_a_stage_reads_no_setting_that_is_not_declared(data, tmp_path, options):
         job = NotedJob(data, folder, Noted(settings, seen), compute_tasks, seen, 1 << 30)
         run_stages(job, False)
     names = {stage.name: stage for stage in stages_of(settings.finder)}
+    del seen.read["report"]  # the page shows all settings
     assert {"forest", "clusters"} < set(seen.read) - {""} <= set(names)
     free = (
         "compute",
         "cluster",
         "finder",
         "encoder",
+        "report",
     )  # none of it changes a result of the same finder
     for name in set(seen.read) - {""}:
         read = {key for key in seen.read[name] if key.split(".")[0] not in free}
