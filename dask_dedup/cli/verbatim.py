@@ -29,12 +29,13 @@ def verbatim() -> None:
     r"""Find the images of a data set that a text-to-image model reproduces.
 
     For auditing one's own model and data: which of the most duplicated pictures a model that was
-    trained on them has memorised. In three steps, each of which continues where it was stopped:
+    trained on them has memorised. In four steps, each of which continues where it was stopped:
 
     \b
     dask-dedup verbatim candidates OUT DEST              the most duplicated pictures
     dask-dedup verbatim generate DEST --model FOLDER     pictures from their captions
     dask-dedup verbatim score DEST                       which of these are copies
+    dask-dedup verbatim report DEST                      a page to look at them
 
     A copy is shown by its score. That nothing was found for some prompts and seeds does not show
     that nothing is memorised.
@@ -295,3 +296,27 @@ def _print(counts: dict[str, str]) -> None:
     for count, meaning in counts.items():
         table.add_row(count.strip(), meaning)
     Console().print(table)
+
+
+@verbatim.command("report", short_help="make the page of scored pictures, to confirm or reject")
+@click.argument("dest", type=PATH)
+@click.option("--verdicts", type=PATH, help="verdicts.csv, as the page saves it")
+@click.option("--pictures", type=int, default=200, show_default=True, help="shown at most")
+@verbosity
+def report(
+    dest: AnyPath, verdicts: AnyPath | None, pictures: int, verbose: bool, quiet: bool
+) -> None:
+    """Make DEST/report/index.html: each generated picture beside the training picture.
+
+    The authors of the method removed false copies by hand: the page has keys for it, and saves
+    verdicts.csv; --verdicts reads it back, and shares.csv then leaves out what was rejected.
+    """
+    open_console(verbose, quiet)
+    from dask_dedup.verbatim.report import report as make_page
+
+    found = make_page(dest, verdicts, pictures)
+    if not quiet:
+        say(Console(), f"page: {found['page']}, {found['shown']:,} pictures")
+        if found["confirmed"] or found["rejected"]:
+            text = f"{found['confirmed']:,} confirmed, {found['rejected']:,} rejected"
+            say(Console(), text)

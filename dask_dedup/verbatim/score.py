@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,11 +32,12 @@ from dask_dedup.verbatim.score_tasks import PRESETS, Rules, Work
 from dask_dedup.verbatim.share_copied import share_by_copies
 from dask_dedup.verbatim.training import Training, gather_pictures
 
-__all__ = ["SCORES", "ScoreFolder", "ScoreSettings", "score"]
+__all__ = ["PROBLEMS", "SCORES", "TRAINING", "ScoreFolder", "ScoreSettings", "score"]
 
 logger = logging.getLogger(__name__)
 
-SCORES, PROBLEMS, SHARES = "scores.parquet", "problems.parquet", "shares.csv"
+SCORES, PROBLEMS, TRAINING = "scores.parquet", "problems.parquet", "training.parquet"
+SHARES = "shares.csv"
 _TABLE = "scores.csv"
 _STAGE = "score"
 _IMAGES_PER_TASK = 64
@@ -45,7 +47,7 @@ class ScoreFolder(ResultFolder):
     """The folder of scores: see `ResultFolder`."""
 
     state_name = "scores.json"
-    result_files = (SCORES, PROBLEMS, SHARES, _TABLE, "summary.json", RESULTS)
+    result_files = (SCORES, PROBLEMS, TRAINING, SHARES, _TABLE, "summary.json", RESULTS)
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,8 @@ def score(
     ``score``, ``threshold``, ``other_row_id``, ``clique``, ``within`` (see
     `score_tasks.score_candidate`).
     ``shares.csv``: of candidates by k, how many have a copy, with 95 % Wilson intervals.
-    ``problems.parquet``: what could not be read. A task holds the pictures of some candidates, some
+    ``problems.parquet``: what could not be read; ``training.parquet``: where each training picture
+    is. A task holds the pictures of some candidates, some
     1.6 MB each.
     """
     dest, progress = as_path(dest), progress or NoProgress()
@@ -219,6 +222,8 @@ def _publish(
     shares = share_by_copies(scores)
     write_frame(folder.path / SCORES, scores)
     write_frame(folder.path / PROBLEMS, problems)
+    paths = {"row_id": [*training.paths], "path": [*training.paths.values()]}
+    write_frame(folder.path / TRAINING, pd.DataFrame(paths).astype({"row_id": np.int64}))
     for name, table in ((SHARES, shares), (_TABLE, scores)):
         with write_aside(folder.path / name) as temporary:
             table.to_csv(temporary, index=False)
