@@ -20,7 +20,7 @@ import pandas as pd
 import pyarrow as pa
 
 from dask_dedup.errors import DamagedError, OutputError, SettingsError
-from dask_dedup.paths import AnyPath, as_path
+from dask_dedup.paths import AnyPath, absolute_name, as_path
 from dask_dedup.results.finished_run import FinishedRun, open_finished
 from dask_dedup.results.result_folder import ResultFolder
 from dask_dedup.results.result_rows import read_result_rows
@@ -127,8 +127,8 @@ def find_candidates(
     """
     chosen, progress = settings or CandidateSettings(), progress or NoProgress()
     _check(chosen)
-    run = open_finished(out)
-    folder_path = as_path(dest) / "candidates"
+    run = open_finished(absolute_name(out))
+    folder_path = as_path(absolute_name(dest)) / "candidates"
     own = asdict(chosen)
     with CandidateFolder(folder_path, own, run.identity, (), STAGES, overwrite) as folder:
         folder.refuse_others()

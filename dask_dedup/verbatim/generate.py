@@ -18,7 +18,7 @@ from dask.delayed import delayed
 from PIL import Image
 
 from dask_dedup.errors import OutputError, SettingsError
-from dask_dedup.paths import AnyPath, as_path
+from dask_dedup.paths import AnyPath, absolute_name, as_path
 from dask_dedup.runtime.executor import Execute, NoProgress, OnWorker, Progress, compute_tasks
 from dask_dedup.storage.claim import Claim, remove_names
 from dask_dedup.storage.files import (
@@ -122,7 +122,7 @@ def generate(
     ``candidate``, ``prompt``, ``caption``, ``change``, ``text_norm`` and ``edges`` (null where not
     measured). A worker holds the model and a batch.
     """
-    dest, progress = as_path(dest), progress or NoProgress()
+    dest, progress = as_path(absolute_name(dest)), progress or NoProgress()
     _check(settings)
     found = read_candidates(dest)
     folder = dest / "generated"

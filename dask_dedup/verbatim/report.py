@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from dask_dedup.errors import OutputError
-from dask_dedup.paths import AnyPath, as_path
+from dask_dedup.paths import AnyPath, absolute_name, as_path
 from dask_dedup.report.verbatim_page import Comparison, VerbatimContent, write_verbatim_page
 from dask_dedup.storage.claim import Claim
 from dask_dedup.storage.files import read_frame, read_json, write_aside
@@ -61,7 +61,7 @@ def report(
     InputError
         Of ``verdicts``.
     """
-    dest = as_path(dest)
+    dest = as_path(absolute_name(dest))
     state = read_json(dest / "scores" / ScoreFolder.state_name, sealed=True)
     summary = read_json(dest / "scores/summary.json")
     if not isinstance(state, dict) or not state.get("finished") or not isinstance(summary, dict):

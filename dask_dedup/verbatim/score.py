@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dask_dedup.errors import InputError, OutputError, SettingsError
-from dask_dedup.paths import AnyPath, as_path
+from dask_dedup.paths import AnyPath, absolute_name, as_path
 from dask_dedup.results.pictures import PictureTemplate, find_template
 from dask_dedup.results.result_folder import ResultFolder
 from dask_dedup.runtime.executor import Execute, NoProgress, OnWorker, Progress, compute_tasks
@@ -118,7 +118,7 @@ def score(
     is. A task holds the pictures of some candidates, some
     1.6 MB each.
     """
-    dest, progress = as_path(dest), progress or NoProgress()
+    dest, progress = as_path(absolute_name(dest)), progress or NoProgress()
     chosen = settings or ScoreSettings()
     _check(chosen)
     found = read_candidates(dest)

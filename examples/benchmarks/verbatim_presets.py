@@ -2,11 +2,18 @@
 
     python examples/benchmarks/verbatim_presets.py OUT FOLDER [--candidates 160] [--encoder FILE]
 
-OUT is a finished run whose data set has pictures in ``images``. Of each candidate four pictures are
-made in FOLDER, as a model might: its own picture, JPEG of quality 60 and noise added (matching);
-that of another member of its group, likewise (retrieved); its own with a quarter of the area
-replaced by another picture (template); and a picture of another cluster (none). A table tells what
-each preset called them.
+OUT is a finished run whose data set has pictures in ``images``. Of each candidate pictures are made
+in FOLDER, as a model might make them, all of them JPEG of quality 60 with noise added:
+
+- matching: its own picture; retrieved: the least similar member of its group;
+- template: its own picture, with another one where the two are not alike (only candidates that have
+  a mask by the published rule);
+- altered: its own picture with a quarter of the area from another one;
+- none: a picture of another cluster.
+
+A table tells what each preset called them, and a second one how many of each kind lie below some
+thresholds of three distances: the sum of squares, the same divided by that of the training picture
+to its mean (ours), and the tiled distance.
 """
 
 from __future__ import annotations
@@ -28,9 +35,16 @@ from dask_dedup.verbatim.candidates import CandidateSettings, find_candidates
 from dask_dedup.verbatim.pictures import read_picture
 from dask_dedup.verbatim.score import ScoreSettings, score
 from dask_dedup.verbatim.score_tasks import Rules
+from dask_dedup.verbatim.squared_errors import squared_error, template_masks
+from dask_dedup.verbatim.tiles import tiled_distance
 from dask_dedup.verbatim.training import gather_pictures
 
-KINDS = ("matching", "retrieved", "template", "none")
+KINDS = ("matching", "retrieved", "template", "altered", "none")
+LIMITS = {
+    "squares": (1000, 2500, 3000),
+    "relative": (0.1, 0.3, 0.5),
+    "tiled": (0.05, 0.1, 0.15),
+}
 
 
 def main() -> None:
@@ -45,7 +59,7 @@ def main() -> None:
     given = parser.parse_args()
     dest = given.folder
     find_candidates(given.out, dest, CandidateSettings(top=given.candidates, smallest=3))
-    truth = make_pictures(given.out, dest)
+    truth, distances = make_pictures(given.out, dest)
     presets = ("webster", "carlini", *(["sscd"] if given.encoder else []))
     settings = ScoreSettings(Rules(presets, encoder=given.encoder), images=str(dest / "made"))
     score(dest, settings, overwrite=True)
@@ -55,10 +69,16 @@ def main() -> None:
         print(f"\n{preset}, {len(own)} pictures")
         table = pd.crosstab(own["made as"], own["kind"]).reindex(KINDS, fill_value=0)
         print(table.to_string())
+    print("\npictures below a threshold")
+    for name, limits in LIMITS.items():
+        for limit in limits:
+            below = distances[distances[name] < limit]["made as"].value_counts()
+            print(f"{name} {limit:g}:", *(f"{kind} {below.get(kind, 0)}," for kind in KINDS))
+    print("of", *(f"{kind} {(distances['made as'] == kind).sum()}," for kind in KINDS))
 
 
-def make_pictures(out: Path, dest: Path) -> dict[str, str]:
-    """Write the pseudo-generations into ``dest/made``; return what each is."""
+def make_pictures(out: Path, dest: Path) -> tuple[dict[str, str], pd.DataFrame]:
+    """Write the pseudo-generations into ``dest/made``; return what each is, and its distances."""
     rng = np.random.default_rng(0)
     tables = [
         pq.read_table(dest / f"candidates/{name}.parquet") for name in ("candidates", "members")
@@ -77,22 +97,36 @@ def make_pictures(out: Path, dest: Path) -> dict[str, str]:
 
     folder = dest / "made"
     folder.mkdir(exist_ok=True)
-    truth = {}
+    truth, distances = {}, []
     for place, row in enumerate(candidates.itertuples()):
-        own = members[members["candidate"] == row.candidate]
-        different = own.sort_values("similarity")["row_id"].iloc[0]
-        stranger, patch = others[2 * place], others[2 * place + 1]
+        ids = members[members["candidate"] == row.candidate].sort_values("similarity")["row_id"]
+        own, copies = picture(row.row_id), [picture(row_id) for row_id in ids]
+        stranger, patch = picture(others[2 * place]), picture(others[2 * place + 1])
         made = {
-            "matching": picture(row.row_id),
-            "retrieved": picture(different),
-            "template": replaced(picture(row.row_id), picture(patch), rng),
-            "none": picture(stranger),
+            "matching": own,
+            "retrieved": copies[0],
+            "altered": replaced(own, patch, rng),
+            "none": stranger,
         }
+        masks = template_masks(own, copies)
+        if masks:
+            made["template"] = np.where(masks[0][1][..., None], own, patch)
         for kind, values in made.items():
             name = f"{row.candidate:06d}-{kind}.png"
-            Image.fromarray(noisy(values, rng)).save(folder / name)
+            given = noisy(values, rng)
+            Image.fromarray(given).save(folder / name)
             truth[name] = kind
-    return truth
+            distances.append((kind, *nearest(given.astype(np.float32) / 255, [own, *copies])))
+    return truth, pd.DataFrame(distances, columns=["made as", *LIMITS])
+
+
+def nearest(made: np.ndarray, training: list[np.ndarray]) -> tuple[float, float, float]:
+    """Return the least distance to a training picture: of squares, relative, tiled."""
+    squares = [squared_error(made, one) for one in training]
+    spreads = [max(squared_error(one, one * 0 + one.mean((0, 1))), 1e-9) for one in training]
+    tiled = [tiled_distance(made, one) for one in training]
+    relative = min(error / spread for error, spread in zip(squares, spreads, strict=True))
+    return min(squares), relative, min(tiled)
 
 
 def noisy(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
