@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from dask_dedup.cli.command_workers import workers_and_progress
 from dask_dedup.cli.group import (
@@ -104,16 +103,20 @@ def candidates(
         )
     if quiet:
         return
-    _print(
-        {
-            f"{summary['groups']:,}": "pictures are there as often as asked",
-            f"{summary['candidates']:,} ": "candidates, the most frequent",
-            f"{summary['without_caption']:,}  ": "as frequent, but left out for want of a caption",
-        }
+    console = Console()
+    say(
+        console,
+        f"{summary['candidates']:,} candidates: the most frequent of {summary['groups']:,} "
+        f"pictures that are there {smallest:,} times or more",
     )
+    if summary["without_caption"]:
+        say(
+            console,
+            f"{summary['without_caption']:,} as frequent are left out: they have no caption",
+        )
     if summary["linkage"] != "star":
-        say(Console(), "the run's linkage is components: k counts copies of representatives only")
-    say(Console(), f"{dest}/candidates/candidates.csv lists them")
+        say(console, "the run's linkage is components: k counts copies of representatives only")
+    say(console, f"{dest}/candidates/candidates.csv lists them")
 
 
 @verbatim.command("generate", short_help="generate pictures from the candidates' captions")
@@ -287,15 +290,6 @@ def _print_scores(summary: dict[str, Any], dest: AnyPath) -> None:
     for word, count in summary["problems"].items():
         say(console, f"{count:,} files could not be used: {word}")
     say(console, f"{dest}/scores/scores.csv has every picture with its verdict")
-
-
-def _print(counts: dict[str, str]) -> None:
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for side in ("right", "left"):
-        table.add_column(justify=side)
-    for count, meaning in counts.items():
-        table.add_row(count.strip(), meaning)
-    Console().print(table)
 
 
 @verbatim.command("report", short_help="make the page of scored pictures, to confirm or reject")
