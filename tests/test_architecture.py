@@ -54,9 +54,10 @@ MAY_IMPORT = {
         "settings storage vectors"
     ),
     "evaluate": "compressors data errors graph ivf paths runtime schema storage vectors",
+    "verbatim": "errors paths report results runtime storage vectors",
     "cli": (
         "compressors data errors evaluate ivf paths pipeline planning report results runtime "
-        "settings storage"
+        "settings storage verbatim"
     ),
     "__main__": "cli errors pipeline runtime",
 }
@@ -87,9 +88,19 @@ HEAVY = {
         "runtime.slurm",
         "runtime.worker_checks",
     },
-    "scipy": {"graph.tree_path", "pipeline.audit"},
+    "scipy": {
+        "graph.tree_path",
+        "pipeline.audit",
+        "verbatim.edges",
+        "verbatim.share_copied",
+        "verbatim.squared_errors",
+    },
     "jinja2": {"report.page"},
-    "PIL": {"results.pictures"},
+    "PIL": {"results.pictures", "verbatim.generate", "verbatim.pictures", "verbatim.report"},
+    "networkx": {"verbatim.tiles"},
+    "diffusers": {"verbatim.model"},
+    "transformers": {"verbatim.model"},
+    "urllib3": {"verbatim.fetch"},
 }
 KERNELS = [
     "compressors.pca_compressor",
@@ -138,6 +149,12 @@ KERNELS = [
     "evaluate.ranks",
     "evaluate.retrieval",
     "evaluate.zeroshot",
+    "verbatim.edges",
+    "verbatim.encoder",
+    "verbatim.pictures",
+    "verbatim.share_copied",
+    "verbatim.squared_errors",
+    "verbatim.tiles",
 ]
 
 
@@ -217,7 +234,10 @@ def test_kernels_do_not_import_dask(name):
 
 def test_torch_stays_with_the_arithmetic():
     users = {name.split(".")[0] for name in MODULES if "torch" in imports(name)}
-    assert users == {"cells", "compressors", "evaluate", "ivf", "pipeline", "planning", "vectors"}
+    assert users == {
+        *("cells", "compressors", "evaluate", "ivf", "pipeline", "planning", "vectors"),
+        "verbatim",
+    }
 
 
 def test_no_module_is_a_rag_bag_or_too_long_to_know():

@@ -21,7 +21,10 @@ CONDA_NAMES = {
 }
 WITHOUT_PYPROJECT = {"python", "pip"}
 REQUIREMENT = re.compile(r"([A-Za-z0-9_.-]+)(?:\[[^]]*\])?\s*(.*)")
-PAGE_FILES = ("gallery.html", "page.css", "page.html", "page.js")
+PAGE_FILES = (
+    *("gallery.html", "page.css", "page.html", "page.js"),
+    *("verbatim.css", "verbatim.html", "verbatim.js"),
+)
 
 
 def bounds(requirements: list[str]) -> dict[str, str]:

@@ -18,6 +18,7 @@ from dask_dedup.cli import (  # noqa: F401  each adds its commands
     show,
     status,
     sweep,
+    verbatim,
     warm_up,
 )
 from dask_dedup.cli.group import main

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from dask_dedup.cli.group import (
     verbosity,
     worker_settings,
 )
+from dask_dedup.cli.paper_duplicates import find_duplicates
 from dask_dedup.evaluate.evaluation_settings import read_toml
 from dask_dedup.paths import AnyPath
 from dask_dedup.report.count_text import count_text, data_text
@@ -33,7 +35,7 @@ __all__ = ["paper"]
 @click.argument("out", type=LOCAL_PATH)
 @click.option(
     "--config", required=True, type=PATH,
-    help="TOML file with any of the tables pareto, components, zeroshot, retrieval",
+    help="TOML file with any of the tables pareto, components, zeroshot, retrieval, duplicates",
 )  # fmt: skip
 @click.option(
     "--space", type=PATH,
@@ -85,6 +87,7 @@ def paper(
             out,
             settings,
             space=joint,
+            find_duplicates=partial(find_duplicates, dataset, shared, console),
             device=device,
             overwrite=overwrite,
             execute=workers_for_each(shared, float(data.rows) ** 2, out),

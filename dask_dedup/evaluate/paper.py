@@ -2,12 +2,13 @@
 
 Each step has a folder of its own, is kept when it is finished, and continues when it was stopped:
 ``pairs/`` (all pairs above a cosine), ``components.json``, ``pareto/``, ``zeroshot/`` and
-``retrieval/`` (those two where a data set has text embeddings).
+``retrieval/`` (those two where a data set has text embeddings), ``duplicates/`` (a run by each
+finder) and ``verbatim/`` (candidates for verbatim copies).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +31,8 @@ from dask_dedup.storage.files import read_json, write_aside, write_json
 
 __all__ = [
     "ComponentSettings",
+    "DuplicateSettings",
+    "FindDuplicates",
     "PaperSettings",
     "RetrievalSettings",
     "ZeroshotSettings",
@@ -65,6 +68,20 @@ class RetrievalSettings(SpaceSettings):
     filters: tuple[str, ...] = ()
 
 
+class DuplicateSettings(BaseModel):
+    """``[duplicates]``: the runs by both finders, and how many candidates are listed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.95
+    candidates: Annotated[int, Field(ge=1)] = 100
+
+
+#: Finds the duplicates by both finders, and the candidates, below a folder; returns what the page
+#: tells of them. It comes from whoever calls: runs are not known here.
+FindDuplicates = Callable[[Path, DuplicateSettings], dict[str, Any]]
+
+
 class PaperSettings(BaseModel):
     """All tables of a configuration; one that is missing is not evaluated."""
 
@@ -74,6 +91,7 @@ class PaperSettings(BaseModel):
     components: ComponentSettings | None = None
     zeroshot: ZeroshotSettings | None = None
     retrieval: RetrievalSettings | None = None
+    duplicates: DuplicateSettings | None = None
 
 
 def load_paper(content: Mapping[str, Any], origin: str) -> PaperSettings:
@@ -95,6 +113,7 @@ def load_paper(content: Mapping[str, Any], origin: str) -> PaperSettings:
         "components": ComponentSettings,
         "zeroshot": ZeroshotSettings,
         "retrieval": RetrievalSettings,
+        "duplicates": DuplicateSettings,
     }
     tables: dict[str, Any] = {
         name: load_table(kinds[name], table, {}, f"{origin}: {name}")
@@ -109,6 +128,7 @@ def measure_paper(
     settings: PaperSettings,
     *,
     space: Dataset | None = None,
+    find_duplicates: FindDuplicates | None = None,
     device: str = "cpu",
     overwrite: bool = False,
     execute: Execute = compute_tasks,
@@ -125,6 +145,8 @@ def measure_paper(
     space : Dataset, optional
         A data set with ``text_emb`` for zero-shot classification and retrieval; else those two are
         left out.
+    find_duplicates : callable, optional
+        Without it, duplicates are left out.
     device : str
         Where networks are trained: ``cpu``, or, experimental, ``cuda`` or ``auto``.
     overwrite : bool
@@ -135,8 +157,8 @@ def measure_paper(
     Returns
     -------
     dict
-        "rows", and of what was evaluated "components", "pareto", "zeroshot", "retrieval"; "left
-        out" names the rest.
+        "rows", and of what was evaluated "components", "pareto", "zeroshot", "retrieval",
+        "duplicates"; "left out" names the rest.
     """
     progress = progress or NoProgress()
     keys = {
@@ -172,6 +194,8 @@ def measure_paper(
                     result[name] = _once(
                         out / name / f"{name}.json", measure, space, table, out / "models", device
                     )
+        if settings.duplicates is not None and find_duplicates is not None:
+            result["duplicates"] = find_duplicates(out, settings.duplicates)
         result["left out"] = [name for name in PaperSettings.model_fields if name not in result]
         if not is_finished(stage):
             finish(stage)

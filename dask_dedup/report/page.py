@@ -27,7 +27,16 @@ from dask_dedup.storage.files import write_aside
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["clean_text", "render_page", "script_json", "web_link", "write_page"]
+__all__ = [
+    "clean_text",
+    "page_environment",
+    "page_file",
+    "policy_hash",
+    "render_page",
+    "script_json",
+    "web_link",
+    "write_page",
+]
 
 _FOLDER = "page_files"
 #: Control characters, and those that reverse what is written around them.
@@ -49,7 +58,7 @@ def render_page(content: PageContent) -> str:
     """Return the page as HTML."""
     from markupsafe import Markup
 
-    style, script = _file("page.css"), _file("page.js")
+    style, script = page_file("page.css"), page_file("page.js")
     pictures = _FROM_THE_WEB if content.has_web_pictures else "data:"
     sweep, histogram = content.sweep, content.histogram
     has_chart = sweep is not None and len(sweep) > 1
@@ -63,7 +72,7 @@ def render_page(content: PageContent) -> str:
         "load": content.load_urls,
     }
     return (
-        _environment()
+        page_environment()
         .get_template("page.html")
         .render(
             content=content,
@@ -72,8 +81,8 @@ def render_page(content: PageContent) -> str:
             style=Markup(style),
             script=Markup(script),
             policy=(
-                f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
-                f"img-src {pictures}; base-uri 'none'; form-action 'none'"
+                f"default-src 'none'; script-src '{policy_hash(script)}'; style-src "
+                f"'{policy_hash(style)}'; img-src {pictures}; base-uri 'none'; form-action 'none'"
             ),
             data=Markup(script_json(data)),
             sweep_chart=Markup(sweep_chart(sweep, threshold)) if has_chart else None,
@@ -122,7 +131,8 @@ def _number(found: re.Match[str]) -> str:
 
 
 @cache
-def _environment() -> Environment:
+def page_environment() -> Environment:
+    """Return what fills templates of `page_files`: it escapes, and refuses missing names."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -174,9 +184,11 @@ def _bytes(size: float) -> str:
     return f"{size / 1e9:.2f} GB"
 
 
-def _file(name: str) -> str:
+def page_file(name: str) -> str:
+    """Return the text of a file of `page_files`."""
     return (files("dask_dedup.report") / _FOLDER / name).read_text(encoding="utf-8")
 
 
-def _hash(text: str) -> str:
+def policy_hash(text: str) -> str:
+    """Return how a content security policy names an inline script or style."""
     return f"sha256-{b64encode(sha256(text.encode()).digest()).decode()}"

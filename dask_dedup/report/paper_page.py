@@ -25,6 +25,8 @@ def write_page(result: dict[str, Any], path: AnyPath) -> None:
         parts += _pareto(result["pareto"])
     if "components" in result:
         parts += _components(result["components"])
+    if "duplicates" in result:
+        parts += _duplicates(result["duplicates"])
     for name, title in (("zeroshot", "Zero-shot classification"), ("retrieval", "Retrieval")):
         if name in result:
             parts += _space(result[name], title, Path(result["space"]).name)
@@ -110,6 +112,59 @@ def _components(found: dict[str, Any]) -> list[str]:
         f"{count_text(found['rows_in_split_clusters'], 'row')}, and misses "
         f"{count_text(found['missed_unions'], 'union')}.",
     ]
+
+
+def _duplicates(found: dict[str, Any]) -> list[str]:
+    columns = (
+        *("finder", "T", "clusters", "duplicates", "of the valid rows"),
+        *("sampled rows with all their duplicates", "true pairs united", "seconds"),
+    )
+    rows = [
+        [
+            run["finder"],
+            f"{run['tolerance']:.3g}" if run["tolerance"] is not None else "",
+            f"{run['clusters']:,}",
+            f"{run['duplicates']:,}",
+            f"{run['duplicate_fraction']:.1%}",
+            *(_share(run, name) for name in ("all_united_share", "pair_recall")),
+            f"{run['seconds']:.1f}",
+        ]
+        for run in found["runs"]
+    ]
+    candidates = found["candidates"]
+    texts = [[f"{one[name]:,}" for name in ("k", "row_id")] for one in candidates["first"]]
+    for row, one in zip(texts, candidates["first"], strict=True):
+        row.append(_plain(one["prompt"]))
+    return [
+        "## Duplicates",
+        f"At a cosine of {found['threshold']:g}, by the join of cells and by the paper's index "
+        f"with the adaptive threshold T, whose pairs are verified. Intervals are those of rows "
+        f"sampled and compared with all others, 95 %.",
+        _table(columns, rows),
+        "![clusters by size](duplicates/join/histogram.png)",
+        "[The page of the run](duplicates/join/report/index.html) shows the clusters.",
+        "## Candidates for verbatim copies",
+        f"{count_text(candidates['candidates'], 'picture')} of {candidates['groups']:,} that are "
+        f"there at least twice, each a row that stays with the copies that are dropped for it "
+        f"(k in all). `dask-dedup verbatim generate` and `score`, with {found['verbatim']}, tell "
+        f"which of them a model reproduces; the most frequent:",
+        _table(("k", "row", "its most frequent caption"), texts),
+    ]
+
+
+def _share(run: dict[str, Any], name: str) -> str:
+    """Return a share with its interval, as far as there are such."""
+    share, low, high = (run[f"{name}{end}"] for end in ("", "_low", "_high"))
+    if share is None:
+        return ""
+    return f"{share:.2%}" + (f" ({low:.2%} to {high:.2%})" if low is not None else "")
+
+
+def _plain(text: str) -> str:
+    """Return a caption as a cell of a table: a line without markup."""
+    line = " ".join(text.split())
+    line = line if len(line) <= 80 else f"{line[:79]}…"
+    return "".join(f"\\{c}" if c in "\\`*_[]<>|!#&" else c for c in line)
 
 
 def _space(found: Sequence[dict[str, Any]], title: str, data: str) -> list[str]:

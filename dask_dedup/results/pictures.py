@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from string import Formatter
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from dask_dedup.errors import DedupError, SettingsError
 from dask_dedup.paths import AnyPath, as_path, is_remote
 from dask_dedup.storage.objects import local_copy, read_content, size_of
 
-__all__ = ["PictureTemplate", "Place", "find_template", "make_thumbnails"]
+__all__ = ["PictureTemplate", "Place", "find_template", "make_thumbnails", "read_tar_pictures"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +56,7 @@ class PictureTemplate:
     """
 
     def __init__(self, template: str, folder: AnyPath, columns: Sequence[str]) -> None:
+        self.text = template
         path, self._has_key, key = template.partition("#")
         self._path, self._key = _parsed(path, template), _parsed(key, template)
         self._folder = folder
@@ -155,7 +156,7 @@ def make_thumbnails(places: Sequence[tuple[int, Place]]) -> dict[int, bytes]:
             if content is not None and (small := _shrink(content)) is not None:
                 found[row_id] = small
     for path, wanted in tars.items():
-        for key, content in _read_tar(path, wanted).items():
+        for key, content in read_tar_pictures(path, wanted):
             small = _shrink(content)
             if small is not None:
                 found |= dict.fromkeys(wanted[key], small)
@@ -172,8 +173,14 @@ def _read_file(path: str) -> bytes | None:
         return None
 
 
-def _read_tar(path: str, wanted: Mapping[str, Sequence[int]]) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
+def read_tar_pictures(
+    path: str, wanted: Mapping[str, Sequence[int]]
+) -> Iterator[tuple[str, bytes]]:
+    """Yield the first picture of each wanted sample of a tar: its key and the file's content.
+
+    A tar that cannot be read ends there, with a line of the log.
+    """
+    seen = set()
     try:
         with tarfile.open(local_copy(path), "r:") as tar:
             for member in tar:
@@ -181,13 +188,16 @@ def _read_tar(path: str, wanted: Mapping[str, Sequence[int]]) -> dict[str, bytes
                 key, _, ending = member.name.rpartition("/")[2].partition(".")
                 if key not in wanted or ending.lower() not in _ENDINGS or not member.isfile():
                     continue
-                if member.size <= _MOST_BYTES and (file := tar.extractfile(member)) is not None:
-                    found[key] = file.read()
-                if len(found) == len(wanted):
+                if member.size > _MOST_BYTES or key in seen:
+                    continue
+                file = tar.extractfile(member)
+                if file is not None:
+                    seen.add(key)
+                    yield key, file.read()
+                if len(seen) == len(wanted):
                     break
     except (tarfile.TarError, OSError, EOFError, DedupError) as error:
         logger.info("%s: cannot be read as a tar (%s)", path, error)
-    return found
 
 
 def _shrink(content: bytes) -> bytes | None:

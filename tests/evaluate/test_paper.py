@@ -23,6 +23,9 @@ queries = 40
 repeats = 1
 [components]
 threshold = 0.9
+[duplicates]
+threshold = 0.9
+candidates = 5
 [zeroshot]
 classes = "classes.npy"
 filters = ["split=test"]
@@ -58,6 +61,7 @@ def test_shipped_configuration_names_what_the_paper_compares():
     assert settings.zeroshot is not None
     assert settings.retrieval is not None
     assert settings.components is not None
+    assert settings.duplicates is not None
 
 
 def test_paper_makes_everything_and_again_nothing(data, tmp_path):
@@ -80,8 +84,18 @@ def test_paper_makes_everything_and_again_nothing(data, tmp_path):
     for row in rows:
         assert f"{100 * row['recall@1']:.1f}" in page
 
+    for finder in ("join", "adc"):
+        summary = json.loads((out / "duplicates" / finder / "summary.json").read_text())
+        assert f"| {summary['clusters']:,} | {summary['duplicates']:,} |" in page
+        assert summary["duplicates"] == components["duplicates"] > 0
+    assert (out / "duplicates/join/histogram.png").exists()
+    assert (out / "duplicates/join/report/index.html").exists()
+    candidates = pd.read_csv(out / "verbatim/candidates/candidates.csv")
+    assert len(candidates) == 5
+    assert f"| {candidates['k'][0]} | {candidates['row_id'][0]} |" in page
+
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*.csv")}
-    assert len(before) == 3
+    assert len(before) == 6
     assert paper(data, out, "--config", tmp_path / "c.toml").exit_code == 0
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*.csv")} == before
 
@@ -93,7 +107,7 @@ def test_paper_without_texts_says_what_is_left_out(tmp_path, write_dataset):
     done = paper(folder, tmp_path / "out", "--config", tmp_path / "c.toml")
     assert done.exit_code == 0, done.output
     page = (tmp_path / "out" / "index.md").read_text()
-    assert "Not evaluated: pareto, zeroshot, retrieval." in page
+    assert "Not evaluated: pareto, zeroshot, retrieval, duplicates." in page
     assert "retrieval: not evaluated, for want of text embeddings" in done.stdout
 
 
