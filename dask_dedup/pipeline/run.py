@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from threading import Thread
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dask_dedup.paths import AnyPath, as_path
+from dask_dedup.paths import AnyPath, absolute_name, as_path
 from dask_dedup.pipeline.worker_imports import PRELOAD
 from dask_dedup.report.count_text import count_text, data_text
 from dask_dedup.runtime.current_client import current_client
@@ -164,7 +164,7 @@ def run_into(
         flags.overwrite,
         settings.compute.work,
         flags.break_lock,
-        source=(data.path, data.sketch),
+        source=(absolute_name(data.path), data.sketch),
         working=WORKING,
     ) as folder:
         folder.quarantined = list_quarantined(data)
