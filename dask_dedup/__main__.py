@@ -5,7 +5,7 @@ import sys
 from contextlib import suppress
 
 from dask_dedup.cli.terminal import end_code, end_word, listen_to_signals, show_on_any_terminal
-from dask_dedup.errors import ClusterError
+from dask_dedup.errors import CapacityError, ClusterError
 from dask_dedup.pipeline.worker_imports import PRELOAD
 from dask_dedup.runtime.forkserver import start_server, stop_server
 
@@ -17,7 +17,7 @@ def main() -> None:
     try:
         os.environ["PYTHONSAFEPATH"] = "1"  # whatever else is started: see `runtime.forkserver`
         if sys.argv[1:2] == ["run"] and not {"-h", "--help"} & set(sys.argv):
-            with suppress(ClusterError):  # the command will say it
+            with suppress(CapacityError, ClusterError):  # the command will say it
                 start_server(PRELOAD)
         from dask_dedup.cli.commands import main as command
     except KeyboardInterrupt as stop:  # before anything has begun
