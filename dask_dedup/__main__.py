@@ -11,7 +11,7 @@ from dask_dedup.cli.terminal import (
     note_start,
     show_on_any_terminal,
 )
-from dask_dedup.errors import ClusterError
+from dask_dedup.errors import CapacityError, ClusterError
 from dask_dedup.pipeline.worker_imports import PRELOAD
 from dask_dedup.runtime.forkserver import start_server, stop_server
 
@@ -24,7 +24,7 @@ def main() -> None:
     try:
         os.environ["PYTHONSAFEPATH"] = "1"  # whatever else is started: see `runtime.forkserver`
         if sys.argv[1:2] == ["run"] and not {"-h", "--help"} & set(sys.argv):
-            with suppress(ClusterError):  # the command will say it
+            with suppress(CapacityError, ClusterError):  # the command will say it
                 start_server(PRELOAD)
         from dask_dedup.cli.commands import main as command
     except KeyboardInterrupt as stop:  # before anything has begun

@@ -9,17 +9,21 @@ from rich.console import Console
 from rich.table import Table
 
 from dask_dedup.cli.group import PATH, main, say
-from dask_dedup.paths import AnyPath
+from dask_dedup.errors import SettingsError
+from dask_dedup.paths import AnyPath, is_remote
+from dask_dedup.storage.objects import exists, is_file, read_range
 
 __all__ = ["sweep"]
 
 
 @main.command("sweep", short_help="count duplicates and clusters at other thresholds")
 @click.argument("out", type=PATH)
-@click.option("--csv", "csv_path", type=PATH, help="write all thresholds to this file")
+@click.option(
+    "--csv", "csv_path", type=PATH, help="write all thresholds to this file, new or of a sweep"
+)
 @click.option("--plot", "plot_path", type=PATH, help="draw them into this PNG")
 @click.option(
-    "--pairs", "pairs_path", type=PATH, help="labelled pairs of `sample`: draw precision, too"
+    "--pairs", "pairs_path", type=PATH, help="labelled pairs of `sample`: --plot has precision, too"
 )
 @click.option("--json", "as_json", is_flag=True, help="print all thresholds as JSON")
 def sweep(
@@ -39,6 +43,18 @@ def sweep(
     from dask_dedup.results.sweep import round_thresholds
     from dask_dedup.results.sweep import sweep as count
 
+    if pairs_path is not None and plot_path is None:
+        raise SettingsError(
+            "--pairs: draws the precision into the picture of --plot, which is not asked for; "
+            "`dask-dedup precision` prints it."
+        )
+    if csv_path is not None:
+        _refuse_other_csv(csv_path)
+    labelled = None
+    if pairs_path is not None:
+        from dask_dedup.results.precision import read_labelled
+
+        labelled = read_labelled(pairs_path)
     counts = count(out)
     run = open_finished(out)
     own = float(run.summary["threshold"])
@@ -51,11 +67,10 @@ def sweep(
         from dask_dedup.report.sweep_plot import plot_sweep
 
         precision = None
-        if pairs_path is not None:
+        if labelled is not None:
             from dask_dedup.results.precision import precision as estimate
-            from dask_dedup.results.precision import read_labelled
 
-            precision = estimate(read_labelled(pairs_path))
+            precision = estimate(labelled)
         plot_sweep(counts, own, plot_path, precision)
     if as_json:
         click.echo(json.dumps(counts.to_dict("records"), indent=2))
@@ -80,3 +95,24 @@ def sweep(
         if path is not None:
             console.print()
             say(console, f"{path}: {len(counts)} thresholds")
+
+
+def _refuse_other_csv(path: AnyPath) -> None:
+    """Raise SettingsError where a file is there that no sweep has written."""
+    from dask_dedup.results.sweep import COLUMNS
+
+    if not exists(path):
+        return
+    header = ",".join(COLUMNS).encode() + b"\n"
+    if not is_file(path) or _first_bytes(path, len(header)) not in (b"", header):
+        raise SettingsError(
+            f"{path}: is there already, and is no CSV of a sweep: it would be lost. Name another "
+            f"file."
+        )
+
+
+def _first_bytes(path: AnyPath, count: int) -> bytes:
+    if is_remote(path):
+        return read_range(path, 0, count)
+    with open(path, "rb") as file:
+        return file.read(count)

@@ -23,7 +23,7 @@ from dask_dedup.data.dataset import Dataset
 from dask_dedup.data.part_names import names_of_files
 from dask_dedup.data.parts import Part, read_rows
 from dask_dedup.errors import InputError, OutputError, SettingsError
-from dask_dedup.paths import AnyPath, as_path
+from dask_dedup.paths import AnyPath, absolute_name, as_path
 from dask_dedup.runtime.executor import Execute, NoProgress, Progress, compute_tasks
 from dask_dedup.storage.checksums import FileDigest, digest_of_file
 from dask_dedup.storage.files import open_once, write_aside
@@ -199,7 +199,7 @@ def _write(
         for view in views
     }
     summary = {
-        "dataset": views[0].path,
+        "dataset": absolute_name(views[0].path),
         "rows": views[0].rows,
         "zero_rows": zero_rows,
         "dtype": dtype,

@@ -15,7 +15,7 @@ from dask_dedup.data.sketch import sketch_of
 from dask_dedup.errors import InputError
 from dask_dedup.storage.objects import version_of
 
-__all__ = ["FileVersions", "paths_of", "version_or_none"]
+__all__ = ["FileVersions", "check_same", "paths_of", "version_or_none", "versions_of"]
 
 
 class FileVersions:
@@ -89,6 +89,26 @@ def version_or_none(path: str) -> tuple[int, str]:
         return version_of(path)
     except FileNotFoundError:
         return -1, ""
+
+
+def versions_of(paths: Sequence[str]) -> list[list]:
+    """Return path, size, version and `content_mark` of some files as they are now: JSON."""
+    marks = ask_each_file(content_mark, paths)
+    versions = ask_each_file(version_or_none, paths)
+    return [
+        [path, *version, mark] for path, version, mark in zip(paths, versions, marks, strict=True)
+    ]
+
+
+def check_same(before: Sequence[list]) -> None:
+    """Raise InputError where `versions_of` some files says another thing than ``before``."""
+    after = versions_of([path for path, *_ in before])
+    changed = [old[0] for old, new in zip(before, after, strict=True) if old != new]
+    if changed:
+        raise InputError(
+            f"{changed[0]}: changed while it was read ({len(changed):,} of {len(before):,} files); "
+            f"nothing is published. Run the same command again."
+        )
 
 
 def paths_of(part: Part) -> list[str]:

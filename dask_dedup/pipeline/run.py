@@ -20,7 +20,7 @@ from importlib.metadata import version
 from threading import Thread
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dask_dedup.paths import AnyPath, as_path
+from dask_dedup.paths import AnyPath, absolute_name, as_path
 from dask_dedup.pipeline.warm_up import COMPILE_SECONDS, are_compiled
 from dask_dedup.pipeline.worker_imports import PRELOAD
 from dask_dedup.report.count_text import count_text, data_text
@@ -175,7 +175,7 @@ def run_into(
             flags.overwrite,
             settings.compute.work,
             flags.break_lock,
-            source=(data.path, data.sketch),
+            source=(absolute_name(data.path), data.sketch),
             working=WORKING,
         ) as folder,
         RunLog() as log,

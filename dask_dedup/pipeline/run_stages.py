@@ -22,7 +22,7 @@ from dask_dedup.data.spans import cut_spans
 from dask_dedup.errors import DamagedError, OutputError, UnreadableError
 from dask_dedup.graph.choice import choose_merge
 from dask_dedup.graph.forest_file import UNVERIFIED
-from dask_dedup.paths import AnyPath
+from dask_dedup.paths import AnyPath, absolute_name
 from dask_dedup.pipeline.finders import choose_finder
 from dask_dedup.pipeline.job import Found, Job, conserve
 from dask_dedup.pipeline.keep_stages import Keeping
@@ -128,7 +128,7 @@ def _run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
             temporary.write_text(settings.to_toml(), encoding="utf-8")
         folder.write_optional(DECISIONS_FILE, keeping.decisions_text)
     summary = {
-        "dataset": data.path,
+        "dataset": absolute_name(data.path),
         "dim": data.dim,
         "dtype": data.parts[0].embeddings.dtype,
         "parts": len(data.filled_parts),

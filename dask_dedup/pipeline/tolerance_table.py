@@ -11,7 +11,7 @@ from dask.delayed import delayed
 
 from dask_dedup.data.dataset import Dataset
 from dask_dedup.ivf.tolerance import Chosen, Scored, choose_tolerance, curve, sample_curve
-from dask_dedup.paths import AnyPath
+from dask_dedup.paths import AnyPath, absolute_name
 from dask_dedup.pipeline.adc_finder import AdcFinder
 from dask_dedup.pipeline.adc_tasks import score_sample
 from dask_dedup.pipeline.job import Job
@@ -106,7 +106,7 @@ def calibrate(
         curves = _write_curves(scored, chosen, rounding, folder.path)
         _write_setting(chosen, finder.factory, settings, folder.path / "adc.toml")
         summary = {
-            "dataset": data.path,
+            "dataset": absolute_name(data.path),
             "factory": finder.factory,
             "nprobe": adc.nprobe,
             "search_threshold": settings.search_threshold,

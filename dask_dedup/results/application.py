@@ -15,6 +15,7 @@ import numpy as np
 from dask_dedup.data.readable_text import readable
 from dask_dedup.errors import DamagedError, InputError, OutputError, SettingsError
 from dask_dedup.paths import AnyPath
+from dask_dedup.report.count_text import count_text
 from dask_dedup.results.finished_run import FinishedRun, open_table
 from dask_dedup.results.matching import (
     AMBIGUOUS,
@@ -101,6 +102,8 @@ class Application:
         ``kept`` rows are written, or ``dropped`` ones alone, or ``all``.
     matched_rows : int
         Of both sides in a bucket.
+    are_names : bool
+        Keys of the files are names in a tar; the result's may be without folders.
     """
 
     run: FinishedRun
@@ -111,6 +114,7 @@ class Application:
     ambiguous: str = "keep"
     what: str = "kept"
     matched_rows: int = MATCHED_ROWS
+    are_names: bool = False
 
     def do(
         self, folder: ResultFolder, execute: Execute, progress: Progress, versions: Any
@@ -128,7 +132,8 @@ class Application:
         Raises
         ------
         InputError
-            ``ambiguous`` is ``error``, and some keys are.
+            ``ambiguous`` is ``error``, and some keys are; or keys without folders are those of
+            samples in several.
         OutputError
             A file of the clusters is damaged.
         """
@@ -168,13 +173,15 @@ class Application:
             }
             return run(one, scatter_decisions, tasks, self.run.rows)
 
-        decide, keys = stage(_DECIDE), stage(_KEYS)
+        decide = stage(_DECIDE)
         decided = scatter(decide)
+        cut = self.are_names and not any(record["has_folder"] for record in decided)
+        keys = stage(_KEYS, without_folders=cut)
         source_records = run(
             keys,
             scatter_keys,
             {
-                name: (source, i, buckets, keys.folder / f"{name}.parquet")
+                name: (source, i, buckets, keys.folder / f"{name}.parquet", cut)
                 for i, (name, source) in enumerate(zip(files, self.sources, strict=True))
             },
             sum(about),
@@ -231,6 +238,7 @@ class Application:
         counts = self._counts(decided, source_records, matched)
         ambiguous = [targets[name]["ambiguous"] for name in halves]
         self._refuse_ambiguous(counts, ambiguous)
+        self._refuse_folders(matched)
 
         write = stage(_WRITE, ambiguous=self.ambiguous, what=self.what)
         verdicts = [str(targets[name]["verdicts"]) for name in halves]
@@ -331,6 +339,20 @@ class Application:
             f"dropped: {', '.join(map(repr, examples[:3]))}, …; {counts['ambiguous_keys']:,} keys "
             f"do. Choose what becomes of them with --ambiguous keep or --ambiguous drop, or name "
             f"a key of more columns."
+        )
+
+    def _refuse_folders(self, matched: Sequence[dict[str, Any]]) -> None:
+        found = [record["in_folders"] for record in matched]
+        keys = sum(count for count, _ in found)
+        if not keys:
+            return
+        first, second = next(names for count, names in found if count)
+        own = "counted keys have" if isinstance(self.key, int) else f"{self.key[0]!r} has"
+        raise InputError(
+            f"{first} and {second} are two samples of one key, as {own} no folders in "
+            f"{self.run.path} ({count_text(keys, 'such key')}): which of them was dropped is not "
+            f"known. Name a column of keys with the folders that the tars have (--key), or the "
+            f"tars of one folder alone (--shards)."
         )
 
 

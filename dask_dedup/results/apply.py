@@ -7,7 +7,7 @@ from typing import Any
 
 from natsort import natsorted, ns
 
-from dask_dedup.data.content_mark import content_mark
+from dask_dedup.data.file_versions import check_same, versions_of
 from dask_dedup.data.part_names import names_of_files
 from dask_dedup.data.scan import find_matching
 from dask_dedup.errors import DamagedError, InputError
@@ -23,13 +23,19 @@ from dask_dedup.results.finished_run import FinishedRun, open_finished, open_tab
 from dask_dedup.results.result_folder import ResultFolder
 from dask_dedup.results.row_keys import named_column
 from dask_dedup.results.sizes import MATCHED_ROWS
-from dask_dedup.results.source_files import CSV_ENDINGS, CsvFile, ParquetFile, open_source
+from dask_dedup.results.source_files import (
+    CSV_ENDINGS,
+    CsvFile,
+    ParquetFile,
+    open_source,
+    refuse_packed,
+)
 from dask_dedup.runtime.executor import Execute, NoProgress, Progress, compute_tasks
 from dask_dedup.storage.checksums import damage
 from dask_dedup.storage.files import digest_of, write_aside
 from dask_dedup.storage.foreign_content import refuse_inputs_inside
 from dask_dedup.storage.listing import list_files
-from dask_dedup.storage.objects import exists, is_file, version_of
+from dask_dedup.storage.objects import exists, is_file
 from dask_dedup.storage.results_list import RESULTS
 
 __all__ = ["ApplyFolder", "apply"]
@@ -44,7 +50,7 @@ class ApplyFolder(ResultFolder):
 
     state_name = "apply.json"
     result_files = (_AMBIGUOUS, "summary.json", RESULTS)
-    own_names = r".*\.(parquet|csv|tsv)"
+    own_names = r".*\.(?i:parquet|csv|tsv)"
     possible_folders = (_TARGET, *UNMATCHED_FOLDERS)
 
 
@@ -120,6 +126,8 @@ def apply(
     names = [key] if isinstance(key, str) else list(key)
     names = [name.strip() for text in names for name in text.split(",")]
     paths = _find_files(metadata)
+    for path in paths:
+        refuse_packed(path)
     sources = [_with_key(path, names, run) for path in paths]
     own = {"url": run.read.url_column, "caption": run.read.caption_column}
     there = run.user_columns()
@@ -130,7 +138,7 @@ def apply(
     refuse_inputs_inside(
         dest, (*ApplyFolder.possible_folders, "stages"), [*paths, run.clusters_path(run.names[0])]
     )
-    versions = _versions(paths)
+    versions = versions_of(paths)
     settings = {"key": list(columns), "ambiguous": ambiguous}
     fingerprint = digest_of({"run": run.identity, "files": versions})
     with ApplyFolder(
@@ -148,16 +156,12 @@ def apply(
             matched_rows=matched_rows,
         )
         outcome = application.do(folder, execute, progress, versions)
-        if _versions(paths) != versions:
-            raise InputError(
-                f"{metadata}: a file changed while it was read; nothing is published. Run the same "
-                f"command again."
-            )
+        check_same(versions)
         for stage, name, records in outcome.results:
             folder.publish(stage, name, records)
         _write_ambiguous(dest, outcome.ambiguous)
         summary = {
-            "run": str(run.path),
+            "run": absolute_name(run.path),
             "source": absolute_name(metadata),
             "files": len(paths),
             "key": names,
@@ -170,9 +174,13 @@ def apply(
 
 def _suffixes(paths: Sequence[str]) -> tuple[str, ...]:
     """Return the endings of the files, the first file's first."""
-    first = next((ending for ending in _ENDINGS if paths[0].endswith(ending)), _ENDINGS[0])
-    others = {ending for ending in _ENDINGS if any(path.endswith(ending) for path in paths)}
-    return (first, *sorted(others - {first}))
+    found = [path[-len(ending) :] for path in paths for ending in _ENDINGS if _ends(path, ending)]
+    first = found[0] if found and paths[0].endswith(found[0]) else _ENDINGS[0]
+    return (first, *sorted({*found} - {first}))
+
+
+def _ends(path: str, ending: str) -> bool:
+    return path.lower().endswith(ending)
 
 
 def _find_files(metadata: str | AnyPath) -> list[str]:
@@ -184,7 +192,7 @@ def _find_files(metadata: str | AnyPath) -> list[str]:
     if is_file(folder):
         return [text]
     for place in (folder / "metadata", folder):
-        found = [name for name in list_files(place) or () if name.endswith(_ENDINGS)]
+        found = [name for name in list_files(place) or () if name.lower().endswith(_ENDINGS)]
         if found:
             return [str(place / name) for name in natsorted(found, alg=ns.PATH)]
     if list_files(folder) is None:
@@ -201,10 +209,6 @@ def _with_key(path: str, names: Sequence[str], run: FinishedRun) -> ParquetFile 
         other = others.get(name)
         found.append(named_column(name, columns, path, [other] if other else []))
     return open_source(path, tuple(found))
-
-
-def _versions(paths: Sequence[str]) -> list[list[Any]]:
-    return [[path, *version_of(path), content_mark(path)] for path in paths]
 
 
 def _write_ambiguous(dest: AnyPath, paths: Sequence[AnyPath]) -> None:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from dask_dedup.data.part_names import names_of_files
 from dask_dedup.errors import DamagedError, InputError, OutputError, SettingsError
-from dask_dedup.paths import AnyPath, as_path
+from dask_dedup.paths import AnyPath, absolute_name, as_path
 from dask_dedup.results.application import UNMATCHED_FOLDERS
 from dask_dedup.results.export_input import FOLDERS, write_input
 from dask_dedup.results.export_tables import ENDINGS, write_tables
@@ -96,7 +96,8 @@ def export(
     shards : path, URL or pattern, optional
         For ``webdataset``, its tars: a folder, or a name with ``*`` or ``{00000..00004}``.
     key : str, optional
-        For ``webdataset``, the column that holds the samples' keys (``key`` by default); or
+        For ``webdataset``, the column that holds the samples' keys (``key`` by default), with the
+        folders that the tars have (``a/000000001``) or all without, if that is unambiguous; or
         ``{shard}{index}``: they are counted as img2dataset does, which was given the files of
         metadata in their order.
     samples_per_shard : int
@@ -333,7 +334,7 @@ def _write(
     without_url = sum(record.get("without_url", 0) for record in records)
     assert counts is None or sum(counts) == rows + without_url
     summary = {
-        "run": str(run.path),
+        "run": absolute_name(run.path),
         "dataset": run.summary["dataset"],
         "what": choice.what,
         "format": format,

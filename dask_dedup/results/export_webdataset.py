@@ -7,6 +7,7 @@ from typing import Any
 
 from natsort import natsorted, ns
 
+from dask_dedup.data.file_versions import check_same, versions_of
 from dask_dedup.data.part_names import names_of_files
 from dask_dedup.data.scan import find_matching
 from dask_dedup.errors import InputError, SettingsError
@@ -20,7 +21,7 @@ from dask_dedup.runtime.executor import Execute, Progress
 from dask_dedup.storage.files import digest_of
 from dask_dedup.storage.foreign_content import refuse_inputs_inside
 from dask_dedup.storage.listing import list_files
-from dask_dedup.storage.objects import exists, is_file, version_of
+from dask_dedup.storage.objects import exists, is_file
 
 __all__ = ["COUNTED", "TAR_FOLDER", "TAR_STAGES", "export_tars", "find_tars"]
 
@@ -43,6 +44,7 @@ def export_tars(
 ) -> dict[str, Any]:
     """Write tars with the samples of the rows that stay, or of the others; see `export`.
 
+    A sample's key is compared with its folder where one of the column's has one, else without.
     Samples that no row of the result stands for are kept, and counted; so are those of a key that
     stands for rows of both kinds.
     """
@@ -56,7 +58,7 @@ def export_tars(
         found = (named_column(key or "key", run.user_columns(), where),)
     names = (*folder_type.possible_folders, "stages")
     refuse_inputs_inside(dest, names, [*paths, run.clusters_path(run.names[0])])
-    versions = [[path, *version_of(path)] for path in paths]
+    versions = versions_of(paths)
     settings = {
         "what": what,
         "format": TAR_FOLDER,
@@ -74,13 +76,15 @@ def export_tars(
             TAR_FOLDER,
             found,
             what=what,
+            are_names=True,
         )
         outcome = application.do(folder, execute, progress, versions)
+        check_same(versions)
         for stage, name, records in outcome.results:
             folder.publish(stage, name, records)
         counts = dict(outcome.counts)
         summary = {
-            "run": str(run.path),
+            "run": absolute_name(run.path),
             "dataset": run.summary["dataset"],
             "what": what,
             "format": TAR_FOLDER,

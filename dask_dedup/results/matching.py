@@ -1,6 +1,7 @@
 """Decisions of a run meet the rows of other files by their keys: tasks, and the counts they return.
 
 1. scatter: each part of the clusters, and each file, puts its keys into buckets by their hash.
+   Keys that are names in a tar are taken without their folders where the result's have none.
 2. present: a bucket tells which rows of the result have a counterpart that will stay.
 3. A dropped row whose witness has none stays too: it would be the last copy. The decisions are
    scattered again with that.
@@ -21,11 +22,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dask_dedup.data.readable_text import readable
 from dask_dedup.paths import AnyPath
 from dask_dedup.results.bucket_files import BucketOut, bucket_of, read_bucket
 from dask_dedup.results.finished_run import open_table
 from dask_dedup.results.kept_rows import kept_columns, needed_columns
-from dask_dedup.results.row_keys import KEY, key_texts
+from dask_dedup.results.row_keys import KEY, has_folder, key_texts, split_folders
 from dask_dedup.results.sizes import SCATTERED_ROWS
 from dask_dedup.results.source_files import SourceFile
 from dask_dedup.storage.checksums import damage
@@ -57,7 +59,7 @@ UNMATCHED, KEPT, DROPPED, AMBIGUOUS, KEYLESS, ALONE = range(len(VERDICTS))
 _DECISIONS = pa.schema(
     [("key", KEY), ("row_id", pa.int64()), ("part", pa.int32()), ("verdict", pa.int8())]
 )
-_KEYS = pa.schema([("key", KEY), ("file", pa.int32()), ("position", pa.int64())])
+_KEYS = pa.schema([("key", KEY), ("folder", KEY), ("file", pa.int32()), ("position", pa.int64())])
 _VERDICTS = pa.schema([("position", pa.int64()), ("verdict", pa.int8())])
 _PRESENT = pa.schema([("row_id", pa.int64())])
 
@@ -128,7 +130,7 @@ def scatter_decisions(
     Returns
     -------
     dict
-        ``rows``, ``keyless``: JSON.
+        ``rows``, ``keyless``, and ``has_folder``, whether a key has a slash: JSON.
     """
     columns = list(key) if isinstance(key, tuple) else []
     with open_table(part.path) as file, damage(part.path):
@@ -165,7 +167,7 @@ def scatter_decisions(
                 schema=_DECISIONS,
             )
             _scatter(out, batch, buckets)
-    return {"rows": len(keys), "keyless": keys.null_count}
+    return {"rows": len(keys), "keyless": keys.null_count, "has_folder": has_folder(keys)}
 
 
 def scatter_keys(
@@ -173,16 +175,24 @@ def scatter_keys(
     number: int,
     buckets: int,
     target: AnyPath,
+    is_without_folders: bool = False,
     batch_rows: int = SCATTERED_ROWS,
 ) -> dict[str, int]:
-    """Put the keys of a file into buckets; returns ``rows``, ``keyless``: JSON."""
+    """Put the keys of a file into buckets; returns ``rows``, ``keyless``: JSON.
+
+    ``is_without_folders``: what stands before the last slash of a key is noted, and not compared.
+    """
     position = keyless = 0
     with write_aside(target) as temporary, BucketOut(temporary, _KEYS) as out:
         for keys in source.keys(batch_rows):
+            folders = pa.repeat(pa.scalar("", KEY), len(keys))
+            if is_without_folders:
+                folders, keys = split_folders(keys)
             positions = np.arange(position, position + len(keys))
             batch = pa.table(
                 {
                     "key": keys,
+                    "folder": folders,
                     "file": pa.array(np.full(len(keys), number, np.int32)),
                     "position": positions,
                 },
@@ -227,6 +237,24 @@ class _Meeting:
         self.verdicts[alone > 0] = ALONE
         self.verdicts[self.kept > 0] = KEPT
         self.verdicts[(self.kept > 0) & (self.dropped > 0)] = AMBIGUOUS
+
+    def keys_in_folders(self) -> tuple[int, list[str]]:
+        """Return how many keys of the result are in several folders, and one of them in two."""
+        folders = self.rows["folder"].combine_chunks().dictionary_encode().indices
+        number = folders.to_numpy(zero_copy_only=False)
+        first = np.full(len(self.keys), -1)
+        first[self.of_rows] = number
+        differs = (number != first[self.of_rows]) & (self.verdicts[self.of_rows] != UNMATCHED)
+        keys = np.unique(self.of_rows[differs])
+        if not len(keys):
+            return 0, []
+        rows = self.rows.filter(pa.array(self.of_rows == keys[0]))
+        return len(keys), readable(pc.unique(_whole_keys(rows)).slice(0, 2)).to_pylist()
+
+
+def _whole_keys(rows: pa.Table) -> pa.ChunkedArray:
+    """Return the keys of rows of files as they stand there, with their folders."""
+    return pc.binary_join_element_wise(rows["folder"], rows["key"], pa.scalar("", KEY))
 
 
 def find_present(
@@ -304,7 +332,8 @@ def match_bucket(
     -------
     dict
         Counts of rows of the files by verdict, of rows of the result with and without counterpart,
-        and of keys: JSON.
+        and of keys; ``in_folders``: keys of the result that are in several folders, and two of them
+        as they stand in the files: JSON.
     """
     meeting = _Meeting(bucket, decided, sources)
     verdicts = meeting.verdicts[meeting.of_rows]
@@ -328,7 +357,7 @@ def match_bucket(
     files = pa.array(list(names)).take(unknown["file"].combine_chunks())
     write_frame(
         targets["unmatched_metadata"],
-        pa.table({"file": files, "position": unknown["position"], "key": unknown["key"]}),
+        pa.table({"file": files, "position": unknown["position"], "key": _whole_keys(unknown)}),
     )
     is_asked = meeting.asked[meeting.of_decisions] > 0
     missing = meeting.decisions.filter(pa.array(~is_asked))
@@ -345,6 +374,7 @@ def match_bucket(
         "unmatched_result_rows": missing.num_rows,
         "repeated_keys": int((meeting.kept + meeting.dropped > 1).sum()),
         "ambiguous_keys": len(both),
+        "in_folders": meeting.keys_in_folders(),
     }
 
 

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from dask_dedup.data.metadata_types import is_bytes
 from dask_dedup.errors import SettingsError
 
-__all__ = ["KEY", "key_texts", "named_column"]
+__all__ = ["KEY", "has_folder", "key_texts", "named_column", "split_folders"]
 
 KEY = pa.large_string()
 _SEPARATOR = "\x1f"
@@ -65,6 +65,27 @@ def key_texts(columns: Sequence[pa.ChunkedArray | pa.Array]) -> pa.Array:
         for text in texts
     ]  # so that no two keys become one
     return pc.binary_join_element_wise(*escaped, pa.scalar(_SEPARATOR, KEY))
+
+
+def has_folder(keys: pa.Array) -> bool:
+    """Return whether one of some keys has a slash in it."""
+    return bool(pc.any(pc.match_substring(keys, "/")).as_py())
+
+
+def split_folders(keys: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Return what stands before the last slash of each key, with the slash, and what follows it.
+
+    Examples
+    --------
+    >>> folders, names = split_folders(pa.array(["a/b/1", "2", None], KEY))
+    >>> folders.to_pylist(), names.to_pylist()
+    (['a/b/', '', None], ['1', '2', None])
+    """
+    found = pc.extract_regex(  # as bytes: a name may be no UTF-8
+        keys.view(pa.large_binary()), "(?s)^(?P<folder>(?:.*/)?)(?P<name>[^/]*)$"
+    )
+    folders, names = (pc.struct_field(found, name).view(KEY) for name in ("folder", "name"))
+    return folders, names
 
 
 def _texts(column: pa.ChunkedArray | pa.Array) -> pa.Array:

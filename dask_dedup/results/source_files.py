@@ -22,9 +22,10 @@ from dask_dedup.paths import as_path
 from dask_dedup.results.row_keys import key_texts
 from dask_dedup.storage.objects import local_copy, open_parquet_source, size_of
 
-__all__ = ["CSV_ENDINGS", "CsvFile", "ParquetFile", "SourceFile", "open_source"]
+__all__ = ["CSV_ENDINGS", "CsvFile", "ParquetFile", "SourceFile", "open_source", "refuse_packed"]
 
 CSV_ENDINGS = (".csv", ".tsv")
+_PACKED = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip")
 _CSV_BLOCK = 16 << 20
 _WRITE_ROWS = 1 << 16  # read and written at a time
 _CSV_ROW_BYTES = 64  # guessed, where rows are not counted yet
@@ -164,7 +165,7 @@ class CsvFile:
 
     @property
     def _delimiter(self) -> str:
-        return "\t" if self.path.endswith(".tsv") else ","
+        return "\t" if self.path.lower().endswith(".tsv") else ","
 
     def _options(self, types: dict[str, pa.DataType] | None = None) -> dict[str, Any]:
         return {
@@ -189,9 +190,19 @@ class CsvFile:
 
 
 def open_source(path: str, key: tuple[str, ...] = ()) -> ParquetFile | CsvFile:
-    """Return a file by its ending; any other than those of CSV is parquet."""
-    kind = CsvFile if path.endswith(CSV_ENDINGS) else ParquetFile
+    """Return a file by its ending, in capitals or not; any other than those of CSV is parquet."""
+    kind = CsvFile if path.lower().endswith(CSV_ENDINGS) else ParquetFile
     return kind(path, key)
+
+
+def refuse_packed(path: str) -> None:
+    """Raise UnreadableError for a file that was compressed as a whole, by its name."""
+    if path.lower().endswith(_PACKED):
+        raise UnreadableError(
+            f"{path}: is compressed as a whole. Taken are parquet files, and .csv and .tsv as they "
+            f"are: unpack it.",
+            path,
+        )
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from dask_dedup.paths import AnyPath
 from dask_dedup.results.finished_run import FinishedRun, open_finished
 
 __all__ = [
+    "COLUMNS",
     "KeptThreshold",
     "round_thresholds",
     "sweep",
@@ -29,6 +30,16 @@ __all__ = [
     "usual_thresholds",
 ]
 
+#: Of what `sweep` returns.
+COLUMNS = (
+    "threshold",
+    "duplicates",
+    "clusters",
+    "clusters_of_two_or_more",
+    "largest_cluster",
+    "without_edge_to_representative",
+    "kept_fraction",
+)
 _THRESHOLDS = 180  # spaced by their distance from 1, beside the round ones
 _NEAREST = 1e-4  # the least distance from 1 among them
 _COMPACT_EDGES = 8  # rows per edge from which on the linked rows alone are numbered
@@ -101,6 +112,7 @@ def sweep_of(run: FinishedRun, thresholds: Sequence[float] | None = None) -> pd.
     counts.insert(2, "clusters", clusters)
     counts["largest_cluster"] = counts["largest_cluster"].clip(lower=min(run.valid_rows, 1))
     counts["kept_fraction"] = clusters / run.valid_rows if run.valid_rows else 1.0
+    assert tuple(counts) == COLUMNS
     return counts
 
 

@@ -1,6 +1,7 @@
 """Tars of samples, as img2dataset writes them for webdataset: their keys, and fewer of them.
 
-A sample is all files that follow each other with one key: the name up to its first dot.
+A sample is all files that follow each other with one key: the name with its folders, up to the
+first dot behind them, as webdataset has it.
 """
 
 from __future__ import annotations
@@ -45,15 +46,15 @@ class SampleTar:
         return size_of(self.path) // _SAMPLE_BYTES
 
     def keys(self, rows: int) -> Iterator[pa.Array]:
-        """Yield the keys in batches of so many samples, without their folders."""
-        batch: list[str] = []
+        """Yield the keys in batches of so many samples, with their folders."""
+        batch: list[bytes] = []
         for key, _, _ in self._samples():
-            batch.append(key.rpartition("/")[2])
+            batch.append(key.encode(errors="surrogateescape"))  # as in the tar, UTF-8 or not
             if len(batch) == rows:
-                yield pa.array(batch, KEY)
+                yield pa.array(batch, pa.large_binary()).view(KEY)
                 batch = []
         if batch:
-            yield pa.array(batch, KEY)
+            yield pa.array(batch, pa.large_binary()).view(KEY)
 
     def write(self, is_kept: np.ndarray, target: Path) -> None:
         """Write the tar again with the samples that are kept, byte for byte."""

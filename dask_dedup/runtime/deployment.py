@@ -13,7 +13,7 @@ import dask
 from distributed import Client, LocalCluster
 
 from dask_dedup.errors import ClusterError
-from dask_dedup.paths import AnyPath
+from dask_dedup.paths import AnyPath, words_of
 from dask_dedup.runtime.client_executor import CONNECT_SECONDS, ClientExecutor
 from dask_dedup.runtime.forkserver import (
     NOTHING,
@@ -216,8 +216,12 @@ def _start_cluster(
                 silence_logs=logging.CRITICAL,
             )
         except RuntimeError as error:
+            cause: BaseException = error  # Dask's words hold those of its cause, which may be none
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
             raise ClusterError(
-                f"worker processes cannot be started ({error}). Where a script has started "
-                f"processes of multiprocessing's forkserver before, workers run it again: put what "
-                f'it does under `if __name__ == "__main__":`.'
+                f"worker processes cannot be started ({type(cause).__name__}: {words_of(cause)}). "
+                f"Where a script has started processes of multiprocessing's forkserver before, "
+                f'workers run it again: put what it does under `if __name__ == "__main__":`. Or '
+                f"there is too little memory, or there are too few processes (ulimit -a)."
             ) from error

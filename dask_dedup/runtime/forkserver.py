@@ -21,7 +21,12 @@ from typing import NamedTuple
 
 from dask_dedup.errors import ClusterError
 from dask_dedup.runtime.caller_script import CALLER, caller_variables
-from dask_dedup.runtime.limits import DRIVER_BYTES, WORKER_BYTES, memory_limit
+from dask_dedup.runtime.limits import (
+    DRIVER_BYTES,
+    WORKER_BYTES,
+    check_address_space,
+    memory_limit,
+)
 
 __all__ = [
     "NOTHING",
@@ -90,6 +95,8 @@ def start_server(preload: Preload = NOTHING) -> None:
 
     Raises
     ------
+    CapacityError
+        A limit of addresses is below what libraries map.
     ClusterError
         There is no room for its socket; or this process is itself being started to be a worker, and
         runs the script that starts workers.
@@ -100,6 +107,7 @@ def start_server(preload: Preload = NOTHING) -> None:
             "multiprocessing where another process to fork from was started before. Put the call "
             'under `if __name__ == "__main__":`.'
         )
+    check_address_space()
     if start_method() != "forkserver" or memory_limit() < WORKER_BYTES + DRIVER_BYTES // 2:
         return
     with environment({**worker_environment(1), **caller_variables()}), _temporary_files():

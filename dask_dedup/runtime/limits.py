@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ __all__ = [
     "DRIVER_BYTES",
     "OWN_BYTES",
     "WORKER_BYTES",
+    "check_address_space",
     "check_floor",
     "cpu_count",
     "memory_limit",
@@ -33,6 +35,8 @@ WORKER_BYTES = 300_000_000
 #: ... and what of it the workers of one machine, forks of one process, do not share (42 MB).
 OWN_BYTES = 50_000_000
 _LEAST_BYTES = WORKER_BYTES + OWN_BYTES  # of a worker, with the smallest tasks
+
+_ADDRESS_BYTES = 3_000_000_000  # that the command maps with its libraries, used or not
 
 _MEMORY = ("memory.max", "memory.high", "memory.limit_in_bytes", "memory.soft_limit_in_bytes")
 
@@ -84,6 +88,30 @@ def check_floor(worker_bytes: int, limit_bytes: int | None = None) -> None:
         raise CapacityError(
             f"a worker has {worker_bytes / 1e6:,.0f} MB, of which its libraries alone take "
             f"{WORKER_BYTES / 1e6:,.0f}; it needs {_LEAST_BYTES / 1e6:,.0f} at least. {limit}"
+        )
+
+
+def check_address_space(limit_bytes: int | None = None) -> None:
+    """Refuse a limit of addresses (``ulimit -v``) that the libraries alone exceed.
+
+    They would fail in a place of their own, some in the workers, and say nothing of the limit.
+
+    Parameters
+    ----------
+    limit_bytes : int, optional
+        By default that of this process.
+
+    Raises
+    ------
+    CapacityError
+    """
+    if limit_bytes is None:
+        limit_bytes = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if 0 <= limit_bytes < _ADDRESS_BYTES:
+        raise CapacityError(
+            f"ulimit -v leaves {limit_bytes / 1e6:,.0f} MB of addresses to each process, and "
+            f"libraries map {_ADDRESS_BYTES / 1e6:,.0f}, used or not. Lift it (ulimit -v "
+            f"unlimited); --memory limits what workers use."
         )
 
 

@@ -52,6 +52,11 @@ class Claim:
         try:
             if exists(self.path) and not self.path.is_dir():
                 raise OutputError(f"{self.path}: is a file; the output needs a folder.")
+            if not is_remote(self.path) and os.path.islink(self.path) and not exists(self.path):
+                raise OutputError(
+                    f"{self.path}: is a link to {os.readlink(self.path)}, which is not there. Make "
+                    f"that folder, or remove the link."
+                )
             self._check()
             self._make()
             self._lock.acquire()

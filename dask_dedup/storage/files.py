@@ -105,7 +105,8 @@ def is_full(folder: Path, error: Exception) -> bool:
     """Return whether an error is for want of disk; many writers say so in their own words."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
-    return shutil.disk_usage(folder).free < _LAST_BYTES
+    usage = shutil.disk_usage(folder)
+    return usage.free < _LAST_BYTES and usage.total > 0  # /proc is no disk
 
 
 def sync(path: Path) -> None:

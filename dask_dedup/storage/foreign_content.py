@@ -8,7 +8,7 @@ from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from dask_dedup.errors import InputError, OutputError
-from dask_dedup.paths import AnyPath, is_remote
+from dask_dedup.paths import AnyPath, absolute_name, is_remote
 from dask_dedup.storage.folder_lock import LOCK
 from dask_dedup.storage.listing import names_in
 from dask_dedup.storage.objects import exists
@@ -139,7 +139,9 @@ def refuse_other_data(
     source, sketch
         The same of the other one; see `dask_dedup.data.sketch`.
     """
-    if not isinstance(origin, Mapping) or not sketch or origin.get("path") == source:
+    if not isinstance(origin, Mapping) or not sketch:
+        return
+    if absolute_name(str(origin.get("path"))) == source:  # earlier ones are as given
         return
     if not set(origin.get("sketch", ())) & set(sketch):
         raise OutputError(

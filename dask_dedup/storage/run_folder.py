@@ -13,7 +13,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any, Self
 
-from dask_dedup.paths import AnyPath, as_path, is_remote
+from dask_dedup.paths import AnyPath, absolute_name, as_path, is_remote
 from dask_dedup.storage.checksums import FileDigest, digest_of_file, find_damage
 from dask_dedup.storage.claim import Claim, remove_names
 from dask_dedup.storage.files import digest_of, read_json, sync, write_aside, write_json
@@ -349,7 +349,7 @@ class RunFolder(Claim):
                 "finished": finished,
                 "digest": self.digest,
                 **self._origin,
-                "stages": str(self.stages),
+                "stages": absolute_name(self.stages),
                 "search": self.search,
                 "quarantined": self.quarantined,
                 "source": {"path": self._source[0], "sketch": list(self._source[1])},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from functools import partial
@@ -16,6 +17,7 @@ from distributed import Client, LocalCluster
 import dask_dedup
 from dask_dedup import CapacityError, Settings, SettingsError
 from dask_dedup.runtime.executor import NoProgress, compute_tasks
+from dask_dedup.storage.files import read_json, write_json
 
 run_here = partial(dask_dedup.run, execute=compute_tasks)
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # of workers that end
@@ -199,3 +201,21 @@ def test_run_of_a_script_without_a_guard_after_other_processes_ends_with_one_err
     assert last.startswith("dask_dedup.errors.ClusterError: worker processes cannot be started")
     assert last.endswith('put what it does under `if __name__ == "__main__":`.')
     assert "a worker process was made to run this script again" in ran.stderr
+
+
+def test_run_on_relative_names_is_known_from_any_folder(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(data.parent)
+    out = tmp_path / "out"
+    run_here(data.name, os.path.relpath(out), audit_queries=0)
+    assert json.loads((out / "summary.json").read_text())["dataset"] == str(data)
+    state = read_json(out / "run.json", sealed=True)
+    assert (state["source"]["path"], state["stages"]) == (str(data), str(out / "stages"))
+    monkeypatch.chdir(tmp_path)
+    summary = dask_dedup.export("out", "to", execute=compute_tasks)
+    assert (summary["dataset"], summary["run"]) == (str(data), str(out))
+    again = {"path": data.name, "sketch": state["source"]["sketch"]}  # as runs had it before
+    write_json(out / "run.json", {**state, "source": again})
+    monkeypatch.chdir(data.parent)
+    lines = []
+    run_here(data.name, out, audit_queries=0, say=lines.append)
+    assert lines[-1] == f"{out}: finished before with these settings; nothing to do"

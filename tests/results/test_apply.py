@@ -346,3 +346,24 @@ def test_apply_to_files_changed_with_the_same_size_and_time_does_not_go_on(tmp_p
     os.utime(path, (1, 1))
     with pytest.raises(OutputError, match="was made from another result"):
         apply(out, path, tmp_path / "to")
+
+
+def test_apply_takes_endings_in_capitals(tmp_path, bytes_run):
+    _, out, _ = bytes_run
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "A.CSV").write_text('url,n\nu1,"1,5"\n')
+    (tmp_path / "copy" / "B.TSV").write_text("url\tn\nu2\t1,5\n")
+    pd.DataFrame({"url": ["u3"]}).to_parquet(tmp_path / "copy" / "C.PARQUET")
+    for _ in range(2):  # the second time there is nothing to do
+        assert apply(out, tmp_path / "copy", tmp_path / "to")["rows"] == 3
+    folder = tmp_path / "to" / "metadata"
+    assert [*pd.read_csv(folder / "A.CSV")["n"]] == ["1,5"]
+    assert [*pd.read_csv(folder / "B.TSV", sep="\t")["n"]] == ["1,5"]
+    assert [*pd.read_parquet(folder / "C.PARQUET")["url"]] == ["u3"]
+
+
+def test_apply_to_a_packed_file_says_what_to_do(tmp_path, bytes_run):
+    _, out, _ = bytes_run
+    pd.DataFrame({"url": ["u1"]}).to_csv(tmp_path / "a.csv.gz", index=False)
+    with pytest.raises(InputError, match=r"a\.csv\.gz: is compressed as a whole\..* unpack it"):
+        apply(out, tmp_path / "a.csv.gz", tmp_path / "to")

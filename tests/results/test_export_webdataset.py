@@ -2,15 +2,20 @@
 
 import io
 import json
+import os
 import tarfile
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 
+import dask_dedup
 from dask_dedup import InputError, SettingsError, export
 from dask_dedup.results.export_webdataset import find_tars
+from dask_dedup.runtime.executor import compute_tasks
 
+run_here = partial(dask_dedup.run, execute=compute_tasks)
 SHARD = 100
 
 
@@ -107,6 +112,86 @@ def test_export_of_samples_that_no_row_knows_keeps_them(tmp_path, small_run):
     assert summary["samples_by_verdict"]["unmatched"] == 1
     with tarfile.open(tmp_path / "to" / "webdataset" / "a.tar") as tar:
         assert [m.name for m in tar][-2:] == ["foreign.txt", "foreign.seg.png"]
+
+
+def write_in_folders(path, names):
+    with tarfile.open(path, "w") as tar:
+        for name in names:
+            member = tarfile.TarInfo(f"{name}.txt")
+            member.size = 5
+            tar.addfile(member, io.BytesIO(b"first"))
+
+
+@pytest.fixture(scope="module")
+def run_of_folders(tmp_path_factory, write_dataset):
+    """Keys with folders: of a/0 to a/4 and b/0 to b/4, b/1 to b/4 are copies of a/1 to a/4."""
+    rows = np.random.default_rng(2).normal(size=(10, 8)).astype("f4")
+    rows[6:] = rows[1:5]
+    names = [f"{folder}/{i}" for folder in "ab" for i in range(5)]
+    metadata = pd.DataFrame({"url": names, "caption": "c", "key": names})
+    base = tmp_path_factory.mktemp("folders")
+    data = write_dataset(base / "data", [rows], [metadata])
+    run_here(data, base / "out", {"audit.queries": 0, "cells.cells": 1})
+    return base / "out"
+
+
+def test_export_of_samples_whose_keys_differ_by_folder(tmp_path, run_of_folders):
+    names = [f"{folder}/{i}" for i in range(5) for folder in "ab"]
+    write_in_folders(tmp_path / "one.tar", names)
+    summary = export(
+        run_of_folders, tmp_path / "to", format="webdataset", shards=tmp_path / "one.tar"
+    )
+    with tarfile.open(tmp_path / "to" / "webdataset" / "one.tar") as tar:
+        found = [member.name for member in tar]
+    assert found == [f"{name}.txt" for name in names if name[0] == "a" or name == "b/0"]
+    assert summary["samples_by_verdict"]["dropped"] == 4
+
+
+@pytest.mark.parametrize("is_one_tar", [True, False])
+def test_export_of_samples_of_one_key_in_two_folders_is_refused(
+    tmp_path, small_run, small_clusters, is_one_tar
+):
+    key = f"{small_clusters['row_id'][~small_clusters['is_kept']].iloc[0]:09d}"
+    names = [f"a/{key}", f"b/{key}"]
+    folder = tmp_path / "tars"
+    folder.mkdir()
+    for i, own in enumerate([names] if is_one_tar else [names[:1], names[1:]]):
+        write_in_folders(folder / f"{i}.tar", own)
+    with pytest.raises(InputError) as error:
+        export(small_run, tmp_path / "to", format="webdataset", shards=folder)
+    assert str(error.value) == (
+        f"a/{key} and b/{key} are two samples of one key, as 'key' has no folders in {small_run} "
+        f"(1 such key): which of them was dropped is not known. Name a column of keys with the "
+        f"folders that the tars have (--key), or the tars of one folder alone (--shards)."
+    )
+    assert not (tmp_path / "to" / "webdataset").exists()
+
+
+def test_export_of_unknown_samples_names_their_folders(tmp_path, small_run):
+    write_in_folders(tmp_path / "a.tar", ["a/x", "b/x"])
+    export(small_run, tmp_path / "to", format="webdataset", shards=tmp_path / "a.tar")
+    unknown = pd.read_parquet(tmp_path / "to" / "unmatched_metadata")
+    assert [*unknown["key"]] == ["a/x", "b/x"]
+
+
+def test_export_of_tars_that_change_while_they_are_read_is_refused(tmp_path, small_run):
+    """By their content too: size and time stay."""
+    write_in_folders(tmp_path / "a.tar", ["000000001", "000000002"])
+    before = (tmp_path / "a.tar").stat()
+
+    def change_behind(tasks, on_result):
+        done = compute_tasks(tasks, on_result)
+        content = (tmp_path / "a.tar").read_bytes().replace(b"first", b"other")
+        (tmp_path / "a.tar").write_bytes(content)
+        os.utime(tmp_path / "a.tar", ns=(before.st_atime_ns, before.st_mtime_ns))
+        return done
+
+    with pytest.raises(InputError, match=r"a\.tar: changed while it was read \(1 of 1 files\)"):
+        export(
+            small_run, tmp_path / "to", format="webdataset", shards=tmp_path / "a.tar",
+            execute=change_behind,
+        )  # fmt: skip
+    assert not (tmp_path / "to" / "webdataset").exists()
 
 
 def test_find_tars_by_folder_pattern_and_braces(tmp_path, tars):

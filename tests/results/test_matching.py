@@ -43,10 +43,11 @@ def test_scatter_in_batches_loses_no_row(tmp_path, batch_rows):
     witness = np.where(rng.random(100) < 0.5, rng.integers(0, 200, 100), -1)
     part = clusters(tmp_path / "c.parquet", 100, witness, keys)
     done = scatter_decisions(part, ("k",), 3, tmp_path / "d.parquet", batch_rows=batch_rows)
-    assert done == {"rows": 100, "keyless": 12}
+    assert done == {"rows": 100, "keyless": 12, "has_folder": False}
     pq.write_table(pa.table({"k": keys}), tmp_path / "m.parquet")
     source = ParquetFile(str(tmp_path / "m.parquet"), ("k",))
-    assert scatter_keys(source, 4, 3, tmp_path / "s.parquet", batch_rows) == done
+    keyed = scatter_keys(source, 4, 3, tmp_path / "s.parquet", batch_rows=batch_rows)
+    assert keyed == {"rows": 100, "keyless": 12}
     decisions, rows = (
         pa.concat_tables([read_bucket([str(tmp_path / f"{n}.parquet")], b) for b in range(3)])
         .to_pandas()

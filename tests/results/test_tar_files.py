@@ -4,6 +4,7 @@ import io
 import tarfile
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from dask_dedup.errors import InputError, UnreadableError
@@ -44,6 +45,22 @@ def test_keys_of_a_tar_that_ends_too_early_is_refused(tmp_path, content, fault):
         UnreadableError, match=r"a\.tar: cannot be read as a tar from byte [\d,]+ on"
     ):
         keys_of(tmp_path / "a.tar", bytes(whole))
+
+
+def test_keys_are_those_of_webdataset(tmp_path):
+    """With folders, up to the first dot behind them; UTF-8 or not."""
+    keys = {
+        "a/1.jpg": b"a/1",
+        "a.b/1.seg.png": b"a.b/1",
+        "./c/1.jpg": b"./c/1",
+        "2.jpg": b"2",
+        "d/\udcff.jpg": b"d/\xff",
+    }
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in keys:
+            tar.addfile(tarfile.TarInfo(name))
+    (found,) = SampleTar(str(tmp_path / "a.tar")).keys(9)
+    assert found.view(pa.large_binary()).to_pylist() == [*keys.values()]
 
 
 def test_keys_and_samples_of_a_tar_with_or_without_its_end(tmp_path, content):

@@ -52,3 +52,15 @@ def test_run_where_dev_shm_takes_no_file_says_so(clipart, tmp_path):
     assert ran.stdout == "ended with 2\n", ran.stderr
     assert "locks of the system, which are files in /dev/shm" in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+def test_run_of_too_few_addresses_is_refused_in_one_line(clipart, tmp_path):
+    command = [sys.executable, "-m", "dask_dedup", "run", str(clipart), str(tmp_path / "out")]
+    ran = subprocess.run(
+        ["bash", "-c", 'ulimit -v 1500000; exec "$@"', "-", *command],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 2
+    (line,) = ran.stderr.splitlines()
+    assert line.startswith("dask-dedup: ulimit -v leaves 1,536 MB of addresses to each process")
+    assert not (tmp_path / "out").exists()

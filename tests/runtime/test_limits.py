@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ import psutil
 import pytest
 
 from dask_dedup.errors import CapacityError
-from dask_dedup.runtime.limits import check_floor, cpu_count, memory_limit
+from dask_dedup.runtime.limits import check_address_space, check_floor, cpu_count, memory_limit
 
 TOTAL = psutil.virtual_memory().total
 CORES = len(os.sched_getaffinity(0))
@@ -143,3 +144,10 @@ def test_run_in_a_container_of_500_mb_is_refused_with_figures(group, clipart, tm
     assert "by the limit of its container or batch job" in ran.stderr
     assert "Traceback" not in ran.stderr
     assert list(tmp_path.iterdir()) == []  # not even a folder
+
+
+def test_check_address_space_names_the_limit_and_what_libraries_map():
+    with pytest.raises(CapacityError, match=r"ulimit -v leaves 1,536 MB .* map 3,000, used or not"):
+        check_address_space(1_500_000 * 1024)
+    check_address_space(resource.RLIM_INFINITY)
+    check_address_space(3_000_000_000)

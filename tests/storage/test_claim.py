@@ -56,6 +56,16 @@ def test_claim_refused_changes_nothing(tmp_path):
         pass
 
 
+def test_claim_of_a_link_that_leads_nowhere_is_refused(tmp_path):
+    (tmp_path / "out").symlink_to(tmp_path / "gone")
+    with (
+        pytest.raises(OutputError, match=r"out: is a link to .*gone, which is not there"),
+        Claim(tmp_path / "out", nothing),
+    ):
+        pass
+    assert not (tmp_path / "gone").exists()
+
+
 def test_claim_given_back_never_removes_the_lock_of_the_next_owner(tmp_path):
     """The next owner may come as soon as the lock is released, before `__exit__` returns."""
     out = tmp_path / "out"

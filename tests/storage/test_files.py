@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -174,3 +175,10 @@ def test_open_once_reads_a_file_once_until_it_changes(tmp_path):
 def test_open_once_of_a_missing_file_raises(tmp_path):
     with pytest.raises(FileNotFoundError):
         open_once(lambda path: open(path).close(), tmp_path / "none")
+
+
+def test_write_aside_where_files_cannot_be_made_is_not_a_full_disk():
+    """/proc has no room, and is no disk."""
+    with pytest.raises(OSError) as error, write_aside(Path("/proc/x.csv")) as aside:
+        aside.write_text("a")
+    assert error.value.errno in (errno.ENOENT, errno.EACCES)

@@ -214,6 +214,14 @@ def test_run_folder_of_a_grown_changed_or_moved_data_set_is_taken(tmp_path, sour
         assert (read_json(folder.path / "run.json") or {})["source"]["path"] == source
 
 
+def test_run_folder_of_a_relative_name_is_that_of_the_same_place(tmp_path, finish, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with open_of(tmp_path / "out", "data", ["1", "2"]) as folder:
+        finish(folder)
+    with open_of(tmp_path / "out", str(tmp_path / "data"), ["3"]) as folder:
+        folder.begin()
+
+
 def test_run_folder_that_is_refused_leaves_no_folder_behind(tmp_path):
     with pytest.raises(ZeroDivisionError), folder_of(tmp_path / "a" / "b" / "out"):
         raise ZeroDivisionError
