@@ -47,12 +47,18 @@ def clipart() -> Path:
 
 
 @pytest.fixture(scope="session")
-def clipart_clusters(clipart: Path, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    """Clusters of the example data set by an undisturbed run of 40 cells, each row in 4."""
+def clipart_run(clipart: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An undisturbed run over the example data set, of 40 cells, each row in 4."""
     out = tmp_path_factory.mktemp("undisturbed") / "out"
     settings = {"cells": {"cells_per_row": 4.0, "cells": 40}}
     run_here(clipart, out, dask_dedup.Settings.model_validate(settings))
-    return pd.read_parquet(out / "clusters")
+    return out
+
+
+@pytest.fixture(scope="session")
+def clipart_clusters(clipart_run: Path) -> pd.DataFrame:
+    """Clusters of the example data set, of that run."""
+    return pd.read_parquet(clipart_run / "clusters")
 
 
 @pytest.fixture(scope="session")

@@ -22,28 +22,42 @@ __all__ = ["precision", "sample"]
 @click.argument("pairs_csv", type=PATH)
 @click.option("-n", "--pairs", type=int, default=200, show_default=True, help="how many pairs")
 @click.option("--seed", type=int, default=0, show_default=True, help="of the choice")
+@click.option(
+    "--images",
+    help='local pictures of the page, such as "images/{key}.jpg" [default: images beside the data]',
+)
 @click.option("--overwrite", is_flag=True, help="replace PAIRS_CSV and the labels in it")
-def sample(out: AnyPath, pairs_csv: AnyPath, pairs: int, seed: int, overwrite: bool) -> None:
+def sample(
+    out: AnyPath, pairs_csv: AnyPath, pairs: int, seed: int, images: str | None, overwrite: bool
+) -> None:
     """Write pairs of rows that the run into OUT has linked, to PAIRS_CSV.
 
-    As many of each similarity, from the search threshold to 1, with URLs and captions. Write yes or
-    no into the column label, by what you see; nothing where you are not sure. `dask-dedup precision
-    PAIRS_CSV` then tells the precision of each threshold.
+    As many of each similarity, from the search threshold to 1, with URLs and captions. Beside it a
+    page of the same name, .html, shows one pair after the other: y and n label them, and it saves
+    PAIRS_CSV. Or write yes or no into the column label; nothing where you are not sure.
+    `dask-dedup precision PAIRS_CSV` then tells the precision of each threshold.
     """
-    from dask_dedup.results.pair_sample import sample_pairs, write_pairs
+    import numpy as np
 
-    if exists(pairs_csv) and not overwrite:
-        raise SettingsError(
-            f"{pairs_csv}: is there already, perhaps with labels. Name another file, or replace it "
-            f"with --overwrite."
-        )
+    from dask_dedup.report.label_page import write_label_page
+    from dask_dedup.results.pair_sample import sample_pairs, small_pictures, write_pairs
+
+    page = pairs_csv.with_name(f"{pairs_csv.name.removesuffix('.csv')}.html")
+    for path in (pairs_csv, page):
+        if exists(path) and not overwrite:
+            raise SettingsError(
+                f"{path}: is there already, perhaps with labels. Name another file, or replace it "
+                f"with --overwrite."
+            )
     found = sample_pairs(out, pairs, seed)
+    pictures = small_pictures(out, np.concatenate([found["src"], found["dst"]]), images)
     write_pairs(found, pairs_csv)
+    write_label_page(found, pictures, pairs_csv.name, page)
     say(
         Console(),
         f"{pairs_csv}: {count_text(len(found), 'pair')} in "
-        f"{count_text(found['bin'].nunique(), 'bin')} of similarity; write "
-        f"yes or no into the column label, then: dask-dedup precision {pairs_csv}",
+        f"{count_text(found['bin'].nunique(), 'bin')} of similarity; label them in {page} (y and "
+        f"n), or in its column label (yes and no), then: dask-dedup precision {pairs_csv}",
     )
 
 

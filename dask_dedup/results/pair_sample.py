@@ -18,14 +18,15 @@ import pandas as pd
 from dask_dedup.data.readable_text import readable
 from dask_dedup.errors import SettingsError
 from dask_dedup.graph.stream import read_in_order
-from dask_dedup.paths import AnyPath
+from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.results.cluster_files import list_files
 from dask_dedup.results.finished_run import open_finished
+from dask_dedup.results.pictures import PictureTemplate, find_template, make_thumbnails
 from dask_dedup.results.result_rows import read_result_rows
 from dask_dedup.storage.files import write_aside
 from dask_dedup.vectors.sample import hash_rows
 
-__all__ = ["allot", "bin_limits", "sample_pairs", "write_pairs"]
+__all__ = ["allot", "bin_limits", "sample_pairs", "small_pictures", "write_pairs"]
 
 _BINS = 10  # below similarity 1
 _TEXTS = ("url", "caption")
@@ -89,6 +90,37 @@ def sample_pairs(out: str | AnyPath, pairs: int = 200, seed: int = 0) -> pd.Data
     table["label"] = ""
     first = ["label", "similarity", "src_url", "dst_url", "src_caption", "dst_caption"]
     return table[[*first, *(name for name in table if name not in first)]]
+
+
+def small_pictures(
+    out: str | AnyPath, row_ids: np.ndarray, images: str | None = None
+) -> dict[int, bytes]:
+    """Return small local pictures of some rows, WebP, of at most 160 pixels a side; computes.
+
+    Parameters
+    ----------
+    out : path or URL
+        OUT of a finished run.
+    row_ids : int64 array
+    images : str, optional
+        Template of the pictures' files: see `dask_dedup.results.report.report`. By default those
+        beside the data set, if there are any; without, there are no pictures.
+    """
+    run = open_finished(out)
+    columns = run.user_columns()
+    data = as_path(str(run.summary["dataset"]))
+    text = images or find_template(data, columns)
+    if text is None:
+        return {}
+    template = PictureTemplate(text, data, columns)
+    ids = np.unique(row_ids)
+    rows = read_result_rows(run.path, ids, template.columns).to_pylist()
+    places = []
+    for row_id, row in zip(ids.tolist(), rows, strict=True):
+        place = template.place_of({k: None if v is None else str(v) for k, v in row.items()})
+        if place is not None:
+            places.append((row_id, place))
+    return make_thumbnails(places)
 
 
 def write_pairs(pairs: pd.DataFrame, path: AnyPath) -> None:
