@@ -216,12 +216,17 @@ def _start_cluster(
                 silence_logs=logging.CRITICAL,
             )
         except RuntimeError as error:
-            cause: BaseException = error  # Dask's words hold those of its cause, which may be none
-            while cause.__cause__ is not None:
-                cause = cause.__cause__
-            raise ClusterError(
-                f"worker processes cannot be started ({type(cause).__name__}: {words_of(cause)}). "
-                f"Where a script has started processes of multiprocessing's forkserver before, "
-                f'workers run it again: put what it does under `if __name__ == "__main__":`. Or '
-                f"there is too little memory, or there are too few processes (ulimit -a)."
-            ) from error
+            raise _not_started(error) from error
+
+
+def _not_started(error: BaseException) -> ClusterError:
+    """Return what is said of workers that do not start: with Dask's words or those of its cause."""
+    cause = error
+    while cause.__cause__ is not None:  # Dask repeats its words, of which it may have none
+        cause = cause.__cause__
+    return ClusterError(
+        f"worker processes cannot be started ({words_of(cause)}). Where a script has started "
+        f"processes of multiprocessing's forkserver before, workers run it again: put what it does "
+        f'under `if __name__ == "__main__":`. Or there is too little memory, or a limit of '
+        f"processes, files or addresses is too low (ulimit -a)."
+    )

@@ -23,7 +23,7 @@ from distributed import Security
 
 import dask_dedup
 from dask_dedup.errors import ClusterError
-from dask_dedup.runtime.deployment import open_cluster
+from dask_dedup.runtime.deployment import _not_started, open_cluster
 from dask_dedup.runtime.executor import NoProgress, compute_tasks
 from dask_dedup.runtime.forkserver import worker_environment
 from dask_dedup.settings.run_settings import load_settings
@@ -281,3 +281,13 @@ def test_local_cluster_leaves_the_environment_of_the_process_as_it_was(tmp_path)
     with open_cluster(settings, tmp_path) as execute:
         assert execute.workers()
     assert [os.environ.get(name) for name in worker_environment(1)] == before
+
+
+@pytest.mark.parametrize(
+    ("cause", "said"),
+    [(MemoryError(), "MemoryError"), (OSError(24, "Too many open files"), "Too many open files")],
+)
+def test_workers_that_do_not_start_have_a_reason_where_dask_names_none(cause, said):
+    error = RuntimeError("Cluster failed to start: ")
+    error.__cause__ = cause
+    assert str(_not_started(error)).startswith(f"worker processes cannot be started ({said}). ")
