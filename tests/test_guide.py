@@ -106,7 +106,8 @@ def test_commands_and_options_are_those_that_there_are(page):
     for words in commands(page):
         names: tuple[str, ...] = ()
         if not words[1].startswith("-") and words[1] != "COMMAND":
-            names = tuple(words[1:3]) if words[1] == "evaluate" else (words[1],)
+            is_group = isinstance(main.commands.get(words[1]), click.Group)
+            names = tuple(words[1:3]) if is_group else (words[1],)
         known = options_of(names) | {"--help"}
         assert {word for word in words if word.startswith("-")} <= known, words
 
@@ -163,8 +164,19 @@ def has_code(path: Path) -> bool:
     return bool(blocks(path, "sh") or blocks(path, "python")) and path.name != "README.md"
 
 
+#: What their commands do, other tests show too: evaluations, and a dozen runs of the example.
+SLOW = ("examples/guide/paper.md", "examples/guide/input.md")
+
+
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", [name for name, path in PAGES.items() if has_code(path)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())
+        for name, path in PAGES.items()
+        if has_code(path)
+    ],
+)
 def test_page_runs_from_start_to_end(name, workplace):
     run_shell(PAGES[name], workplace)
     run_python(PAGES[name], workplace)

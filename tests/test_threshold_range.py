@@ -99,7 +99,7 @@ def test_run_above_the_range_of_its_forest_searches_anew(rows, data, tmp_path, t
     assert (cluster_ids(out) == truth(rows, 0.95)).all()
     seen = Stages()
     run_here(data, out, settings(threshold), progress=seen)
-    assert seen.names == ["fit", "layout", "join", "forest", "witnesses", "clusters"]
+    assert seen.names == ["fit", "layout", "join", "forest", "witnesses", "clusters", "report"]
     assert (cluster_ids(out) == truth(rows, threshold)).all()
 
 
@@ -118,7 +118,7 @@ def test_run_inside_the_range_labels_only(rows, data, tmp_path):
     run_here(data, out, settings(0.95, search=0.9))
     seen = Stages()
     run_here(data, out, settings(0.9985, search=0.9), progress=seen)
-    assert seen.names == ["witnesses", "clusters"]
+    assert seen.names == ["witnesses", "clusters", "report"]
     assert (cluster_ids(out) == truth(rows, 0.9985)).all()
 
 

@@ -139,10 +139,11 @@ def candidates(
 @click.option("--batch", type=int, default=4, show_default=True, help="pictures made at a time")
 @click.option(
     "--device",
-    type=click.Choice(["cpu", "cuda"]),
+    type=click.Choice(["auto", "cpu", "cuda"]),
     default="cpu",
     show_default=True,
-    help="where the model runs; one model a worker",
+    help="where the model runs, one a worker; cuda and auto (a GPU if there is one) are "
+    "experimental",
 )
 @click.option("--half", is_flag=True, help="weights in float16")
 @worker_settings

@@ -39,8 +39,12 @@ from dask_dedup.report.histogram import (
     prepare_plots,
     write_histogram_csv,
 )
-from dask_dedup.report.summary import count_clusters, sum_linked_through_others, versions
-from dask_dedup.results.clusters import largest_clusters
+from dask_dedup.report.summary import (
+    count_clusters,
+    largest_clusters,
+    sum_linked_through_others,
+    versions,
+)
 from dask_dedup.runtime.executor import OnWorker
 from dask_dedup.runtime.peak_memory import TreeMemory
 from dask_dedup.settings.run_settings import Settings

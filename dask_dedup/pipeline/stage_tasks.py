@@ -40,8 +40,8 @@ from dask_dedup.pipeline.span_members import (
     read_members,
     unwanted_alone,
 )
-from dask_dedup.report.summary import sum_linked_through_others
-from dask_dedup.results.clusters import PartRules, largest_clusters, write_clusters
+from dask_dedup.report.summary import largest_clusters, sum_linked_through_others
+from dask_dedup.results.clusters import PartRules, write_clusters
 from dask_dedup.results.members import no_members
 from dask_dedup.results.merge_columns import MergeColumn
 from dask_dedup.results.sorted_files import read_sorted

@@ -22,13 +22,8 @@ COMPILE_SECONDS = 20
 
 _ROWS, _DIM = 4000, 96
 _DTYPES = ("f2", "f4", "f8")
-#: Modules of which each run calls kernels.
-_OF_EACH_RUN = (
-    "dask_dedup.vectors.int8_codes",
-    "dask_dedup.vectors.cosines",
-    "dask_dedup.vectors.equal_rows",
-    "dask_dedup.graph.forest",
-)
+#: Modules of which each run calls kernels, and that do not load torch.
+_OF_EACH_RUN = ("dask_dedup.vectors.equal_rows", "dask_dedup.graph.forest")
 
 
 def warm_up() -> None:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
 import pandas as pd
 
-__all__ = ["StageTime", "count_clusters", "sum_linked_through_others", "versions"]
+__all__ = [
+    "StageTime",
+    "count_clusters",
+    "largest_clusters",
+    "sum_linked_through_others",
+    "versions",
+]
 
 _PACKAGES = ("dask", "distributed", "faiss-cpu", "torch", "numpy", "pandas", "pyarrow", "numba")
+LARGEST = 5  # clusters that are named
 
 
 class StageTime(dict[str, Any]):
@@ -77,3 +84,12 @@ def versions(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
         "python": platform.python_version(),
         **{name: version(name) for name in packages},
     }
+
+
+def largest_clusters(clusters: Iterable[Mapping[str, int]]) -> list[dict[str, int]]:
+    """Return the five largest of some clusters: ``cluster_id`` and ``rows``, of two or more.
+
+    Of clusters as large as each other those of smaller ids come first.
+    """
+    real = [dict(one) for one in clusters if one["rows"] > 1]
+    return sorted(real, key=lambda one: (-one["rows"], one["cluster_id"]))[:LARGEST]

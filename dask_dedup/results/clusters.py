@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from dask_dedup.errors import InputError
 from dask_dedup.graph.forest_range import range_of
 from dask_dedup.graph.origin import origin_of
 from dask_dedup.paths import AnyPath, as_path
+from dask_dedup.report.summary import LARGEST, largest_clusters
 from dask_dedup.results.invalid_rows import find_layout, invalid_rows
 from dask_dedup.results.members import (
     compare_members,
@@ -42,11 +43,9 @@ __all__ = [
     "clusters_of_part",
     "count_linked_through_others",
     "join_clusters",
-    "largest_clusters",
     "write_clusters",
 ]
 
-_LARGEST = 5  # clusters that are named
 
 _OWN_COLUMNS = CLUSTERS.columns.get_loc("url")  # they stand before the user's
 
@@ -237,7 +236,7 @@ def write_clusters(
     counted = np.asarray(table["is_representative"]) & np.asarray(table["is_valid"])
     size = np.asarray(table["cluster_size"])[counted]
     sizes = Counter(size.tolist())
-    top = np.lexsort((np.arange(len(size)), -size))[:_LARGEST]
+    top = np.lexsort((np.arange(len(size)), -size))[:LARGEST]
     ids = np.asarray(table["cluster_id"])[counted]
     return {
         "rows": table.num_rows,
@@ -266,15 +265,6 @@ def _count_without_witness(
         by_cap = int((is_far & (own["role"] == ORDINARY)).sum())
         by_decision += int((is_far & (own["role"] == UNWANTED)).sum())
     return {"dropped_by_cap": by_cap, "dropped_by_decision": by_decision}
-
-
-def largest_clusters(clusters: Iterable[Mapping[str, int]]) -> list[dict[str, int]]:
-    """Return the five largest of some clusters: ``cluster_id`` and ``rows``, of two or more.
-
-    Of clusters as large as each other those of smaller ids come first.
-    """
-    real = [dict(one) for one in clusters if one["rows"] > 1]
-    return sorted(real, key=lambda one: (-one["rows"], one["cluster_id"]))[:_LARGEST]
 
 
 def count_linked_through_others(similarity: np.ndarray, threshold: float) -> dict[str, Any]:

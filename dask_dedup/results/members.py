@@ -15,11 +15,9 @@ from dask_dedup.data.part_list import PartList
 from dask_dedup.data.part_rows import PartRows
 from dask_dedup.results.roles import NOT_DUPLICATE, PROTECTED, UNWANTED
 from dask_dedup.results.sizes import COMPARED_BYTES
-from dask_dedup.results.witness import find_witnesses
 from dask_dedup.results.witness_files import dropped_rows
 from dask_dedup.results.witness_groups import group_rows
 from dask_dedup.schema import LABELS
-from dask_dedup.vectors.cosines import cosine_pairs, exact_rows
 
 __all__ = ["compare_members", "find_dropped", "no_members", "rows_below", "with_witnesses"]
 
@@ -59,6 +57,8 @@ def _similarity_to(
     similarity = np.ones(len(row_ids), np.float32)
     others = np.flatnonzero(other_ids != row_ids)
     step = max(1, read_bytes // (stored.dim * stored.dtype.itemsize))
+    from dask_dedup.vectors.cosines import cosine_pairs, exact_rows  # torch: workers alone load it
+
     for start in range(0, len(others), step):
         own = others[start : start + step]
         wanted, back = np.unique(other_ids[own], return_inverse=True)
@@ -161,6 +161,8 @@ def find_dropped(
 
     ``forest``: FOREST; edges below the threshold are passed over.
     """
+    from dask_dedup.results.witness import find_witnesses
+
     rows = pd.concat(below, ignore_index=True)
     lowest = np.float32(threshold)
 

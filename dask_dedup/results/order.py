@@ -11,7 +11,6 @@ import pyarrow.compute as pc
 from dask_dedup.data.part_rows import PartRows
 from dask_dedup.results.roles import ORDINARY
 from dask_dedup.results.sizes import COMPARED_BYTES
-from dask_dedup.vectors.cosines import cosine_pairs, exact_rows
 
 __all__ = ["centre_cosines", "rank_members"]
 
@@ -83,6 +82,8 @@ def centre_cosines(
     float32 array, shape (rows,)
         The same whatever stands beside a cluster.
     """
+    from dask_dedup.vectors import cosines  # torch, which the driver does without
+
     found = np.empty(len(row_ids), np.float32)
     starts = np.append(np.flatnonzero(np.diff(cluster_ids, prepend=-1)), len(row_ids))
     step = max(2, read_bytes // (stored.dim * stored.dtype.itemsize))
@@ -103,13 +104,17 @@ def centre_cosines(
             if rows is None or len(blocks) > 1:
                 rows = _gather(stored, row_ids[low:high])
             own = np.arange(high - low)
-            found[low:high] = cosine_pairs(rows, sums, own, place[low - begin : high - begin])
+            found[low:high] = cosines.cosine_pairs(
+                rows, sums, own, place[low - begin : high - begin]
+            )
         first = stop
     return found
 
 
 def _gather(stored: PartRows, row_ids: np.ndarray) -> np.ndarray:
     ids, back = np.unique(row_ids, return_inverse=True)
+    from dask_dedup.vectors.cosines import exact_rows
+
     return exact_rows(stored.gather(ids))[back]
 
 

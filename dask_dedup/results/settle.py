@@ -15,8 +15,7 @@ import pandas as pd
 from dask_dedup.data.part_rows import PartRows
 from dask_dedup.results.roles import NOT_DUPLICATE, PROTECTED
 from dask_dedup.results.sizes import COMPARED_BYTES
-from dask_dedup.results.witness import Witnesses
-from dask_dedup.results.witness_files import dropped_rows
+from dask_dedup.results.witness_files import Witnesses, dropped_rows
 from dask_dedup.vectors.cosines import cosine_pairs, exact_rows
 
 __all__ = ["SETTLED", "rows_to_settle", "settle"]

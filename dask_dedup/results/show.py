@@ -193,6 +193,8 @@ def with_metadata(files: ClusterFiles, members: pd.DataFrame) -> pd.DataFrame:
     row_ids, back = np.unique(members["row_id"].to_numpy(), return_inverse=True)
     table = files.take(row_ids)
     user = table.select(range(len(files.own_columns), table.num_columns))
+    if not user.num_columns:  # of data without metadata
+        return members
     theirs = to_frame(readable_table(user))
     return pd.concat([members, theirs.iloc[back].reset_index(drop=True)], axis=1)
 

@@ -17,12 +17,12 @@ decides what is clearly above or below, which is the same; memory and time per r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import numba
 import numpy as np
 
 from dask_dedup.results.sizes import WINDOW_ROWS
+from dask_dedup.results.witness_files import Witnesses
 from dask_dedup.vectors.cosines import cosine_pairs, exact_rows
 
 __all__ = [
@@ -41,13 +41,6 @@ _READ_ROWS = 4096  # of small groups, read together
 
 #: Takes sorted row ids; returns the stored rows.
 Gather = Callable[[np.ndarray], np.ndarray]
-
-
-class Witnesses(NamedTuple):
-    """What became of rows: ``witness`` int64, the row itself where it stays; its ``similarity``."""
-
-    witness: np.ndarray
-    similarity: np.ndarray
 
 
 def find_witnesses(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,9 +11,15 @@ import pyarrow as pa
 
 from dask_dedup.paths import AnyPath
 from dask_dedup.results.sorted_files import GROUP_ROWS, read_sorted, write_sorted
-from dask_dedup.results.witness import Witnesses
 
-__all__ = ["dropped_rows", "read_dropped", "write_dropped"]
+__all__ = ["Witnesses", "dropped_rows", "read_dropped", "write_dropped"]
+
+
+class Witnesses(NamedTuple):
+    """What became of rows: ``witness`` int64, the row itself where it stays; its ``similarity``."""
+
+    witness: np.ndarray
+    similarity: np.ndarray
 
 
 def dropped_rows(row_ids: np.ndarray, found: Witnesses) -> pd.DataFrame:

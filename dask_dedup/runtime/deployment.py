@@ -225,8 +225,8 @@ def _not_started(error: BaseException) -> ClusterError:
     while cause.__cause__ is not None:  # Dask repeats its words, of which it may have none
         cause = cause.__cause__
     return ClusterError(
-        f"worker processes cannot be started ({words_of(cause)}). Where a script has started "
-        f"processes of multiprocessing's forkserver before, workers run it again: put what it does "
-        f'under `if __name__ == "__main__":`. Or there is too little memory, or a limit of '
-        f"processes, files or addresses is too low (ulimit -a)."
+        f"worker processes cannot be started ({words_of(cause)}). Perhaps there is too little "
+        f"memory, or a limit of processes, files or addresses is too low (ulimit -a). Where a "
+        f"script has started processes of multiprocessing's forkserver before, workers run it "
+        f'again: put what it does under `if __name__ == "__main__":`.'
     )

@@ -31,7 +31,7 @@ class Model:
     size : int or None
         Pixels of each side; None: what the pipeline takes.
     device : str
-        ``cpu`` or ``cuda``.
+        ``cpu``, ``cuda``, or ``auto``: a GPU if torch sees one.
     half : bool
         Weights in float16.
     """
@@ -109,6 +109,8 @@ def load_pipeline(name: str, device: str = "cpu", half: bool = False) -> Any:
     if getattr(pipeline, "safety_checker", None) is not None:
         pipeline.safety_checker = None
     pipeline.set_progress_bar_config(disable=True)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     return pipeline.to(device)
 
 

@@ -73,7 +73,7 @@ def test_run_verified_with_generous_settings_equals_brute_force_for_any_parts(
     assert summary["invalid_rows"] == 1
     assert summary["audit"]["pair_recall"] == 1
     assert [stage["name"] for stage in summary["stages"]] == [
-        *("train", "shards", "tolerance", "search", "forest", "witnesses", "clusters")
+        *("train", "shards", "tolerance", "search", "forest", "witnesses", "clusters", "report")
     ]
     check_answers(tmp_path / "out" / "forest" / "part-00000.parquet", 0.9999)
 

@@ -160,7 +160,7 @@ def test_relabel_of_a_data_set_that_was_moved(original, finished, data, tmp_path
     out = tmp_path / "out"
     run_here(data, out, SMALL, threshold=0.95, search_threshold=0.9)
     moved = data.rename(tmp_path / "moved")
-    gone = r"data: no such folder\. It is the data set of .*--dataset"
+    gone = r"data: no such folder or file\. It is the data set of .*--dataset"
     with pytest.raises(InputError, match=gone):
         relabel(out, tmp_path / "dest", 0.97)
     assert not (tmp_path / "dest").exists()

@@ -302,7 +302,7 @@ def test_export_of_a_changed_data_set_is_refused(tmp_path, write_dataset):
     assert export(tmp_path / "out", tmp_path / "to", format="ids")["rows"] == 9
     os.rename(data, tmp_path / "moved")
     with pytest.raises(
-        InputError, match=r"no such folder\. It is the data set of .* is read again"
+        InputError, match=r"no such folder or file\. It is the data set of .* is read again"
     ):
         export(tmp_path / "out", tmp_path / "input")
 
