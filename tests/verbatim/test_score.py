@@ -18,8 +18,11 @@ from PIL import Image
 
 import dask_dedup
 from dask_dedup.errors import InputError, OutputError, SettingsError
+from dask_dedup.paths import as_path
 from dask_dedup.runtime.executor import compute_tasks
+from dask_dedup.storage.objects import read_content
 from dask_dedup.verbatim.candidates import find_candidates
+from dask_dedup.verbatim.report import report
 from dask_dedup.verbatim.score import ScoreSettings, score
 from dask_dedup.verbatim.score_tasks import Rules
 from dask_dedup.verbatim.squared_errors import squared_error
@@ -208,3 +211,22 @@ def test_score_without_pictures_says_what_is_missing(planted: Path, tmp_path: Pa
     summary = score(planted / "dest", settings, overwrite=True)
     assert summary["scored"] == 0
     assert summary["problems"]["missing"] == 19
+
+
+def test_score_and_report_in_a_bucket_are_those_on_a_disk(
+    endpoint: Path, planted: Path, made: Path, tmp_path: Path
+) -> None:
+    from botocore.session import Session
+
+    Session().create_client("s3").create_bucket(Bucket="verbatim")
+    local, remote = tmp_path / "dest", "s3://verbatim/dest"
+    for dest in (local, remote):
+        find_candidates(planted / "out", dest)
+        score(dest, ScoreSettings(images=str(made)))
+        report(dest)
+    expected = pd.read_parquet(local / "scores/scores.parquet")
+    content = read_content(as_path(f"{remote}/scores/scores.parquet"))
+    found = pd.read_parquet(io.BytesIO(content))
+    pd.testing.assert_frame_equal(found, expected)
+    page = read_content(as_path(f"{remote}/report/index.html")).decode()
+    assert page.count('class="row"') == 6
