@@ -7,7 +7,7 @@ For `make test-lowest`. Left out: torch, of which earlier builds from PyPI bring
 import tomllib
 from pathlib import Path
 
-LEFT_OUT = ("torch>=", "mypy>=", "ruff>=", "playwright>=")
+LEFT_OUT = ("torch>=", "mypy>=", "ruff>=", "playwright>=", "diffusers>=", "transformers>=")
 
 project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
 extras = project["optional-dependencies"]
