@@ -7,7 +7,10 @@ For `make test-lowest`. Left out: torch, of which earlier builds from PyPI bring
 import tomllib
 from pathlib import Path
 
-LEFT_OUT = ("torch>=", "mypy>=", "ruff>=", "playwright>=", "diffusers>=", "transformers>=")
+LEFT_OUT = tuple(
+    f"{name}>="
+    for name in ("torch", "mypy", "ruff", "playwright", "diffusers", "transformers", "urllib3")
+)
 
 project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
 extras = project["optional-dependencies"]

@@ -27,6 +27,7 @@ from dask_dedup.settings.run_settings import Settings, load_settings
 __all__ = [
     "LOCAL_PATH",
     "PATH",
+    "Group",
     "any_setting",
     "chosen_settings",
     "configure_logging",
@@ -104,7 +105,17 @@ class _Command(click.Command):
         self.help = self.help and self.help.replace("\\b\n", "\b\n")
 
 
-class _Commands(click.Group):
+class Group(click.Group):
+    """A group of commands, whose help keeps the lines of its examples, as that of theirs."""
+
+    command_class = _Command
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.help = self.help and self.help.replace("\\b\n", "\b\n")
+
+
+class _Commands(Group):
     """Lists commands in groups; turns errors meant for people into one line and exit code 2."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -120,12 +131,14 @@ class _Commands(click.Group):
         with formatter.section("Terms"):
             formatter.write_dl([*TERMS.items()])
 
-    command_class = _Command
-
     def invoke(self, context: click.Context) -> Any:
         note_start()
         try:
             return super().invoke(context)
+        except KeyboardInterrupt as stop:  # before or after the work, which says more
+            stop_server()
+            click.echo(f"dask-dedup: {end_word(stop)}", err=True)
+            context.exit(end_code(stop))
         except Terminated as stop:
             stop_server()
             click.echo(f"dask-dedup: {end_word(stop)}", err=True)

@@ -10,6 +10,7 @@ from rich.console import Console
 from dask_dedup.cli.command_workers import workers_and_progress
 from dask_dedup.cli.group import (
     PATH,
+    Group,
     chosen_settings,
     main,
     open_console,
@@ -23,7 +24,7 @@ from dask_dedup.paths import AnyPath
 __all__ = ["verbatim"]
 
 
-@main.group("verbatim", short_help="find training images that a model reproduces")
+@main.group("verbatim", cls=Group, short_help="find training images that a model reproduces")
 def verbatim() -> None:
     r"""Find the images of a data set that a text-to-image model reproduces.
 

@@ -124,7 +124,7 @@ def find_candidates(
     """
     chosen, progress = settings or CandidateSettings(), progress or NoProgress()
     _check(chosen)
-    run = open_finished(absolute_name(out))
+    run = open_finished(absolute_name(out), ["clusters"])
     folder_path = as_path(absolute_name(dest)) / "candidates"
     own = asdict(chosen)
     with CandidateFolder(folder_path, own, run.identity, (), STAGES, overwrite) as folder:

@@ -95,12 +95,13 @@ def _of_table(
         table = pd.read_csv(BytesIO(read_content(path)), dtype="str", keep_default_na=False)
     except (ValueError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as CSV ({error}).") from error
-    key = next((name for name in _KEYS if name in table), None)
-    if key is None or "image" not in table:
+    keys = [name for name in _KEYS if name in table]
+    if len(keys) != 1 or "image" not in table:
         raise InputError(
             f"{path}: expected the columns image and one of {', '.join(_KEYS)}, got "
             f"{', '.join(map(str, table.columns))}."
         )
+    (key,) = keys
     if key == "caption":
         # A caption of several candidates is that of the one with most copies, the first.
         known = captions.drop_duplicates("caption").set_index("caption")["candidate"]

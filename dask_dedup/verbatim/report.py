@@ -23,6 +23,7 @@ from dask_dedup.storage.objects import open_parquet_source, read_content
 from dask_dedup.verbatim.candidates import CANDIDATES, CAPTIONS
 from dask_dedup.verbatim.encoder import COPY_COSINE
 from dask_dedup.verbatim.pictures import PictureError, read_picture
+from dask_dedup.verbatim.prompts import read_candidates
 from dask_dedup.verbatim.score import SCORES, TRAINING, ScoreFolder
 from dask_dedup.verbatim.share_copied import share_by_copies
 from dask_dedup.verbatim.squared_errors import Thresholds, template_mask
@@ -66,6 +67,11 @@ def report(
     summary = read_json(dest / "scores/summary.json")
     if not isinstance(state, dict) or not state.get("finished") or not isinstance(summary, dict):
         raise OutputError(f"{dest}: holds no scores. Make them with `dask-dedup verbatim score`.")
+    if summary["candidates_identity"] != read_candidates(dest).identity:
+        raise OutputError(
+            f"{dest}: its scores are of other candidates than those that are there now. Make them "
+            f"anew with `dask-dedup verbatim score --overwrite`."
+        )
     scores = read_frame(dest / "scores" / SCORES)
     folder = dest / "report"
     with Claim(folder, lambda: _refuse_others(folder)):

@@ -7,6 +7,7 @@ could be looked at. A copy is shown by its score; that a picture is no copy is n
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -142,7 +143,7 @@ def score(
         finally:
             progress.close()
         summary = _publish(folder, found, images, training, works, scores, problems)
-        summary["settings"] = own
+        summary["settings"], summary["candidates_identity"] = own, found.identity
         folder.finish(summary, keep_stages=False)
         return summary
 
@@ -272,11 +273,14 @@ def _read(path: AnyPath) -> pa.Table:
 
 
 def _versions(images: GivenImages) -> list[list[Any]]:
-    return [
-        [candidate, name, *version_of(name)]
-        for candidate, names in images.by_candidate.items()
-        for name in names
-    ]
+    found = []
+    for candidate, names in images.by_candidate.items():
+        for name in names:
+            version: tuple[Any, ...] = ()  # of a file that is not there: a problem of its own
+            with suppress(OSError):
+                version = version_of(name)
+            found.append([candidate, name, *version])
+    return found
 
 
 def _encoder(settings: ScoreSettings) -> list[Any]:
