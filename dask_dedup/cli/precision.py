@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dask_dedup.cli.group import PATH, main, say
+from dask_dedup.cli.own_files import refuse_other_picture
 from dask_dedup.errors import SettingsError
 from dask_dedup.paths import AnyPath
 from dask_dedup.report.count_text import count_text
@@ -78,6 +79,8 @@ def precision(
     from dask_dedup.results.precision import precision as estimate
     from dask_dedup.results.precision import read_labelled, threshold_for
 
+    if plot_path is not None:
+        refuse_other_picture(plot_path)
     labelled = read_labelled(pairs_csv)
     estimates = estimate(labelled)
     wanted = None if target is None else threshold_for(estimates, target)

@@ -19,6 +19,7 @@ from dask_dedup.cli.group import (
     verbosity,
     worker_settings,
 )
+from dask_dedup.cli.own_files import refuse_other_page
 from dask_dedup.paths import AnyPath
 
 __all__ = ["report"]
@@ -70,6 +71,8 @@ def report(
     own = {name.removeprefix(_PREFIX): options.pop(name) for name in _own_options(options)}
     asked = [name for name, value in options.items() if value not in (None, ())]
     settings = chosen_settings(options, used=("compute", "cluster"))
+    if dest is not None:
+        refuse_other_page(page_path(out, dest))
     few = open_finished(out).summary["rows"] <= _ALONE_ROWS
     with lazy_workers(settings, page_path(out, dest).parent) as workers:
         execute = compute_tasks if few and not asked else workers

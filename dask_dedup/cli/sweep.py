@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from dask_dedup.cli.group import PATH, main, say
+from dask_dedup.cli.own_files import refuse_other_file, refuse_other_picture
 from dask_dedup.errors import SettingsError
-from dask_dedup.paths import AnyPath, is_remote
-from dask_dedup.storage.objects import exists, is_file, read_range
+from dask_dedup.paths import AnyPath
 
 __all__ = ["sweep"]
 
@@ -50,6 +50,8 @@ def sweep(
         )
     if csv_path is not None:
         _refuse_other_csv(csv_path)
+    if plot_path is not None:
+        refuse_other_picture(plot_path)
     labelled = None
     if pairs_path is not None:
         from dask_dedup.results.precision import read_labelled
@@ -101,18 +103,5 @@ def _refuse_other_csv(path: AnyPath) -> None:
     """Raise SettingsError where a file is there that no sweep has written."""
     from dask_dedup.results.sweep import COLUMNS
 
-    if not exists(path):
-        return
     header = ",".join(COLUMNS).encode() + b"\n"
-    if not is_file(path) or _first_bytes(path, len(header)) not in (b"", header):
-        raise SettingsError(
-            f"{path}: is there already, and is no CSV of a sweep: it would be lost. Name another "
-            f"file."
-        )
-
-
-def _first_bytes(path: AnyPath, count: int) -> bytes:
-    if is_remote(path):
-        return read_range(path, 0, count)
-    with open(path, "rb") as file:
-        return file.read(count)
+    refuse_other_file(path, lambda content: content.startswith(header), "no CSV of a sweep")

@@ -39,6 +39,8 @@ class BucketOut:
 
     def write(self, table: pa.Table, buckets: np.ndarray) -> None:
         """Append rows; ``buckets`` : int array, of each row."""
+        if not table.num_rows:
+            return
         order = np.argsort(buckets, kind="stable")
         table = table.take(pa.array(order)).combine_chunks()
         found, starts = np.unique(buckets[order], return_index=True)

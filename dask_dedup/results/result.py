@@ -17,7 +17,7 @@ from dask_dedup.report.notebook import result_html
 from dask_dedup.results.cluster_files import ClusterFiles, list_files, read_partition, to_frame
 from dask_dedup.results.finished_run import open_finished
 from dask_dedup.results.keep_reasons import KeepReasons, open_reasons
-from dask_dedup.results.show import Asked, find_members, path_of_rows, with_metadata
+from dask_dedup.results.show import Asked, find_members, nearest_first, path_of_rows, with_metadata
 from dask_dedup.settings.run_settings import Settings, load_settings
 from dask_dedup.storage.run_folder import RunFolder
 
@@ -193,7 +193,8 @@ class Result(Mapping[str, Any]):
         cluster : int, optional
             Its ``cluster_id``. One of the three.
         limit : int, optional
-            Members of each cluster, at most: the first in the order below.
+            Members of each cluster, at most: what is asked for, the rows that stay for it, and
+            the rows that go for these come before others.
 
         Returns
         -------
@@ -210,7 +211,7 @@ class Result(Mapping[str, Any]):
         asked = Asked(row, url, cluster)
         found = find_members(self.files, asked, self["threshold"], self.keep_reasons)
         if limit is not None:
-            found = found.groupby("cluster_id").head(limit).reset_index(drop=True)
+            found = nearest_first(found, limit)
         return with_metadata(self.files, found)
 
     def path(self, row: int, other: int) -> pd.DataFrame | None:

@@ -31,7 +31,15 @@ from dask_dedup.results.cluster_files import ClusterFiles, text_equals, to_frame
 from dask_dedup.results.keep_reasons import KeepReasons
 from dask_dedup.schema import FOREST
 
-__all__ = ["Asked", "find_members", "join_paths", "path_of_rows", "show_rows", "with_metadata"]
+__all__ = [
+    "Asked",
+    "find_members",
+    "join_paths",
+    "nearest_first",
+    "path_of_rows",
+    "show_rows",
+    "with_metadata",
+]
 
 _KEYS = ["row_id", "cluster_id", "cluster_size"]
 _MOST_CLUSTERS = 5  # shown at once; a URL may be in thousands
@@ -47,8 +55,10 @@ class Asked(NamedTuple):
     def check(self) -> None:
         """Raise InputError unless it is one thing."""
         if sum(one is not None for one in self) != 1:
+            given = [name for name, one in self._asdict().items() if one is not None]
             raise InputError(
-                f"expected one of row, url and cluster, got {self._asdict()}. Give one of them."
+                f"expected one of row, url and cluster, got {', '.join(given) or 'none'}. "
+                f"Give one of them."
             )
 
 
@@ -176,6 +186,20 @@ def _judge(
     )
     order = np.lexsort((row_ids, -similarity, ~is_first, ~is_kept, cluster_ids))
     return frame.iloc[order].reset_index(drop=True)
+
+
+def nearest_first(members: pd.DataFrame, limit: int) -> pd.DataFrame:
+    """Return at most so many members of each cluster, in their order.
+
+    First those that are asked for, the rows that stay for them, and the rows that go for these.
+    """
+    ids = members["row_id"].to_numpy()
+    stays = members["witness_row_id"].fillna(-1).to_numpy(np.int64, na_value=-1)
+    stays = np.where(stays < 0, ids, stays)
+    is_near = np.isin(stays, stays[members["is_asked"].to_numpy()])
+    order = np.lexsort((np.arange(len(ids)), ~is_near, ~members["is_asked"].to_numpy()))
+    some = members.iloc[order].groupby("cluster_id").head(limit)
+    return some.sort_index().reset_index(drop=True)
 
 
 def _because(similarity: float, witness: int) -> str:

@@ -159,8 +159,6 @@ def _content(
 
 def _verdict(row: Any) -> str:
     text = f"{row.preset}: {row.kind}"
-    if row.preset == "webster" and row.kind == "none":
-        return f"{text}, {row.score:.2f} of the nearest threshold"
     text += f", {row.score:,.4g} (threshold {row.threshold:,g})"
     if row.preset == "carlini":
         text += f", {int(row.within):,} of the training pictures looked at within it"

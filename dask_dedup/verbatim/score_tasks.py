@@ -156,12 +156,6 @@ def _webster(
 ) -> list[dict[str, Any]]:
     own, others = training[ids[0]], [training[row_id] for row_id in ids[1:]]
     masks = template_masks(own, others, thresholds)
-    limits = {
-        "template": thresholds.template,
-        "matching": thresholds.matching,
-        "retrieved": thresholds.retrieved,
-        "none": 1.0,
-    }
     rows = []
     for name, picture in generated.items():
         verdict = judge_copy(picture, own, others, masks, thresholds)
@@ -171,7 +165,7 @@ def _webster(
                 "preset": "webster",
                 "kind": verdict.kind,
                 "score": verdict.score,
-                "threshold": limits[verdict.kind],
+                "threshold": verdict.threshold,
                 "other_row_id": ids[verdict.other + 1],
             }
         )

@@ -71,14 +71,16 @@ class Thresholds:
 class Verdict(NamedTuple):
     """What a generated picture was called, and what decided.
 
-    ``kind``: template, matching, retrieved or none. ``score``: the error that decided; of none the
-    one nearest to its threshold, as a share of it. ``other``: position among the near-duplicates of
-    the one that decided (of a template: that gave the mask), -1 for the prompt's own picture.
+    ``kind``: template, matching, retrieved or none. ``score``: the error that decided, and the
+    ``threshold`` that it was compared with; of none those of the rule that it came nearest to.
+    ``other``: position among the near-duplicates of the one that decided (of a template: that gave
+    the mask), -1 for the prompt's own picture.
     """
 
     kind: Kind
     score: float
     other: int
+    threshold: float = np.inf
 
 
 def squared_error(left: np.ndarray, right: np.ndarray, mask: np.ndarray | None = None) -> float:
@@ -168,7 +170,7 @@ def judge_copy(
         Verdict("retrieved", squared_error(generated, other), place)
         for place, other in enumerate(others)
     ]
-    nearest = Verdict("none", np.inf, -1)
+    nearest = Verdict("none", np.inf, -1, 1.0)
     for verdicts, threshold in (
         (templates, chosen.template),
         ([matching], chosen.matching),
@@ -178,8 +180,7 @@ def judge_copy(
             continue
         best = min(verdicts, key=lambda verdict: verdict.score)
         if best.score < threshold:
-            return best
-        share = best.score / threshold
-        if share < nearest.score:
-            nearest = Verdict("none", share, best.other)
+            return best._replace(threshold=threshold)
+        if best.score / threshold < nearest.score / nearest.threshold:
+            nearest = Verdict("none", best.score, best.other, threshold)
     return nearest

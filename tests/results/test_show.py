@@ -21,6 +21,7 @@ from dask_dedup.results.show import (
     Asked,
     find_members,
     join_paths,
+    nearest_first,
     path_of_rows,
     show_rows,
     with_metadata,
@@ -103,8 +104,8 @@ def test_find_members_says_why_a_row_stays_or_goes(finished, files):
         (Asked(row=-1), r"row -1: expected a number from 0 to 649\."),
         (Asked(cluster=700), r"cluster 700: expected a number from 0 to 649\."),
         (Asked(url="https://example.org"), r"url https://example.org: no row has it\."),
-        (Asked(), "expected one of row, url and cluster, got .*None.* Give one of them"),
-        (Asked(row=1, url="x"), "expected one of row, url and cluster, got .*'row': 1"),
+        (Asked(), "expected one of row, url and cluster, got none. Give one of them"),
+        (Asked(row=1, url="x"), "expected one of row, url and cluster, got row, url. Give"),
     ],
 )
 def test_find_members_of_what_is_not_there_is_refused(files, asked, message):
@@ -276,3 +277,16 @@ def test_show_of_text_that_is_no_utf8_escapes_it_and_finds_it(bytes_run):
         assert done.exit_code == 0
         assert "http://x/\\\\xff41" in done.stdout
         assert 'http://x/\\\\xff1"' in done.stdout
+
+
+def test_nearest_first_keeps_what_is_asked_for_and_its_copies_in_their_order():
+    members = pd.DataFrame(
+        {
+            "row_id": [1, 5, 9, 2, 7, 8],
+            "cluster_id": 1,
+            "is_asked": [False, False, False, False, True, False],
+            "witness_row_id": pd.array([None, None, None, 5, 9, 9], "Int64"),
+        }
+    )
+    for limit, rows in ((1, [7]), (3, [9, 7, 8]), (4, [1, 9, 7, 8]), (9, [1, 5, 9, 2, 7, 8])):
+        assert nearest_first(members, limit)["row_id"].tolist() == rows

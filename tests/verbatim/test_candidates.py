@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -137,6 +138,23 @@ def test_find_candidates_filters(out: Path, tmp_path: Path) -> None:
     summary = find_candidates(out, tmp_path / "c", CandidateSettings(caption_length=50))
     assert summary["candidates"] == 0
     assert summary["without_caption"] == summary["groups"] == len(expected)
+
+
+def test_find_candidates_without_any_group_finds_none(out: Path, tmp_path: Path) -> None:
+    summary = find_candidates(out, tmp_path / "dest", CandidateSettings(smallest=1000))
+    assert (summary["groups"], summary["candidates"]) == (0, 0)
+    for name in ("candidates", "captions", "members"):
+        assert len(pd.read_parquet(tmp_path / f"dest/candidates/{name}.parquet")) == 0
+
+
+def test_find_candidates_of_clusters_that_are_another_s_are_refused(
+    out: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(out, tmp_path / "out")
+    forest = tmp_path / "out/forest/part-00000.parquet"
+    shutil.copy(forest, tmp_path / "out/clusters/part-00000.parquet")
+    with pytest.raises(OutputError, match=r"part-00000\.parquet.*not whole"):
+        find_candidates(tmp_path / "out", tmp_path / "dest")
 
 
 def test_find_candidates_above_a_similarity_counts_those_alone(out: Path, tmp_path: Path) -> None:

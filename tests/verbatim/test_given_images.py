@@ -59,6 +59,7 @@ def test_find_images_by_a_table(tmp_path: Path, table: str, expected: dict) -> N
     ("table", "text"),
     [
         ("image,name\na.png,1\n", "expected the columns image and one of candidate, row_id, cap"),
+        ("image,row_id,candidate\na.png,1,1\n", "the columns image and one of candidate, row_id"),
         ("image,candidate\na.png,1\nb.png,x\n", "line 3: expected a number as candidate, got 'x'"),
         ("image,candidate\na.png,99\n", "none of 1 pictures belongs to a candidate"),
     ],

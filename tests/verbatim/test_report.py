@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from dask_dedup.errors import OutputError
+from dask_dedup.storage.files import read_json, write_json
 from dask_dedup.verbatim.report import report
 from dask_dedup.verbatim.score import ScoreSettings, score
 from dask_dedup.verbatim.score_tasks import Rules
@@ -97,6 +98,14 @@ def test_report_shows_the_nearest_only(dest: Path) -> None:
     assert report(dest, pictures=2)["shown"] == 2
     page = (dest / "report/index.html").read_text()
     assert page.count('data-kind="matching" data-clo') == 2
+
+
+def test_report_of_scores_of_other_candidates_is_refused(dest: Path) -> None:
+    path = dest / "candidates/candidates.json"
+    state = read_json(path)
+    write_json(path, {**state, "digest": "another"})
+    with pytest.raises(OutputError, match="its scores are of other candidates"):
+        report(dest)
 
 
 def test_report_without_scores_is_refused(tmp_path: Path) -> None:

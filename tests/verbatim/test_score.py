@@ -107,7 +107,7 @@ def test_score_by_webster(planted: Path, made: Path) -> None:
             scores.loc[f"{row.candidate}-other.png"],
         )
         assert copy["kind"] in ("matching", "template")
-        assert other["kind"] == "none" and other["score"] > 1
+        assert other["kind"] == "none" and other["score"] > other["threshold"]
         assert copy["k"] == row.k and copy["row_id"] == row.row_id
         if copy["kind"] == "matching":
             assert copy["other_row_id"] == row.row_id

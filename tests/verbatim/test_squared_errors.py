@@ -98,28 +98,27 @@ def test_judge_copy_asks_for_the_template_first() -> None:
     own, other = _picture(0, 0, 0, 0), _picture(0, 0, 0, 1)
     masks = template_masks(own, [other], _SMALL)
     # equal to its own picture, and so to what both have in common
-    assert judge_copy(own, own, [other], masks, _SMALL) == ("template", 0.0, 0)
-    assert judge_copy(own, own, [other], [], _SMALL) == ("matching", 0.0, -1)
+    assert judge_copy(own, own, [other], masks, _SMALL) == ("template", 0.0, 0, 1.0)
+    assert judge_copy(own, own, [other], [], _SMALL) == ("matching", 0.0, -1, 2.0)
 
 
 def test_judge_copy_in_the_template_only() -> None:
     own, other = _picture(0, 0, 0, 0), _picture(0, 0, 0, 1)
     masks = template_masks(own, [other], _SMALL)
     generated = _picture(0.25, 0, 0, 0.9)  # inside: 3 / 16, over three quarters: 0.25
-    assert judge_copy(generated, own, [other], masks, _SMALL) == ("template", 0.25, 0)
+    assert judge_copy(generated, own, [other], masks, _SMALL) == ("template", 0.25, 0, 1.0)
 
 
 def test_judge_copy_retrieved_is_another_member() -> None:
     own, others = _picture(0, 0, 0, 0), [_picture(0, 1, 0, 1), _picture(1, 1, 1, 1)]
     generated = _picture(1, 1, 1, 0.5)  # 0.75 to the second, 6.75 to the first, 9.75 to its own
-    kind, score, other = judge_copy(generated, own, others, [], _SMALL)
-    assert (kind, score, other) == ("retrieved", 0.75, 1)
+    assert judge_copy(generated, own, others, [], _SMALL) == ("retrieved", 0.75, 1, 3.0)
 
 
-def test_judge_copy_none_tells_the_nearest_as_a_share_of_its_threshold() -> None:
+def test_judge_copy_none_tells_the_rule_that_it_came_nearest_to() -> None:
     own, others = _picture(0, 0, 0, 0), [_picture(1, 1, 1, 1)]
     generated = _picture(1, 1, 0, 0)  # 6 to both: 3 times 2, 2 times 3
-    assert judge_copy(generated, own, others, [], _SMALL) == ("none", 2.0, 0)
+    assert judge_copy(generated, own, others, [], _SMALL) == ("none", 6.0, 0, 3.0)
 
 
 def test_judge_copy_a_threshold_is_not_below_itself() -> None:
