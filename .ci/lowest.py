@@ -16,4 +16,5 @@ project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_t
 extras = project["optional-dependencies"]
 for requirement in sorted({*project["dependencies"], *extras["s3"], *extras["test"]}):
     if not requirement.startswith(LEFT_OUT):
-        print(requirement.replace(">=", "=="))
+        # boto3 in the version of aiobotocore's botocore: else pip tries one after the other.
+        print(requirement.replace(">=", "==").replace("s3fs==", "s3fs[boto3]=="))
