@@ -165,7 +165,7 @@ def has_code(path: Path) -> bool:
 
 
 #: What their commands do, other tests show too: evaluations, and a dozen runs of the example.
-SLOW = ("examples/guide/paper.md", "examples/guide/input.md")
+SLOW = tuple(f"examples/guide/{name}.md" for name in ("paper", "input", "threshold"))
 
 
 @pytest.mark.timeout(900)
