@@ -198,8 +198,7 @@ def nearest_first(members: pd.DataFrame, limit: int) -> pd.DataFrame:
     stays = np.where(stays < 0, ids, stays)
     is_near = np.isin(stays, stays[members["is_asked"].to_numpy()])
     order = np.lexsort((np.arange(len(ids)), ~is_near, ~members["is_asked"].to_numpy()))
-    some = members.iloc[order].groupby("cluster_id").head(limit)
-    return some.sort_index().reset_index(drop=True)
+    return members.iloc[order].groupby("cluster_id").head(limit).sort_index(ignore_index=True)
 
 
 def _because(similarity: float, witness: int) -> str:
