@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import pandas as pd
 import pyarrow as pa
 from dask.delayed import delayed
 
@@ -150,8 +149,3 @@ def _rows_of(tables: Iterable[pa.Table], template: PictureTemplate | None) -> di
             else:
                 rows[row_id] = _Row(row_id, None, template.place_of(texts_only))
     return rows
-
-
-def table_of(problems: Mapping[int, str]) -> pd.DataFrame:
-    """Return problems as a table: ``row_id``, ``problem``."""
-    return pd.DataFrame({"row_id": [*problems], "problem": [*problems.values()]})

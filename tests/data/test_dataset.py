@@ -11,65 +11,14 @@ from functools import partial
 import dask
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 
 import dask_dedup
-from dask_dedup import Dataset, InputError, read_dataset
+from dask_dedup import InputError, read_dataset
 from dask_dedup.runtime.executor import compute_tasks
-from dask_dedup.schema import ROWS, STRING, check_frame
+from dask_dedup.schema import ROWS, check_frame
 
 run_here = partial(dask_dedup.run, execute=compute_tasks)
-
-ROWS_OF_PARTS = [3, 0, 7, 2, 11]  # four partitions and an empty part
-
-
-@pytest.fixture
-def arrays() -> list[np.ndarray]:
-    rng = np.random.default_rng(0)
-    layouts = [("<f2", "C"), ("<f4", "C"), (">f8", "F"), (">f4", "C"), ("<f4", "F")]
-    return [
-        np.asarray(rng.normal(size=(rows, 5)), dtype, order)
-        for rows, (dtype, order) in zip(ROWS_OF_PARTS, layouts, strict=True)
-    ]
-
-
-@pytest.fixture
-def frames() -> list[pd.DataFrame]:
-    numbers = np.arange(sum(ROWS_OF_PARTS))
-    whole = pd.DataFrame(
-        {
-            "URL": [f"http://x/{n}.jpg" if n % 5 else None for n in numbers],
-            "TEXT": [f"line {n}\nüber 🦆" if n % 3 else None for n in numbers],
-            "NSFW": ["UNLIKELY"] * len(numbers),
-            "width": pd.array(numbers * 7, "uint16[pyarrow]"),
-            "row_id": [f"own {n}" for n in numbers],
-            "tags": pd.array([[n, n + 1] for n in numbers], pd.ArrowDtype(pa.list_(pa.int64()))),
-        }
-    )
-    stops = np.cumsum(ROWS_OF_PARTS)
-    return [
-        whole.iloc[stop - rows : stop].reset_index(drop=True)
-        for stop, rows in zip(stops, ROWS_OF_PARTS, strict=True)
-    ]
-
-
-@pytest.fixture
-def dataset(tmp_path, write_dataset, arrays, frames, no_compute) -> Dataset:
-    folder = write_dataset(tmp_path / "data", arrays, frames)
-    with no_compute():
-        return read_dataset(folder)
-
-
-@pytest.fixture
-def expected(frames) -> pd.DataFrame:
-    """What pandas makes of all parts."""
-    whole = pd.concat(frames, ignore_index=True)
-    whole.index = pd.Index(np.arange(len(whole)), name="row_id")
-    names = {"URL": "url", "TEXT": "caption", "row_id": "source_row_id"}
-    whole = whole.rename(columns=names)
-    texts = ["url", "caption", "NSFW", "source_row_id"]
-    return whole.astype(dict.fromkeys(texts, STRING))
 
 
 @pytest.fixture(autouse=True)
