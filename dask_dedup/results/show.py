@@ -348,9 +348,7 @@ def show_rows(
     found = find_members(files, asked, threshold, reasons)
     clusters = found["cluster_id"].unique()
     found = found[found["cluster_id"].isin(clusters[:_MOST_CLUSTERS])]
-    place = found.groupby("cluster_id").cumcount()
-    asked_place = found["is_asked"].groupby(found["cluster_id"]).cumsum()
-    is_wanted = (place < limit) | (found["is_asked"] & (asked_place <= limit))
+    is_wanted = found["row_id"].isin(nearest_first(found, limit)["row_id"])
     paths = join_paths(out, found.assign(is_wanted=is_wanted), files.rows, lowest)
     shown = with_metadata(files, found[is_wanted].reset_index(drop=True))
     names = found.columns
