@@ -29,7 +29,7 @@ LOWEST_TESTS := tests/storage tests/data tests/graph tests/report tests/cells te
 	tests/pipeline/test_run.py tests/cli/test_run.py tests/test_object_store.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow test-slurm test-lowest check format bench big-index paper clean distclean
+.PHONY: help run test test-slow test-gpu test-slurm test-lowest check format bench big-index paper clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -42,6 +42,9 @@ test: $(INSTALLED_TEST) ## run the tests, slow ones left out, and the examples i
 
 test-slow: $(INSTALLED_TEST) ## run the tests that take minutes
 	$(BIN)/python -m pytest -q -m slow || [ $$? -eq 5 ] # 5: there is none
+
+test-gpu: $(INSTALLED_TEST) ## run the tests that need a CUDA device; install torch for it first
+	$(BIN)/python -m pytest -q -m gpu
 
 test-slurm: $(INSTALLED_TEST) ## run jobs on a SLURM of this machine; says what is missing (as root)
 	@tests/slurm/require.sh

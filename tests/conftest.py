@@ -40,6 +40,15 @@ def logger_as_before() -> Iterator[None]:
     logger.handlers[:], logger.level, logger.propagate = before
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a GPU where torch sees none."""
+    if item.get_closest_marker("gpu") is not None:
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("torch sees no CUDA device")
+
+
 @pytest.fixture(scope="session")
 def clipart() -> Path:
     """Folder of the example data set: 10,248 rows in 5 parts."""

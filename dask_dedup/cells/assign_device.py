@@ -18,6 +18,7 @@ from dask_dedup.cells.assign import (
 )
 from dask_dedup.cells.kmeans import CellModel
 from dask_dedup.cells.sizes import MOST_CELLS_PER_ROW
+from dask_dedup.vectors.device import check_float32_products
 
 __all__ = ["DeviceCells"]
 
@@ -33,11 +34,17 @@ class DeviceCells:
     device : torch.device
     score_bytes : int
         Of the scores held at a time.
+
+    Raises
+    ------
+    SettingsError
+        The device rounds products of float32.
     """
 
     def __init__(
         self, model: CellModel, device: torch.device, score_bytes: int = _SCORE_BYTES
     ) -> None:
+        check_float32_products(device, float(SCORE_ERROR))
         self.model = model
         self.device = device
         self.score_bytes = score_bytes

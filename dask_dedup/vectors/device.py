@@ -1,4 +1,4 @@
-"""Where torch computes: on the CPU; on a GPU experimentally, as none has run it yet."""
+"""Where torch computes: on the CPU; on a GPU experimentally."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 from dask_dedup.errors import SettingsError
 
-__all__ = ["choose_device"]
+__all__ = ["check_float32_products", "choose_device"]
 
 
 def choose_device(name: str) -> str:
@@ -24,3 +24,28 @@ def choose_device(name: str) -> str:
     if name == "cuda" and not torch.cuda.is_available():
         raise SettingsError("device: torch sees no CUDA device. Use auto or cpu.")
     return name
+
+
+def check_float32_products(device: torch.device, largest_error: float) -> None:
+    """Refuse a device that rounds the factors of float32 products, as TensorFloat-32 does.
+
+    Parameters
+    ----------
+    device : torch.device
+    largest_error : float
+        That a product of two unit rows may have.
+
+    Raises
+    ------
+    SettingsError
+    """
+    rows = torch.randn(256, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    rows /= torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    moved = rows.float().to(device)
+    error = float((torch.mm(moved, moved.T).double().cpu() - torch.mm(rows, rows.T)).abs().max())
+    if error > largest_error:
+        raise SettingsError(
+            f"device: products of float32 on {device} are wrong by up to {error:.0e}, expected at "
+            f"most {largest_error:.0e}. TensorFloat-32 is switched on, perhaps by "
+            f"NVIDIA_TF32_OVERRIDE or TORCH_ALLOW_TF32_CUBLAS_OVERRIDE: unset it, or use cpu."
+        )

@@ -122,7 +122,7 @@ def draw(model: Model, prompts: Sequence[str], seeds: Sequence[int], steps: int)
     model : Model
     prompts, seeds : sequences of equal lengths
         A prompt and a seed for each picture. The noise that a picture begins with depends on its
-        seed and size alone, on any device.
+        seed and size alone, on any device, and on ``half``.
     steps : int
         Denoising steps.
 

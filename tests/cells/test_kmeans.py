@@ -43,12 +43,13 @@ def test_assign_cells_equals_float64_where_it_is_sure(points, model):
     np.testing.assert_array_equal(cells[~unsure], exact[~unsure])
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("probes", [1.0, 4.0, 32.0])
 @pytest.mark.parametrize("score_bytes", [2 << 30, 5 * 64 * 100])
-def test_device_cells_equal_assign_cells_where_both_are_sure(points, probes, score_bytes):
-    """The way of a GPU, with the CPU as the device."""
+def test_device_cells_equal_assign_cells_where_both_are_sure(points, probes, score_bytes, device):
+    """The way of a GPU, with the CPU as the device and, where there is one, with a GPU."""
     model = model_of(points, 64, probes=probes)
-    moved = DeviceCells(model, torch.device("cpu"), score_bytes)
+    moved = DeviceCells(model, torch.device(device), score_bytes)
     cells, unsure = moved.assign(torch.from_numpy(points))
     expected, expected_unsure = assign_cells(torch.from_numpy(points), model)
     sure = ~unsure & ~expected_unsure

@@ -220,3 +220,20 @@ def test_compress_dataset_copies_metadata_where_links_cannot_go(tmp_path, other_
     compress_dataset(data, tmp_path / "model", other_disk / "out")
     shutil.rmtree(data.path)
     assert pq.read_table(other_disk / "out" / "metadata").num_rows == 300
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", ["pca", "mse", "snip"])
+def test_compress_dataset_on_a_gpu_differs_by_rounding(tmp_path, data, kind):
+    model = fit_compressor(data, kind, 4, modality="both", settings=QUICK, device="cuda")
+    save_model(model, tmp_path / "model")
+    for device in ("cpu", "cuda"):
+        out, model_path = tmp_path / device, tmp_path / "model"
+        compress_dataset(data, model_path, out, modality="image", dtype="float32", device=device)
+    here, there = (
+        np.concatenate([np.load(path) for path in sorted((tmp_path / device).glob("img_emb/*"))])
+        for device in ("cpu", "cuda")
+    )
+    np.testing.assert_allclose(there, here, atol=2e-6)
+    assert len(here) == 300
+    assert np.linalg.norm(here, axis=1).max() > 0.99

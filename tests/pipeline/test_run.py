@@ -211,3 +211,21 @@ def test_run_on_unusable_rows_only_is_refused(tmp_path, write_dataset):
     folder = write_dataset(tmp_path / "d", [np.full((4, 3), np.nan, "f4")])
     with pytest.raises(InputError, match="none of 4 sampled embeddings is usable"):
         run_here(folder, tmp_path / "out")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("threshold", [0.8, 0.95])
+def test_run_on_a_gpu_gives_the_results_of_the_processor(clipart, tmp_path, threshold):
+    for device in ("cpu", "cuda"):
+        run_here(clipart, tmp_path / device, settings(threshold, compute={"device": device}))
+    for table in ("forest", "clusters"):
+        here, there = (pd.read_parquet(tmp_path / device / table) for device in ("cpu", "cuda"))
+        pd.testing.assert_frame_equal(there, here)
+
+
+@pytest.mark.gpu
+def test_run_on_a_gpu_that_workers_share_gives_the_results_of_one(clipart, tmp_path):
+    one, three = tmp_path / "one", tmp_path / "three"
+    dask_dedup.run(clipart, one, threshold=0.95)
+    dask_dedup.run(clipart, three, threshold=0.95, device="cuda", workers=3)
+    pd.testing.assert_frame_equal(read_clusters(three), read_clusters(one))

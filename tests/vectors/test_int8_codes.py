@@ -66,19 +66,21 @@ def test_products_are_exact_at_the_largest_code(width):
     assert (0, 1) in pairs_of(near_pairs(code_rows(rows), code_rows(rows), width * 254**2, True))
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("upper", [False, True])
 @pytest.mark.parametrize("product", [(8192, 32_768), (7, 11)])
-def test_near_pairs_on_a_device_equal_those_of_the_processor(upper, product):
-    """The way of a GPU, with the CPU as the device."""
+@pytest.mark.parametrize("width", [12, 1020])
+def test_near_pairs_on_a_device_equal_those_of_the_processor(upper, product, width, device):
+    """The way of a GPU, with the CPU as the device and, where there is one, with a GPU."""
     usable = np.ones(90, np.bool_)
     usable[[4, 40]] = False
-    projections = code_rows(codes_of(90, 2), usable)
+    projections = code_rows(codes_of(90, 2, width), usable)
     limit = int(
         np.quantile(squared_distances(projections.codes.numpy(), projections.codes.numpy()), 0.1)
     )
     here = pairs_of(near_pairs(projections, projections, limit, upper))
     there = pairs_of(
-        _near_pairs_on_device(projections, projections, limit, upper, torch.device("cpu"), product)
+        _near_pairs_on_device(projections, projections, limit, upper, torch.device(device), product)
     )
     assert here == there
     assert len(here) > 100

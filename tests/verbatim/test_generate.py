@@ -153,3 +153,25 @@ def test_generate_with_impossible_settings_is_refused(
 ) -> None:
     with pytest.raises(SettingsError, match=text):
         generate(tmp_path, settings)
+
+
+@pytest.mark.gpu
+def test_generate_on_a_gpu_makes_the_pictures_of_the_processor(
+    candidates: Path, tiny_model: Path
+) -> None:
+    model = Model(str(tiny_model), steps=3, guidance=5.0, device="cuda")
+    summary = generate(candidates, GenerateSettings(model, seeds=2, rank="change"))
+    captions = pd.read_parquet(candidates / "candidates/captions.parquet")
+    first = captions.groupby("candidate").head(1)
+    expected = draw(_model(tiny_model, 3), list(first["caption"]), [1] * len(first), 3)
+    found = _pictures(candidates)
+    assert summary["pictures"] == len(found) == 2 * len(first)
+    for candidate, picture in zip(first["candidate"], expected, strict=True):
+        np.testing.assert_allclose(found[picture_name(candidate, 0, 1)], picture, atol=1.5 / 255)
+    ranks = pd.read_parquet(candidates / "generated/ranks.parquet")
+    steps = [
+        np.mean(first_step(_model(tiny_model, 3), [caption] * 4, range(4)), axis=0)
+        for caption in ranks["caption"]
+    ]
+    # A GPU's convolutions round their factors to TensorFloat-32 unless torch is told otherwise.
+    np.testing.assert_allclose(ranks[["change", "text_norm"]], steps, rtol=1e-2)
