@@ -28,11 +28,15 @@ LOWEST_TESTS := tests/storage tests/data tests/graph tests/report tests/cells te
 	tests/ivf/test_adaptive_threshold.py tests/results tests/settings tests/planning \
 	tests/pipeline/test_run.py tests/cli/test_run.py tests/test_object_store.py
 
+# img2dataset, which pins old packages, in an environment of its own.
+READERS := .venv-readers
+DOWNLOADER := img2dataset==1.47.0
+
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow test-gpu test-slurm test-lowest check format bench big-index paper clean distclean
+.PHONY: help run test test-slow test-gpu test-slurm test-lowest test-readers check format bench big-index paper clean distclean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 run: $(INSTALLED) ## find the duplicates of DATA (the example data set) and write them to OUT
 	$(BIN)/dask-dedup run "$(DATA)" "$(OUT)" $(ARGS)
@@ -53,6 +57,9 @@ test-slurm: $(INSTALLED_TEST) ## run jobs on a SLURM of this machine; says what 
 # Warnings of old versions count as such only. torch is the one of TORCH, whatever pyproject allows.
 test-lowest: $(LOWEST)/.installed ## run the quick tests with the lowest versions that pyproject.toml allows
 	OMP_NUM_THREADS=1 NUMBA_CACHE_DIR="$(CURDIR)/$(LOWEST)/numba" $(LOWEST)/bin/python -m pytest -q -n 2 --dist loadfile -W default -m "not slow and not slurm" $(LOWEST_TESTS)
+
+test-readers: $(INSTALLED_TEST) $(READERS)/.installed ## let img2dataset download exports, and read its tars
+	IMG2DATASET="$(CURDIR)/$(READERS)/bin/img2dataset" $(BIN)/python -m pytest -q -m readers tests/results
 
 check: $(INSTALLED_TEST) ## check format, lint and types, then `make test`: what CI runs
 	$(BIN)/ruff format --check .
@@ -78,7 +85,7 @@ clean: ## remove results of `make run`, `make paper` and `make bench`, builds an
 	find dask_dedup tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## remove the environment, too
-	rm -rf $(VENV) $(LOWEST)
+	rm -rf $(VENV) $(LOWEST) $(READERS)
 
 # An environment is complete when .installed is in it; one with .installing was interrupted, and pip
 # would take its half-copied packages for whole ones: it is made anew.
@@ -106,4 +113,11 @@ $(LOWEST)/.installed: pyproject.toml .ci/lowest.py
 	$(LOWEST)/bin/python -m pip install --disable-pip-version-check --quiet $(TORCH)
 	$(PYTHON) .ci/lowest.py > $(LOWEST)/lowest.txt
 	$(LOWEST)/bin/python -m pip install --disable-pip-version-check --quiet --requirement $(LOWEST)/lowest.txt --editable .
+	@touch $@
+
+$(READERS)/.installed: Makefile
+	rm -rf $(READERS)
+	$(PYTHON) -m venv $(READERS)
+	@echo "installing into $(READERS): some minutes"
+	$(READERS)/bin/python -m pip install --disable-pip-version-check --quiet "$(DOWNLOADER)"
 	@touch $@

@@ -1,7 +1,8 @@
 """Print the lower bounds of pyproject.toml as versions to install: ``numpy==2.0``, and so on.
 
 For `make test-lowest`. Left out: torch, of which earlier builds from PyPI bring gigabytes of CUDA
-(the Makefile's variable `TORCH` says which one is tested), and what no test imports.
+(the Makefile's variable `TORCH` says which one is tested), what no test imports, and what does no
+more than read exports.
 """
 
 import tomllib
@@ -9,7 +10,10 @@ from pathlib import Path
 
 LEFT_OUT = tuple(
     f"{name}>="
-    for name in ("torch", "mypy", "ruff", "playwright", "diffusers", "transformers", "urllib3")
+    for name in (
+        *("torch", "mypy", "ruff", "playwright", "diffusers", "transformers", "urllib3"),
+        *("datasets", "webdataset"),
+    )
 )
 
 project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]

@@ -1,7 +1,5 @@
 """Exports: what is in them by pandas and numpy, other readers, resume, refusals."""
 
-import importlib.util
-import inspect
 import json
 import os
 from functools import partial
@@ -332,48 +330,17 @@ def test_export_into_a_store_is_the_same(tmp_path, small_run):
 
 
 @pytest.mark.filterwarnings("ignore")  # theirs
-def test_export_is_read_by_datasets(tmp_path, small_run, small_clusters):
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_export_is_read_by_datasets(tmp_path, small_run, small_clusters, kind):
     datasets = pytest.importorskip("datasets")
-    export(small_run, tmp_path / "to", format="parquet")
-    files = str(tmp_path / "to" / "parquet" / "*.parquet")
+    export(small_run, tmp_path / "to", format=kind)
+    files = str(tmp_path / "to" / kind / f"*.{kind}")
     found = datasets.load_dataset(
-        "parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache")
+        kind, data_files=files, split="train", cache_dir=str(tmp_path / "cache")
     )
     kept = small_clusters[small_clusters["is_kept"]]
     assert found["row_id"][:] == kept["row_id"].tolist()
     assert found["caption"][:] == kept["caption"].tolist()
-
-
-@pytest.mark.filterwarnings("ignore")  # theirs
-def test_export_is_read_by_img2dataset(tmp_path, small_run, small_clusters):
-    found = importlib.util.find_spec("img2dataset")
-    if found is None:
-        pytest.skip("img2dataset is not installed")
-    # Its reader alone: the package imports some hundred megabytes more.
-    path = Path(found.submodule_search_locations[0]) / "reader.py"
-    spec = importlib.util.spec_from_file_location("img2dataset_reader", path)
-    reader = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(reader)
-    export(small_run, tmp_path / "to", format="img2dataset")
-    (tmp_path / "tmp").mkdir()
-    given = {
-        "url_list": str(tmp_path / "to" / "img2dataset"),
-        "input_format": "parquet",
-        "url_col": "url",
-        "caption_col": "caption",
-        "save_additional_columns": ["row_id"],
-        "number_sample_per_shard": 40,
-        "done_shards": set(),
-        "tmp_path": str(tmp_path / "tmp"),
-        "start_shard_id": 0,
-    }
-    named = [*inspect.signature(reader.Reader.__init__).parameters][1:]
-    read = reader.Reader(**{name: given.get(name) for name in named})
-    tables = [pa.ipc.open_file(pa.memory_map(file)).read_all() for _, file in read]
-    found = pa.concat_tables(tables).to_pandas()
-    kept = small_clusters[small_clusters["is_kept"] & small_clusters["url"].notna()]
-    assert found["url"].tolist() == kept["url"].tolist()
-    assert found["row_id"].tolist() == kept["row_id"].tolist()
 
 
 def test_export_keeps_the_notes_and_types_of_the_columns(tmp_path, write_dataset):

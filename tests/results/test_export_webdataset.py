@@ -231,5 +231,11 @@ def test_export_of_samples_is_read_by_webdataset(tmp_path, small_run, small_clus
     webdataset = pytest.importorskip("webdataset")
     export(small_run, tmp_path / "to", format="webdataset", shards=tars, key="key")
     paths = sorted(map(str, (tmp_path / "to" / "webdataset").iterdir()))
-    found = [s["__key__"] for s in webdataset.WebDataset(paths, shardshuffle=False)]
-    assert [key.rpartition("/")[2] for key in found] == [*read(tmp_path / "to" / "webdataset")]
+    found = {
+        sample["__key__"].rpartition("/")[2]: {
+            name: sample[name] for name in ("jpg", "txt", "json")
+        }
+        for sample in webdataset.WebDataset(paths, shardshuffle=False)
+    }
+    assert found == read(tmp_path / "to" / "webdataset")
+    assert found
