@@ -228,7 +228,7 @@ class AdcFinder(Finder):
         advance = self.job.progress.advance if chosen is None else self.job.skip
         if chosen is None:
             task = delayed(calibrate_sample)(
-                self.layout, adc.nprobe, (rounding + apart, rounding), self.asked
+                self.layout, adc.nprobe, settings.seed, (rounding + apart, rounding), self.asked
             )
             (chosen,) = self.job.execute([task], ignore_result)
             write_json(path, chosen)

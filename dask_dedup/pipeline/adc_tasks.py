@@ -16,7 +16,8 @@ from dask_dedup.ivf.shard_files import IndexLayout
 from dask_dedup.ivf.shards import embed, fill_shard, open_base, open_shards
 from dask_dedup.ivf.tolerance import Scored, choose_tolerance, score_results
 from dask_dedup.paths import AnyPath, as_path
-from dask_dedup.pipeline.audit import AuditCollector, AuditQueries, read_pairs
+from dask_dedup.pipeline.audit import AuditCollector, AuditQueries
+from dask_dedup.pipeline.audit_pairs import read_pairs
 from dask_dedup.storage.files import write_frame
 from dask_dedup.vectors.pca import load_pca
 from dask_dedup.vectors.unit import Block, prepare_block
@@ -93,12 +94,15 @@ def fill_and_audit(
     return {**record, "audit_seconds": seconds}
 
 
-def score_sample(layout: IndexLayout, nprobe: int) -> Scored:
-    """Search the sample of known truth, and say which results are true."""
+def score_sample(layout: IndexLayout, nprobe: int, seed: int) -> Scored:
+    """Search the sample of known truth, and say which results are true.
+
+    ``seed``: that of `fill_and_audit`.
+    """
     use_threads(1)
     torch.set_num_threads(1)
     queries = _load_queries(layout, Sample(TRUTH, 0))
-    truth = read_pairs([layout.path(TRUTH, span) for span in layout.spans])
+    truth = read_pairs([layout.path(TRUTH, span) for span in layout.spans], seed)
     # Rows that repeat an earlier one of their span are not indexed: nothing can find them.
     copies = np.concatenate([read_linked(layout, span)["dst"].to_numpy() for span in layout.spans])
     truth = truth[~truth["row_id"].isin(copies) & ~truth["query"].isin(copies)]
@@ -119,11 +123,12 @@ def score_sample(layout: IndexLayout, nprobe: int) -> Scored:
 def calibrate_sample(
     layout: IndexLayout,
     nprobe: int,
+    seed: int,
     slack: tuple[float, float],
     asked: dict[str, float],
 ) -> dict[str, Any]:
     """Choose the tolerance on the sample of known truth; ``slack`` is epsilon and rounding."""
-    scored = score_sample(layout, nprobe)
+    scored = score_sample(layout, nprobe, seed)
     return choose_tolerance(scored, *slack, **asked).to_dict()
 
 

@@ -11,7 +11,7 @@ Cost: queries * (kept + 1) multiplications of small integers a row.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -20,21 +20,17 @@ import torch
 
 from dask_dedup.data.part_rows import PartRows
 from dask_dedup.paths import AnyPath
-from dask_dedup.schema import EDGES
-from dask_dedup.storage.files import read_arrays, read_frame, write_arrays, write_frame
+from dask_dedup.pipeline.audit_pairs import AUDIT_PURPOSE, PAIRS_PER_QUERY, PairSample
+from dask_dedup.storage.files import read_arrays, write_arrays, write_frame
 from dask_dedup.vectors.cosines import cosine_pairs, exact_rows
 from dask_dedup.vectors.int8_codes import code_rows, near_pairs
 from dask_dedup.vectors.pca import PcaModel
-from dask_dedup.vectors.sample import hash_rows, sample_row_ids
+from dask_dedup.vectors.sample import sample_row_ids
 from dask_dedup.vectors.unit import Block, prepare_block
 
-__all__ = ["AuditCollector", "AuditQueries", "AuditResult", "read_pairs", "sample_queries", "score"]
+__all__ = ["AuditCollector", "AuditQueries", "AuditResult", "sample_queries", "score"]
 
-_PURPOSE = 3  # of the sample: see vectors.sample
-_PAIRS_PER_QUERY = 10_000  # kept per query: one giant group must not fill the memory
-_READ_PAIRS = 1 << 20  # together, before those that are too many go
 _BOOTSTRAP = 1000
-_NO_PAIRS = EDGES.rename(columns={"src": "query", "dst": "row_id"})
 
 
 @dataclass(frozen=True)
@@ -92,7 +88,9 @@ class AuditResult:
         return asdict(self)
 
 
-def sample_queries(stored: PartRows, size: int, seed: int, purpose: int = _PURPOSE) -> AuditQueries:
+def sample_queries(
+    stored: PartRows, size: int, seed: int, purpose: int = AUDIT_PURPOSE
+) -> AuditQueries:
     """Read a seeded sample of rows; unusable ones among them are left out.
 
     Parameters
@@ -110,33 +108,6 @@ def sample_queries(stored: PartRows, size: int, seed: int, purpose: int = _PURPO
     return AuditQueries(row_ids[usable], exact_rows(rows[usable]))
 
 
-def read_pairs(paths: Sequence[AnyPath], seed: int = 0) -> pd.DataFrame:
-    """Return the true pairs that collectors have written; of each query as many as one keeps.
-
-    Those of smallest hash, as a collector takes them, whatever the spans are. In
-    memory are at most twice as many.
-    """
-    pairs, waiting = _NO_PAIRS, [_NO_PAIRS]
-    for path in paths:
-        waiting.append(read_frame(path))
-        if sum(map(len, waiting)) > _READ_PAIRS:
-            pairs = limit_pairs([pairs, *waiting], seed)
-            waiting = []
-    return limit_pairs([pairs, *waiting], seed)
-
-
-def limit_pairs(
-    frames: Sequence[pd.DataFrame], seed: int, per_query: int = _PAIRS_PER_QUERY
-) -> pd.DataFrame:
-    """Put pairs together; where a query has too many, keep those of smallest hash."""
-    pairs = pd.concat([frame for frame in frames if len(frame)] or [_NO_PAIRS], ignore_index=True)
-    if not len(pairs) or pairs["query"].value_counts().max() <= per_query:
-        return pairs
-    pairs["key"] = hash_rows(pairs["row_id"].to_numpy(), seed, _PURPOSE)
-    kept = pairs.sort_values("key", kind="stable").groupby("query").head(per_query)
-    return kept.sort_index().drop(columns="key").reset_index(drop=True)
-
-
 class AuditCollector:
     """Collects the true pairs of the queries from the blocks of one span.
 
@@ -146,17 +117,24 @@ class AuditCollector:
     pca : PcaModel
     threshold : float
         Cosine from which on a pair is true.
-    seed : int
+    seed, per_query : int
+        Which pairs are kept, and how many of a query: see `PairSample`.
     """
 
-    def __init__(self, queries: AuditQueries, pca: PcaModel, threshold: float, seed: int) -> None:
+    def __init__(
+        self,
+        queries: AuditQueries,
+        pca: PcaModel,
+        threshold: float,
+        seed: int,
+        per_query: int = PAIRS_PER_QUERY,
+    ) -> None:
         self.queries = queries
         self.threshold = np.float32(threshold)
-        self.seed = seed
         projection = pca.transform(prepare_block(queries.rows))
         self._projections = code_rows(pca.to_codes(projection).numpy())
         self._code_distance = pca.largest_code_distance(threshold)
-        self._found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self._pairs = PairSample(seed, per_query)
         self.seconds = 0.0
 
     def add(self, block: Block, codes: torch.Tensor) -> None:
@@ -165,23 +143,23 @@ class AuditCollector:
         self._compare(block, codes)
         self.seconds += time.perf_counter() - began
 
-    def write(self, path: AnyPath, per_query: int = _PAIRS_PER_QUERY) -> None:
+    def write(self, path: AnyPath) -> None:
         """Write the pairs of the span: ``query``, ``row_id`` int64, ``similarity`` float32."""
-        frames = [
-            pd.DataFrame(dict(zip(_NO_PAIRS.columns, columns, strict=True)))
-            for columns in self._found
-        ]
-        write_frame(path, limit_pairs(frames, self.seed, per_query))
+        write_frame(path, self._pairs.frame())
 
     def _compare(self, block: Block, codes: torch.Tensor) -> None:
         projections = code_rows(codes.numpy(), block.vectors.reason == 0)
         for i, j in near_pairs(projections, self._projections, self._code_distance, upper=False):
-            touched, position = np.unique(i, return_inverse=True)
-            stored_rows = exact_rows(np.ascontiguousarray(block.stored[touched]))
-            similarity = cosine_pairs(stored_rows, self.queries.rows, position, j)
             row_ids, query_ids = block.row_start + i, self.queries.row_ids[j]
-            true = (similarity >= self.threshold) & (row_ids != query_ids)
-            self._found.append((query_ids[true], row_ids[true], similarity[true]))
+            open_pairs = np.flatnonzero(
+                (row_ids != query_ids) & self._pairs.wants(query_ids, row_ids)
+            )
+            touched, position = np.unique(i[open_pairs], return_inverse=True)
+            stored_rows = exact_rows(np.ascontiguousarray(block.stored[touched]))
+            similarity = cosine_pairs(stored_rows, self.queries.rows, position, j[open_pairs])
+            true = similarity >= self.threshold
+            found = open_pairs[true]
+            self._pairs.add(query_ids[found], row_ids[found], similarity[true])
 
 
 def score(

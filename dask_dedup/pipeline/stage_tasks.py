@@ -26,13 +26,8 @@ from dask_dedup.data.spans import Span
 from dask_dedup.graph.forest import forest_of_edges, spanning_edges
 from dask_dedup.graph.labels import DenseLabels, SparseLabels, label_densely, label_sparsely
 from dask_dedup.paths import AnyPath
-from dask_dedup.pipeline.audit import (
-    AuditCollector,
-    AuditQueries,
-    read_pairs,
-    sample_queries,
-    score,
-)
+from dask_dedup.pipeline.audit import AuditCollector, AuditQueries, sample_queries, score
+from dask_dedup.pipeline.audit_pairs import read_pairs
 from dask_dedup.pipeline.similarities import MOST_ROWS, measure_similarities
 from dask_dedup.pipeline.span_members import (
     SpanSources,

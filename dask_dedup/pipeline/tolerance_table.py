@@ -95,7 +95,7 @@ def calibrate(
         finder = AdcFinder(job)
         finder.prepare()
         with job.timed(SEARCH):
-            task = delayed(score_sample)(finder.layout, adc.nprobe)
+            task = delayed(score_sample)(finder.layout, adc.nprobe, settings.seed)
             (scored,) = execute([task], ignore_result)
         rounding = finder.details["distance_error"]
         apart = 2.0 - 2.0 * settings.search_threshold

@@ -49,10 +49,11 @@ def test_score_without_pairs_says_so():
     assert result.pair_recall is None
 
 
-def collect(rows, query_ids, threshold, block_rows=100):
+def collect(rows, query_ids, threshold, block_rows=100, **options):
     stored = rows.astype("f4")
     pca = fit_axes(prepare_block(stored).units(), 5)
-    collector = AuditCollector(AuditQueries(query_ids, stored[query_ids]), pca, threshold, seed=0)
+    queries = AuditQueries(query_ids, stored[query_ids])
+    collector = AuditCollector(queries, pca, threshold, seed=0, **options)
     for start in range(0, len(rows), block_rows):
         block = stored[start : start + block_rows]
         vectors = prepare_block(block)
@@ -60,8 +61,8 @@ def collect(rows, query_ids, threshold, block_rows=100):
     return collector
 
 
-def written(collector, tmp_path, **options):
-    collector.write(tmp_path / "audit.parquet", **options)
+def written(collector, tmp_path):
+    collector.write(tmp_path / "audit.parquet")
     return pd.read_parquet(tmp_path / "audit.parquet")
 
 
@@ -88,10 +89,10 @@ def test_audit_collector_finds_what_brute_force_finds(tmp_path, threshold):
 
 def test_audit_collector_keeps_a_limited_number_of_pairs_per_query(tmp_path):
     rows = np.ones((200, 6)) + np.arange(6)
-    found = written(collect(rows, np.array([5, 77]), 0.9), tmp_path, per_query=13)
+    found = written(collect(rows, np.array([5, 77]), 0.9, per_query=13), tmp_path)
     assert found["query"].value_counts().to_dict() == {5: 13, 77: 13}
     assert found["row_id"].nunique() > 13 or len(found) == 26
-    again = written(collect(rows, np.array([5, 77]), 0.9, block_rows=31), tmp_path, per_query=13)
+    again = written(collect(rows, np.array([5, 77]), 0.9, block_rows=31, per_query=13), tmp_path)
     pd.testing.assert_frame_equal(
         found.sort_values(["query", "row_id"], ignore_index=True),
         again.sort_values(["query", "row_id"], ignore_index=True),
