@@ -68,7 +68,8 @@ def report(
     -----
     What is not given is as in the settings of the run. Reads our columns of all parts once, URL and
     caption once, and the forest; holds a row group at a time, and what does not grow with the data
-    set: the counts of 20,000 sites, and some thousand rows.
+    set: the counts of 20,000 sites, and some thousand rows. One task, the sweep, holds 8 bytes a
+    row.
     """
     run = open_finished(out)
     settings = _settings_of(run, images, thumbnails, load_urls)

@@ -8,7 +8,8 @@
 5. One HTML file is written.
 
 The passes are tasks over neighbouring files, each a row group at a time. What they return does not
-grow with the data set.
+grow with the data set. The sweep is one task, for it holds 8 bytes a row: no more than that of the
+labels.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 from dask.delayed import delayed
 
@@ -41,7 +43,6 @@ from dask_dedup.results.page_choice import (
 from dask_dedup.results.page_rows import COLUMN, RowScan, Wanted, site_of
 from dask_dedup.results.page_scan import ClusterScan
 from dask_dedup.results.pictures import PictureTemplate, Place, find_template
-from dask_dedup.results.sweep import sweep_of
 from dask_dedup.runtime.executor import Execute, OnWorker, compute_tasks, ignore_result
 from dask_dedup.settings.run_settings import Settings
 from dask_dedup.storage.files import digest_of, read_json
@@ -97,18 +98,19 @@ def write_report(
     seed = settings.seed
     scan = _scan(run.path, files, seed, execute, on_rows)
     chosen = choose_rows(run.path, files, scan, run.summary)
+    (swept,) = _each(OnWorker("dask_dedup.results.sweep", "sweep_or_reason"), [(run,)], execute)
     sizes = size_columns(theirs)
     columns = tuple(dict.fromkeys([*(sizes or ()), *(template.columns if template else ())]))
     columns = tuple(name for name in columns if name not in ("url", "caption"))
     rows = _read(files, Wanted(chosen.rows, chosen.clusters, columns, seed), execute, on_rows)
     tiles = Tiles(_by_row(rows), sizes, run.summary["threshold"], {}, _rule_of(settings))
-    content = _content(run, settings, scan, rows, chosen, tiles)
+    content = _content(run, settings, scan, rows, chosen, tiles, swept)
     shown = _shown_rows(content)
     if template is not None:
         limit = settings.report.thumbnails
         wanted = shown[: _THUMBNAILS if limit is None else limit]
         tiles = replace(tiles, pictures=_make_pictures(wanted, tiles, template, execute))
-        content = _content(run, settings, scan, rows, chosen, tiles)
+        content = _content(run, settings, scan, rows, chosen, tiles, swept)
     pictured = sum(row_id in tiles.pictures for row_id in shown)
     content = replace(content, pictures_wanted=len(shown), pictures_found=pictured)
     write_page(content, dest)
@@ -241,12 +243,9 @@ def _content(
     rows: RowScan,
     chosen: Chosen,
     tiles: Tiles,
+    swept: tuple[pd.DataFrame | None, str],
 ) -> PageContent:
-    sweep, absent = None, ""
-    try:
-        sweep = sweep_of(run)
-    except SettingsError as error:
-        absent = str(error)
+    sweep, absent = swept
     content = PageContent(
         summary=run.summary,
         identity=_identity(run),

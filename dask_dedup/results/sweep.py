@@ -26,6 +26,7 @@ __all__ = [
     "round_thresholds",
     "sweep",
     "sweep_of",
+    "sweep_or_reason",
     "threshold_of_kept",
     "usual_thresholds",
 ]
@@ -114,6 +115,14 @@ def sweep_of(run: FinishedRun, thresholds: Sequence[float] | None = None) -> pd.
     counts["kept_fraction"] = clusters / run.valid_rows if run.valid_rows else 1.0
     assert tuple(counts) == COLUMNS
     return counts
+
+
+def sweep_or_reason(run: FinishedRun) -> tuple[pd.DataFrame | None, str]:
+    """Return what `sweep_of` tells of a run, or None and why there is no such thing."""
+    try:
+        return sweep_of(run), ""
+    except SettingsError as error:
+        return None, str(error)
 
 
 def usual_thresholds(known: ForestRange) -> list[float]:

@@ -69,6 +69,18 @@ def test_data_in_the_page_are_sweep_and_histogram(finished, page):
     pd.testing.assert_frame_equal(pd.DataFrame(data["histogram"]), histogram, check_dtype=False)
 
 
+def test_what_holds_arrays_over_all_rows_is_one_task(finished, tmp_path):
+    names = []
+
+    def execute(tasks, on_result):
+        names.extend(task.key.partition("-")[0] for task in tasks)
+        return compute_tasks(tasks, on_result)
+
+    report(finished.out, tmp_path, execute=execute)
+    assert names.count("sweep_or_reason") == 1
+    assert {*names} == {"scan_files", "sweep_or_reason", "read_wanted"}
+
+
 def test_gallery_shows_the_clusters_and_pairs_that_it_says(finished, page):
     rows = pd.read_parquet(finished.out / "clusters").set_index("row_id", drop=False)
     sizes = rows[rows["is_representative"]]["cluster_size"].sort_values(ascending=False)
