@@ -44,7 +44,7 @@ from dask_dedup.graph.forest_range import with_range
 from dask_dedup.graph.origin import with_origin
 from dask_dedup.schema import EDGES
 from dask_dedup.storage.files import open_once
-from dask_dedup.vectors.device import choose_device
+from dask_dedup.vectors.device import choose_device, says_when_full
 from dask_dedup.vectors.equal_rows import first_in_groups
 from dask_dedup.vectors.int8_codes import code_rows
 from dask_dedup.vectors.pca import load_pca
@@ -64,6 +64,7 @@ class JoinResult(NamedTuple):
     pairs: int
 
 
+@says_when_full
 def join_group(
     layout: CellLayout,
     group: CellGroup,

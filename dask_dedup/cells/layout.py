@@ -34,7 +34,7 @@ from dask_dedup.paths import AnyPath
 from dask_dedup.schema import EDGES
 from dask_dedup.storage.files import open_once, write_frame
 from dask_dedup.storage.sealed_file import write_sealed
-from dask_dedup.vectors.device import choose_device
+from dask_dedup.vectors.device import choose_device, says_when_full
 from dask_dedup.vectors.equal_rows import EqualRows
 from dask_dedup.vectors.pca import PcaModel, load_pca
 from dask_dedup.vectors.unit import UNREADABLE, Block, VectorBlock, prepare_block
@@ -57,6 +57,7 @@ class SpanLayout(NamedTuple):
     linked: int
 
 
+@says_when_full
 def layout_span(
     layout: CellLayout,
     span: Span,

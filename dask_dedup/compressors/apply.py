@@ -32,7 +32,7 @@ from dask_dedup.storage.objects import exists, local_copy, remove_tree
 from dask_dedup.storage.results_list import RESULTS
 from dask_dedup.storage.run_folder import RunFolder
 from dask_dedup.storage.stage import FILES
-from dask_dedup.vectors.device import choose_device
+from dask_dedup.vectors.device import choose_device, says_when_full
 
 __all__ = ["CompressFolder", "compress_dataset", "write_compressed"]
 
@@ -209,6 +209,7 @@ def _write(
     return summary
 
 
+@says_when_full
 def write_compressed(
     part: Part,
     model_path: str,

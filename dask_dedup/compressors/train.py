@@ -25,6 +25,7 @@ from dask_dedup.compressors.network import Network, build_network
 from dask_dedup.compressors.network_settings import NetworkSettings
 from dask_dedup.compressors.pca_compressor import fit_uncentred_axes
 from dask_dedup.errors import SettingsError
+from dask_dedup.vectors.device import says_when_full
 from dask_dedup.vectors.unit import unit_rows
 
 __all__ = ["Trained", "train_network"]
@@ -47,6 +48,7 @@ class Trained(NamedTuple):
     statistics: dict[str, Any]
 
 
+@says_when_full
 def train_network(
     samples: Sequence[np.ndarray],
     held_out: np.ndarray,

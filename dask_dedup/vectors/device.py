@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
 import torch
 
-from dask_dedup.errors import SettingsError
+from dask_dedup.errors import CapacityError, SettingsError
 
-__all__ = ["check_float32_products", "choose_device"]
+__all__ = ["check_float32_products", "choose_device", "says_when_full"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Beside torch's own error: what CUDA says where it, or a library of it, finds no memory.
+_FULL = ("out of memory", "ALLOC_FAILED")
 
 
 def choose_device(name: str) -> str:
@@ -49,3 +59,23 @@ def check_float32_products(device: torch.device, largest_error: float) -> None:
             f"most {largest_error:.0e}. TensorFloat-32 is switched on, perhaps by "
             f"NVIDIA_TF32_OVERRIDE or TORCH_ALLOW_TF32_CUBLAS_OVERRIDE: unset it, or use cpu."
         )
+
+
+def says_when_full(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function raise CapacityError where a GPU's memory is full."""
+
+    @wraps(function)
+    def saying(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except RuntimeError as error:
+            full = isinstance(error, torch.cuda.OutOfMemoryError)
+            if not full and not any(words in str(error) for words in _FULL):
+                raise
+            line = str(error).strip().splitlines()[0]
+            raise CapacityError(
+                f"device: the GPU's memory is full ({line}). All workers of a machine share its "
+                f"GPU: start fewer with --workers, end what else computes there, or use cpu."
+            ) from None
+
+    return saying

@@ -207,12 +207,14 @@ def _call(
 ) -> Any:
     import torch
 
+    from dask_dedup.vectors.device import says_when_full
+
     options: dict[str, Any] = {}
     if model.guidance is not None:
         options["guidance_scale"] = model.guidance
     if model.size is not None:
         options["height"] = options["width"] = model.size
-    return pipeline(
+    return says_when_full(pipeline)(
         prompt=list(prompts),
         generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
         num_inference_steps=steps,
