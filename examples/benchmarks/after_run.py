@@ -30,16 +30,18 @@ def main() -> None:
     parser.add_argument("--rows", type=float, default=1e6)
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--kind", choices=KINDS, default="near")
+    parser.add_argument("--share", type=float, help="of the rows that --kind overwrites")
     parser.add_argument("--work", type=Path, default=ROOT / "bench" / "after")
     arguments = parser.parse_args()
     work = arguments.work
-    data = work / f"{arguments.kind}-{int(arguments.rows)}x{arguments.dim}"
+    share = "" if arguments.share is None else f"-{arguments.share:g}"
+    data = work / f"{arguments.kind}{share}-{int(arguments.rows)}x{arguments.dim}"
     if not data.exists():
         aside = data.with_suffix(".partial")
         shutil.rmtree(aside, ignore_errors=True)
         generate(aside, int(arguments.rows), arguments.dim)
         if arguments.kind != "plain":
-            plant(aside, arguments.kind, 0)
+            plant(aside, arguments.kind, 0, arguments.share)
         aside.rename(data)
     out = work / "out"
     table = Table(box=None, pad_edge=False)

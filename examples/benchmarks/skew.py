@@ -28,9 +28,12 @@ ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("plain", "near", "identical", "one-cell")
 
 
-def plant(folder: Path, kind: str, seed: int) -> None:
-    """Overwrite rows of a generated data set, evenly over its parts."""
-    share = {"near": 0.3, "identical": 0.05, "one-cell": 0.5}[kind]
+SHARES = {"near": 0.3, "identical": 0.05, "one-cell": 0.5}
+
+
+def plant(folder: Path, kind: str, seed: int, share: float | None = None) -> None:
+    """Overwrite a share of the rows of a generated data set, evenly over its parts."""
+    share = SHARES[kind] if share is None else share
     centre: np.ndarray | None = None
     for number, path in enumerate(sorted((folder / "img_emb").glob("*.npy"))):
         rows = np.load(path)
