@@ -326,7 +326,7 @@ class _Start:
         settings, planned = self.settings, None
         if memory is None and settings.cluster.kind == "local":
             check_floor(memory_per_worker(settings.compute), memory_limit())
-        if self.kept is None and settings.finder == "join":
+        if self.kept is None:
             planned = self._plan(workers, memory)
         self.folder.begin(self.kept)
         self.log.open(self.folder.path)

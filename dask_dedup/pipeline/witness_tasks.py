@@ -22,7 +22,7 @@ from dask_dedup.pipeline.span_members import labels_path
 from dask_dedup.results.members import compare_members, rows_below
 from dask_dedup.results.order import rank_members
 from dask_dedup.results.roles import PROTECTED
-from dask_dedup.results.sizes import WINDOW_ROWS
+from dask_dedup.results.sizes import GROUPED_ROWS, GROUPED_TASKS, WINDOW_ROWS
 from dask_dedup.results.sorted_files import read_sorted
 from dask_dedup.results.witness import find_witnesses
 from dask_dedup.results.witness_files import dropped_rows, write_dropped
@@ -32,8 +32,6 @@ from dask_dedup.storage.files import read_arrays, read_frame, write_arrays, writ
 
 __all__ = ["compare_span", "find_and_write", "group_below"]
 
-_MOST_TASKS = 64  # each span reads its rows out of the files of all
-_LEAST_ROWS = 8192  # of a task
 RANK_COLUMNS = ["first_row_id", "rank", "role"]
 
 
@@ -97,7 +95,8 @@ def group_below(
         most = ORDERED_ROWS if is_ordered else WINDOW_ROWS
         groups = group_rows(row_ids, cluster_ids, edges, is_fixed, most)
         known = below.set_index("row_id")[["rank", "role"]].sort_index()
-    pieces = groups.cut(max(_LEAST_ROWS, -(-len(groups.row_ids) // _MOST_TASKS)))
+    # No more files: each span reads its rows out of all of them.
+    pieces = groups.cut(max(GROUPED_ROWS, -(-len(groups.row_ids) // GROUPED_TASKS)))
     for number, piece in enumerate(pieces):
         arrays = {"row_ids": piece.row_ids, "starts": piece.starts}
         if known is not None:

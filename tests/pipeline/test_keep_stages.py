@@ -14,7 +14,8 @@ from scipy.sparse.csgraph import connected_components
 import dask_dedup
 from dask_dedup.data import spans
 from dask_dedup.errors import SettingsError
-from dask_dedup.pipeline import keep_stages, witness_tasks
+from dask_dedup.pipeline import witness_tasks
+from dask_dedup.results import sizes
 from dask_dedup.runtime.executor import compute_tasks
 
 run_here = partial(dask_dedup.run, execute=compute_tasks, audit_queries=0)
@@ -402,8 +403,8 @@ def test_keep_with_worker_processes_and_small_tasks_is_the_same(
         found = pd.read_parquet(tmp_path / f"out-{workers}" / "clusters")
         pd.testing.assert_frame_equal(found, whole)
     monkeypatch.setattr(spans, "_LEAST_ROWS", 64)
-    monkeypatch.setattr(keep_stages, "_LEAST_BUCKET_ROWS", 40)
-    monkeypatch.setattr(witness_tasks, "_LEAST_ROWS", 50)
+    monkeypatch.setattr(sizes, "_LEAST_BUCKET_ROWS", 40)
+    monkeypatch.setattr(witness_tasks, "GROUPED_ROWS", 50)
     for parts in (1, 2, 7):
         found, again = keep(parts, **rules)
         pd.testing.assert_frame_equal(found, whole)

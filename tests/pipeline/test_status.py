@@ -172,6 +172,7 @@ def test_status_shows_the_stages_of_the_finder_and_optional_ones_once_they_are_t
     assert stages_of(run_status(tmp_path / "out")) == {
         "train": ("finished", 0, None),
         "shards": ("waiting", 0, None),
+        "tolerance": ("waiting", 0, None),  # since it is planned
         "search": ("waiting", 0, None),
         "forest": ("waiting", 0, None),
         "witnesses": ("waiting", 0, None),

@@ -92,7 +92,7 @@ def small_sizes(monkeypatch):
     monkeypatch.setattr(witness, "_CARRIED_ROWS", 4)
     monkeypatch.setattr(witness_groups, "WINDOW_ROWS", 16)
     monkeypatch.setattr(witness_groups, "GROUP_ROWS", 64)
-    monkeypatch.setattr(witness_tasks, "_LEAST_ROWS", 50)
+    monkeypatch.setattr(witness_tasks, "GROUPED_ROWS", 50)
 
 
 def odd_rows():
