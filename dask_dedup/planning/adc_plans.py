@@ -17,7 +17,14 @@ from dask_dedup.ivf.sizes import (
     SHARD_BYTES,
 )
 from dask_dedup.planning.index_work import IndexWork
-from dask_dedup.planning.stage_cost import EDGE_BYTES, Cost, cost_of, single_bytes, waves
+from dask_dedup.planning.stage_cost import (
+    EDGE_BYTES,
+    SMALLER_PARTS,
+    Cost,
+    cost_of,
+    single_bytes,
+    waves,
+)
 from dask_dedup.planning.workload import Machine, Rates, Workload
 
 __all__ = ["count_shards", "plan_search", "plan_shards", "plan_tolerance", "plan_train"]
@@ -31,10 +38,6 @@ SATURATED = 1.4  # rows of which all neighbours pass are searched again (3 * 10^
 AUDIT_DIM = 64  # of the filter with which the truth of samples is found
 SHARD_GROWTH = 2.0  # lists double as they fill, and are written beside that
 SAMPLE_COPIES = 3  # as it arrives, in one array, behind the index's transforms
-_SMALLER_PARTS = (
-    "It grows with the rows of a part: cut the data set into smaller files, or give each worker "
-    "more with --memory and fewer --workers."
-)
 
 
 def plan_train(work: Workload, machine: Machine, rates: Rates) -> Cost:
@@ -122,7 +125,7 @@ def plan_shards(work: Workload, machine: Machine, rates: Rates) -> Cost:
         written=written,
         seconds=waves(core_seconds, tasks, machine),
         memory=SHARD_GROWTH * shard + 2 * index.base_bytes + block + 17 * work.rows / work.spans,
-        advice=_SMALLER_PARTS,
+        advice=SMALLER_PARTS,
     )
 
 
@@ -197,7 +200,7 @@ def plan_search(work: Workload, machine: Machine, rates: Rates) -> Cost:
         + BLOCK_ROWS * (work.dim * (work.item_bytes + 4) + 4 * index.dim)
         + index.base_bytes
         + EDGE_BYTES * 3 * work.found_edges / work.spans,
-        advice=_SMALLER_PARTS,
+        advice=SMALLER_PARTS,
     )
 
 

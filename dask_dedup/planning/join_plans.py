@@ -22,7 +22,7 @@ from dask_dedup.cells.sizes import (
 )
 from dask_dedup.planning.stage_cost import (
     EDGE_BYTES,
-    MORE_MEMORY,
+    SMALLER_PARTS,
     Cost,
     cost_of,
     single_bytes,
@@ -142,8 +142,7 @@ def plan_layout(work: Workload, machine: Machine, rates: Rates) -> Cost:
         written=written,
         seconds=waves(core_seconds, work.spans, machine),
         memory=memory,
-        advice="It grows with the rows of a part: cut the data set into smaller files, or give "
-        "each worker more with --memory and fewer --workers.",
+        advice=SMALLER_PARTS,
     )
 
 
@@ -171,7 +170,6 @@ def plan_merge(level: int, work: Workload, machine: Machine, rates: Rates) -> Co
         written=size,
         seconds=waves(core_seconds, tasks, machine),
         memory=2 * MERGE_BYTES + 40.0 * work.cells,
-        advice=MORE_MEMORY,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dask_dedup.planning.stage_cost import (
     EDGE_BYTES,
     LABEL_BYTES,
+    SMALLER_PARTS,
     Cost,
     cost_of,
     labelled_rows,
@@ -29,10 +30,6 @@ __all__ = [
 KEY_BYTES = 12  # of a row's role and sort key, or its rank, in a file
 EXPRESSION_SECONDS = 0.3  # until a worker has DuckDB at hand
 BUCKET_ROW_BYTES = 200  # of a row whose bucket is in memory
-_SMALLER_PARTS = (
-    "It grows with the rows of a part: cut the data set into smaller files, or give each worker "
-    "more with --memory and fewer --workers."
-)
 
 
 def plan_decide(work: Workload, machine: Machine, rates: Rates) -> Cost | None:
@@ -47,7 +44,7 @@ def plan_decide(work: Workload, machine: Machine, rates: Rates) -> Cost | None:
         read=read,
         seconds=waves(core_seconds, work.spans, machine),
         memory=2 * work.rows / work.parts * work.metadata_bytes,
-        advice=_SMALLER_PARTS,
+        advice=SMALLER_PARTS,
     )
 
 
@@ -68,7 +65,7 @@ def plan_values(work: Workload, machine: Machine, rates: Rates) -> Cost | None:
         written=written,
         seconds=start + waves(core_seconds, work.spans, machine),
         memory=2 * rows * work.ordering_columns_bytes + 100 * labels / work.spans,
-        advice=_SMALLER_PARTS,
+        advice=SMALLER_PARTS,
     )
 
 
@@ -144,5 +141,5 @@ def plan_carry(work: Workload, machine: Machine, rates: Rates) -> Cost | None:
         written=written,
         seconds=waves(core_seconds, work.spans, machine),
         memory=4 * rows * work.merged_bytes + 100 * labels / work.spans,
-        advice=_SMALLER_PARTS,
+        advice=SMALLER_PARTS,
     )

@@ -14,6 +14,7 @@ __all__ = [
     "LABEL_BYTES",
     "MORE_MEMORY",
     "PROCESS_BYTES",
+    "SMALLER_PARTS",
     "Cost",
     "StagePlan",
     "cost_of",
@@ -27,6 +28,10 @@ EDGE_BYTES = 20  # src, dst, similarity
 LABEL_BYTES = 10  # of a labelled row in its parquet file
 ARRAY_SECONDS = 4e-9  # to fill and follow an array over all rows, a row (10^9 rows)
 PROCESS_BYTES = WORKER_BYTES  # of a worker, before it does anything
+SMALLER_PARTS = (
+    "It grows with the rows of a part: cut the data set into smaller files, or give each worker "
+    "more with --memory and fewer --workers."
+)
 MORE_MEMORY = "Give each worker more with --memory and fewer --workers."
 
 

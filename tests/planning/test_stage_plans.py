@@ -111,10 +111,10 @@ def test_a_real_run_has_the_stages_of_its_plan(finder, photos, tmp_path):
 
 
 def test_the_page_is_cut_as_the_plan_says():
-    from dask_dedup.planning import shared_plans
+    from dask_dedup.planning import stage_plans
     from dask_dedup.results import report_page
 
-    assert (shared_plans.PAGE_TASKS, shared_plans.PAGE_TASK_ROWS) == (
+    assert (stage_plans.PAGE_TASKS, stage_plans.PAGE_TASK_ROWS) == (
         report_page._TASKS,
         report_page._TASK_ROWS,
     )
