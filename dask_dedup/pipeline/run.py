@@ -133,7 +133,7 @@ def run(
 
 
 class Flags(NamedTuple):
-    """What `run` is told beside settings: see there."""
+    """What `run` takes beside settings: see there."""
 
     overwrite: bool = False
     break_lock: bool = False
