@@ -72,6 +72,7 @@ def test_keep_with_worker_processes_and_small_tasks_is_the_same(
     whole, summary = keep(**rules)
     dask_dedup.keep(finished[7], tmp_path / "out", workers=2, **rules)
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out" / "clusters"), whole)
+    # Constants, not settings: no caller of a run has a reason to change them.
     monkeypatch.setattr(spans, "_LEAST_ROWS", 64)
     monkeypatch.setattr(sizes, "_LEAST_BUCKET_ROWS", 40)
     monkeypatch.setattr(witness_tasks, "GROUPED_ROWS", 50)
@@ -101,6 +102,7 @@ def test_keep_stopped_before_a_stage_goes_on_from_there(
     path.write_text("url,decision\nhttp://x/5,keep\nhttp://x/650,drop\n")
     rules = {"keep": ORDER, "decisions": str(path), "max_per_cluster": 2, "merge": "caption=first"}
     whole, _ = keep(7, **rules)
+    # A task for each part: a constant, and no setting.
     monkeypatch.setattr(spans, "_LEAST_ROWS", 64)
     ran = []
 

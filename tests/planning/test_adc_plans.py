@@ -153,3 +153,11 @@ def test_command_plans_the_finder_adc():
     names = [stage["name"] for stage in report["stages"]]
     assert names[:5] == ["train", "shards", "tolerance", "search", "forest"]
     assert report["workload"]["index"]["lists"] == 4096
+
+
+def test_command_names_the_lists_of_the_index_and_no_cells():
+    arguments = ["plan", "--rows", "1e6", "--dim", "512", "--set", "finder=adc"]
+    done = CliRunner().invoke(cli.main, arguments, catch_exceptions=False, terminal_width=200)
+    words = [line.split() for line in done.stdout.splitlines()]
+    assert ["lists", "4,096", "each", "row", "looks", "into", "8"] in words
+    assert "cells" not in done.stdout
