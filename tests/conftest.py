@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import re
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,7 +23,7 @@ from hypothesis import settings
 from s3fs import S3FileSystem
 
 import dask_dedup
-from dask_dedup.runtime.executor import compute_tasks
+from dask_dedup.runtime.executor import NoProgress, compute_tasks
 from dask_dedup.vectors.equal_rows import hash_words
 
 _TOKENS = "abcdefghijklmnopqrstuvwxyz0123456789.,-"
@@ -47,6 +49,43 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
         if not torch.cuda.is_available():
             pytest.skip("torch sees no CUDA device")
+
+
+class StageNotes(NoProgress):
+    """Notes the stages of a run, and can do something as one begins.
+
+    Parameters
+    ----------
+    stop : str, optional
+        Raise InterruptedError as this stage begins.
+    do : mapping, optional
+        What to call as a stage begins for the first time.
+    """
+
+    def __init__(
+        self, stop: str | None = None, do: Mapping[str, Callable[[], object]] | None = None
+    ) -> None:
+        self.names: list[str] = []
+        self.is_closed = False
+        self._stop, self._do = stop, dict(do or {})
+
+    def start(self, stage: str, rows: int) -> None:
+        """Note the stage."""
+        self.names.append(stage)
+        if stage in self._do:
+            self._do.pop(stage)()
+        if stage == self._stop:
+            raise InterruptedError
+
+    def close(self) -> None:
+        """Note the end."""
+        self.is_closed = True
+
+
+@pytest.fixture(scope="session")
+def stage_notes() -> type[StageNotes]:
+    """Return the class of progress displays that note the stages."""
+    return StageNotes
 
 
 @pytest.fixture(scope="session")
@@ -87,6 +126,45 @@ def photo_clusters(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> pd
     out = tmp_path_factory.mktemp("undisturbed") / "out"
     run_here(photos, out, {"cells.cells_per_row": 3.0, "cells.cells": 12})
     return pd.read_parquet(out / "clusters")
+
+
+@pytest.fixture(scope="session")
+def run_page() -> Callable[[Path, Path], list[str]]:
+    """Return a function that runs what a page says in a folder; Python's prints come back.
+
+    Each block that begins with ```sh, then each that begins with ```python, by itself.
+    """
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
+    shells = {"sh": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
+
+    def run(page: Path, folder: Path) -> list[str]:
+        printed: dict[str, list[str]] = {}
+        for kind, command in shells.items():
+            blocks = re.findall(
+                rf"^```{kind}\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE
+            )
+            for block in blocks:
+                done = subprocess.run(
+                    [*command, block],
+                    cwd=folder, env=environment, capture_output=True, text=True, check=False,
+                )  # fmt: skip
+                assert done.returncode == 0, f"{page.name}: {block}\n{done.stdout}\n{done.stderr}"
+                printed.setdefault(kind, []).append(done.stdout)
+        return printed.get("python", [])
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def guide_folder(
+    run_page: Callable[[Path, Path], list[str]], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A folder in which what README runs has been run."""
+    root, folder = Path(__file__).parent.parent, tmp_path_factory.mktemp("guide")
+    (folder / "examples").symlink_to(root / "examples")
+    run_page(root / "README.md", folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -48,7 +48,9 @@ MAY_IMPORT = {
     "cells": "data errors graph paths runtime schema storage vectors",
     "ivf": "compressors data errors graph paths runtime schema storage vectors",
     "results": "cells data errors graph paths report runtime schema settings storage vectors",
-    "planning": "cells data errors graph paths report results runtime settings storage vectors",
+    "planning": (
+        "cells data errors graph ivf paths report results runtime settings storage vectors"
+    ),
     "pipeline": (
         "cells compressors data errors graph ivf paths planning report results runtime schema "
         "settings storage vectors"

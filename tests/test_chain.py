@@ -222,6 +222,7 @@ def test_forest_of_a_run_goes_through_the_chain(case, found, tmp_path):
 
 @pytest.mark.parametrize("cut", [100, 777])
 def test_labels_cut_anywhere_are_joined_alike(case, found, tmp_path, cut, monkeypatch):
+    # A million rows more are needed else: a constant, and no argument of what is public.
     monkeypatch.setattr(origin, "_CUT_ROWS", cut)
     dask_dedup.write_forest(
         dask_dedup.join_cells(found.layout, SEARCH), tmp_path / "forest", how="stream"

@@ -160,19 +160,19 @@ def test_harmed_working_file_changes_nothing(stopped, data, expected, tmp_path, 
     assert wrong == []
 
 
-def test_harmed_while_the_run_goes_on_is_made_again_with_one_line(data, expected, tmp_path, caplog):
+def test_harmed_while_the_run_goes_on_is_made_again_with_one_line(
+    data, expected, tmp_path, caplog, stage_notes
+):
     """A page of the entries of one part, after the layout has ended."""
 
-    class HarmBeforeJoin(NoProgress):
-        def start(self, stage, rows):
-            if stage == "join" and not harmed:
-                path = next((out / "stages" / "layout").glob("entries-*"))
-                blank(path)
-                harmed.append(path)
+    def harm():
+        path = next((out / "stages" / "layout").glob("entries-*"))
+        blank(path)
+        harmed.append(path)
 
     out, harmed = tmp_path / "out", []
     with caplog.at_level(logging.WARNING, "dask_dedup"):
-        run_here(data, out, settings(), progress=HarmBeforeJoin())
+        run_here(data, out, settings(), progress=stage_notes(do={"join": harm}))
     assert pd.read_parquet(out / "clusters").equals(expected)
     messages = [message for message in caplog.messages if "made again" in message]
     assert len(messages) == 1 and str(harmed[0]) in messages[0]

@@ -1,22 +1,17 @@
-"""README and the pages of the guide: what they run does run, what they name and link is there.
+"""README and the pages of the guide: what they name and link is there.
 
-Blocks that begin with ```sh or ```python are run, with the example data, after README's;
-```text shows what would need other data, machines or stores.
+`test_guide_start.py` and `test_guide_results.py` run what they say. Blocks that begin with ```text
+show what would need other data, machines or stores.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
 import click
-import numpy as np
-import pandas as pd
 import pytest
 
 from dask_dedup.cli.commands import main
@@ -122,91 +117,3 @@ def test_options_in_the_text_are_those_that_there_are(page):
             pending += [((*names, name), one) for name, one in command.commands.items()]
     text = " ".join(re.findall(r"`[^`]*`", page.read_text()))
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= everywhere
-
-
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory) -> Path:
-    """A folder in which what README runs has been run."""
-    folder = tmp_path_factory.mktemp("guide")
-    (folder / "examples").symlink_to(ROOT / "examples")
-    run_shell(PAGES["README.md"], folder)
-    return folder
-
-
-def environment() -> dict[str, str]:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
-
-
-def run_shell(path: Path, folder: Path) -> None:
-    for block in blocks(path, "sh"):
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", block],
-            cwd=folder, env=environment(), capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, f"{path.name}: {block}\n{done.stdout}\n{done.stderr}"
-
-
-def run_python(path: Path, folder: Path) -> list[str]:
-    """Run the Python blocks of a page, each by itself; return what they print."""
-    printed = []
-    for block in blocks(path, "python"):
-        done = subprocess.run(
-            [sys.executable, "-c", block],
-            cwd=folder, env=environment(), capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, f"{path.name}: {block}\n{done.stderr}"
-        printed.append(done.stdout)
-    return printed
-
-
-def has_code(path: Path) -> bool:
-    return bool(blocks(path, "sh") or blocks(path, "python")) and path.name != "README.md"
-
-
-#: What their commands do, other tests show too: evaluations, and a dozen runs of the example.
-SLOW = tuple(f"examples/guide/{name}.md" for name in ("paper", "input", "threshold"))
-
-
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())
-        for name, path in PAGES.items()
-        if has_code(path)
-    ],
-)
-def test_page_runs_from_start_to_end(name, workplace):
-    run_shell(PAGES[name], workplace)
-    run_python(PAGES[name], workplace)
-
-
-def test_readme_leaves_the_data_set_without_its_duplicates(workplace, clipart):
-    clusters = pd.read_parquet(workplace / "out" / "clipart" / "clusters")
-    stays = clusters["row_id"][clusters["is_kept"]].to_numpy()
-    kept = np.concatenate(
-        [np.load(path) for path in sorted((workplace / "out/clean/img_emb").glob("*.npy"))]
-    )
-    rows = np.concatenate([np.load(path) for path in sorted(clipart.glob("img_emb/*.npy"))])
-    np.testing.assert_array_equal(kept, rows[stays])
-
-
-def test_steps_in_python_find_what_an_exact_search_finds(clipart, tmp_path):
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
-    snippet = blocks(PAGES["examples/guide/python.md"], "python")[1]
-    ran = subprocess.run(
-        [sys.executable, "-c", snippet],
-        cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert ran.returncode == 0, ran.stderr
-    # examples/data/clipart/README.md, by brute force and scipy's components
-    assert ran.stdout.splitlines() == ["0.9: 5145", "0.95: 4261", "0.99: 2957"]
-    kept = pd.read_parquet(tmp_path / "deduplicated")
-    rows = np.concatenate([np.load(path) for path in sorted(clipart.glob("img_emb/*.npy"))])
-    rows = rows.astype("f8") / np.linalg.norm(rows.astype("f8"), axis=1, keepdims=True)
-    stays = kept["row_id"].to_numpy()
-    dropped = np.setdiff1d(np.arange(10_248), stays)
-    assert 0 < len(dropped) <= 2957
-    assert (rows[dropped] @ rows[stays].T).max(axis=1).min() > 0.99 - 1e-6
-    assert list(kept.columns) == ["row_id", "url", "caption"]

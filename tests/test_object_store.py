@@ -20,7 +20,7 @@ from dask_dedup import Settings, load_settings, read_dataset
 from dask_dedup.cli import commands as cli
 from dask_dedup.errors import InputError, OutputError, SettingsError
 from dask_dedup.paths import as_path
-from dask_dedup.runtime.executor import NoProgress, compute_tasks
+from dask_dedup.runtime.executor import compute_tasks
 from dask_dedup.storage.checksums import noted_files
 from dask_dedup.storage.files import write_aside
 from dask_dedup.storage.folder_lock import FolderLock
@@ -119,25 +119,11 @@ def test_run_with_working_files_in_a_bucket_leaves_none_there(bucket, local, tmp
     assert glob_files(as_path(bucket), "work/**") == []
 
 
-def test_run_that_was_stopped_goes_on_in_the_bucket(bucket, local_clusters):
-    class StoppedError(Exception):
-        pass
-
-    class StopInJoin(NoProgress):
-        def start(self, stage, rows):
-            if stage == "forest":
-                raise StoppedError
-
-        def advance(self, rows):
-            pass
-
-        def finish(self):
-            pass
-
+def test_run_that_was_stopped_goes_on_in_the_bucket(bucket, local_clusters, stage_notes):
     out = f"{bucket}/stopped"
     settings = Settings.model_validate(SMALL)
-    with pytest.raises(StoppedError):
-        run_here(f"{bucket}/data", out, settings, progress=StopInJoin())
+    with pytest.raises(InterruptedError):
+        run_here(f"{bucket}/data", out, settings, progress=stage_notes("forest"))
     (records,) = [glob_files(as_path(out), "stages/join/*.done.json")]
     before = [as_path(name).stat().st_mtime for name in records]
     assert before
@@ -199,21 +185,23 @@ def test_run_whose_lock_was_broken_publishes_nothing(bucket, tmp_path):
     assert not exists(folder / "clusters")
 
 
-def test_part_replaced_in_the_midst_of_a_run_is_noticed(bucket, tmp_path, write_dataset):
+def test_part_replaced_in_the_midst_of_a_run_is_noticed(
+    bucket, tmp_path, write_dataset, stage_notes
+):
     rows = np.random.default_rng(1).normal(size=(2, 60, 8)).astype(np.float32)
     local = write_dataset(tmp_path / "data", list(rows))
     for path in local.glob("*/*"):
         upload(path, as_path(f"{bucket}/replaced/{path.relative_to(local)}"))
     victim = next((local / "img_emb").iterdir())
 
-    class ReplaceInJoin(NoProgress):
-        def start(self, stage, rows):
-            if stage == "join":
-                np.save(victim, np.load(victim)[::-1])
-                upload(victim, as_path(f"{bucket}/replaced/img_emb/{victim.name}"))
+    def replace():
+        np.save(victim, np.load(victim)[::-1])
+        upload(victim, as_path(f"{bucket}/replaced/img_emb/{victim.name}"))
 
     with pytest.raises(InputError, match=rf"{victim.name}: changed while the run was reading "):
-        run_here(f"{bucket}/replaced", f"{bucket}/mixed", progress=ReplaceInJoin())
+        run_here(
+            f"{bucket}/replaced", f"{bucket}/mixed", progress=stage_notes(do={"join": replace})
+        )
     left = [name.partition("/mixed/")[2] for name in glob_files(as_path(f"{bucket}/mixed"), "**")]
     assert [name for name in left if not name.startswith("stages/")] == ["log.txt", "run.json"]
 

@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import connected_components
 import dask_dedup
 from dask_dedup import Settings, SettingsError
 from dask_dedup.graph.forest_range import ForestRange, combined_range, range_of, with_range
-from dask_dedup.runtime.executor import NoProgress, compute_tasks
+from dask_dedup.runtime.executor import compute_tasks
 from dask_dedup.schema import EDGES
 
 run_here = partial(dask_dedup.run, execute=compute_tasks)
@@ -76,14 +76,6 @@ def cluster_ids(out):
     return pd.read_parquet(out / "clusters")["cluster_id"].to_numpy()
 
 
-class Stages(NoProgress):
-    def __init__(self):
-        self.names = []
-
-    def start(self, stage, rows):
-        self.names.append(stage)
-
-
 def test_rows_have_pairs_that_a_search_with_dense_groups_lacks(rows, data, tmp_path):
     """Else the tests below would show nothing."""
     run_here(data, tmp_path / "out", settings(0.95))
@@ -93,30 +85,32 @@ def test_rows_have_pairs_that_a_search_with_dense_groups_lacks(rows, data, tmp_p
 
 
 @pytest.mark.parametrize("threshold", [0.99899999999, 0.9995, 1.0])
-def test_run_above_the_range_of_its_forest_searches_anew(rows, data, tmp_path, threshold):
+def test_run_above_the_range_of_its_forest_searches_anew(
+    rows, data, tmp_path, threshold, stage_notes
+):
     out = tmp_path / "out"
     run_here(data, out, settings(0.95))
     assert (cluster_ids(out) == truth(rows, 0.95)).all()
-    seen = Stages()
+    seen = stage_notes()
     run_here(data, out, settings(threshold), progress=seen)
     assert seen.names == ["fit", "layout", "join", "forest", "witnesses", "clusters", "report"]
     assert (cluster_ids(out) == truth(rows, threshold)).all()
 
 
-def test_run_whose_two_thresholds_lie_on_both_sides_looks_inside(rows, data, tmp_path):
+def test_run_whose_two_thresholds_lie_on_both_sides_looks_inside(rows, data, tmp_path, stage_notes):
     out = tmp_path / "out"
     run_here(data, out, settings(0.9995, search=0.9))
     assert (cluster_ids(out) == truth(rows, 0.9995)).all()
     for threshold in (0.9, 0.9998):  # a forest without such gaps answers both
-        seen = Stages()
+        seen = stage_notes()
         run_here(data, out, settings(threshold, search=0.9), progress=seen)
         assert (cluster_ids(out) == truth(rows, threshold)).all()
 
 
-def test_run_inside_the_range_labels_only(rows, data, tmp_path):
+def test_run_inside_the_range_labels_only(rows, data, tmp_path, stage_notes):
     out = tmp_path / "out"
     run_here(data, out, settings(0.95, search=0.9))
-    seen = Stages()
+    seen = stage_notes()
     run_here(data, out, settings(0.9985, search=0.9), progress=seen)
     assert seen.names == ["witnesses", "clusters", "report"]
     assert (cluster_ids(out) == truth(rows, 0.9985)).all()

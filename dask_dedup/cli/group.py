@@ -89,12 +89,12 @@ LOCAL_PATH = _LocalPathType()
 class _ConsoleHandler(logging.Handler):
     """Prints each message as one line, above a progress bar if there is one."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
+    def __init__(self, say_line: Callable[[str], None]) -> None:
         super().__init__()
-        self.tell = tell
+        self.say_line = say_line
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.tell(self.format(record))
+        self.say_line(self.format(record))
 
 
 class _Command(click.Command):
@@ -347,7 +347,7 @@ def main() -> None:
     """Find the duplicates in image-text data sets, by their embeddings.
 
     `dask-dedup run DATA OUT` finds them, `dask-dedup export OUT DEST` writes the data set without
-    them. `dask-dedup COMMAND --help` tells the rest of each command.
+    them. `dask-dedup COMMAND --help` says the rest of each command.
 
     Completion by the shell (zsh_source, fish_source for others), in ~/.bashrc:
 
@@ -368,14 +368,14 @@ def configure_logging(console: Console, verbose: bool, quiet: bool) -> Callable[
 
     With ``verbose`` the time stands before each line.
     """
-    tell = partial(_say_when if verbose else say, console)
-    handler = _ConsoleHandler(tell)
+    say_line = partial(_say_when if verbose else say, console)
+    handler = _ConsoleHandler(say_line)
     handler.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO)
     logger = logging.getLogger("dask_dedup")
     logger.handlers[:] = [handler]
     logger.setLevel(logging.DEBUG if verbose else logging.INFO)  # OUT/log.txt takes what is logged
     logger.propagate = False
-    return tell
+    return say_line
 
 
 def _say_when(console: Console, text: str) -> None:

@@ -64,7 +64,8 @@ def build(
     """
     settings = chosen_settings(options, used=("seed", "read", "compute", "cluster"))
     from dask_dedup.data.dataset import read_dataset
-    from dask_dedup.ivf.shards import default_factory, open_model
+    from dask_dedup.ivf.shards import open_model
+    from dask_dedup.ivf.sizes import default_factory
     from dask_dedup.ivf.vector_index import build_index
     from dask_dedup.runtime.shares import threads_together
 

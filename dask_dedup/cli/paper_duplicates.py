@@ -1,4 +1,4 @@
-"""What `dask-dedup evaluate paper` tells of duplicates: a run by each finder, and candidates.
+"""What `dask-dedup evaluate paper` reports of duplicates: a run by each finder, and candidates.
 
 The two meet here: evaluations do not know the pipeline.
 """

@@ -94,11 +94,6 @@ def plan(dataset: AnyPath | None, config: AnyPath | None, **options: Any) -> Non
     if dataset is not None:
         options["projection__dim"] = own["dim"]
     settings = chosen_settings(options, config)
-    if settings.finder != "join":
-        raise SettingsError(
-            f"plan: expected the finder join, got {settings.finder}, for which there is no cost "
-            f"model. Try a run on a part of the data."
-        )
     from dask_dedup.planning.core_rates import measure_together
     from dask_dedup.planning.cost_model import describe, refuse
     from dask_dedup.planning.preflight import plan_run

@@ -36,7 +36,7 @@ def sample(
     As many of each similarity, from the search threshold to 1, with URLs and captions. Beside it a
     page of the same name, .html, shows one pair after the other: y and n label them, and it saves
     PAIRS_CSV. Or write yes or no into the column label; nothing where you are not sure.
-    `dask-dedup precision PAIRS_CSV` then tells the precision of each threshold.
+    `dask-dedup precision PAIRS_CSV` then reports the precision at each threshold.
     """
     import numpy as np
 
@@ -62,7 +62,7 @@ def sample(
     )
 
 
-@main.command("precision", short_help="tell the precision of each threshold from labelled pairs")
+@main.command("precision", short_help="report the precision at each threshold from labelled pairs")
 @click.argument("pairs_csv", type=PATH)
 @click.option("--target", type=click.FloatRange(0, 1), help="precision wanted, such as 0.9")
 @click.option("--plot", "plot_path", type=PATH, help="draw it into this PNG")

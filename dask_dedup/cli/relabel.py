@@ -73,7 +73,7 @@ def relabel(
     """Write the result of the finished run in OUT at another threshold into DEST.
 
     The clusters are those of a run of its own, from the forest in OUT: nothing is searched. OUT
-    stays as it is, and DEST is complete without it. `dask-dedup sweep OUT` tells what each
+    stays as it is, and DEST is complete without it. `dask-dedup sweep OUT` says what each
     threshold would find. Rules of which copies stay that are not given are those of OUT; "" is for
     none.
 
@@ -117,7 +117,7 @@ def _write(
     """Run a command, and print what it has found."""
     quiet, verbose = options.pop("quiet"), options.pop("verbose")
     console = Console(stderr=True, quiet=quiet)
-    tell = configure_logging(console, verbose, quiet)
+    say_line = configure_logging(console, verbose, quiet)
     from dask_dedup.report.progress import choose_progress
 
     flags = {name: options.pop(name) for name in ("overwrite", "break_lock")}
@@ -129,8 +129,8 @@ def _write(
             **own,
             **flags,
             dataset=options.pop("dataset"),
-            progress=choose_progress(console, tell),
-            say=tell,
+            progress=choose_progress(console, say_line),
+            say=say_line,
             **{names[name]: value for name, value in options.items()},
         )
     if not quiet:

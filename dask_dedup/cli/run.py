@@ -138,7 +138,7 @@ def run(
     Exit codes: 0 done, 2 wrong input or settings, 130 interrupted, 143 terminated.
     """
     console = Console(stderr=True, quiet=quiet)
-    tell = configure_logging(console, verbose, quiet)
+    say_line = configure_logging(console, verbose, quiet)
     settings = chosen_settings(options, config)
     from dask_dedup.pipeline.run import run as run_all
     from dask_dedup.report.progress import choose_progress
@@ -152,8 +152,8 @@ def run(
                 overwrite=overwrite,
                 break_lock=break_lock,
                 keep_stages=keep_stages,
-                progress=choose_progress(console, tell),
-                say=tell,
+                progress=choose_progress(console, say_line),
+                say=say_line,
             )
     except UnreadableError as error:
         hint = "" if settings.read.skip_bad_parts else " --skip-bad-parts goes on without it."

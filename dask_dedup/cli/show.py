@@ -186,7 +186,7 @@ def _cell(value: Any, length: int, is_url: bool = False) -> Text:
     text = str(value)
     if is_url:
         text = text.removeprefix("https://").removeprefix("http://")
-    if len(text) > length:  # of a URL, its end tells more
+    if len(text) > length:  # of a URL, its end says more
         first = length // 3 if is_url else length - 1
         text = f"{text[:first]}…{text[len(text) - (length - 1 - first) :]}"
     return Text(escaped(" ".join(text.split()) if not is_url else text))

@@ -78,7 +78,7 @@ class DuplicateSettings(BaseModel):
 
 
 #: Finds the duplicates by both finders, and the candidates, below a folder; returns what the page
-#: tells of them. It comes from whoever calls: runs are not known here.
+#: says of them. It comes from whoever calls: runs are not known here.
 FindDuplicates = Callable[[Path, DuplicateSettings], dict[str, Any]]
 
 

@@ -31,12 +31,10 @@ import pandas as pd
 from dask_dedup.data.part_rows import PartRows
 from dask_dedup.graph.edge_buffer import Contract, EdgeBuffer
 from dask_dedup.ivf.faiss_index import search_shards, self_distances
+from dask_dedup.ivf.sizes import READ_BYTES, RESULTS
 from dask_dedup.vectors.cosines import cosine_pairs, exact_rows
 
 __all__ = ["AdaptiveRule", "AdcSearch", "PairEdges", "Passed"]
-
-_RESULTS = 1 << 22  # results of one search: 12 bytes each, a few times over
-_READ_BYTES = 256 << 20  # full rows of one batch of pairs, at 8 bytes a value
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ class AdcSearch:
         while len(waiting) and k:
             self.largest_k = max(self.largest_k, k)
             full = []
-            step = max(1, _RESULTS // k)
+            step = max(1, RESULTS // k)
             for begin in range(0, len(waiting), step):
                 some = waiting[begin : begin + step]
                 found = search_shards(self.base, self.shards, compressed[some], k, self.nprobe)
@@ -147,7 +145,7 @@ class PairEdges:
         self.stored = stored
         self.threshold = None if threshold is None else np.float32(threshold)
         self.candidates = 0
-        self._batch = max(1, _READ_BYTES // (8 * 2 * stored.dim))
+        self._batch = max(1, READ_BYTES // (8 * 2 * stored.dim))
         self._waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self._waiting_pairs = 0
         self._edges = EdgeBuffer(contract)

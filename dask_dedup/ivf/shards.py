@@ -38,6 +38,7 @@ from dask_dedup.ivf.faiss_index import (
     write_index_file,
 )
 from dask_dedup.ivf.shard_files import IndexLayout, Shard
+from dask_dedup.ivf.sizes import BLOCK_ROWS, LEAST_SHARD_ROWS, SHARD_BYTES, training_rows
 from dask_dedup.ivf.train_base import make_base, train_base
 from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.runtime.executor import Execute, compute_tasks, ignore_result
@@ -54,8 +55,6 @@ from dask_dedup.vectors.sample import sample_row_ids, split_rows
 from dask_dedup.vectors.unit import UNREADABLE, Block, VectorBlock, prepare_block
 
 __all__ = [
-    "SHARD_BYTES",
-    "default_factory",
     "embed",
     "fill_shard",
     "group_spans",
@@ -66,38 +65,7 @@ __all__ = [
     "write_shards",
 ]
 
-SHARD_BYTES = 256 << 20  # codes and ids of a shard: what one task builds in memory
-#: Of several shards: each repeats a query's tables (measured: 60 % of a search).
-_LEAST_SHARD_ROWS = 262_144
-_SAMPLE_PER_LIST = 64
-_PCA_DIM = 64
-_LEAST_SAMPLE = 65_536
-_MOST_SAMPLE_BYTES = 2 << 30  # of float32 rows, in the one task that trains
-_BLOCK_ROWS = 16_384
 _PURPOSE = 8  # of the sample: see vectors.sample
-
-
-def default_factory(rows: int, dim: int) -> str:
-    """Return the index for so many rows.
-
-    Parameters
-    ----------
-    rows : int
-    dim : int
-        Of what is indexed.
-
-    Below 10,000 rows one byte a coordinate and no lists: there is too little to train on. Above,
-    a power of two near 4 * sqrt(rows) lists, with 39 rows or more for each (what faiss asks for),
-    behind a PCA: 512 dimensions as they are let no fewer candidates through (10,248 and 6,579 real
-    images, recall 0.99: 39 a row, 37 behind a PCA to 64), and cost four times as much.
-    """
-    if rows < 10_000:
-        return "SQ8"
-    lists = 1 << round(np.log2(min(4 * rows**0.5, rows / 39)))
-    if dim > _PCA_DIM:
-        return f"PCA{_PCA_DIM},IVF{lists},PQ16"
-    codes = next(count for count in (16, 8, 4, 2, 1) if dim % count == 0)
-    return f"IVF{lists},PQ{codes}"
 
 
 def train_index(
@@ -132,8 +100,7 @@ def train_index(
     """
     dim = open_model(layout.model_path).dim_out if layout.model_path else dataset.dim
     lists = list_count(make_base(dim, factory))
-    most = _MOST_SAMPLE_BYTES // (4 * dim)
-    wanted = sample_rows or min(max(_LEAST_SAMPLE, _SAMPLE_PER_LIST * lists), most)
+    wanted = sample_rows or training_rows(lists, dim)
     chosen = sample_row_ids(dataset.rows, wanted, seed, _PURPOSE)
     blocks = [
         delayed(_read_compressed)(span, ids, layout.model_path)
@@ -158,7 +125,7 @@ def group_spans(
     """
     rows = sum(span.rows for span in layout.spans)
     room = shard_bytes // max(bytes_per_row, 1)
-    limit = max(1, min(room, max(_LEAST_SHARD_ROWS, rows // 16)))
+    limit = max(1, min(room, max(LEAST_SHARD_ROWS, rows // 16)))
     groups: list[list[Span]] = []
     gathered = limit
     for span in layout.spans:
@@ -259,9 +226,9 @@ def _add_span(
     equals = EqualRows(span) if collapse else None
     reason = np.empty(span.rows, np.uint8)
     first = np.arange(span.rows)
-    buffer = torch.empty(min(_BLOCK_ROWS, span.rows), span.embeddings.dim)
-    for start in range(0, span.rows, _BLOCK_ROWS):
-        stop = min(start + _BLOCK_ROWS, span.rows)
+    buffer = torch.empty(min(BLOCK_ROWS, span.rows), span.embeddings.dim)
+    for start in range(0, span.rows, BLOCK_ROWS):
+        stop = min(start + BLOCK_ROWS, span.rows)
         stored = read_span(span, start, stop)
         vectors = prepare_block(stored, buffer)
         usable = vectors.reason == 0

@@ -21,7 +21,6 @@ from dask_dedup.errors import InputError
 from dask_dedup.ivf.faiss_index import Neighbours, search_shards, use_threads
 from dask_dedup.ivf.shard_files import IndexLayout, Shard
 from dask_dedup.ivf.shards import (
-    SHARD_BYTES,
     embed,
     fill_shard,
     group_spans,
@@ -30,6 +29,7 @@ from dask_dedup.ivf.shards import (
     train_index,
     write_shards,
 )
+from dask_dedup.ivf.sizes import RESULTS, SHARD_BYTES
 from dask_dedup.paths import AnyPath, absolute_name, as_path
 from dask_dedup.runtime.executor import Execute, NoProgress, Progress, compute_tasks
 from dask_dedup.storage.claim import Claim
@@ -43,7 +43,6 @@ __all__ = ["VectorIndex", "build_index", "open_index", "search_block", "search_i
 
 _KIND = "dask_dedup.index.1"
 _MANIFEST = "index.json"
-_RESULTS = 1 << 22  # of one search: 12 bytes each, a few times over
 
 
 @dataclass(frozen=True)
@@ -291,7 +290,7 @@ def search_block(
     found = Neighbours(
         np.full((len(rows), k), np.inf, np.float32), np.full((len(rows), k), -1, np.int64)
     )
-    step = max(1, _RESULTS // max(k, index.indexed_dim))
+    step = max(1, RESULTS // max(k, index.indexed_dim))
     for start in range(0, len(rows), step):
         vectors = prepare_block(rows[start : start + step])
         usable = start + np.flatnonzero(vectors.reason == 0)

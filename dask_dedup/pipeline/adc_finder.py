@@ -20,12 +20,12 @@ from dask_dedup.graph.forest_range import ForestRange
 from dask_dedup.ivf.adaptive_threshold import AdaptiveRule
 from dask_dedup.ivf.shard_files import IndexLayout
 from dask_dedup.ivf.shards import (
-    default_factory,
     group_spans,
     open_model,
     train_index,
     write_shards,
 )
+from dask_dedup.ivf.sizes import default_factory
 from dask_dedup.paths import AnyPath
 from dask_dedup.pipeline.adc_tasks import (
     AUDIT,

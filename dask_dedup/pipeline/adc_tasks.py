@@ -14,6 +14,7 @@ from dask_dedup.ivf.adaptive_threshold import AdaptiveRule, AdcSearch, PairEdges
 from dask_dedup.ivf.faiss_index import search_shards, self_distances, use_threads
 from dask_dedup.ivf.shard_files import IndexLayout
 from dask_dedup.ivf.shards import embed, fill_shard, open_base, open_shards
+from dask_dedup.ivf.sizes import BLOCK_ROWS, CALIBRATION_K
 from dask_dedup.ivf.tolerance import Scored, choose_tolerance, score_results
 from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.pipeline.audit import AuditCollector, AuditQueries
@@ -34,8 +35,6 @@ __all__ = [
 ]
 
 AUDIT, TRUTH = "audit", "truth"  # samples of which all true pairs are found
-_BLOCK_ROWS = 16_384
-_CALIBRATION_K = 1024  # nearest rows of a sampled query whose truth is looked at
 
 
 class Sample(NamedTuple):
@@ -109,7 +108,7 @@ def score_sample(layout: IndexLayout, nprobe: int, seed: int) -> Scored:
     asks = ~np.isin(queries.row_ids, copies)
     base, opened = open_base(layout), open_shards(layout)
     compressed = embed(prepare_block(queries.rows[asks]), layout.model_path)
-    k = min(_CALIBRATION_K, sum(shard.rows for shard in layout.shards))
+    k = min(CALIBRATION_K, sum(shard.rows for shard in layout.shards))
     found = search_shards(base, opened, compressed, max(k, 1), nprobe)
     return score_results(
         queries.row_ids[asks],
@@ -146,8 +145,8 @@ def search_and_write(plan: AdcPlan, span: Span, path: AnyPath) -> dict[str, int]
     search = AdcSearch(open_base(layout), open_shards(layout), plan.rule, plan.k, plan.nprobe)
     edges = PairEdges(layout.part_list.rows, plan.threshold, spanning_edges)
     searched = 0
-    for start in range(0, span.rows, _BLOCK_ROWS):
-        stop = min(start + _BLOCK_ROWS, span.rows)
+    for start in range(0, span.rows, BLOCK_ROWS):
+        stop = min(start + BLOCK_ROWS, span.rows)
         vectors = prepare_block(read_span(span, start, stop))
         row_ids = span.row_start + np.arange(start, stop)[vectors.reason == 0]
         asks = ~np.isin(row_ids, left_out)

@@ -14,6 +14,7 @@ from dask_dedup.pipeline.job import Found, Job
 from dask_dedup.pipeline.span_members import SpanSources
 from dask_dedup.pipeline.stages import CARRY, DECIDE, PLACE, RANK, SETTLE, VALUES, DeclaredStage
 from dask_dedup.results.decisions import DECISIONS
+from dask_dedup.results.sizes import cluster_buckets
 from dask_dedup.runtime.executor import OnWorker
 from dask_dedup.storage.files import read_frame, write_frame
 from dask_dedup.storage.stage import Stage
@@ -21,8 +22,6 @@ from dask_dedup.storage.stage import Stage
 __all__ = ["Keeping"]
 
 _TASKS = "dask_dedup.pipeline.keep_tasks"
-#: Rows of a bucket of clusters: fewer where that makes more tasks, up to so many.
-_BUCKET_ROWS, _LEAST_BUCKET_ROWS, _FEW_BUCKETS = 1_000_000, 1 << 16, 64
 
 
 class Keeping:
@@ -84,9 +83,7 @@ class Keeping:
         self._found, self._known = found, {**found.keys, **self.rules.digests}
         if not self.rules.are_ranked:
             return None
-        # A cluster has an edge less than rows: there are at most twice as many rows as edges.
-        least = min(max(-(-edges // _LEAST_BUCKET_ROWS), 1), _FEW_BUCKETS)
-        self._buckets = max(least, -(-edges // _BUCKET_ROWS))
+        self._buckets = cluster_buckets(edges)
         values, ranks = self._stage(VALUES), self._stage(RANK)
         rules = self.rules.without_decisions()
         tasks = {

@@ -1,6 +1,6 @@
 """What the workers do where some copies are wanted rather than others: ``[keep]``.
 
-1. match: the rows of each span that decisions are about, where these tell them by a column.
+1. match: the rows of each span that decisions are about, where these name them by a column.
 2. value: of each span's rows in clusters, the roles and the sort keys, put into buckets by cluster.
 3. rank: the clusters of a bucket in order.
 4. place: of each span's rows, those that may be settled otherwise, into buckets by cluster.

@@ -133,7 +133,7 @@ def run(
 
 
 class Flags(NamedTuple):
-    """What `run` is told beside settings: see there."""
+    """What `run` takes beside settings: see there."""
 
     overwrite: bool = False
     break_lock: bool = False
@@ -326,7 +326,7 @@ class _Start:
         settings, planned = self.settings, None
         if memory is None and settings.cluster.kind == "local":
             check_floor(memory_per_worker(settings.compute), memory_limit())
-        if self.kept is None and settings.finder == "join":
+        if self.kept is None:
             planned = self._plan(workers, memory)
         self.folder.begin(self.kept)
         self.log.open(self.folder.path)

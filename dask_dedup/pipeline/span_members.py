@@ -53,7 +53,7 @@ def labels_path(folder: AnyPath, span: Span) -> AnyPath:
 
 
 def read_members(layout: FinderFiles, span: Span, sources: SpanSources) -> pd.DataFrame:
-    """Return what `with_witnesses` tells of a span's rows in clusters."""
+    """Return what `with_witnesses` says of a span's rows in clusters."""
     if not span.rows:
         return no_members()
     reach = span.row_start, span.row_stop

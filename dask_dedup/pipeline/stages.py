@@ -141,7 +141,7 @@ DERIVED = {
     "ranks": Derived(("keep.order", "keep.protect", "keep.max_per_cluster", *_READ), _ranks),
 }
 
-#: Where decisions tell rows by a column of the metadata.
+#: Where decisions name rows by a column of the metadata.
 DECIDE = DeclaredStage("decide", "decided", ("metadata",), ("decisions",), _READ, is_optional=True)
 
 PACK = DeclaredStage(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -80,8 +80,9 @@ def run_status(out: AnyPath, verify: bool = False) -> dict[str, Any]:
         }
     working = as_path(state.get("stages", out / "stages"))
     planned = read_json(working / PLAN) or {}
-    expected = {stage["name"]: stage["seconds"] for stage in planned.get("stages", [])}
-    declared = [one for one in stages_of(state["settings"].get("finder", "join")) if one.is_shown]
+    all_declared = stages_of(state["settings"].get("finder", "join"))
+    expected = _expected(all_declared, planned.get("stages", []))
+    declared = [one for one in all_declared if one.is_shown]
     if state.get("search"):  # the forest of a run before is labelled anew
         declared = [WITNESSES, CLUSTERS]
     stages = [
@@ -100,6 +101,20 @@ def run_status(out: AnyPath, verify: bool = False) -> dict[str, Any]:
         "stages": [asdict(stage) for stage in stages],
         "seconds_left": None if None in left else sum(seconds or 0.0 for seconds in left),
     }
+
+
+def _expected(
+    declared: Sequence[DeclaredStage], planned: Sequence[Mapping[str, Any]]
+) -> dict[str, float]:
+    """Return the seconds that a plan expects of each stage that is shown, those before included."""
+    seconds = {stage["name"]: stage["seconds"] for stage in planned}
+    expected, before = {}, 0.0
+    for one in declared:
+        own = seconds.get(one.name)
+        before += own or 0.0
+        if one.is_shown and own is not None:
+            expected[one.name], before = before, 0.0
+    return expected
 
 
 def _stage_status(folder: AnyPath, declared: DeclaredStage, expected: float | None) -> StageStatus:

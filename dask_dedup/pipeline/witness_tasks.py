@@ -22,18 +22,16 @@ from dask_dedup.pipeline.span_members import labels_path
 from dask_dedup.results.members import compare_members, rows_below
 from dask_dedup.results.order import rank_members
 from dask_dedup.results.roles import PROTECTED
-from dask_dedup.results.sizes import WINDOW_ROWS
+from dask_dedup.results.sizes import GROUPED_ROWS, GROUPED_TASKS, WINDOW_ROWS
 from dask_dedup.results.sorted_files import read_sorted
 from dask_dedup.results.witness import find_witnesses
 from dask_dedup.results.witness_files import dropped_rows, write_dropped
-from dask_dedup.results.witness_groups import group_rows
+from dask_dedup.results.witness_groups import GROUP_ROWS, group_rows
 from dask_dedup.results.witness_order import ORDERED_ROWS, find_ordered
 from dask_dedup.storage.files import read_arrays, read_frame, write_arrays, write_frame
 
 __all__ = ["compare_span", "find_and_write", "group_below"]
 
-_MOST_TASKS = 64  # each span reads its rows out of the files of all
-_LEAST_ROWS = 8192  # of a task
 RANK_COLUMNS = ["first_row_id", "rank", "role"]
 
 
@@ -91,13 +89,15 @@ def group_below(
 
     row_ids, cluster_ids = below["row_id"].to_numpy(), below["cluster_id"].to_numpy()
     if "role" not in below:
-        groups, known = group_rows(row_ids, cluster_ids, edges), None
+        groups = group_rows(row_ids, cluster_ids, edges, None, GROUP_ROWS, WINDOW_ROWS)
+        known = None
     else:
         is_fixed = below["role"].to_numpy() == PROTECTED
         most = ORDERED_ROWS if is_ordered else WINDOW_ROWS
-        groups = group_rows(row_ids, cluster_ids, edges, is_fixed, most)
+        groups = group_rows(row_ids, cluster_ids, edges, is_fixed, most, WINDOW_ROWS)
         known = below.set_index("row_id")[["rank", "role"]].sort_index()
-    pieces = groups.cut(max(_LEAST_ROWS, -(-len(groups.row_ids) // _MOST_TASKS)))
+    # No more files: each span reads its rows out of all of them.
+    pieces = groups.cut(max(GROUPED_ROWS, -(-len(groups.row_ids) // GROUPED_TASKS)))
     for number, piece in enumerate(pieces):
         arrays = {"row_ids": piece.row_ids, "starts": piece.starts}
         if known is not None:
@@ -120,11 +120,12 @@ def find_and_write(
     row_ids, starts = arrays["row_ids"], arrays["starts"]
     gather = layout.part_list.rows.gather
     if "role" in arrays:
+        ranks, roles = arrays["rank"], arrays["role"]
         found = find_ordered(
-            row_ids, starts, arrays["rank"], arrays["role"], gather, threshold, is_ordered
+            row_ids, starts, ranks, roles, gather, threshold, is_ordered, WINDOW_ROWS
         )
     else:
-        found = find_witnesses(row_ids, starts, gather, threshold)
+        found = find_witnesses(row_ids, starts, gather, threshold, WINDOW_ROWS)
     dropped = dropped_rows(row_ids, found)
     dropped = dropped[dropped["witness_row_id"] >= 0]
     name = f"dropped-{number:05d}.parquet"

@@ -1,7 +1,7 @@
 """What a run will cost, before it runs: a model of every stage, in pure functions on numbers.
 
-The stages' own costs are in `stage_plans`; here they are put together, and a run that cannot fit is
-refused.
+The stages' own costs are in `stage_plans`, which names them; here they are put together, and a run
+that cannot fit is refused.
 
 Where a run breaks first as N grows, by memory of one task: the labels, 8 bytes a row (17 GB at
 2.1 * 10^9 rows), then the training of the cells: 15 GB at C = 820,000 with k = 64, since their
@@ -16,7 +16,7 @@ from typing import Any
 
 from dask_dedup.errors import CapacityError
 from dask_dedup.planning.stage_cost import StagePlan
-from dask_dedup.planning.stage_plans import STAGE_PLANS
+from dask_dedup.planning.stage_plans import plans_of
 from dask_dedup.planning.workload import Machine, Rates, Workload
 from dask_dedup.report.plan_table import size_text
 
@@ -33,7 +33,7 @@ __all__ = [
 class Plan:
     """The stages of a run and what they share.
 
-    ``working_bytes``: the largest size of OUT/stages, which is deleted in the end.
+    ``working_bytes``: the largest size of OUT/stages without the results, deleted in the end.
     """
 
     workload: Workload
@@ -48,8 +48,13 @@ class Plan:
 
     @property
     def working_bytes(self) -> float:
-        """Bytes of models, layout and task forests: what the stages before the forest write."""
-        return sum(stage.bytes_written for stage in self.stages[:-3])
+        """Bytes that the stages write and that are no result."""
+        return sum(stage.bytes_written - stage.result_bytes for stage in self.stages)
+
+    @property
+    def result_bytes(self) -> float:
+        """Bytes of the results."""
+        return sum(stage.result_bytes for stage in self.stages)
 
     @property
     def memory_bytes(self) -> float:
@@ -70,8 +75,11 @@ def describe(planned: Plan) -> dict[str, Any]:
 def plan(work: Workload, machine: Machine, rates: Rates | None = None) -> Plan:
     """Plan a run; computes nothing but numbers."""
     rates = rates or Rates()
-    stages = (plan_stage(work, machine, rates) for plan_stage in STAGE_PLANS)
-    return Plan(work, machine, tuple(filter(None, stages)), rates.start_seconds)
+    costs = {name: plan_stage(work, machine, rates) for name, plan_stage in plans_of(work).items()}
+    stages = tuple(
+        StagePlan(name=name, **vars(cost)) for name, cost in costs.items() if cost is not None
+    )
+    return Plan(work, machine, stages, rates.start_seconds)
 
 
 def refuse(planned: Plan, memory_bytes: float) -> None:

@@ -8,8 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dask_dedup.data.dataset import Dataset
 from dask_dedup.data.spans import cut_spans, packed_spans
 from dask_dedup.errors import CapacityError
@@ -40,6 +38,7 @@ def describe_dataset(data: Dataset) -> dict[str, Any]:
             "dtype": data.parts[0].embeddings.dtype,
             "parts": len(data.filled_parts),
             "metadata_bytes": sum(pool.map(size_of, files)) / data.rows,
+            "packed_rows": sum(span.rows for span in packed_spans(cut_spans(data.parts))),
         }
 
 
@@ -51,7 +50,7 @@ def plan_run(
     disk_bytes: float | None = None,
     like: MeasuredRun | None = None,
 ) -> Plan:
-    """Plan a run with the finder join, from this machine's rates if they were measured.
+    """Plan a run, from this machine's rates if they were measured.
 
     Parameters
     ----------
@@ -101,15 +100,10 @@ def check_fits(
     if settings.cluster.kind == "local" and memory_bytes is None:
         check_machine(planned, memory_limit())
     stages = work_folder(out, settings.compute.work)
-    results = planned.stages[-1].bytes_written
+    results = planned.result_bytes
     if is_remote(stages):
         return None
-    packed = sum(
-        part.rows * data.dim * np.dtype(part.embeddings.dtype).itemsize
-        for span in packed_spans(cut_spans(data.parts))
-        for part in span.parts
-    )
-    needed = planned.working_bytes + results + packed  # written there first, then published
+    needed = planned.working_bytes + results  # written there first, then published
     free = shutil.disk_usage(_existing(stages)).free
     present = sum(file.stat().st_size for file in stages.rglob("*") if file.is_file())
     if needed > free + present:  # a run that was stopped has some of it already

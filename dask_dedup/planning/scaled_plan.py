@@ -7,7 +7,7 @@ from typing import Any
 
 from dask_dedup.errors import SettingsError
 from dask_dedup.paths import AnyPath
-from dask_dedup.planning.cost_model import Plan, plan
+from dask_dedup.planning.cost_model import Plan, StagePlan, plan
 from dask_dedup.planning.workload import Machine, Rates, Workload, numbers_workload
 from dask_dedup.settings.run_settings import load_settings
 from dask_dedup.storage.files import read_json
@@ -34,7 +34,7 @@ class MeasuredRun:
 
 
 def read_run(out: AnyPath) -> MeasuredRun:
-    """Read the output folder of a finished run with the finder join.
+    """Read the output folder of a finished run.
 
     Raises
     ------
@@ -43,8 +43,6 @@ def read_run(out: AnyPath) -> MeasuredRun:
     """
     summary: Any = read_json(out / "summary.json")
     try:
-        if summary["finder"] != "join":
-            raise SettingsError(f"{out}: expected a run of the finder join, as plans are for it.")
         settings = load_settings(out / "settings.toml")
         rows, found = summary["rows"], summary["found"]
         workload = numbers_workload(
@@ -56,7 +54,10 @@ def read_run(out: AnyPath) -> MeasuredRun:
             duplicates=summary["duplicates"] / rows,
             pairs_per_row=found["candidates"] / rows,
         )
-        workload = replace(workload, cells=found["cells"], cells_per_row=found["entries"] / rows)
+        if workload.index is None:
+            workload = replace(
+                workload, cells=found["cells"], cells_per_row=found["entries"] / rows
+            )
         seconds = {stage["name"]: float(stage["seconds"]) for stage in summary["stages"]}
         machine = Machine(summary["workers"], settings.compute.threads)
         return MeasuredRun(workload, machine, seconds)
@@ -72,17 +73,22 @@ def scale_plan(planned: Plan, run: MeasuredRun, rates: Rates) -> Plan:
     """Multiply each stage's time by what the run took over what the model says of the run.
 
     It holds where the new run is like the old one: the same kind of machine and data. A stage
-    that the run resumed counts with the time of its last start only.
+    that the run resumed counts with the time of its last start only. Where the run has measured
+    several stages as one, they share its factor; a stage that the run did not have stays.
     """
-    expected = {
-        stage.name: stage.seconds for stage in plan(run.workload, run.machine, rates).stages
-    }
-    stages = []
-    for stage in planned.stages:
-        before = expected.get(stage.name, stage.seconds)
-        factor = run.seconds.get(stage.name, before) / before
-        stages.append(replace(stage, seconds=stage.seconds * factor))
-    return replace(planned, stages=tuple(stages))
+    factors: dict[str, float] = {}
+    together: list[StagePlan] = []
+    for stage in plan(run.workload, run.machine, rates).stages:
+        together.append(stage)
+        if stage.name in run.seconds:  # with those before it
+            factor = run.seconds[stage.name] / sum(one.seconds for one in together)
+            factors |= dict.fromkeys((one.name for one in together), factor)
+            together = []
+    stages = tuple(
+        replace(stage, seconds=stage.seconds * factors.get(stage.name, 1.0))
+        for stage in planned.stages
+    )
+    return replace(planned, stages=stages)
 
 
 def shares_of(run: MeasuredRun | None) -> dict[str, Any]:

@@ -1,356 +1,298 @@
-"""What each stage of a run will cost: counts from the code, times from `Rates`.
+"""What each stage of a run will cost: the list of all plans, and those that every finder shares.
 
-N rows of ``dim`` values, v cells per row, C cells in sqrt(C) coarse ones, k = ``kept`` axes and P
-parts in S spans; what a task takes at a time is imported from the code of the stage.
+A plan is a function of the workload, the machine and the rates; it returns None where this run has
+no such stage. Those of a finder stand in `join_plans` and `adc_plans`, those of ``[keep]`` in
+`keep_plans`. The names are those of `dask_dedup.pipeline.stages`: a test compares them.
+
+N rows of ``dim`` values in P parts and S spans; E duplicates, each an edge of the forest, and 1.5 E
+rows with a label. What a task takes at a time is imported from the code of the stage.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from math import ceil
 
-from dask_dedup.cells import join_groups
-from dask_dedup.cells.entries import MERGE_BYTES, MOST_FILES
-from dask_dedup.cells.sizes import (
-    BATCH_PAIRS,
-    BLOCK_ROWS,
-    COARSE_SAMPLE,
-    FINE_TASKS,
-    ITERATIONS,
-    LEADER_SAMPLE,
-    MOST_CELLS_PER_ROW,
-    READ_BYTES,
-)
 from dask_dedup.graph.choice import BAND_BYTES, BAND_EDGES, row_bytes
-from dask_dedup.planning.stage_cost import StagePlan, at_least_disk, single_bytes, waves
+from dask_dedup.planning.adc_plans import plan_search, plan_shards, plan_tolerance, plan_train
+from dask_dedup.planning.join_plans import (
+    count_groups,
+    plan_fit,
+    plan_join,
+    plan_layout,
+    plan_merge,
+)
+from dask_dedup.planning.keep_plans import (
+    plan_carry,
+    plan_decide,
+    plan_place,
+    plan_rank,
+    plan_settle,
+    plan_values,
+)
+from dask_dedup.planning.stage_cost import (
+    ARRAY_SECONDS,
+    EDGE_BYTES,
+    LABEL_BYTES,
+    SMALLER_PARTS,
+    Cost,
+    cost_of,
+    labelled_rows,
+    single_bytes,
+    waves,
+)
 from dask_dedup.planning.workload import Machine, Rates, Workload
-from dask_dedup.results.sizes import COMPARED_BYTES, WINDOW_ROWS
-from dask_dedup.runtime.limits import WORKER_BYTES
+from dask_dedup.results.sizes import (
+    COMPARED_BYTES,
+    GROUPED_ROWS,
+    GROUPED_TASKS,
+    WINDOW_ROWS,
+)
 
-__all__ = [
-    "STAGE_PLANS",
-    "count_groups",
-    "plan_clusters",
-    "plan_fit",
-    "plan_forest",
-    "plan_join",
-    "plan_layout",
-    "plan_merge",
-    "plan_witnesses",
-]
+__all__ = ["STAGE_PLANS", "plans_of"]
 
-#: Measured on 10^6 synthetic rows: cells differ in size, their squared coefficient of variation.
-CELL_SPREAD = 0.28
-#: Distinct rows among a task's entries (3 * 10^5 synthetic rows, 105 tasks): a row's cells are
-#: neighbours, but mostly not in one task.
-ROWS_PER_ENTRY = 0.75
-#: Of a task's rows those with a candidate, of which the full vector is read.
-LOOKED_UP = 1 / 3
-#: Task forests hold so many edges per duplicate: some pairs are found by two tasks.
-EDGES_PER_DUPLICATE = 1.5
 #: Of the duplicates, those below the threshold to the representative of their cluster.
 BELOW = 0.1
-EDGE_BYTES = 20  # src, dst, similarity
-LABEL_BYTES = 10  # of a labelled row in its parquet file
-ARRAY_SECONDS = 4e-9  # to fill and follow an array over all rows, a row (10^9 rows)
-PROCESS_BYTES = WORKER_BYTES  # of a worker, before it does anything
 COMPARISON_BYTES = 6 * COMPARED_BYTES  # rows and representatives, stored and as float32
-HEAP_SHARE = 1.45  # resident bytes by those in use, task after task (10^7 rows, 2 GB a worker)
+GROUPED_BYTES = 100  # of a row below the threshold, in the one task that puts them into groups
+#: The page, of a core: libraries and the first tasks; a row in both passes (10^6 and 10^7 rows).
+PAGE_START_SECONDS, PAGE_ROW_SECONDS = 2.0, 1.2e-6
+PAGE_TASKS, PAGE_TASK_ROWS = 256, 500_000  # as in `dask_dedup.results.report_page`
+PAGE_FILE_BYTES = 2e6  # with its pictures
+_OWN_BYTES = 9  # of a row's columns of ours, in its parquet file
+_ONE_ARRAY = (
+    "One task holds an array over all rows: give each worker more with --memory and fewer "
+    "--workers."
+)
+_TWO_ARRAYS = _ONE_ARRAY.replace("an array", "two arrays")
 
 
-def plan_fit(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
-    """Plan the PCA and the training of the cells.
+def plan_pack(work: Workload, machine: Machine, rates: Rates) -> Cost | None:
+    """Plan the copy of rows that are slow to read singly; None where there are none.
 
-    With s = the PCA's sample, n = 24 C rows (at least 4,096, at most N), m = n / sqrt(C):
-
-    - singly read rows: s + n + queries + 4,096 for leaders; hashes: 4 N on one core
-    - PCA, one task, float64 (half the rate): 2 s dim^2 + 10 dim^3
-    - projections of the sample, a task a span: 2 n dim k
-    - coarse, one task: 10 iterations of 2 k sqrt(C) min(256 sqrt(C), n), then 2 k n sqrt(C)
-    - 16 tasks: thinning n m (k + 2); fine k-means 10 * 2 k n sqrt(C)
-    - memory: the sample three times, 3 * 4 k n, or the PCA's at 28 bytes a value
+    Memory: a part twice, as it is read and as it is written.
     """
-    n, s, k, coarse = work.sample, min(work.rows, work.sample_rows), work.kept, work.coarse
-    singles = s + n + min(work.rows, work.queries) + min(work.rows, LEADER_SAMPLE)
-    pca_flops = 2.0 * s * work.dim**2 + 10.0 * work.dim**3
-    projection_flops = 2.0 * n * work.dim * k
-    coarse_flops = 2.0 * k * coarse * (ITERATIONS * min(COARSE_SAMPLE * coarse, n) + n)
-    thin_flops = n * (n / coarse) * (k + 2.0)
-    fine_flops = 2.0 * k * n * coarse * ITERATIONS
-    shared = min(FINE_TASKS, machine.workers, max(1, round(coarse)))
-    tasks = 3 * work.spans + 4 + 3 * FINE_TASKS
-    alone = (
-        4 * work.rows / rates.hashed_rows
-        + 2 * pca_flops / rates.projection_flops
-        + coarse_flops / rates.kmeans_flops
-        + tasks * rates.task_seconds
-    )
-    divided = thin_flops / rates.projection_flops + fine_flops / rates.kmeans_flops
-    reading = (
-        singles / rates.single_reads
-        + projection_flops / rates.projection_flops
-        + (s + n) * work.dim / rates.prepared_values
-    ) / min(machine.workers, work.spans)
-    memory = max(3 * 4.0 * k * n, 28.0 * s * work.dim) + PROCESS_BYTES
-    models = 4.0 * k * (work.cells + coarse) + 8.0 * work.dim * (k + 1)
-    return StagePlan(
-        "fit",
-        tasks,
-        pca_flops + projection_flops + coarse_flops + thin_flops + fine_flops,
-        single_bytes(work, singles),
-        models + 4.0 * work.dim * min(work.rows, work.queries),
-        at_least_disk(
-            alone + divided / shared + reading, single_bytes(work, singles), models, machine
-        ),
-        memory,
-        "The sample of the cells is held in one task: give each worker more with --memory and "
-        "fewer --workers, or set fewer --cells or a smaller cells.sample_per_cell.",
-    )
-
-
-def plan_layout(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
-    """Plan the layout: a task a span.
-
-    - flops per row: projection 2 dim k, coarse scores 2 k sqrt(C), fine scores 2 k probes sqrt(C),
-      audit 2 (k + 4) queries, of integers
-    - bytes read: N rows once; written: v entries a row (k + 12 bytes for k = 64) and 8 (C + 1) of
-      offsets a span
-    - memory for n = N / S rows: arrays over rows 149 + codes, entries and their order
-      v * (36 + entry), a block of rows with its scores, the centroids (4 k + 8) C, offsets
-    """
-    k, coarse, per_row = work.kept, work.coarse, work.scored
-    projection = 2.0 * work.dim * k
-    scores = 2.0 * k * (coarse + per_row)
-    audit = 2.0 * (k + 4) * work.queries
-    offsets = work.spans * 8.0 * (work.cells + 1)
-    read, written = float(work.rows * work.row_bytes), work.entries * work.entry_bytes + offsets
-    flop_seconds = (projection + scores) / rates.projection_flops + audit / rates.filter_ops
-    row_seconds = (
-        flop_seconds / machine.threads
-        + work.dim / rates.prepared_values
-        + (coarse + per_row) / rates.scores
-        + work.queries / rates.scanned
-        + (1 + work.effective_cells_per_row) / rates.sorted_keys
-    )
-    core_seconds = (
-        work.rows * row_seconds
-        + read / rates.read_bytes
-        + written / rates.write_bytes
-        + work.spans * rates.task_seconds
-        + work.parts * rates.open_seconds
-    )
-    rows = work.rows / work.spans
-    block = min(BLOCK_ROWS, rows)
-    memory = PROCESS_BYTES + HEAP_SHARE * (
-        rows * (17 + 8 * MOST_CELLS_PER_ROW + work.entry_bytes)
-        + rows * work.effective_cells_per_row * (36 + work.entry_bytes)
-        + block * (work.dim * (work.item_bytes + 4) + 4 * coarse + 12 * k)
-        + (4 * k + 8 + 16) * work.cells
-    )
-    return StagePlan(
-        "layout",
-        work.spans,
-        work.rows * (projection + scores + audit),
-        read,
-        written,
-        at_least_disk(waves(core_seconds, work.spans, machine), read, written, machine),
-        memory,
-        "It grows with the rows of a part: cut the data set into smaller files, or give each "
-        "worker more with --memory and fewer --workers.",
-    )
-
-
-def plan_merge(work: Workload, machine: Machine, rates: Rates) -> StagePlan | None:
-    """Plan the merge of entry files; None where there are few enough.
-
-    - bytes: entries and offsets of what is merged, read once and written once a level
-    - memory: the entries of some cells twice, five arrays over the cells
-    """
-    files, moved, tasks = work.spans, 0.0, 0
-    while files > MOST_FILES:
-        groups = max(MOST_FILES, ceil(files / MOST_FILES))
-        moved += min(1.0, 2 * (files - groups) / files)
-        tasks += min(groups, files - groups)
-        files = groups
-    if not tasks:
+    if not work.packed_rows:
         return None
-    size = moved * (work.entries * work.entry_bytes + work.spans * 8.0 * (work.cells + 1))
-    core_seconds = (
-        size * (1 / rates.read_bytes + 1 / rates.write_bytes) + tasks * rates.task_seconds
-    )
-    return StagePlan(
-        "merge",
-        tasks,
-        0.0,
-        size,
-        size,
-        at_least_disk(waves(core_seconds, tasks, machine), size, size, machine),
-        2 * MERGE_BYTES + 40.0 * work.cells + PROCESS_BYTES,
-        "Give each worker more with --memory and fewer --workers.",
-    )
-
-
-def count_groups(work: Workload) -> int:
-    """Return the number of join tasks, as `dask_dedup.cells.join_groups.plan_groups` cuts them.
-
-    A task takes N v / 64 entries, at least 16,384 and at most 2^18, and 1/64 of all products, at
-    least 32,768^2; at most as many tasks as cells.
-    """
-    most = max(work.entries // join_groups.LEAST_TASKS, join_groups.LEAST_ENTRIES)
-    per_group = min(most, join_groups.MOST_ENTRIES)
-    products = work.entries * work.entries / work.cells * (1 + CELL_SPREAD)
-    cost_per_group = max(products / join_groups.LEAST_TASKS, float(join_groups.TILE_ROWS) ** 2)
-    groups = ceil(max(work.entries / per_group, products / cost_per_group))
-    return max(1, min(groups, work.cells))
-
-
-def plan_join(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
-    """Plan the join.
-
-    - products: N v * (N v / C) * (1 + 0.28) / 2 pairs of 2 (k + 4) operations, each looked at
-    - bytes read: every entry and offset once, and the full vectors of a third of each task's rows
-      singly; written: the task forests
-    - pairs verified: ``pairs_per_row`` a row, dim values each
-    - before it, on one core: the offsets of all files are read to cut the tasks
-    - memory for r entries a task: r * (entry + 16 + ranks and keys 80), the full rows read and
-      their copy, a batch of pairs
-    """
-    k, tasks, entries = work.kept, count_groups(work), work.entries
-    pairs = entries * (entries / work.cells) * (1 + CELL_SPREAD) / 2
-    flops = pairs * 2.0 * (k + 4)
-    singles = entries * ROWS_PER_ENTRY * LOOKED_UP
-    files = min(work.spans, MOST_FILES)
-    offsets = files * 8.0 * (work.cells + 1)
-    read = entries * work.entry_bytes + 2 * offsets + single_bytes(work, singles)
-    found = work.edges * EDGES_PER_DUPLICATE
-    written = found * EDGE_BYTES
-    verified = work.rows * work.pairs_per_row
-    core_seconds = (
-        flops / rates.filter_ops / machine.threads
-        + pairs / rates.scanned
-        + (entries * work.entry_bytes + offsets) / rates.read_bytes
-        + 2 * entries / rates.sorted_keys
-        + singles / rates.single_reads
-        + verified * work.dim / rates.verified_values
-        + verified / rates.merged_edges / 8  # most fall within a tree at once, unsorted
-        + written / rates.write_bytes
-        + tasks * (rates.task_seconds + files * rates.open_seconds)
-    )
-    seconds = waves(core_seconds, tasks, machine)
-    seconds += offsets / rates.read_bytes + files * rates.open_seconds
-    width = work.entry_bytes + 16 + 80
-    looked_up = min(READ_BYTES, singles / tasks * work.dim * 6)
-    memory = HEAP_SHARE * (entries / tasks * width + 4 / 3 * looked_up + 100 * BATCH_PAIRS)
-    return StagePlan(
-        "join",
-        tasks,
-        flops,
-        read,
-        written,
-        at_least_disk(seconds, read, written, machine),
-        memory + PROCESS_BYTES,
-        "Give each worker more with --memory and fewer --workers, or compare less with "
-        "--cells-per-row.",
+    size = float(work.packed_rows * work.row_bytes)
+    tasks = max(1, ceil(work.spans * work.packed_rows / work.rows))
+    core_seconds = size * (1 / rates.read_bytes + 1 / rates.write_bytes)
+    core_seconds += work.packed_rows * work.dim / rates.prepared_values
+    core_seconds += tasks * rates.task_seconds + work.parts * rates.open_seconds
+    return cost_of(
+        machine,
+        tasks=tasks,
+        read=size,
+        written=size,
+        seconds=waves(core_seconds, tasks, machine),
+        memory=2.0 * work.rows / work.parts * work.row_bytes,
+        advice=SMALLER_PARTS,
     )
 
 
-def plan_forest(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
+def plan_forest(work: Workload, machine: Machine, rates: Rates) -> Cost:
     """Plan the merge: one task that streams all task forests through an array over the rows.
 
     Each edge is read, sorted in its band and joined once; where there are several bands, its
     similarity is read once more before. Memory: `row_bytes` a row and one band.
     """
-    edges = work.edges * EDGES_PER_DUPLICATE
+    edges = work.found_edges
     bands = max(1, ceil(edges / BAND_EDGES))
-    read, written = edges * EDGE_BYTES, work.edges * EDGE_BYTES
+    files = work.spans + (count_groups(work) if work.index is None else work.spans)
     seconds = (
-        (count_groups(work) + work.spans) * rates.open_seconds
+        files * rates.open_seconds
         + edges / rates.streamed_edges * (1.3 if bands > 1 else 1.0)
         + work.rows * ARRAY_SECONDS
         + rates.task_seconds
     )
     id_bytes = row_bytes(work.rows)
-    memory = id_bytes * work.rows + BAND_BYTES[id_bytes] * min(edges, BAND_EDGES)
-    return StagePlan(
-        "forest",
-        1,
-        0.0,
-        read,
-        written,
-        at_least_disk(seconds, read, written, machine),
-        memory + PROCESS_BYTES,
-        "One task holds an array over all rows: give each worker more with --memory and fewer "
-        "--workers.",
+    written = work.edges * EDGE_BYTES
+    return cost_of(
+        machine,
+        tasks=1,
+        read=edges * EDGE_BYTES,
+        written=written,
+        result=written,
+        seconds=seconds,
+        memory=id_bytes * work.rows + BAND_BYTES[id_bytes] * min(edges, BAND_EDGES),
+        advice=_ONE_ARRAY,
     )
 
 
-def plan_witnesses(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
-    """Plan the labels, one task over the forest, and which rows stay.
+def plan_labels(work: Workload, machine: Machine, rates: Rates) -> Cost:
+    """Plan the labels: one task over the forest, with labels and sizes of all rows in memory."""
+    written = labelled_rows(work) * LABEL_BYTES
+    seconds = work.rows * ARRAY_SECONDS + work.edges / rates.merged_edges
+    seconds += written / rates.table_bytes
+    return cost_of(
+        machine,
+        tasks=1,
+        read=work.edges * EDGE_BYTES,
+        written=written,
+        seconds=seconds + work.spans * rates.open_seconds + rates.task_seconds,
+        memory=2.0 * row_bytes(work.rows) * work.rows,
+        advice=_TWO_ARRAYS,
+    )
+
+
+def plan_compare(work: Workload, machine: Machine, rates: Rates) -> Cost:
+    """Plan the similarities to representatives: a task a span.
 
     - duplicates and their representatives (1.5 rows a duplicate) are read singly and compared
-    - those below the threshold to theirs (a tenth of the duplicates) are read again, and compared
-      in windows: 2 dim 1024 flops each at most
-    - memory: labels and sizes of all rows in the first task; 64 bytes a labelled row of the span
-      and what is compared at a time in the others
+    - memory: 64 bytes a labelled row of the span, and what is compared at a time
     """
-    labels = 1.5 * work.edges
+    labels = labelled_rows(work)
     below = BELOW * work.edges
-    read = work.edges * EDGE_BYTES + 2 * labels * LABEL_BYTES
-    written = 2 * labels * LABEL_BYTES + below * EDGE_BYTES
-    flops = 2.0 * work.dim * WINDOW_ROWS * below
-    core_seconds = (read + written) / rates.table_bytes
-    core_seconds += (labels + below) / rates.single_reads
+    read, written = labels * LABEL_BYTES, labels * LABEL_BYTES + below * EDGE_BYTES
+    if work.is_ranked:
+        read += labels * LABEL_BYTES
+    core_seconds = (read + written) / rates.table_bytes + labels / rates.single_reads
     core_seconds += work.edges * work.dim / rates.verified_values
-    core_seconds += flops / rates.projection_flops + 2 * work.spans * rates.task_seconds
-    read += single_bytes(work, labels + below)
-    seconds = waves(core_seconds, work.spans, machine)
-    seconds += work.rows * ARRAY_SECONDS + work.edges / rates.merged_edges
-    seconds += labels * LABEL_BYTES / rates.table_bytes + 2 * work.spans * rates.open_seconds
-    return StagePlan(
-        "witnesses",
-        2 * work.spans + 2,
-        flops,
-        read,
-        written,
-        at_least_disk(seconds, read, written, machine),
-        max(2.0 * row_bytes(work.rows) * work.rows, 64 * labels / work.spans + COMPARISON_BYTES)
-        + PROCESS_BYTES,
-        "One task holds two arrays over all rows: give each worker more with --memory and fewer "
-        "--workers.",
+    core_seconds += work.spans * rates.task_seconds
+    return cost_of(
+        machine,
+        tasks=work.spans,
+        read=read + single_bytes(work, labels),
+        written=written,
+        seconds=waves(core_seconds, work.spans, machine),
+        memory=64 * labels / work.spans + COMPARISON_BYTES,
     )
 
 
-def plan_clusters(work: Workload, machine: Machine, rates: Rates) -> StagePlan:
+def plan_groups(work: Workload, machine: Machine, rates: Rates) -> Cost | None:
+    """Plan the groups of rows below the threshold: one task, which holds all of these."""
+    if not work.has_witnesses:
+        return None
+    below = BELOW * work.edges
+    read = below * EDGE_BYTES + work.edges * EDGE_BYTES
+    return cost_of(
+        machine,
+        tasks=1,
+        read=read,
+        written=below * 8,
+        seconds=read / rates.read_bytes
+        + work.edges / rates.merged_edges
+        + below / rates.sorted_keys
+        + work.spans * rates.open_seconds
+        + rates.task_seconds,
+        memory=GROUPED_BYTES * below,
+        advice="One task holds all rows that are below the threshold to their representative: "
+        "give each worker more with --memory and fewer --workers.",
+    )
+
+
+def plan_witnesses(work: Workload, machine: Machine, rates: Rates) -> Cost:
+    """Plan which rows stay: nothing is done where a representative stands for all of its cluster.
+
+    - those below the threshold to their representative (a tenth of the duplicates) are read again,
+      and compared in windows: 2 dim 1024 flops each at most
+    - memory: what is compared at a time
+    """
+    if not work.has_witnesses:
+        return cost_of(machine, tasks=0, seconds=0.0, memory=0.0)
+    below = BELOW * work.edges
+    tasks = max(1, ceil(below / max(GROUPED_ROWS, below / GROUPED_TASKS)))
+    flops = 2.0 * work.dim * WINDOW_ROWS * below
+    core_seconds = below * EDGE_BYTES / rates.table_bytes + below / rates.single_reads
+    core_seconds += flops / rates.projection_flops + tasks * rates.task_seconds
+    return cost_of(
+        machine,
+        tasks=tasks,
+        flops=flops,
+        read=below * 8 + single_bytes(work, below),
+        written=below * EDGE_BYTES,
+        seconds=waves(core_seconds, tasks, machine),
+        memory=32 * below / tasks + COMPARISON_BYTES,
+    )
+
+
+def plan_clusters(work: Workload, machine: Machine, rates: Rates) -> Cost:
     """Plan the metadata, read and written by parts.
 
     Memory: a part's metadata four times, 64 bytes of ours a row, and 64 a labelled row of the span.
     """
-    labels = 1.5 * work.edges
-    read = work.rows * work.metadata_bytes + labels * LABEL_BYTES
-    written = work.rows * (work.metadata_bytes + 9)
+    labels = labelled_rows(work)
+    carried = work.edges * work.merged_bytes
+    read = work.rows * work.metadata_bytes + labels * LABEL_BYTES + carried
+    written = work.rows * (work.metadata_bytes + _OWN_BYTES) + carried
     core_seconds = (read + written) / rates.table_bytes + work.parts * rates.task_seconds
-    seconds = waves(core_seconds, work.spans, machine)
     rows = work.rows / work.parts
-    return StagePlan(
-        "clusters",
-        work.spans,
-        0.0,
-        read,
-        written,
-        at_least_disk(seconds, read, written, machine),
-        rows * (4 * work.metadata_bytes + 64) + 64 * labels / work.spans + PROCESS_BYTES,
-        "It grows with the rows of a part: cut the data set into smaller files, or give each "
-        "worker more with --memory and fewer --workers.",
+    return cost_of(
+        machine,
+        tasks=work.spans,
+        read=read,
+        written=written,
+        result=written,
+        seconds=waves(core_seconds, work.spans, machine),
+        memory=rows * (4 * work.metadata_bytes + 64) + 64 * labels / work.spans,
+        advice=SMALLER_PARTS,
     )
 
 
-#: What plans each stage, in the order in which a run does them; None: this run has no such stage.
-STAGE_PLANS: tuple[Callable[[Workload, Machine, Rates], StagePlan | None], ...] = (
-    plan_fit,
-    plan_layout,
-    plan_merge,
-    plan_join,
-    plan_forest,
-    plan_witnesses,
-    plan_clusters,
-)
+def plan_report(work: Workload, machine: Machine, rates: Rates) -> Cost | None:
+    """Plan the page: two passes over the clusters, which read columns of ours and the texts.
+
+    Memory: a row group, of at most a part, and as much again of its texts.
+    """
+    if not work.has_page:
+        return None
+    tasks = max(1, min(work.parts, PAGE_TASKS, ceil(work.rows / PAGE_TASK_ROWS)))
+    core_seconds = work.rows * PAGE_ROW_SECONDS + 2 * tasks * rates.task_seconds
+    rows = min(work.rows / work.parts, 2**20)  # of a row group, as pyarrow cuts them
+    return cost_of(
+        machine,
+        tasks=2 * tasks,
+        read=work.rows * (2.0 * _OWN_BYTES + work.metadata_bytes),
+        written=PAGE_FILE_BYTES,
+        result=PAGE_FILE_BYTES,
+        seconds=PAGE_START_SECONDS + waves(core_seconds, tasks, machine),
+        memory=rows * (64 + 4 * work.metadata_bytes),
+        advice=SMALLER_PARTS,
+    )
+
+
+PlanStage = Callable[[Workload, Machine, Rates], Cost | None]
+
+_OF_FINDER: dict[str, dict[str, PlanStage]] = {
+    "join": {
+        "fit": plan_fit,
+        "layout": plan_layout,
+        "merge": partial(plan_merge, 0),
+        "merge-2": partial(plan_merge, 1),
+        "merge-3": partial(plan_merge, 2),
+        "join": plan_join,
+    },
+    "adc": {
+        "train": plan_train,
+        "shards": plan_shards,
+        "tolerance": plan_tolerance,
+        "search": plan_search,
+    },
+}
+#: In the order in which a run does them.
+STAGE_PLANS: Mapping[str, PlanStage] = {
+    "decide": plan_decide,
+    "pack": plan_pack,
+    **_OF_FINDER["join"],
+    **_OF_FINDER["adc"],
+    "forest": plan_forest,
+    "labels": plan_labels,
+    "values": plan_values,
+    "rank": plan_rank,
+    "compare": plan_compare,
+    "groups": plan_groups,
+    "witnesses": plan_witnesses,
+    "place": plan_place,
+    "settle": plan_settle,
+    "carry": plan_carry,
+    "clusters": plan_clusters,
+    "report": plan_report,
+}
+
+
+def plans_of(work: Workload) -> dict[str, PlanStage]:
+    """Return the plans of the stages that a run with this finder may have, in their order."""
+    own = _OF_FINDER.get(work.finder, {})
+    others = set().union(*_OF_FINDER.values()) - set(own)
+    return {name: plan for name, plan in STAGE_PLANS.items() if name not in others}

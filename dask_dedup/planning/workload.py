@@ -15,6 +15,7 @@ from dask_dedup.cells.entries import HEAD_WORDS, code_words
 from dask_dedup.cells.sizes import default_cells, default_cells_per_row
 from dask_dedup.data.spans import count_spans
 from dask_dedup.errors import SettingsError
+from dask_dedup.planning.index_work import IndexWork, index_work
 from dask_dedup.settings.run_settings import Settings
 from dask_dedup.storage.files import write_aside
 
@@ -30,6 +31,9 @@ __all__ = [
 ]
 
 _ROWS_PER_PART = 1_000_000
+_EDGES_PER_DUPLICATE = 1.5
+_NAMED_SHARE = 1 / 3  # of the metadata's bytes: the columns that an expression or a merge names
+_MAY_BE_ZERO = ("duplicates", "pairs_per_row", "metadata_bytes", "packed_rows")
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,19 @@ class Workload:
         Pairs verified per row; 12 measured on synthetic data with 26 % duplicates.
     metadata_bytes : float
         Parquet bytes per row.
+    packed_rows : int
+        Rows that are copied before they are searched, as they are slow to read singly.
+    is_ranked, by_medoid, is_settled : bool
+        Whether ``[keep]`` or decisions want some copies rather than others; those in the middle;
+        whether a row that would stay may have to go.
+    has_decisions, has_witnesses, has_page : bool
+        Whether there are decisions; a witness for each row that is dropped; a page.
+    ordering_columns_bytes, merged_bytes : float
+        Of a row's columns that decide which copies stay, and of those that are merged: 0 where no
+        column does, or is.
+    finder : str
+    index : IndexWork, optional
+        Of the finder adc.
     """
 
     rows: int
@@ -119,6 +136,17 @@ class Workload:
     duplicates: float = 0.3
     pairs_per_row: float = 12.0
     metadata_bytes: float = 150.0
+    packed_rows: int = 0
+    is_ranked: bool = False
+    by_medoid: bool = False
+    is_settled: bool = False
+    has_decisions: bool = False
+    has_witnesses: bool = True
+    has_page: bool = True
+    ordering_columns_bytes: float = 0.0
+    merged_bytes: float = 0.0
+    finder: str = "join"
+    index: IndexWork | None = None
 
     @property
     def spans(self) -> int:
@@ -165,6 +193,11 @@ class Workload:
         """Edges of the final forest: one per duplicate."""
         return self.rows * self.duplicates
 
+    @property
+    def found_edges(self) -> float:
+        """Edges of the task forests: some pairs are found by two tasks."""
+        return self.edges * _EDGES_PER_DUPLICATE
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -195,7 +228,7 @@ def numbers_workload(settings: Settings, *, dtype: str, **numbers: Any) -> Workl
     for name, value in numbers.items():
         if value is None:
             continue
-        least = 0 if name in ("duplicates", "pairs_per_row", "metadata_bytes") else 1
+        least = 0 if name in _MAY_BE_ZERO else 1
         most = 1 if name == "duplicates" else float("inf")
         if not (math.isfinite(value) and least <= value <= most):
             raise SettingsError(f"{name}: expected a number from {least} to {most}, got {value!r}.")
@@ -206,8 +239,14 @@ def numbers_workload(settings: Settings, *, dtype: str, **numbers: Any) -> Workl
         raise SettingsError(
             f"parts: expected at most one per row, {numbers['rows']}, got {numbers['parts']}."
         )
+    metadata_bytes = numbers.get("metadata_bytes", Workload.metadata_bytes)
     return Workload(
         **numbers,
+        **_rules(settings, metadata_bytes),
+        finder=settings.finder,
+        index=index_work(settings, numbers["rows"], numbers["dim"])
+        if settings.finder == "adc"
+        else None,
         cells=settings.cells.cells or default_cells(numbers["rows"]),
         item_bytes=sizes.get(dtype) or int(dtype[-1]),
         kept=min(settings.projection.dim, numbers["dim"]),
@@ -217,6 +256,24 @@ def numbers_workload(settings: Settings, *, dtype: str, **numbers: Any) -> Workl
         sample_per_cell=settings.cells.sample_per_cell,
         queries=settings.audit.queries,
     )
+
+
+def _rules(settings: Settings, metadata_bytes: float) -> dict[str, Any]:
+    """Return what a plan asks of ``[keep]``, of the linkage and of the page."""
+    keep = settings.keep
+    by = (keep.order or "first").lower()
+    uses_columns = keep.protect is not None or by not in ("first", "medoid")
+    is_unverified = settings.finder == "adc" and not settings.adc.verify
+    return {
+        "is_ranked": any((keep.order, keep.protect, keep.max_per_cluster, keep.decisions)),
+        "by_medoid": by == "medoid",
+        "is_settled": any((keep.max_per_cluster, keep.decisions)),
+        "has_decisions": keep.decisions is not None,
+        "has_witnesses": settings.clusters.linkage == "star" and not is_unverified,
+        "has_page": settings.report.page,
+        "ordering_columns_bytes": _NAMED_SHARE * metadata_bytes * uses_columns,
+        "merged_bytes": _NAMED_SHARE * metadata_bytes * bool(keep.merge),
+    }
 
 
 def parse_rate(text: str | None) -> float | None:

@@ -146,7 +146,7 @@ def _duplicates(found: dict[str, Any]) -> list[str]:
         "## Candidates for verbatim copies",
         f"{count_text(candidates['candidates'], 'picture')} of {candidates['groups']:,} that are "
         f"there at least twice, each a row that stays with the copies that are dropped for it "
-        f"(k in all). `dask-dedup verbatim generate` and `score`, with {found['verbatim']}, tell "
+        f"(k in all). `dask-dedup verbatim generate` and `score`, with {found['verbatim']}, say "
         f"which of them a model reproduces; the most frequent:",
         _table(("k", "row", "its most frequent caption"), texts),
     ]

@@ -18,11 +18,12 @@ def plan_tables(plan: dict[str, Any]) -> tuple[Table, Table]:
     sums.add_column(justify="right")
     sums.add_column(style="dim")
     work, machine = plan["workload"], plan["machine"]
+    name, number, note = _search_line(work)
     started = f"{span_text(plan['start_seconds'])} of it to start and stop"
     for line in (
         ("rows", f"{work['rows']:,}", f"dimension {work['dim']}"),
         ("parts", f"{work['parts']:,}", ""),
-        ("cells", f"{work['cells']:,}", f"each row in {work['cells_per_row']:.3g} on average"),
+        (f"{name}s", f"{number:,}", note),
         (
             "workers",
             f"{machine['workers']:,}",
@@ -50,12 +51,24 @@ def plan_lines(plan: dict[str, Any], memory_bytes: float, free_bytes: float | No
     work = plan["workload"]
     tasks = sum(stage["tasks"] for stage in plan["stages"])
     free = "" if free_bytes is None else f", {size_text(free_bytes)} free"
+    name, number, note = _search_line(work)
     return [
-        f"plan: {count_text(work['cells'], 'cell')}, each row in {work['cells_per_row']:.3g} on "
-        f"average, {count_text(tasks, 'task')}; about {span_text(plan['seconds'])}",
+        f"plan: {count_text(number, name)}, {note}, "
+        f"{count_text(tasks, 'task')}; about {span_text(plan['seconds'])}",
         f"plan: up to {size_text(plan['memory_bytes'])} of a worker's {size_text(memory_bytes)}; "
         f"{size_text(plan['working_bytes'])} of working files{free}",
     ]
+
+
+def _search_line(work: dict[str, Any]) -> tuple[str, int, str]:
+    """Return what is searched: cells, or the inverted lists of the finder adc; how many; how."""
+    index = work["index"]
+    if index is None:
+        return "cell", work["cells"], f"each row in {work['cells_per_row']:.3g} on average"
+    looked = (
+        f"each row looks into {index['nprobe']}" if index["lists"] else "each row meets all rows"
+    )
+    return "list", index["lists"], looked
 
 
 def size_text(size_bytes: float) -> str:

@@ -1,7 +1,7 @@
 """The decisions of a run put to files of somebody's copy of the data: all stages of it.
 
 `dask_dedup.results.apply` does it to tables, `dask_dedup.results.export_webdataset` to tars. What
-each step does is told in `dask_dedup.results.matching`.
+each step does stands in `dask_dedup.results.matching`.
 """
 
 from __future__ import annotations

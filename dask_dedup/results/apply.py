@@ -79,7 +79,7 @@ def apply(
     dest : path or URL
         A new or empty folder, or one in which the same was interrupted: it goes on there.
     key : str or sequence of str
-        The columns that tell which row is which: ``url``, ``sha256``, or several. Text is compared
+        The columns that identify a row: ``url``, ``sha256``, or several. Text is compared
         as it is, numbers as they are written out.
     ambiguous : str
         What becomes of rows whose key stands, in the result, for rows that stay and for rows that

@@ -1,6 +1,6 @@
 """The files of ``OUT/clusters``, or of ``OUT/invalid``: which rows are in which, read by row.
 
-Row ids run on from file to file, so the footers' row counts alone tell where a row is.
+Row ids run on from file to file, so the footers' row counts alone say where a row is.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class Decisions:
     text : str
         The whole file.
     key : str
-        ``row_id``, or the column of the data set that tells the rows.
+        ``row_id``, or the column of the data set that names the rows.
     keys : list of int or str
         Distinct.
     words : list of str
@@ -68,7 +68,7 @@ class Decisions:
 
     @property
     def is_by_row(self) -> bool:
-        """Whether rows are told by ``row_id``."""
+        """Whether rows are named by ``row_id``."""
         return self.key == _ROW
 
     @property
@@ -77,7 +77,7 @@ class Decisions:
         return "drop" in self.words
 
     def of_rows(self) -> pd.DataFrame:
-        """Return ``row_id`` and ``role``, by ``row_id``, where rows are told by it."""
+        """Return ``row_id`` and ``role``, by ``row_id``, where rows are named by it."""
         frame = pd.DataFrame({_ROW: np.array(self.keys, np.int64), "role": self._roles})
         return frame.sort_values(_ROW, ignore_index=True)
 
@@ -160,7 +160,7 @@ def match_keys(given: pd.DataFrame, values: pa.ChunkedArray, row_start: int) -> 
     given : DataFrame
         From `Decisions.by_key`.
     values : pyarrow.ChunkedArray
-        Of the column that tells the rows.
+        Of the column that names the rows.
     row_start : int
         ``row_id`` of the first row.
     """
@@ -178,7 +178,7 @@ def match_keys(given: pd.DataFrame, values: pa.ChunkedArray, row_start: int) -> 
 
 
 def _key_of(names: list[str], path: object, columns: MetadataColumns) -> str:
-    """Return ``row_id``, or the column of the data set that a file tells rows by."""
+    """Return ``row_id``, or the column of the data set that a file names rows by."""
     if _DECISION not in names or len(set(names)) < len(names):
         raise SettingsError(
             f"{path}, line 1: expected the names of columns, row_id and decision, got "
@@ -207,7 +207,7 @@ def _key_of(names: list[str], path: object, columns: MetadataColumns) -> str:
     if not (
         pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)
     ):
-        raise SettingsError(f"{path}, line 1: column {name!r} is {kind}, which tells no rows.")
+        raise SettingsError(f"{path}, line 1: column {name!r} is {kind}, which identifies no rows.")
     return name
 
 

@@ -41,7 +41,7 @@ def write_input(
     Parameters
     ----------
     files : sequence of OutFile
-        Whose names tell which of `FOLDERS` are written; each piece has its part.
+        Whose names say which of `FOLDERS` are written; each piece has its part.
     folder : AnyPath
         That these folders are in.
     choice : Choice

@@ -75,7 +75,7 @@ class ParquetOut:
         self._writer: pq.ParquetWriter | None = None
 
     def write(self, table: pa.Table) -> None:
-        """Append a table; the first one tells the schema, and later ones have the same types."""
+        """Append a table; the first one sets the schema, and later ones have the same types."""
         if self._writer is None:
             self._writer = pq.ParquetWriter(
                 self._path, table.schema, compression="zstd", write_page_checksum=True

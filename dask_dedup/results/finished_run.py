@@ -152,7 +152,7 @@ def open_finished(
     if not state.get("finished"):
         raise OutputError(
             f"{path}: its run is not finished. The command that began it continues; "
-            f"`dask-dedup status {path}` tells how far it is."
+            f"`dask-dedup status {path}` says how far it is."
         )
     Results(path).refuse_damage(folders, files)
     return FinishedRun(path, state, read_json(path / "summary.json") or {})

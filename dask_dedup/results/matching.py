@@ -2,7 +2,7 @@
 
 1. scatter: each part of the clusters, and each file, puts its keys into buckets by their hash.
    Keys that are names in a tar are taken without their folders where the result's have none.
-2. present: a bucket tells which rows of the result have a counterpart that will stay.
+2. present: a bucket says which rows of the result have a counterpart that will stay.
 3. A dropped row whose witness has none stays too: it would be the last copy. The decisions are
    scattered again with that.
 4. match: a bucket gives each row of the files its verdict, and counts.

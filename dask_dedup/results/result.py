@@ -199,7 +199,7 @@ class Result(Mapping[str, Any]):
         Returns
         -------
         DataFrame
-            What `dask_dedup.results.show.find_members` tells of each member, then its metadata.
+            What `dask_dedup.results.show.find_members` says of each member, then its metadata.
             Ordered by cluster; in it the row that represents it, others that stay, and those that
             go, by falling similarity to the row that stays.
 

@@ -1,6 +1,6 @@
 """The members of clusters: which stays, why, how like it the others are, and what links them.
 
-1. `find_members`: a row id tells its file, a cluster id is one; a URL is sought in its column. Then
+1. `find_members`: a row id says its file, a cluster id is one; a URL is sought in its column. Then
    the column ``cluster_id`` is read, from the cluster's first file to that of its last member.
 2. `with_metadata`: the other columns, of the rows that are asked for.
 3. `join_paths`: the forest's edges of these clusters, in one pass, and in them the path from a row
@@ -96,7 +96,7 @@ def find_members(
 
     Notes
     -----
-    A row id tells its file, a cluster id is one. Then one column, ``cluster_id``, is read from the
+    A row id says its file, a cluster id is one. Then one column, ``cluster_id``, is read from the
     cluster's first file on, up to the file of its last member, and of the row groups that hold a
     member, our columns. A URL takes a search of the column ``url`` of all files first.
 
@@ -355,7 +355,7 @@ def show_rows(
     groups = []
     for cluster, members in shown.groupby("cluster_id"):
         whole = found[found["cluster_id"] == cluster]
-        told = [
+        listed = [
             {
                 **_values(one[names]),
                 "path": _edges(paths.get(one["row_id"])),
@@ -368,7 +368,7 @@ def show_rows(
                 "cluster_id": int(cluster),
                 "cluster_size": len(whole),
                 "kept": int(whole["is_kept"].sum()),
-                "members": told,
+                "members": listed,
             }
         )
     report = {

@@ -1,6 +1,6 @@
 """Files sorted by the row ids in their first column: whoever wants some rows reads few row groups.
 
-The footers tell which row groups may hold them. Pages carry checksums.
+The footers say which row groups may hold them. Pages carry checksums.
 """
 
 from __future__ import annotations

@@ -175,7 +175,7 @@ def threshold_of_kept(out: str | AnyPath, fraction: float) -> KeptThreshold:
     run = open_finished(out)
     known = run.forest_range()
     valid = run.valid_rows
-    # Each edge of the forest makes one row a duplicate: the last one needed tells the threshold.
+    # Each edge of the forest makes one row a duplicate: the last one needed is at the threshold.
     needed = max(int(np.ceil(valid * (1 - fraction) - 1e-9)), 1)
     edges = 0
     for similarity, _, _ in read_in_order(run.forest_path):

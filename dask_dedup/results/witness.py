@@ -44,7 +44,11 @@ Gather = Callable[[np.ndarray], np.ndarray]
 
 
 def find_witnesses(
-    row_ids: np.ndarray, starts: np.ndarray, gather: Gather, threshold: float
+    row_ids: np.ndarray,
+    starts: np.ndarray,
+    gather: Gather,
+    threshold: float,
+    window_rows: int = WINDOW_ROWS,
 ) -> Witnesses:
     """Find which rows of each group stay, and a witness for each of the others.
 
@@ -60,6 +64,8 @@ def find_witnesses(
         is asked for once.
     threshold : float
         Cosine; compared as float32, "at least".
+    window_rows : int
+        Of a group that are compared with each other.
 
     Returns
     -------
@@ -68,21 +74,21 @@ def find_witnesses(
     """
     witness, similarity = row_ids.copy(), np.ones(len(row_ids), np.float32)
     lowest = np.float32(threshold)
-    for first, stop in batches(starts):
+    for first, stop in batches(starts, window_rows):
         begin, end = starts[first], starts[stop]
-        if end - begin > WINDOW_ROWS:
-            found = _walk(row_ids[begin:end], gather, lowest)
+        if end - begin > window_rows:
+            found = _walk(row_ids[begin:end], gather, lowest, window_rows)
         else:
             found = _choose(row_ids[begin:end], starts[first : stop + 1] - begin, gather, lowest)
         witness[begin:end], similarity[begin:end] = found
     return Witnesses(witness, similarity)
 
 
-def batches(starts: np.ndarray) -> Iterator[tuple[int, int]]:
+def batches(starts: np.ndarray, window_rows: int) -> Iterator[tuple[int, int]]:
     """Yield groups, first and stop, that are read together: one, or several of few rows."""
     first = 0
     while first + 1 < len(starts):
-        most = WINDOW_ROWS if starts[first + 1] - starts[first] > PAIRWISE_ROWS else _READ_ROWS
+        most = window_rows if starts[first + 1] - starts[first] > PAIRWISE_ROWS else _READ_ROWS
         stop = int(np.searchsorted(starts, starts[first] + most, "right")) - 1
         stop = max(stop, first + 1)
         large = np.flatnonzero(np.diff(starts[first : stop + 1]) > PAIRWISE_ROWS)
@@ -115,13 +121,15 @@ def _choose(
     return witness, found
 
 
-def _walk(row_ids: np.ndarray, gather: Gather, lowest: np.float32) -> tuple[np.ndarray, np.ndarray]:
+def _walk(
+    row_ids: np.ndarray, gather: Gather, lowest: np.float32, window_rows: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Find the witnesses of one group of several windows."""
     witness, similarity = row_ids.copy(), np.ones(len(row_ids), np.float32)
     carried_ids, carried_counts = np.empty(0, np.int64), np.empty(0, np.int64)
     carried: np.ndarray | None = None
-    for begin in range(0, len(row_ids), WINDOW_ROWS):
-        place = begin + np.argsort(row_ids[begin : begin + WINDOW_ROWS])
+    for begin in range(0, len(row_ids), window_rows):
+        place = begin + np.argsort(row_ids[begin : begin + window_rows])
         ids = row_ids[place]
         rows = exact_rows(gather(ids))
         if carried is None:

@@ -51,7 +51,8 @@ def group_rows(
     cluster_ids: np.ndarray,
     edges: Edges,
     is_fixed: np.ndarray | None = None,
-    most: int | None = None,
+    most: int = GROUP_ROWS,
+    window_rows: int = WINDOW_ROWS,
 ) -> Groups:
     """Put rows into groups.
 
@@ -65,10 +66,11 @@ def group_rows(
         than 1,024 such rows, and holds some 100 bytes for each of theirs then.
     is_fixed : bool array, optional
         Rows that stay in any case: clusters that have no others are left out.
-    most : int, optional
-        Rows of a group; by default 65,536.
+    most : int
+        Rows of a group.
+    window_rows : int
+        Rows of a cluster from which on it is put into the order of a walk.
     """
-    most = most or GROUP_ROWS
     if is_fixed is not None:
         some = np.isin(cluster_ids, cluster_ids[~is_fixed])
         row_ids, cluster_ids = row_ids[some], cluster_ids[some]
@@ -77,7 +79,7 @@ def group_rows(
     sizes = np.diff(np.flatnonzero(np.diff(cluster_ids, prepend=-1, append=-1)))
     are_several = np.repeat(sizes > 1, sizes)
     row_ids, cluster_ids, sizes = row_ids[are_several], cluster_ids[are_several], sizes[sizes > 1]
-    large = np.flatnonzero(np.repeat(sizes > min(most, WINDOW_ROWS), sizes))
+    large = np.flatnonzero(np.repeat(sizes > min(most, window_rows), sizes))
     if len(large):
         ids = np.sort(row_ids[large])
         walked = _walk_order(ids, *_edges_at(ids, edges))

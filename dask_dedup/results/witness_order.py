@@ -44,12 +44,13 @@ def find_ordered(
     gather: Gather,
     threshold: float,
     is_ordered: bool,
+    window_rows: int = WINDOW_ROWS,
 ) -> Witnesses:
     """Find which rows of each group stay, and a witness for each of the others.
 
     Parameters
     ----------
-    row_ids, starts, gather, threshold
+    row_ids, starts, gather, threshold, window_rows
         As of `dask_dedup.results.witness.find_witnesses`.
     ranks : int64 array, shape (rows,)
         Inside their clusters.
@@ -66,20 +67,20 @@ def find_ordered(
     lowest = np.float32(threshold)
     order = np.lexsort((ranks, np.repeat(np.arange(len(starts) - 1), np.diff(starts))))
     row_ids, roles = row_ids[order], roles[order]
-    for first, stop in batches(starts):
+    for first, stop in batches(starts, window_rows):
         begin, end = starts[first], starts[stop]
         own, some = row_ids[begin:end], roles[begin:end]
         if stop - first > 1 or end - begin <= PAIRWISE_ROWS:
             inner = starts[first : stop + 1] - begin
             chosen, found = _choose_small(own, inner, some, gather, lowest, is_ordered)
-        elif end - begin <= WINDOW_ROWS:
+        elif end - begin <= window_rows:
             rows = _gather(own, gather)
             near = near_pairs(rows, rows, lowest)
             chosen = _cover(near, some == PROTECTED, some == UNWANTED, is_ordered)
             found = _similarities(rows, chosen)
         else:
             assert is_ordered
-            chosen, found = _choose_large(own, some, gather, lowest)
+            chosen, found = _choose_large(own, some, gather, lowest, window_rows)
         place = order[begin:end]
         witness[place] = np.where(chosen >= 0, own[chosen], -1)
         similarity[place] = found
@@ -103,15 +104,15 @@ def _choose_small(
 
 
 def _choose_large(
-    row_ids: np.ndarray, roles: np.ndarray, gather: Gather, lowest: np.float32
+    row_ids: np.ndarray, roles: np.ndarray, gather: Gather, lowest: np.float32, window_rows: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Choose in one group by rank, in windows, each compared with all that stay before it."""
     rows = _gather(row_ids, gather)
     fixed, never = roles == PROTECTED, roles == UNWANTED
     chosen = np.where(fixed, np.arange(len(row_ids)), -1)
     stays = np.empty(0, np.int64)
-    for begin in range(0, len(row_ids), WINDOW_ROWS):
-        window = np.arange(begin, min(begin + WINDOW_ROWS, len(row_ids)))
+    for begin in range(0, len(row_ids), window_rows):
+        window = np.arange(begin, min(begin + window_rows, len(row_ids)))
         open_rows = window[~fixed[window]]
         if len(stays) and len(open_rows):
             near = near_pairs(rows[stays], rows[open_rows], lowest)

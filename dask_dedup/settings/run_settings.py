@@ -231,7 +231,7 @@ class Settings(_Table):
 
     encoder: Literal["clip", "sscd", "isc"] | None = None
     """what has made the embeddings: gives the threshold where none is given, and is compared with
-    what the data look like [default: not told]"""
+    what the data look like [default: not stated]"""
 
     read: ReadSettings = ReadSettings()
     projection: ProjectionSettings = ProjectionSettings()

@@ -25,7 +25,7 @@ _MOST_BYTES = 1 << 20
 
 
 class RunLog(logging.Handler):
-    """Takes lines, and what the package logs while it is open; writes them once it is told where.
+    """Takes lines, and what the package logs while it is open; writes them once it knows where.
 
     On a disk each line is there at once. In a store, which cannot add to an object, all of them
     are written when the log is closed.

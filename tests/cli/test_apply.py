@@ -3,9 +3,7 @@
 import json
 from functools import partial
 
-import numpy as np
 import pandas as pd
-import pytest
 from click.testing import CliRunner
 
 import dask_dedup
@@ -17,29 +15,6 @@ run_here = partial(dask_dedup.run, execute=compute_tasks)
 
 def command(*arguments):
     return CliRunner().invoke(cli.main, [str(argument) for argument in arguments])
-
-
-@pytest.fixture(scope="module")
-def out(tmp_path_factory, write_dataset):
-    """A finished run over 300 rows, each of the last hundred a copy of one of the first."""
-    folder = tmp_path_factory.mktemp("apply")
-    rows = np.random.default_rng(0).normal(size=(200, 16)).astype("f4")
-    data = write_dataset(folder / "data", np.split(np.concatenate([rows, rows[:100]]), [130]))
-    run_here(data, folder / "out", audit_queries=0)
-    return folder / "out"
-
-
-def test_help_names_every_option_and_the_exit_codes():
-    result = CliRunner().invoke(cli.main, ["apply", "--help"], terminal_width=200)
-    assert result.exit_code == 0
-    options = [
-        option
-        for param in cli.main.commands["apply"].params
-        for option in param.opts
-        if option[:1] == "-"
-    ]
-    assert [option for option in options if option not in result.output] == []
-    assert "Exit codes: 0 done, 2 wrong input" in result.output
 
 
 def test_apply_prints_every_count(tmp_path, out, scheduler):

@@ -30,20 +30,6 @@ def data(tmp_path, write_dataset, rows):
     return write_dataset(tmp_path / "data", images, texts=texts)
 
 
-@pytest.mark.parametrize("name", ["fit-compressor", "compress"])
-def test_help_names_every_option_and_the_exit_codes(name):
-    result = CliRunner().invoke(cli.main, [name, "--help"], terminal_width=200)
-    assert result.exit_code == 0
-    options = [
-        option
-        for param in cli.main.commands[name].params
-        for option in param.opts
-        if option[:1] == "-"
-    ]
-    assert [option for option in options if option not in result.output] == []
-    assert "Exit codes: 0 done, 2 wrong input" in result.output
-
-
 def test_fit_compressor_writes_the_model_that_python_fits(tmp_path, data):
     model = tmp_path / "model"
     arguments = [*QUICK, "--kind", "snip", "--dim", 4, "--modality", "both", "--seed", 3]

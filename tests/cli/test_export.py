@@ -26,29 +26,6 @@ def command(*arguments):
     return CliRunner().invoke(cli.main, [str(argument) for argument in arguments])
 
 
-@pytest.fixture(scope="module")
-def out(tmp_path_factory, write_dataset):
-    """A finished run over 300 rows, each of the last hundred a copy of one of the first."""
-    folder = tmp_path_factory.mktemp("export")
-    rows = np.random.default_rng(0).normal(size=(200, 16)).astype("f4")
-    data = write_dataset(folder / "data", np.split(np.concatenate([rows, rows[:100]]), [130]))
-    run_here(data, folder / "out", audit_queries=0)
-    return folder / "out"
-
-
-def test_help_names_every_option_and_the_exit_codes():
-    result = CliRunner().invoke(cli.main, ["export", "--help"], terminal_width=200)
-    assert result.exit_code == 0
-    options = [
-        option
-        for param in cli.main.commands["export"].params
-        for option in param.opts
-        if option[:1] == "-"
-    ]
-    assert [option for option in options if option not in result.output] == []
-    assert "Exit codes: 0 done, 2 wrong input" in result.output
-
-
 def test_export_writes_what_python_writes(tmp_path, out):
     result = command("export", out, tmp_path / "to", "--workers", 1)
     assert result.exit_code == 0, result.output

@@ -35,6 +35,24 @@ def test_help_has_the_headings_in_their_order_and_terms_last():
     assert headings == ["Options", *COMMAND_GROUPS, "Terms"]
 
 
+#: Commands that only read, or have commands of their own, say nothing of exit codes.
+WITHOUT_CODES = {"evaluate", "precision", "sample", "sweep", "verbatim", "warm-up"}
+
+
+@pytest.mark.parametrize("name", sorted(main.commands))
+def test_help_of_a_command_names_every_option_and_the_exit_codes(name):
+    text = shown(name)
+    options = {
+        option
+        for parameter in main.commands[name].params
+        if not getattr(parameter, "hidden", False)
+        for option in parameter.opts
+        if option.startswith("-")
+    }
+    assert {option for option in options if option not in text} == set()
+    assert ("Exit codes: 0 " in text) == (name not in WITHOUT_CODES)
+
+
 def test_run_help_lists_each_option_once_under_a_heading():
     text = shown("run")
     assert "Other:" not in text

@@ -1,4 +1,4 @@
-"""`dask-dedup report`, as a process."""
+"""`dask-dedup report`: the page as a process writes it, and what is refused."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import sys
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import dask_dedup
+from dask_dedup.cli.commands import main
 from dask_dedup.runtime.executor import compute_tasks
 
 
@@ -45,9 +47,8 @@ def test_report_refuses_in_one_line(small_run, tmp_path):
         ((small_run, tmp_path / "p", "--thumbnails", "9"), "there are no local pictures"),
         ((small_run, tmp_path / "p", "--thumbnails", "-2"), "thumbnails"),
     ):
-        done = command(*arguments)
-        assert done.returncode == 2
-        assert done.stdout == ""
+        done = CliRunner().invoke(main, ["report", *map(str, arguments)])
+        assert (done.exit_code, done.stdout) == (2, "")
         (line,) = done.stderr.splitlines()
         assert message in line
     assert not (tmp_path / "p").exists()

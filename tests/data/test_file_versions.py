@@ -14,7 +14,7 @@ import pytest
 
 import dask_dedup
 from dask_dedup import Dataset, InputError, Settings, read_dataset
-from dask_dedup.runtime.executor import NoProgress, compute_tasks
+from dask_dedup.runtime.executor import compute_tasks
 
 run_here = partial(dask_dedup.run, execute=compute_tasks)
 
@@ -81,19 +81,19 @@ def test_content_that_changed_with_size_and_time_kept_is_noticed(tmp_path, write
 
 
 def test_run_notices_content_that_changes_in_its_midst_with_size_and_time_kept(
-    tmp_path, write_dataset
+    tmp_path, write_dataset, stage_notes
 ):
     data = changing(tmp_path, write_dataset).path
     victim = os.path.join(data, "img_emb", "img_emb_1.npy")
 
-    class ChangeInJoin(NoProgress):
-        def start(self, stage, rows):
-            if stage == "join":
-                keep_times(victim, reverse_rows)
-
     settings = Settings.model_validate({"audit": {"queries": 0}})
     with pytest.raises(InputError, match=r"img_emb_1\.npy: changed while the run was reading"):
-        run_here(data, tmp_path / "out", settings, progress=ChangeInJoin())
+        run_here(
+            data,
+            tmp_path / "out",
+            settings,
+            progress=stage_notes(do={"join": lambda: keep_times(victim, reverse_rows)}),
+        )
     assert not (tmp_path / "out" / "clusters").exists()
     assert not (tmp_path / "out" / "summary.json").exists()
     run_here(data, tmp_path / "out", settings)

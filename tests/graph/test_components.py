@@ -55,6 +55,7 @@ def test_label_components_of_own_edges_equals_its_eager_twin(edges, partitions):
 def test_label_components_that_know_their_rows_are_cut_and_know_their_divisions(
     edges, monkeypatch, rows, divisions
 ):
+    # A million rows more are needed else: a constant, and no argument of what is public.
     monkeypatch.setattr(origin, "_CUT_ROWS", 700)
     known = dd.from_map(
         pick, [0, 1], pieces=[edges[:700], edges[700:]], meta=with_origin(EDGES, Origin(rows, {}))

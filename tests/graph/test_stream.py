@@ -210,7 +210,7 @@ def test_stream_merge_opens_few_files_at_a_time(tmp_path):
     last = max(int(name) for name in os.listdir("/proc/self/fd"))
     resource.setrlimit(resource.RLIMIT_NOFILE, (last + 16, before[1]))
     try:
-        stream_merge(paths, 500, tmp_path / "merged.parquet", band_edges=100)
+        stream_merge(paths, 500, tmp_path / "merged.parquet", band_edges=1000)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 

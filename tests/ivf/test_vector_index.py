@@ -19,7 +19,7 @@ from dask_dedup.cli import commands as cli
 from dask_dedup.data.part_list import write_parts
 from dask_dedup.data.parts import Part
 from dask_dedup.ivf import shards as shards_module
-from dask_dedup.ivf.shards import default_factory, group_spans
+from dask_dedup.ivf.shards import group_spans
 from dask_dedup.ivf.vector_index import build_index, open_index, search_block, search_index
 
 
@@ -174,21 +174,6 @@ def test_group_spans_cuts_by_rows_and_never_inside_a_span():
     groups = group_spans(layout(250_000, 12_000, 600, 800_000, 3), 12)
     assert [[span.index for span in spans] for spans in groups.values()] == [[0, 1], [2], [3], [4]]
     assert list(groups) == ["shard-00000", "shard-00001", "shard-00002", "shard-00003"]
-
-
-@pytest.mark.parametrize(
-    ("count", "dim", "expected"),
-    [
-        (9_999, 512, "SQ8"),
-        (16_827, 512, "PCA64,IVF512,PQ16"),
-        (10**6, 64, "IVF4096,PQ16"),
-        (2 * 10**9, 128, "PCA64,IVF131072,PQ16"),
-        (10**6, 12, "IVF4096,PQ4"),
-        (10**6, 7, "IVF4096,PQ1"),
-    ],
-)
-def test_default_factory(count, dim, expected):
-    assert default_factory(count, dim) == expected
 
 
 def invoke(*arguments):

@@ -10,7 +10,7 @@ import pytest
 
 import dask_dedup
 from dask_dedup import InputError, OutputError, Settings
-from dask_dedup.runtime.executor import NoProgress, compute_tasks
+from dask_dedup.runtime.executor import compute_tasks
 from dask_dedup.storage.files import read_json
 
 run_here = partial(dask_dedup.run, execute=compute_tasks)
@@ -18,18 +18,6 @@ run_here = partial(dask_dedup.run, execute=compute_tasks)
 SMALL = {"cells": {"cells": 20}, "audit": {"queries": 300}, "join": {"search_threshold": 0.9}}
 RELABELLED = ["witnesses", "clusters", "report"]
 ALL = ["fit", "layout", "join", "forest", "witnesses", "clusters", "report"]
-
-
-class Stages(NoProgress):
-    """Remembers the stages that were run, and can stop before one."""
-
-    def __init__(self, stop=None):
-        self.names, self.stop = [], stop
-
-    def start(self, stage, rows):
-        if stage == self.stop:
-            raise InterruptedError
-        self.names.append(stage)
 
 
 def settings_of(changes):
@@ -106,16 +94,16 @@ def test_table_has_every_setting_of_the_finder():
 
 
 @pytest.mark.parametrize("key", [key for key, change in CHANGES.items() if change])
-def test_changed_setting_runs_exactly_what_depends_on_it(data, out, key, caplog):
+def test_changed_setting_runs_exactly_what_depends_on_it(data, out, key, caplog, stage_notes):
     value, stages = CHANGES[key]
-    seen = Stages()
+    seen = stage_notes()
     run_here(data, out, settings_of({key: value}), progress=seen)
     if key == "join.search_threshold":  # the forest from 0.9 up has all that 0.92 asks for
         assert seen.names == RELABELLED
     else:
         assert seen.names == stages
     assert (f"changed since the last run: {key} (" in caplog.text) == bool(seen.names)
-    again = Stages()
+    again = stage_notes()
     run_here(data, out, settings_of({key: value}), progress=again)
     assert again.names == []
 
@@ -156,16 +144,16 @@ def test_another_threshold_gives_the_clusters_and_the_audit_of_a_run_of_its_own(
     assert summary["audit"]["queries_with_pairs"] > 20
 
 
-def test_threshold_below_the_search_threshold_searches_again(data, out):
-    seen = Stages()
+def test_threshold_below_the_search_threshold_searches_again(data, out, stage_notes):
+    seen = stage_notes()
     changed = settings_of({"clusters.threshold": 0.85, "join.search_threshold": 0.85})
     run_here(data, out, changed, progress=seen)
     assert seen.names == ALL
 
 
-def test_threshold_back_and_forth_needs_no_search(data, out, finished):
+def test_threshold_back_and_forth_needs_no_search(data, out, finished, stage_notes):
     for threshold in (0.97, 0.92, 0.95):
-        seen = Stages()
+        seen = stage_notes()
         changed = settings_of({"clusters.threshold": threshold})
         run_here(data, out, changed, progress=seen)
         assert seen.names == RELABELLED
@@ -174,40 +162,40 @@ def test_threshold_back_and_forth_needs_no_search(data, out, finished):
     )
 
 
-def test_labelling_that_was_stopped_goes_on_and_again_needs_no_search(data, out):
+def test_labelling_that_was_stopped_goes_on_and_again_needs_no_search(data, out, stage_notes):
     changed = settings_of({"clusters.threshold": 0.97})
     with pytest.raises(InterruptedError):
-        run_here(data, out, changed, progress=Stages(stop="clusters"))
+        run_here(data, out, changed, progress=stage_notes(stop="clusters"))
     assert not read_json(out / "run.json")["finished"]
-    seen = Stages()
+    seen = stage_notes()
     run_here(data, out, changed, progress=seen)
     assert seen.names == RELABELLED
 
 
 @pytest.mark.parametrize("lost", ["forest", "invalid", "audit"])
-def test_without_what_a_search_leaves_another_threshold_is_refused(data, out, lost):
+def test_without_what_a_search_leaves_another_threshold_is_refused(data, out, lost, stage_notes):
     shutil.rmtree(out / lost)
     changed = settings_of({"clusters.threshold": 0.97})
     with pytest.raises(OutputError, match=rf"out/{lost}/.*: is missing.*--overwrite"):
         run_here(data, out, changed)
-    seen = Stages()
+    seen = stage_notes()
     run_here(data, out, changed, progress=seen, overwrite=True)
     assert seen.names == ALL
 
 
-def test_unverified_forest_is_never_asked_at_another_threshold(data, tmp_path):
+def test_unverified_forest_is_never_asked_at_another_threshold(data, tmp_path, stage_notes):
     adc = {"finder": "adc", "adc.factory": "IVF8,PQ4", "adc.verify": False, "adc.tolerance": 1.0}
     run_here(data, tmp_path / "out", settings_of(adc))
-    seen = Stages()
+    seen = stage_notes()
     changed = settings_of({**adc, "clusters.threshold": 0.97})
     run_here(data, tmp_path / "out", changed, progress=seen)
     assert "search" in seen.names
 
 
-def test_verified_forest_of_the_other_finder_is_asked_too(data, tmp_path):
+def test_verified_forest_of_the_other_finder_is_asked_too(data, tmp_path, stage_notes):
     adc = {"finder": "adc", "adc.factory": "IVF8,PQ4", "adc.tolerance": 2.0}
     run_here(data, tmp_path / "out", settings_of(adc))
-    seen = Stages()
+    seen = stage_notes()
     changed = settings_of({**adc, "clusters.threshold": 0.97})
     run_here(data, tmp_path / "out", changed, progress=seen)
     assert seen.names == RELABELLED
@@ -216,21 +204,24 @@ def test_verified_forest_of_the_other_finder_is_asked_too(data, tmp_path):
 @pytest.mark.parametrize("stage", ["layout", "clusters"])
 @pytest.mark.parametrize("change", ["another", "gone"])
 def test_part_that_changes_during_the_run_stops_it_and_is_never_mixed(
-    data, tmp_path, stage, change
+    data, tmp_path, stage, change, stage_notes
 ):
     own = shutil.copytree(data, tmp_path / "data")
     path = own / "img_emb" / "img_emb_2.npy"
 
-    class ChangeOnePart(NoProgress):
-        def start(self, name, rows):
-            if name == stage:
-                rows = np.load(path)
-                path.unlink()
-                if change == "another":
-                    np.save(path, rows[::-1].copy())  # of the same size
+    def change_one_part():
+        rows = np.load(path)
+        path.unlink()
+        if change == "another":
+            np.save(path, rows[::-1].copy())  # of the same size
 
     with pytest.raises(InputError, match=r"img_emb_2\.npy.*(changed while|cannot be read|is gone)"):
-        run_here(own, tmp_path / "out", settings_of({}), progress=ChangeOnePart())
+        run_here(
+            own,
+            tmp_path / "out",
+            settings_of({}),
+            progress=stage_notes(do={stage: change_one_part}),
+        )
     assert not (tmp_path / "out" / "clusters").exists()
     if change == "gone":
         shutil.copy(data / "img_emb" / "img_emb_2.npy", path)

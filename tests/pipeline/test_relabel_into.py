@@ -14,30 +14,13 @@ from dask_dedup import DamagedError, InputError, OutputError, SettingsError
 from dask_dedup.cli.commands import main
 from dask_dedup.pipeline.status import run_status
 from dask_dedup.results.sweep import sweep
-from dask_dedup.runtime.executor import NoProgress, compute_tasks
+from dask_dedup.runtime.executor import compute_tasks
 from dask_dedup.storage.files import read_json, write_json
 
 run_here = partial(dask_dedup.run, execute=compute_tasks)
 relabel = partial(dask_dedup.relabel, execute=compute_tasks)
 
 SMALL = {"cells.cells": 20, "audit.queries": 200}
-
-
-class StopBefore(NoProgress):
-    def __init__(self, stage):
-        self.stage = stage
-
-    def start(self, stage, rows):
-        if stage == self.stage:
-            raise InterruptedError
-
-
-class Stages(NoProgress):
-    def __init__(self):
-        self.names = []
-
-    def start(self, stage, rows):
-        self.names.append(stage)
 
 
 @pytest.fixture(scope="module")
@@ -103,13 +86,13 @@ def test_relabel_equals_a_fresh_run_and_leaves_its_source_alone(
     ).read_text()
 
 
-def test_relabelled_folder_is_complete_by_itself(original, finished, tmp_path):
+def test_relabelled_folder_is_complete_by_itself(original, finished, tmp_path, stage_notes):
     out = shutil.copytree(finished, tmp_path / "out")
     dest = tmp_path / "dest"
     relabel(out, dest, 0.97)
     shutil.rmtree(out)
     assert run_status(dest, verify=True)["damage"] == []
-    seen = Stages()
+    seen = stage_notes()
     run_here(original, dest, SMALL, threshold=0.97, search_threshold=0.9, progress=seen)
     assert seen.names == []  # finished before
     run_here(original, dest, SMALL, threshold=0.92, search_threshold=0.9, progress=seen)
@@ -119,14 +102,14 @@ def test_relabelled_folder_is_complete_by_itself(original, finished, tmp_path):
 
 
 def test_relabel_that_was_stopped_continues_and_again_has_nothing_to_do(
-    finished, tmp_path, monkeypatch
+    finished, tmp_path, monkeypatch, stage_notes
 ):
     dest = tmp_path / "dest"
     with pytest.raises(InterruptedError):
-        relabel(finished, dest, 0.97, progress=StopBefore("clusters"))
+        relabel(finished, dest, 0.97, progress=stage_notes("clusters"))
     assert not read_json(dest / "run.json")["finished"]
     for expected in (["witnesses", "clusters", "report"], []):
-        seen = Stages()
+        seen = stage_notes()
         relabel(finished, dest, 0.97, progress=seen)
         assert seen.names == expected
     relabel(finished, tmp_path / "other", 0.97)

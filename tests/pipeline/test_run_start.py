@@ -16,7 +16,7 @@ from distributed import Client, LocalCluster
 
 import dask_dedup
 from dask_dedup import CapacityError, Settings, SettingsError
-from dask_dedup.runtime.executor import NoProgress, compute_tasks
+from dask_dedup.runtime.executor import compute_tasks
 from dask_dedup.storage.files import read_json, write_json
 
 run_here = partial(dask_dedup.run, execute=compute_tasks)
@@ -157,25 +157,14 @@ def test_run_command_s_own_process_does_without_torch(data, tmp_path):
     assert ran.stdout.splitlines()[-1] == "loaded: []"
 
 
-class Seen(NoProgress):
-    def __init__(self):
-        self.stages, self.is_closed = [], False
-
-    def start(self, stage, rows):
-        self.stages.append(stage)
-
-    def close(self):
-        self.is_closed = True
-
-
-def test_run_closes_the_display_that_it_is_given_after_an_error_too(data, tmp_path):
+def test_run_closes_the_display_that_it_is_given_after_an_error_too(data, tmp_path, stage_notes):
     def fail(tasks, on_result):
         raise InterruptedError
 
-    seen = Seen()
+    seen = stage_notes()
     with pytest.raises(InterruptedError):
         dask_dedup.run(data, tmp_path / "out", execute=fail, progress=seen)
-    assert (seen.stages, seen.is_closed) == (["fit"], True)
+    assert (seen.names, seen.is_closed) == (["fit"], True)
 
 
 AFTER_OTHERS = """

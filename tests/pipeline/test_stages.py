@@ -19,8 +19,6 @@ from dask_dedup.pipeline.finders import choose_finder
 from dask_dedup.pipeline.job import Job
 from dask_dedup.pipeline.run_stages import run_stages
 from dask_dedup.pipeline.stages import DERIVED, STAGES, WORKING, settings_of, stages_of
-from dask_dedup.planning.cost_model import plan
-from dask_dedup.planning.workload import Machine, Workload
 from dask_dedup.runtime.executor import NoProgress, compute_tasks
 from dask_dedup.settings.option_names import settings_from
 from dask_dedup.storage.run_folder import RunFolder
@@ -220,14 +218,6 @@ def test_what_a_stage_reads_an_earlier_one_writes():
                 assert set(stage.reads) - {"merged entries", "rule"} <= there, stage.name
             there |= set(stage.writes)
         assert {"clusters", "forest", "audit"} <= there
-
-
-def test_names_are_those_of_the_plan():
-    shown = [stage.name for stage in stages_of("join") if stage.is_shown]
-    large = Workload(rows=10**9, dim=768, parts=1000, cells=10**6)
-    names = [stage.name for stage in plan(large, Machine(4)).stages]
-    assert [name for name in shown if name in names] == names
-    assert set(shown) - set(names) == {"decide", "pack", "merge-2", "merge-3"}
 
 
 def clusters_of(out):

@@ -20,21 +20,6 @@ from dask_dedup.storage.folder_lock import FolderLock
 run_here = partial(dask_dedup.run, execute=compute_tasks)
 
 
-class StoppedError(Exception):
-    """Stands for whatever ends a run."""
-
-
-class StopAt(NoProgress):
-    """Stops the run as a stage begins."""
-
-    def __init__(self, stage):
-        self.stage = stage
-
-    def start(self, stage, rows):
-        if stage == self.stage:
-            raise StoppedError
-
-
 def stop_after(tasks):
     """Return an executor that stops the run when so many tasks of stages have left their record."""
     done = 0
@@ -46,7 +31,7 @@ def stop_after(tasks):
             if isinstance(record, dict):
                 done += 1
                 if done == tasks:
-                    raise StoppedError
+                    raise InterruptedError
 
         return [compute_tasks([one], count)[0] for one in some]
 
@@ -81,10 +66,12 @@ class Counts(NoProgress):
         self.rows[self.stage][1] += rows
 
 
-def test_resumed_stages_have_no_rate_of_rows_that_were_done_before(clipart, settings, tmp_path):
+def test_resumed_stages_have_no_rate_of_rows_that_were_done_before(
+    clipart, settings, tmp_path, stage_notes
+):
     out = tmp_path / "out"
-    with pytest.raises(StoppedError):
-        run_here(clipart, out, settings, progress=StopAt("clusters"))
+    with pytest.raises(InterruptedError):
+        run_here(clipart, out, settings, progress=stage_notes("clusters"))
     seen = Counts()
     summary = run_here(clipart, out, settings, progress=seen)
     rates = {stage["name"]: stage["rows_per_second"] for stage in summary["stages"]}
@@ -98,7 +85,7 @@ def test_resumed_stages_have_no_rate_of_rows_that_were_done_before(clipart, sett
 
 def test_a_stage_that_was_stopped_has_the_rate_of_the_rest(clipart, settings, tmp_path):
     out = tmp_path / "out"
-    with pytest.raises(StoppedError):
+    with pytest.raises(InterruptedError):
         run_here(clipart, out, settings, execute=stop_after(3))  # of five parts of the layout
     rows = [np.load(path, mmap_mode="r").shape[0] for path in sorted(clipart.rglob("img_emb_*"))]
     seen = Counts()
@@ -112,7 +99,7 @@ def test_status_of_a_stopped_run_counts_the_tasks_and_goes_on_from_there(
     clipart, settings, tmp_path
 ):
     out = tmp_path / "out"
-    with pytest.raises(StoppedError):
+    with pytest.raises(InterruptedError):
         run_here(clipart, out, settings, execute=stop_after(3))
     status = run_status(out)
     assert status["state"] == "stopped"
@@ -124,7 +111,7 @@ def test_status_of_a_stopped_run_counts_the_tasks_and_goes_on_from_there(
         "witnesses": ("waiting", 0, None),
         "clusters": ("waiting", 0, None),
     }
-    with pytest.raises(StoppedError):
+    with pytest.raises(InterruptedError):
         run_here(clipart, out, settings, execute=stop_after(2 + 1))
     status = run_status(out)
     assert stages_of(status)["layout"] == ("finished", 5, 5)
@@ -150,7 +137,7 @@ def test_status_of_a_stopped_run_counts_the_tasks_and_goes_on_from_there(
 
 def test_status_command_prints_a_table_or_json_and_changes_nothing(clipart, settings, tmp_path):
     out = tmp_path / "out"
-    with pytest.raises(StoppedError):
+    with pytest.raises(InterruptedError):
         run_here(clipart, out, settings, execute=stop_after(7))
     before = sorted((path, path.stat().st_mtime_ns) for path in out.rglob("*"))
     result = CliRunner().invoke(cli.main, ["status", str(out)], catch_exceptions=False)
@@ -162,23 +149,24 @@ def test_status_command_prints_a_table_or_json_and_changes_nothing(clipart, sett
 
 
 def test_status_shows_the_stages_of_the_finder_and_optional_ones_once_they_are_there(
-    tmp_path, write_dataset
+    tmp_path, write_dataset, stage_notes
 ):
     rng = np.random.default_rng(0)
     data = write_dataset(tmp_path / "data", [rng.normal(size=(300, 16)).astype("f4")])
     adc = {"finder": "adc", "adc.factory": "IVF4,PQ4x6", "adc.queries": 50}
-    with pytest.raises(StoppedError):
-        run_here(data, tmp_path / "out", adc, progress=StopAt("shards"))
+    with pytest.raises(InterruptedError):
+        run_here(data, tmp_path / "out", adc, progress=stage_notes("shards"))
     assert stages_of(run_status(tmp_path / "out")) == {
         "train": ("finished", 0, None),
         "shards": ("waiting", 0, None),
+        "tolerance": ("waiting", 0, None),  # since it is planned
         "search": ("waiting", 0, None),
         "forest": ("waiting", 0, None),
         "witnesses": ("waiting", 0, None),
         "clusters": ("waiting", 0, None),
     }
-    with pytest.raises(StoppedError):
-        run_here(data, tmp_path / "out", adc, progress=StopAt("search"))
+    with pytest.raises(InterruptedError):
+        run_here(data, tmp_path / "out", adc, progress=stage_notes("search"))
     found = stages_of(run_status(tmp_path / "out"))
     assert list(found) == [
         *("train", "shards", "tolerance", "search", "forest", "witnesses", "clusters")

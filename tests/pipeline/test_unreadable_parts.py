@@ -15,7 +15,7 @@ from dask_dedup import InputError, Settings, read_dataset
 from dask_dedup.cli import commands as cli
 from dask_dedup.data.parts import read_rows
 from dask_dedup.errors import UnreadableError
-from dask_dedup.runtime.executor import NoProgress, compute_tasks
+from dask_dedup.runtime.executor import compute_tasks
 from dask_dedup.storage.run_folder import RunFolder
 
 run_here = partial(dask_dedup.run, execute=compute_tasks)
@@ -80,18 +80,6 @@ def metadata(data, part):
     return sorted(data.glob("metadata/*"))[part]
 
 
-class When(NoProgress):
-    """Does something to a file when a stage begins for the first time."""
-
-    def __init__(self, stage, do, path):
-        self.stage, self.do, self.path = stage, do, path
-
-    def start(self, stage, rows):
-        if stage == self.stage and self.do is not None:
-            self.do(self.path)
-            self.do = None
-
-
 @pytest.mark.parametrize("finder", ["join", "adc"])
 def test_bad_files_are_quarantined_counted_and_reported(data, rows, tmp_path, caplog, finder):
     truncate(embeddings(data, 1))
@@ -153,11 +141,16 @@ def test_data_set_of_bad_files_only_is_refused(data):
 @pytest.mark.parametrize("stage", ["fit", "layout", "join"])
 @pytest.mark.parametrize("skip", [False, True])
 def test_part_truncated_while_the_run_reads_ends_it_and_the_next_start_sees_it(
-    data, rows, tmp_path, stage, skip
+    data, rows, tmp_path, stage, skip, stage_notes
 ):
     victim, out = embeddings(data, 1), tmp_path / "out"
     with pytest.raises(InputError, match=f"{victim.name}.*(changed while|truncated)"):
-        run_here(data, out, settings(skip=skip), progress=When(stage, truncate, victim))
+        run_here(
+            data,
+            out,
+            settings(skip=skip),
+            progress=stage_notes(do={stage: lambda: truncate(victim)}),
+        )
     assert not (out / "clusters").exists()
     if not skip:
         with pytest.raises(UnreadableError, match=f"{victim.name}.*truncated"):
@@ -172,24 +165,12 @@ def test_part_truncated_while_the_run_reads_ends_it_and_the_next_start_sees_it(
     assert run_here(data, out, settings()) == summary
 
 
-class Killed(NoProgress):
-    """Ends the run as a kill would, as a stage begins; notes the stages."""
-
-    def __init__(self, at=None):
-        self.at, self.stages = at, []
-
-    def start(self, stage, rows):
-        self.stages.append(stage)
-        if stage == self.at:
-            raise InterruptedError
-
-
 def test_metadata_that_turn_bad_behind_a_whole_footer_are_null_in_the_next_run(
-    data, rows, tmp_path
+    data, rows, tmp_path, stage_notes
 ):
     """No scan sees such a page: the run that has met it notes the file in OUT."""
     victims, out = [metadata(data, 1), metadata(data, 3)], tmp_path / "out"
-    progress = When("clusters", damage_in_the_middle, victims[0])
+    progress = stage_notes(do={"clusters": lambda: damage_in_the_middle(victims[0])})
     with pytest.raises(UnreadableError, match=f"{victims[0].name}: cannot be read") as stopped:
         run_here(data, out, settings(skip=False), progress=progress)
     assert "again" not in str(stopped.value)
@@ -202,8 +183,8 @@ def test_metadata_that_turn_bad_behind_a_whole_footer_are_null_in_the_next_run(
         run_here(data, out, settings())
     assert len(RunFolder.read_quarantined(out)) == 2
     with pytest.raises(InterruptedError):  # a kill in between forgets nothing
-        run_here(data, out, settings(), progress=Killed("clusters"))
-    seen = Killed()
+        run_here(data, out, settings(), progress=stage_notes("clusters"))
+    seen = stage_notes()
     summary = run_here(data, out, settings(), progress=seen)
     assert {Path(bad["path"]) for bad in summary["bad_files"]} == set(victims)
     clusters = pd.read_parquet(out / "clusters")

@@ -1,6 +1,7 @@
 """Plans scaled by a finished run."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -16,6 +17,13 @@ from dask_dedup.planning.workload import Machine, Rates
 from dask_dedup.runtime.executor import compute_tasks
 
 run_here = partial(dask_dedup.run, execute=compute_tasks)
+
+
+#: The stages that a run measures, each with those before it that it measures together with it.
+TOGETHER: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("fit", "layout", "join", "forest", "clusters", "report"), ()),
+    "witnesses": ("labels", "compare", "groups"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +58,30 @@ def test_scale_plan_gives_the_run_its_own_times_back_and_keeps_the_model_s_growt
     for workers in (3, 6):
         planned = plan(run.workload, Machine(workers), rates)
         same = plan(run.workload, run.machine, rates)
-        for stage, before, own in zip(
-            scale_plan(planned, run, rates).stages, planned.stages, same.stages, strict=True
-        ):
-            expected = run.seconds[stage.name] * before.seconds / own.seconds
-            assert stage.seconds == pytest.approx(expected)
-            assert stage.memory_bytes == before.memory_bytes
+        scaled = scale_plan(planned, run, rates)
+        assert [stage.memory_bytes for stage in scaled.stages] == [
+            stage.memory_bytes for stage in planned.stages
+        ]
+        for name, several in TOGETHER.items():
+            before, own, after = (
+                sum(stage.seconds for stage in one.stages if stage.name in (name, *several))
+                for one in (planned, same, scaled)
+            )
+            if several:  # not all of them grow alike, but each by the same factor
+                for one, other in zip(scaled.stages, planned.stages, strict=True):
+                    if one.name in (name, *several):
+                        assert one.seconds == pytest.approx(other.seconds * run.seconds[name] / own)
+                continue
+            assert after == pytest.approx(run.seconds[name] * before / own)
+
+
+def test_scale_plan_leaves_a_stage_that_the_run_did_not_have(finished):
+    run, rates = read_run(finished[0]), Rates()
+    ordered = plan(replace(run.workload, is_ranked=True), run.machine, rates)
+    scaled = {stage.name: stage for stage in scale_plan(ordered, run, rates).stages}
+    before = {stage.name: stage for stage in ordered.stages}
+    assert scaled["rank"].seconds == before["rank"].seconds > 0
+    assert scaled["layout"].seconds != before["layout"].seconds
 
 
 def test_plan_command_takes_a_run(finished, tmp_path, monkeypatch):
@@ -72,7 +98,6 @@ def test_plan_command_takes_a_run(finished, tmp_path, monkeypatch):
     [
         lambda summary: None,
         lambda summary: {},
-        lambda summary: dict(summary) | {"finder": "adc"},
         lambda summary: {key: value for key, value in summary.items() if key != "dim"},
         lambda summary: dict(summary) | {"found": 3},
     ],

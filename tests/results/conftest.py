@@ -157,3 +157,27 @@ def bytes_run(tmp_path_factory, write_dataset) -> tuple[Path, Path, list[bytes]]
     pq.write_table(table, path)
     run_here(data, base / "out", {"audit.queries": 0, "cells.cells": 1})
     return data, base / "out", urls
+
+
+@pytest.fixture(scope="session")
+def plain():
+    """Return a function that makes values comparable."""
+
+    def plain(values):
+        """Values to compare: lists for arrays, None for all that is missing."""
+        found = [list(v) if isinstance(v, list | np.ndarray) else v for v in values]
+        return [None if v is pd.NA or v != v else v for v in found]
+
+    return plain
+
+
+@pytest.fixture(scope="session")
+def counts_of():
+    """Return a function that counts the rows for which each row stays."""
+
+    def counts_of(clusters):
+        """For how many rows each row stays, itself included."""
+        stands = clusters["witness_row_id"].fillna(clusters["row_id"]).astype(int)
+        return stands.value_counts().reindex(range(len(clusters)), fill_value=0)
+
+    return counts_of

@@ -61,7 +61,7 @@ def test_digest_is_of_the_content(tmp_path):
         ("decision\nkeep\n", "line 1: expected row_id, or one column"),
         ("url,caption,decision\n", "line 1: expected row_id, or one column"),
         ("link,decision\n", "line 1: the data set has no column 'link'; it has url, caption"),
-        ("x,decision\n", "line 1: column 'x' is double, which tells no rows"),
+        ("x,decision\n", "line 1: column 'x' is double, which identifies no rows"),
         ("row_id,decision\n1,keep\n2,maybe\n", "line 3: unknown decision 'maybe'; expected keep"),
         ("row_id,decision\n1,KEEP\n", "line 2: unknown decision 'KEEP'"),
         ("row_id,decision\n\n100,keep\n", "line 3: expected a row_id from 0 to 99, got '100'"),

@@ -1,14 +1,11 @@
 """Exports: what is in them by pandas and numpy, other readers, resume, refusals."""
 
-import json
 import os
 from functools import partial
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import pandas as pd
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -29,22 +26,10 @@ def arrays(folder):
     return np.concatenate([np.load(folder / name) for name in names(folder)])
 
 
-def plain(values):
-    """Values to compare: lists for arrays, None for all that is missing."""
-    found = [list(v) if isinstance(v, list | np.ndarray) else v for v in values]
-    return [None if v is pd.NA or v != v else v for v in found]
-
-
-def counts_of(clusters):
-    """For how many rows each row stays, itself included."""
-    stands = clusters["witness_row_id"].fillna(clusters["row_id"]).astype(int)
-    return stands.value_counts().reindex(range(len(clusters)), fill_value=0)
-
-
 @pytest.mark.parametrize("what", ["kept", "dropped", "all"])
 @pytest.mark.parametrize("shard_rows", [None, 17])
 def test_export_is_the_chosen_rows_of_the_input(
-    tmp_path, small_run, small_data, small_clusters, planted, what, shard_rows
+    tmp_path, small_run, small_data, small_clusters, planted, what, shard_rows, plain, counts_of
 ):
     embeddings, metadata = planted
     summary = export(small_run, tmp_path / "to", what=what, shard_rows=shard_rows)
@@ -147,32 +132,7 @@ def test_export_of_texts_has_both_modalities(tmp_path, small_data, planted):
     np.testing.assert_array_equal(arrays(tmp_path / "to" / "text_emb"), -planted[0].astype("f2"))
 
 
-@pytest.mark.parametrize("format", ["parquet", "csv", "img2dataset"])
-def test_export_of_tables_is_read_by_others(tmp_path, small_run, small_clusters, format):
-    summary = export(small_run, tmp_path / "to", format=format)
-    kept = small_clusters[small_clusters["is_kept"]]
-    if format == "img2dataset":
-        assert summary["without_url"] == kept["url"].isna().sum()
-        kept = kept[kept["url"].notna()]
-    ending = "csv" if format == "csv" else "parquet"
-    pattern = str(tmp_path / "to" / format / f"*.{ending}")
-    read = {"parquet": pl.read_parquet, "csv": pl.read_csv}[ending]
-    for frame in (
-        duckdb.sql(f"from '{pattern}' order by row_id").df(),
-        pd.DataFrame(read(pattern).sort("row_id").to_dict()),
-    ):
-        assert frame["row_id"].tolist() == kept["row_id"].tolist()
-        assert frame["caption"].tolist() == kept["caption"].tolist()
-        assert plain(frame["url"]) == plain(kept["url"])
-        counts = counts_of(small_clusters)[kept["row_id"]]
-        assert frame["duplicate_count"].tolist() == counts.tolist()
-    if format == "csv":
-        expected = [None if v is None else str(v.tolist()) for v in kept["tags"]]
-        assert plain(frame["tags"]) == expected
-    assert ("tags" in frame) == (format != "img2dataset")
-
-
-def test_export_after_rules_has_merged_columns_and_counts(tmp_path, small_run):
+def test_export_after_rules_has_merged_columns_and_counts(tmp_path, small_run, plain, counts_of):
     path = tmp_path / "d.csv"
     path.write_text("row_id,decision\n0,drop\n1,drop\n2,drop\n")
     rules = {"merge": "caption=distinct", "decisions": str(path), "max_per_cluster": 1}
@@ -282,15 +242,6 @@ def test_export_into_the_finished_run_is_refused(small_run):
     assert names(small_run) == before
 
 
-def test_export_to_csv_of_text_that_is_no_utf8_escapes_it(tmp_path, bytes_run):
-    export(bytes_run[1], tmp_path / "to", format="csv")
-    (path,) = (tmp_path / "to" / "csv").iterdir()
-    found = pd.read_csv(path)
-    expected = [url.decode("utf8", "backslashreplace") for url in bytes_run[2][:40]]
-    assert found["url"].tolist() == expected
-    assert found["tags"].map(json.loads).tolist() == [[one] for one in expected]
-
-
 def test_export_of_a_changed_data_set_is_refused(tmp_path, write_dataset):
     data = write_dataset(tmp_path / "data", [np.eye(9, dtype="f4")])
     run_here(data, tmp_path / "out", audit_queries=0)
@@ -327,57 +278,6 @@ def test_export_into_a_store_is_the_same(tmp_path, small_run):
         for path in (tmp_path / "to" / folder).iterdir():
             assert (to / folder / path.name).read_bytes() == path.read_bytes()
     to.fs.rm("/exported", recursive=True)
-
-
-@pytest.mark.filterwarnings("ignore")  # theirs
-@pytest.mark.parametrize("kind", ["parquet", "csv"])
-def test_export_is_read_by_datasets(tmp_path, small_run, small_clusters, kind):
-    datasets = pytest.importorskip("datasets")
-    export(small_run, tmp_path / "to", format=kind)
-    files = str(tmp_path / "to" / kind / f"*.{kind}")
-    found = datasets.load_dataset(
-        kind, data_files=files, split="train", cache_dir=str(tmp_path / "cache")
-    )
-    kept = small_clusters[small_clusters["is_kept"]]
-    assert found["row_id"][:] == kept["row_id"].tolist()
-    assert found["caption"][:] == kept["caption"].tolist()
-
-
-def test_export_keeps_the_notes_and_types_of_the_columns(tmp_path, write_dataset):
-    data = write_dataset(tmp_path / "data", [np.eye(6, dtype="f4")] * 2)
-    for i in range(2):
-        schema = pa.schema(
-            [
-                pa.field("URL", pa.string(), metadata={"is": "an address"}),
-                pa.field("row_id", pa.uint8()),
-                pa.field("when", pa.timestamp("ns", "Asia/Tokyo")),
-                pa.field("box", pa.list_(pa.float32(), 2)),
-                pa.field("cut.off", pa.decimal128(7, 2)),
-            ],
-            {"mine": f"part {i}"},
-        )
-        columns = [["u"] * 6, range(6), [1] * 6, [[0.5, 1]] * 6, [None] * 6]
-        table = pa.table(
-            [pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema
-        )
-        pq.write_table(table, data / "metadata" / f"metadata_{i}.parquet")
-    run_here(data, tmp_path / "out", audit_queries=0)
-    export(tmp_path / "out", tmp_path / "to")
-    for i in range(2):
-        found = pq.read_schema(tmp_path / "to" / "metadata" / f"metadata_{i}.parquet")
-        before = pq.read_schema(data / "metadata" / f"metadata_{i}.parquet")
-        assert found.metadata == before.metadata
-        assert found.names == [
-            "row_id", "cluster_id", "duplicate_count", "URL", "source_row_id", "when", "box",
-            "cut.off",
-        ]  # fmt: skip
-        for name in before.names:
-            own = found.field("source_row_id" if name == "row_id" else name)
-            assert own.type == before.field(name).type
-            assert own.metadata == before.field(name).metadata
-    export(tmp_path / "out", tmp_path / "csv", format="csv", columns=["cut.off", "box"])
-    (path,) = (tmp_path / "csv" / "csv").iterdir()
-    assert path.read_text().splitlines()[1] == '0,0,2,,"[0.5, 1.0]"'
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -1,9 +1,10 @@
 """Witnesses beside brute force: every dropped row has one, few rows stay, and always the same."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
-from dask_dedup.results import witness
 from dask_dedup.results.witness import find_witnesses
 
 DIM = 16
@@ -175,20 +176,20 @@ def test_find_witnesses_of_a_clique_keeps_one_and_of_a_hub_the_hub():
     assert (found.witness == 17).all()
 
 
-def test_find_witnesses_is_the_same_in_any_order_of_a_window_and_beside_any_groups(monkeypatch):
+def test_find_witnesses_is_the_same_in_any_order_of_a_window_and_beside_any_groups():
     rng = np.random.default_rng(6)
-    monkeypatch.setattr(witness, "WINDOW_ROWS", 100)
+    find = partial(find_witnesses, window_rows=100)
     centres = np.repeat(unit(rng.normal(size=(20, DIM))), 30, axis=0)
     rows = (centres + 0.12 * rng.normal(size=centres.shape)).astype("f4")
     similarity = cosines(rows)
-    whole = find_witnesses(np.arange(600), np.array([0, 40, 600]), Stored(rows).gather, 0.9)
+    whole = find(np.arange(600), np.array([0, 40, 600]), Stored(rows).gather, 0.9)
     check(whole, np.arange(600), similarity, 0.9)
-    alone = find_witnesses(np.arange(40, 600), np.array([0, 560]), Stored(rows).gather, 0.9)
+    alone = find(np.arange(40, 600), np.array([0, 560]), Stored(rows).gather, 0.9)
     np.testing.assert_array_equal(alone.witness, whole.witness[40:])
     mixed = np.concatenate(
         [40 + begin + rng.permutation(min(100, 560 - begin)) for begin in range(0, 560, 100)]
     )
-    again = find_witnesses(mixed, np.array([0, 560]), Stored(rows).gather, 0.9)
+    again = find(mixed, np.array([0, 560]), Stored(rows).gather, 0.9)
     np.testing.assert_array_equal(again.witness, whole.witness[mixed])
     np.testing.assert_array_equal(again.similarity, whole.similarity[mixed])
 

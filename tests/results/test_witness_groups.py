@@ -1,9 +1,9 @@
 """Groups beside a walk by hand, and arithmetic."""
 
-import numpy as np
-import pytest
+from functools import partial
 
-from dask_dedup.results import witness_groups
+import numpy as np
+
 from dask_dedup.results.witness_groups import Groups, group_rows
 
 
@@ -30,10 +30,8 @@ def test_group_rows_of_nothing():
     assert (groups.row_ids.tolist(), groups.starts.tolist(), groups.cut(5)) == ([], [0], [])
 
 
-@pytest.fixture
-def small_sizes(monkeypatch):
-    monkeypatch.setattr(witness_groups, "WINDOW_ROWS", 8)
-    monkeypatch.setattr(witness_groups, "GROUP_ROWS", 20)
+#: Of large clusters.
+group_small = partial(group_rows, most=20, window_rows=8)
 
 
 def random_tree(rows, rng):
@@ -44,10 +42,10 @@ def random_tree(rows, rng):
     return ends[:, 0], ends[:, 1], rng.permutation(np.linspace(0.9, 0.99, rows - 1)).astype("f4")
 
 
-def test_group_rows_of_a_large_cluster_are_in_the_order_of_a_walk(small_sizes):
+def test_group_rows_of_a_large_cluster_are_in_the_order_of_a_walk():
     rng = np.random.default_rng(1)
     src, dst, similarity = random_tree(100, rng)
-    groups = group_rows(rng.permutation(100), np.zeros(100, int), lambda: [(src, dst, similarity)])
+    groups = group_small(rng.permutation(100), np.zeros(100, int), lambda: [(src, dst, similarity)])
     assert groups.starts.tolist() == [0, 20, 40, 60, 80, 100]
     near = {row: [] for row in range(100)}
     for a, b, how in zip(src.tolist(), dst.tolist(), similarity.tolist(), strict=True):
@@ -67,7 +65,7 @@ def test_group_rows_of_a_large_cluster_are_in_the_order_of_a_walk(small_sizes):
     assert found == [sorted(walk[a : a + 20]) for a in range(0, 100, 20)]
 
 
-def test_group_rows_are_the_same_whichever_equal_rows_are_linked(small_sizes):
+def test_group_rows_are_the_same_whichever_equal_rows_are_linked():
     """A tree over the first of each five equal rows; those are linked in a star or in a chain."""
     rng = np.random.default_rng(2)
     src, dst, similarity = random_tree(30, rng)
@@ -82,7 +80,7 @@ def test_group_rows_are_the_same_whichever_equal_rows_are_linked(small_sizes):
         )
         for pieces in (1, 7):
             cuts = [np.array_split(column, pieces) for column in edges]
-            groups = group_rows(
+            groups = group_small(
                 rng.permutation(all_rows),
                 np.zeros(150, int),
                 lambda cuts=cuts: zip(*cuts, strict=True),
@@ -92,12 +90,12 @@ def test_group_rows_are_the_same_whichever_equal_rows_are_linked(small_sizes):
     assert all(np.diff(np.reshape(found[0], (30, 5)), axis=1).ravel() == 1)
 
 
-def test_group_rows_passes_over_edges_and_rows_of_other_clusters(small_sizes):
+def test_group_rows_passes_over_edges_and_rows_of_other_clusters():
     """Rows 0 to 49 hang on row 50, which its representative is a witness of."""
     star = np.arange(50), np.full(50, 50), np.linspace(0.99, 0.9, 50).astype("f4")
     other = np.array([60, 61]), np.array([61, 62]), np.array([1, 0.9], "f4")
     row_ids = np.r_[61, np.arange(50), 60]
-    groups = group_rows(row_ids, np.where(row_ids < 50, 0, 60), lambda: [star, other])
+    groups = group_small(row_ids, np.where(row_ids < 50, 0, 60), lambda: [star, other])
     assert groups.row_ids.tolist() == [*range(50), 60, 61]
     assert groups.starts.tolist() == [0, 20, 40, 50, 52]
 

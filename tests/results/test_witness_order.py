@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dask_dedup.results import witness_order
 from dask_dedup.results.roles import ORDINARY, PROTECTED, UNWANTED
 from dask_dedup.results.witness_order import find_ordered
 
@@ -113,14 +112,13 @@ def test_find_ordered_of_nothing():
     assert len(found.witness) == 0
 
 
-def test_a_large_group_is_gone_through_in_windows_as_in_one(monkeypatch):
+def test_a_large_group_is_gone_through_in_windows_as_in_one():
     rng = np.random.default_rng(5)
     rows, ids = make(700), np.arange(700)
     roles = roles_of(rng, 700, True)
     ranks = ranks_of(rng, roles)
     arguments = (ids, np.array([0, 700]), ranks, roles, lambda some: rows[some], 0.9, True)
     whole = find_ordered(*arguments)
-    monkeypatch.setattr(witness_order, "WINDOW_ROWS", 64)
-    pieces = find_ordered(*arguments)
+    pieces = find_ordered(*arguments, window_rows=64)
     np.testing.assert_array_equal(pieces.witness, whole.witness)
     np.testing.assert_array_equal(pieces.similarity, whole.similarity)
