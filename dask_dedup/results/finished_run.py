@@ -18,7 +18,7 @@ from dask_dedup.schema import own_columns
 from dask_dedup.settings.run_settings import ReadSettings
 from dask_dedup.storage.checksums import damage
 from dask_dedup.storage.files import digest_of, read_json
-from dask_dedup.storage.objects import open_parquet_source
+from dask_dedup.storage.objects import exists, open_parquet_source
 from dask_dedup.storage.results_list import RESULTS, Results
 from dask_dedup.storage.run_folder import RunFolder
 
@@ -164,13 +164,19 @@ def read_state(out: AnyPath) -> Mapping[str, Any]:
     Raises
     ------
     OutputError
-        There is none.
+        There is none, or it is damaged.
     """
     state = read_json(out / RunFolder.state_name, sealed=True)
     if not isinstance(state, Mapping) or state.get("tool") != "dask_dedup":
+        name = RunFolder.state_name
+        if exists(out / name):
+            raise OutputError(
+                f"{out}: holds no run that can be read: {name} is damaged, or not of dask_dedup. "
+                f"Put the file back, or run into another folder."
+            )
         raise OutputError(
-            f"{out}: holds no run: there is no {RunFolder.state_name} of dask_dedup. Give the "
-            f"folder that `dask-dedup run` wrote into."
+            f"{out}: holds no run: there is no {name} of dask_dedup. Give the folder that "
+            f"`dask-dedup run` wrote into."
         )
     return state
 
