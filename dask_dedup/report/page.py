@@ -25,6 +25,7 @@ from dask_dedup.report.page_parts import PageContent
 from dask_dedup.storage.files import write_aside
 
 if TYPE_CHECKING:
+    import pandas as pd
     from jinja2 import Environment
 
 __all__ = [
@@ -61,14 +62,16 @@ def render_page(content: PageContent) -> str:
     style, script = page_file("page.css"), page_file("page.js")
     pictures = _FROM_THE_WEB if content.has_web_pictures else "data:"
     sweep, histogram = content.sweep, content.histogram
+    precision = None if content.precision is None else content.precision.dropna(subset="precision")
     has_chart = sweep is not None and len(sweep) > 1
     threshold = content.summary["threshold"]
     bins = bin_sizes(histogram)
     data = {
         "identity": content.identity,
         "threshold": threshold,
-        "sweep": None if sweep is None else {name: sweep[name].tolist() for name in sweep},
-        "histogram": {name: histogram[name].tolist() for name in histogram},
+        "sweep": None if sweep is None else _columns(sweep),
+        "precision": None if precision is None else _columns(precision),
+        "histogram": _columns(histogram),
         "load": content.load_urls,
     }
     return (
@@ -85,12 +88,16 @@ def render_page(content: PageContent) -> str:
                 f"'{policy_hash(style)}'; img-src {pictures}; base-uri 'none'; form-action 'none'"
             ),
             data=Markup(script_json(data)),
-            sweep_chart=Markup(sweep_chart(sweep, threshold)) if has_chart else None,
+            sweep_chart=Markup(sweep_chart(sweep, threshold, precision)) if has_chart else None,
             histogram_chart=Markup(histogram_chart(histogram)),
             bins=bins,
             most_rows=max((rows for _, _, rows in bins), default=1),
         )
     )
+
+
+def _columns(table: pd.DataFrame) -> dict[str, list[Any]]:
+    return {name: table[name].tolist() for name in table}
 
 
 def script_json(value: Any) -> str:

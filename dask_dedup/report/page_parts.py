@@ -13,7 +13,16 @@ import pandas as pd
 
 from dask_dedup.report.caption_words import Words
 
-__all__ = ["Card", "PageContent", "Placeholder", "Site", "Step", "Tab", "Tile"]
+__all__ = [
+    "Card",
+    "PageContent",
+    "Placeholder",
+    "PrecisionGoal",
+    "Site",
+    "Step",
+    "Tab",
+    "Tile",
+]
 
 
 @dataclass(frozen=True)
@@ -122,6 +131,18 @@ class Site:
 
 
 @dataclass(frozen=True)
+class PrecisionGoal:
+    """A wanted precision, and the lowest thresholds that have it; None: none does.
+
+    ``estimated``: by the labelled pairs; ``sure``: by the lower end of their 95 % interval.
+    """
+
+    precision: float
+    estimated: float | None
+    sure: float | None
+
+
+@dataclass(frozen=True)
 class PageContent:
     """All that the page shows.
 
@@ -137,6 +158,9 @@ class PageContent:
         From `dask_dedup.results.sweep.sweep`, thresholds rising.
     sweep_absent : str
         Why there is none.
+    precision : DataFrame or None
+        From `dask_dedup.results.precision.precision`, where pairs have been labelled.
+    goals : sequence of PrecisionGoal
     tabs, placeholders, sites : sequence
     site_error : int
         No count of a site is more than this too low.
@@ -156,6 +180,8 @@ class PageContent:
     histogram: pd.DataFrame
     sweep: pd.DataFrame | None = None
     sweep_absent: str = ""
+    precision: pd.DataFrame | None = None
+    goals: Sequence[PrecisionGoal] = ()
     tabs: Sequence[Tab] = ()
     placeholders: Sequence[Placeholder] = ()
     sites: Sequence[Site] = ()

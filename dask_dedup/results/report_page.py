@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 from dask.delayed import delayed
 
@@ -27,7 +28,7 @@ from dask_dedup.errors import SettingsError
 from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.report.histogram import read_histogram
 from dask_dedup.report.page import web_link, write_page
-from dask_dedup.report.page_parts import PageContent, Tab, Tile
+from dask_dedup.report.page_parts import PageContent, PrecisionGoal, Tab, Tile
 from dask_dedup.results.cluster_files import ClusterFiles, list_files
 from dask_dedup.results.finished_run import FinishedRun
 from dask_dedup.results.page_cards import Tiles, size_columns
@@ -41,6 +42,7 @@ from dask_dedup.results.page_choice import (
 from dask_dedup.results.page_rows import COLUMN, RowScan, Wanted, site_of
 from dask_dedup.results.page_scan import ClusterScan
 from dask_dedup.results.pictures import PictureTemplate, Place, find_template
+from dask_dedup.results.precision import threshold_for
 from dask_dedup.results.sweep import sweep_of
 from dask_dedup.runtime.executor import Execute, OnWorker, compute_tasks, ignore_result
 from dask_dedup.settings.run_settings import Settings
@@ -55,6 +57,7 @@ logger = logging.getLogger(__name__)
 _TASKS, _TASK_ROWS = 256, 500_000  # of a pass at most, and of a task at least
 _THUMBNAILS = 400  # where there are local pictures
 _PICTURES_A_TASK = 25
+_GOALS = (0.8, 0.9, 0.95, 0.99)  # of precision: the page tells their thresholds
 
 
 def write_report(
@@ -63,6 +66,7 @@ def write_report(
     settings: Settings,
     execute: Execute = compute_tasks,
     on_rows: Callable[[int], None] = ignore_result,
+    precision: pd.DataFrame | None = None,
 ) -> dict[str, int]:
     """Write the report page of a run whose results are in place; computes.
 
@@ -78,6 +82,8 @@ def write_report(
         How tasks are computed.
     on_rows : callable
         Called with a number of rows that are done, half of them after each pass.
+    precision : DataFrame, optional
+        From `dask_dedup.results.precision.precision_of`: drawn into the sweep.
 
     Returns
     -------
@@ -111,6 +117,9 @@ def write_report(
         content = _content(run, settings, scan, rows, chosen, tiles)
     pictured = sum(row_id in tiles.pictures for row_id in shown)
     content = replace(content, pictures_wanted=len(shown), pictures_found=pictured)
+    if precision is not None:
+        goals = [PrecisionGoal(one, *threshold_for(precision, one)) for one in _GOALS]
+        content = replace(content, precision=precision, goals=goals)
     write_page(content, dest)
     return {"rows": len(shown), "pictures": pictured}
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import dask_dedup
+from dask_dedup.results.pair_sample import sample_pairs, write_pairs
 from dask_dedup.runtime.executor import compute_tasks
 
 
@@ -44,6 +45,7 @@ def test_report_refuses_in_one_line(small_run, tmp_path):
         ((small_run, tmp_path / "p", "--images", "{none}.jpg"), "there is no column 'none'"),
         ((small_run, tmp_path / "p", "--thumbnails", "9"), "there are no local pictures"),
         ((small_run, tmp_path / "p", "--thumbnails", "-2"), "thumbnails"),
+        ((small_run, tmp_path / "p", "--precision", tmp_path / "q.csv"), "q.csv: no such file"),
     ):
         done = command(*arguments)
         assert done.returncode == 2
@@ -51,3 +53,12 @@ def test_report_refuses_in_one_line(small_run, tmp_path):
         (line,) = done.stderr.splitlines()
         assert message in line
     assert not (tmp_path / "p").exists()
+
+
+def test_report_draws_the_precision_of_labelled_pairs(small_run, tmp_path):
+    pairs = sample_pairs(small_run, 40)
+    pairs["label"] = "yes"
+    write_pairs(pairs, tmp_path / "pairs.csv")
+    done = command(small_run, tmp_path / "a.html", "--precision", tmp_path / "pairs.csv")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "by 40 labelled pairs, with its 95 % interval" in (tmp_path / "a.html").read_text()

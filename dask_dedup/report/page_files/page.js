@@ -65,12 +65,23 @@
     slider.min = first; slider.max = last; slider.step = "any"; slider.disabled = false;
     slider.value = data.threshold;
     const count = (number) => number.toLocaleString("en");
+    // The precision is known at some thresholds: that of the highest one not above counts.
+    const sure = (threshold) => {
+      const known = data.precision;
+      const j = known ? known.threshold.findLastIndex((one) => one <= threshold) : -1;
+      if (j < 0) return { precision: "–", interval: "–", precision_from: "–" };
+      const percent = (name) => (100 * known[name][j]).toFixed(1);
+      return {
+        precision: `${percent("precision")} %`, interval: `${percent("low")}–${percent("high")} %`,
+        precision_from: String(known.threshold[j]),
+      };
+    };
     const show = () => {
       const wanted = Number(slider.value);
       let i = 0;
       thresholds.forEach((one, j) => { if (Math.abs(one - wanted) < Math.abs(thresholds[i] - wanted)) i = j; });
       const share = 1 - sweep.kept_fraction[i];
-      const told = { threshold: String(thresholds[i]), share: `${(100 * share).toFixed(1)} %` };
+      const told = { threshold: String(thresholds[i]), share: `${(100 * share).toFixed(1)} %`, ...sure(thresholds[i]) };
       for (const field of all("#threshold [data-of]")) {
         const name = field.dataset.of;
         field.textContent = told[name] ?? count(sweep[name][i]);
