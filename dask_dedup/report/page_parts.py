@@ -162,6 +162,8 @@ class PageContent:
         From `dask_dedup.results.precision.precision`, where pairs have been labelled.
     goals : sequence of PrecisionGoal
     tabs, placeholders, sites : sequence
+    searched_clusters, searched_size : int
+        How many clusters placeholders were looked for in, the largest; rows of the smallest.
     site_error : int
         No count of a site is more than this too low.
     reasons : mapping
@@ -184,6 +186,8 @@ class PageContent:
     goals: Sequence[PrecisionGoal] = ()
     tabs: Sequence[Tab] = ()
     placeholders: Sequence[Placeholder] = ()
+    searched_clusters: int = 0
+    searched_size: int = 0
     sites: Sequence[Site] = ()
     site_error: int = 0
     reasons: Mapping[str, int] = field(default_factory=dict)

@@ -106,7 +106,8 @@ def write_report(
     sizes = size_columns(theirs)
     columns = tuple(dict.fromkeys([*(sizes or ()), *(template.columns if template else ())]))
     columns = tuple(name for name in columns if name not in ("url", "caption"))
-    rows = _read(files, Wanted(chosen.rows, chosen.clusters, columns, seed), execute, on_rows)
+    wanted_rows = Wanted(chosen.rows, chosen.clusters, columns, seed, chosen.content)
+    rows = _read(files, wanted_rows, execute, on_rows)
     tiles = Tiles(_by_row(rows), sizes, run.summary["threshold"], {}, _rule_of(settings))
     content = _content(run, settings, scan, rows, chosen, tiles)
     shown = _shown_rows(content)
@@ -264,6 +265,8 @@ def _content(
         sweep_absent=absent,
         tabs=make_tabs(tiles, chosen, rows, run.summary),
         placeholders=find_placeholders(tiles, rows),
+        searched_clusters=len(chosen.content),
+        searched_size=chosen.content_size,
         sites=list_sites(rows),
         site_error=rows.sites.missing,
         reasons=dict(sorted(scan.reasons.items())),

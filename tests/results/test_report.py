@@ -182,6 +182,33 @@ def test_a_placeholder_is_found(odd_runs):
     assert "s0.ex" in text
 
 
+def test_a_placeholder_smaller_than_a_hundred_clusters_is_found(tmp_path, write_dataset):
+    far = np.random.default_rng(8).normal(size=(320, 32)).astype("f4")
+    group = np.concatenate([np.repeat(np.arange(100), 7), np.full(6, 100), np.arange(101, 320)])
+    own = np.where(group == 100, np.arange(len(group)), group)  # other clusters: one URL each
+    frame = pd.DataFrame({"url": [f"https://h{i}/x" for i in own], "caption": own.astype(str)})
+    data = write_dataset(tmp_path / "data", [far[group]], [frame])
+    run_here(data, tmp_path / "out", cells=1, audit_queries=0)
+    text = text_of(
+        section((tmp_path / "out" / "report" / "index.html").read_text(), "placeholders")
+    )
+    assert " 700 6 6 6 6 " in text
+    assert "All 101 clusters of two or more were looked at." in text
+
+
+def test_the_page_says_how_many_clusters_were_looked_at_for_placeholders(tmp_path, write_dataset):
+    far = np.random.default_rng(9).normal(size=(300, 32)).astype("f4")
+    group = np.concatenate([np.repeat(np.arange(200), 3), np.repeat(np.arange(200, 300), 2)])
+    run_here(
+        write_dataset(tmp_path / "data", [far[group]]), tmp_path / "out", cells=1, audit_queries=0
+    )
+    text = text_of(
+        section((tmp_path / "out" / "report" / "index.html").read_text(), "placeholders")
+    )
+    looked = "Looked at were the 256 largest of 300 clusters of two or more, down to 2 rows."
+    assert looked in text
+
+
 def test_page_is_a_result_with_a_checksum(odd_runs, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(odd_runs["urls"], out)
