@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,7 +22,14 @@ from dask_dedup.storage.objects import exists, open_parquet_source
 from dask_dedup.storage.results_list import RESULTS, Results
 from dask_dedup.storage.run_folder import RunFolder
 
-__all__ = ["FinishedRun", "cluster_name", "open_finished", "open_table", "read_state"]
+__all__ = [
+    "FinishedRun",
+    "cluster_name",
+    "in_part_order",
+    "open_finished",
+    "open_table",
+    "read_state",
+]
 
 _CLUSTERS = "clusters"
 
@@ -64,7 +71,7 @@ class FinishedRun:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Files of ``clusters``: one for each part that has rows, in their order."""
-        return tuple(sorted(self._listed_clusters()["files"]))
+        return tuple(in_part_order(self._listed_clusters()["files"]))
 
     @property
     def identity(self) -> str:
@@ -179,6 +186,17 @@ def read_state(out: AnyPath) -> Mapping[str, Any]:
             f"`dask-dedup run` wrote into."
         )
     return state
+
+
+def in_part_order(names: Iterable[str]) -> list[str]:
+    """Return names of `cluster_name` by their numbers: past 99,999 they have more digits.
+
+    Examples
+    --------
+    >>> in_part_order(["part-100000.parquet", "part-99999.parquet"])
+    ['part-99999.parquet', 'part-100000.parquet']
+    """
+    return sorted(names, key=lambda name: (len(name), name))
 
 
 def cluster_name(index: int) -> str:
