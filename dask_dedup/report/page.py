@@ -32,6 +32,7 @@ __all__ = [
     "clean_text",
     "page_environment",
     "page_file",
+    "page_script",
     "policy_hash",
     "render_page",
     "script_json",
@@ -59,7 +60,7 @@ def render_page(content: PageContent) -> str:
     """Return the page as HTML."""
     from markupsafe import Markup
 
-    style, script = page_file("page.css"), page_file("page.js")
+    style, script = page_file("page.css"), page_script("page.js")
     pictures = _FROM_THE_WEB if content.has_web_pictures else "data:"
     sweep, histogram = content.sweep, content.histogram
     precision = None if content.precision is None else content.precision.dropna(subset="precision")
@@ -194,6 +195,11 @@ def _bytes(size: float) -> str:
 def page_file(name: str) -> str:
     """Return the text of a file of `page_files`."""
     return (files("dask_dedup.report") / _FOLDER / name).read_text(encoding="utf-8")
+
+
+def page_script(name: str) -> str:
+    """Return the script of a page, with what pages share before it."""
+    return page_file("common.js") + page_file(name)
 
 
 def policy_hash(text: str) -> str:

@@ -26,7 +26,8 @@ HERE = Path(__file__).parent
 TABLE = HERE / "INPUTS.md"
 HEAD = """# Bad and odd inputs, and what each one gets
 
-Two parts of 40 rows, one changed, or one file for DATA; made and checked by `corpus.py` and `test_corpus.py`.
+Two parts of 40 rows, one of them changed, or one file for DATA; made and checked by `corpus.py` and
+`test_corpus.py`.
 Every error is one line on stderr with exit code 2; nothing is written.
 
 | input | gets |
