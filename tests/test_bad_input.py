@@ -199,13 +199,16 @@ def test_no_part_is_to_blame_for_types_that_do_not_fit(data, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--threshold", "1.5"], "clusters.threshold: "),
-        (["--threshold", "0"], "clusters.threshold: "),
-        (["--threshold", "nan"], "clusters.threshold: "),
-        (["--search-threshold", "0.96"], "join.search_threshold 0.96 is above clusters.threshold "),
-        (["--memory", "8 elephants"], "compute.memory: expected a size such as '8GB'"),
-        (["--memory", "1e999"], "compute.memory: expected a size such as '8GB'"),
-        (["--workers", "0"], "compute.workers: "),
+        (["--threshold", "1.5"], "dask-dedup: --threshold: "),
+        (["--threshold", "0"], "dask-dedup: --threshold: "),
+        (["--threshold", "nan"], "dask-dedup: --threshold: "),
+        (
+            ["--search-threshold", "0.96"],
+            "dask-dedup: --search-threshold 0.96 is above clusters.threshold ",
+        ),
+        (["--memory", "8 elephants"], "dask-dedup: --memory: expected a size such as '8GB'"),
+        (["--memory", "1e999"], "dask-dedup: --memory: expected a size such as '8GB'"),
+        (["--workers", "0"], "dask-dedup: --workers: "),
         (
             ["--url-column", "nowhere"],
             "metadata_0.parquet: no column 'nowhere' (url_column); the c",

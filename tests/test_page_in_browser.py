@@ -13,6 +13,9 @@ import pytest
 from PIL import Image
 
 import dask_dedup
+from dask_dedup.results.finished_run import open_finished
+from dask_dedup.results.pair_sample import sample_pairs, write_pairs
+from dask_dedup.results.precision import precision_of
 from dask_dedup.runtime.executor import compute_tasks
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -234,6 +237,34 @@ def test_the_slider_tells_what_each_threshold_finds(opened, out):
     assert shown() == row_of(after)
     assert page.locator("#sweep-marker").get_attribute("transform") != before
     assert str(after) in page.locator("#threshold code").inner_text()
+
+
+def test_the_slider_tells_the_precision_of_labelled_pairs(browser, out, tmp_path):
+    pairs = sample_pairs(out, 60)
+    pairs["label"] = np.where(pairs["similarity"] >= 0.85, "yes", "no")
+    write_pairs(pairs, tmp_path / "pairs.csv")
+    found = precision_of(open_finished(out), tmp_path / "pairs.csv")
+    path = dask_dedup.open_result(out).report(tmp_path, precision=tmp_path / "pairs.csv")
+    opened = Opened(browser, path, viewport={"width": 360, "height": 800})
+    page, slider = opened.page, opened.page.locator("#sweep-slider")
+    assert found["threshold"].min() > 0.7  # nothing is known there
+    for threshold in (0.7, 0.85, 0.9, 0.99):
+        slider.evaluate(
+            "(one, at) => { one.value = at; one.dispatchEvent(new Event('input')); }", threshold
+        )
+        wanted = dict.fromkeys(("precision_from", "precision", "interval"), "–")
+        for row in found[found["threshold"] <= threshold][-1:].to_dict("records"):
+            wanted = {
+                "precision_from": f"{row['threshold']:g}",
+                "precision": f"{100 * row['precision']:.1f} %",
+                "interval": f"{100 * row['low']:.1f}–{100 * row['high']:.1f} %",
+            }
+        for name, text in wanted.items():
+            assert page.locator(f"#sweep-facts [data-of={name}]").inner_text() == text
+    assert page.locator("#sweep-chart circle.sure").count() == (found["threshold"] < 1).sum()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert opened.asked == opened.errors == []
+    opened.close()
 
 
 def test_tabs_show_one_panel_each_and_obey_arrow_keys(opened):

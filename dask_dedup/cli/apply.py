@@ -70,7 +70,8 @@ def apply(
     METADATA is a folder, a file or a pattern of parquet or CSV files (.csv, or .tsv with tabs, with
     a header). Its order may be another, rows may be missing, and others may be there. Nothing is
     dropped unless the result has dropped it: rows whose key it does not know, or that have none,
-    are kept, and so is a dropped row if the row that stays in its place is not in METADATA.
+    are kept, and so is a dropped row if the row that stays in its place is not in METADATA. A key
+    that is a number in the one and text in the other is refused, but for CSV files.
 
     \b
     DEST/metadata              the files, with their names, columns, types and order

@@ -16,6 +16,7 @@ import click
 from click.shell_completion import CompletionItem
 from rich.console import Console
 
+from dask_dedup.cli.command_types import Group
 from dask_dedup.cli.help_groups import COMMAND_GROUPS, TERMS, write_groups
 from dask_dedup.cli.terminal import Terminated, end_code, end_word, note_start
 from dask_dedup.errors import ClusterError, DedupError, SettingsError
@@ -95,24 +96,6 @@ class _ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.say_line(self.format(record))
-
-
-class _Command(click.Command):
-    r"""Reads ``\b`` in a raw docstring as click's mark of lines that are not to be joined."""
-
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        super().__init__(*arguments, **keywords)
-        self.help = self.help and self.help.replace("\\b\n", "\b\n")
-
-
-class Group(click.Group):
-    """A group of commands, whose help keeps the lines of its examples, as that of theirs."""
-
-    command_class = _Command
-
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        super().__init__(*arguments, **keywords)
-        self.help = self.help and self.help.replace("\\b\n", "\b\n")
 
 
 class _Commands(Group):

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from dask_dedup.cli.command_types import Command
+
 __all__ = ["COMMAND_GROUPS", "TERMS", "GroupedCommand", "write_groups"]
 
 _REST = "Other"
@@ -37,7 +39,7 @@ TERMS: Mapping[str, str] = {
 }
 
 
-class GroupedCommand(click.Command):
+class GroupedCommand(Command):
     """A command whose options are listed under headings.
 
     Parameters

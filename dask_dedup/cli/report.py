@@ -37,12 +37,19 @@ _PREFIX = "report__"
 @click.option(
     "--dataset", type=PATH, help="where the data set lies now [default: where it was read from]"
 )
+@click.option(
+    "--precision",
+    type=PATH,
+    metavar="PAIRS_CSV",
+    help="labelled pairs of dask-dedup sample: their precision is drawn into the sweep",
+)
 @worker_settings
 @verbosity
 def report(
     out: AnyPath,
     dest: AnyPath | None,
     dataset: AnyPath | None,
+    precision: AnyPath | None,
     verbose: bool,
     quiet: bool,
     **options: Any,
@@ -54,6 +61,7 @@ def report(
     \b
     dask-dedup report OUT --images "photos/{key}.jpg" --thumbnails 500
     dask-dedup report OUT page.html --images "{shard}.tar#{key}" --dataset /data/tars
+    dask-dedup report OUT --precision pairs.csv
 
     The page asks nobody for anything: pictures are loaded from the rows' URLs on a click, or with
     --load-urls. Local pictures are put into it, at most 160 pixels wide: those in the folder images
@@ -76,7 +84,7 @@ def report(
     few = open_finished(out).summary["rows"] <= _ALONE_ROWS
     with lazy_workers(settings, page_path(out, dest).parent) as workers:
         execute = compute_tasks if few and not asked else workers
-        path = make_page(out, dest, dataset=dataset, execute=execute, **own)
+        path = make_page(out, dest, dataset=dataset, precision=precision, execute=execute, **own)
     if not quiet:
         say(Console(), f"page: {path}")
 

@@ -39,6 +39,7 @@ from dask_dedup.storage.run_folder import PAGE
 
 __all__ = ["print_summary", "run"]
 
+_STAGES_TOLD = 2  # in the line of the time, which is to fit into 80 columns
 _HELP: dict[str, Any] = {
     "cls": GroupedCommand,
     "option_groups": {
@@ -191,24 +192,24 @@ def print_summary(
         line(
             "through others",
             f"{linked['rows']:,}",
-            f"{linked['share']:.1%} of them; below {summary['threshold']:g} to the first row of "
-            f"their cluster",
+            f"{linked['share']:.1%}: below {summary['threshold']:g} to their cluster's first row",
         )
     if "dropped" in summary:  # not of earlier versions
         why = {
-            "star": f"each at {summary['threshold']:g} or above to a row that stays"
-            + (", but for these:" if _are_far(summary) else ""),
+            "star": f"a kept row is at {summary['threshold']:g} or above; but for"
+            if _are_far(summary)
+            else f"each at {summary['threshold']:g} or above to a row that stays",
             "components": "all of a cluster but one, however unlike they are",
         }
         line(
             "dropped", f"{summary['dropped']:,}", f"{summary['linkage']}: {why[summary['linkage']]}"
         )
         for name, label, reason in (
-            ("dropped_by_cap", "  by the cap", "of them for --max-per-cluster alone"),
-            ("dropped_by_decision", "  by decision", "of them by decision alone"),
+            ("dropped_by_cap", "  by the cap", "by --max-per-cluster"),
+            ("dropped_by_decision", "  by decision", "by decision"),
         ):
             if summary.get(name):
-                line(label, f"{summary[name]:,}", f"{reason}: no row that stays is that similar")
+                line(label, f"{summary[name]:,}", f"{reason}; no row like it stays")
         line("kept", f"{summary['kept']:,}", "is_kept in clusters/")
         if "protected" in summary:
             line("  protected", f"{summary['protected']:,}", "rows of clusters of two or more")
@@ -229,10 +230,10 @@ def print_summary(
         line(
             "audit",
             f"{audit['all_united_share']:.2%}",
-            f"{audit['all_united']:,} of {audit['queries_with_pairs']:,} sampled rows are with all "
-            f"their true duplicates (95 %: {audit['all_united_low']:.2%} to "
-            f"{audit['all_united_high']:.2%})",
+            f"{audit['all_united']:,} of {audit['queries_with_pairs']:,} samples have all "
+            f"their duplicates",
         )
+        line("", "", f"95 %: {audit['all_united_low']:.2%} to {audit['all_united_high']:.2%}")
         line(
             "pair recall",
             f"{audit['pair_recall']:.2%}",
@@ -273,10 +274,15 @@ def print_summary(
 
 
 def _stage_times(stages: Sequence[Mapping[str, Any]], seconds: float) -> str:
-    """Return the seconds of each stage, and of all else: imports, the start of workers, the end."""
-    rest = max(seconds - sum(stage["seconds"] for stage in stages), 0.0)
-    times = [f"{stage['name']} {stage['seconds']:.1f}" for stage in stages]
-    return ", ".join([*times, f"start and end {rest:.1f}"])
+    """Return the seconds of the longest stages, in their order, and of all else."""
+    longest = sorted(stages, key=lambda stage: -stage["seconds"])[:_STAGES_TOLD]
+    times = [f"{one['name']} {_seconds(one['seconds'])}" for one in stages if one in longest]
+    rest = max(seconds - sum(stage["seconds"] for stage in longest), 0.0)
+    return ", ".join([*times, f"all else {_seconds(rest)}"])
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f}" if seconds < 1000 else f"{seconds:.0f}"
 
 
 def _next_steps(out: AnyPath) -> list[str]:

@@ -46,10 +46,12 @@ def status(out: AnyPath, as_json: bool, verify: bool) -> None:
         elapsed = span_text(stage["elapsed"]) if stage["elapsed"] else ""
         left = "?" if stage["left"] is None else span_text(stage["left"]) if stage["left"] else ""
         table.add_row(stage["name"], stage["state"], tasks, elapsed, left)
-    console.print(table)
-    console.print()
+    if report["stages"]:
+        console.print(table)
+        console.print()
     if report["state"] == "finished":
-        say(console, f"{out}: finished, in {span_text(report['wall_seconds'])}")
+        seconds = report["wall_seconds"]
+        say(console, f"{out}: finished" + ("" if seconds is None else f", in {span_text(seconds)}"))
         for line in report["damage"]:
             say(console, line)
         if report["damage"]:

@@ -46,6 +46,10 @@ class ForestRange(NamedTuple):
 
     def check(self, threshold: float, what: str) -> None:
         """Raise SettingsError where a threshold is outside."""
+        if not 0 < threshold <= 1:  # nan, too
+            raise SettingsError(
+                f"threshold: expected a cosine above 0 and at most 1, got {threshold:g}."
+            )
         if not self.answers(threshold):
             raise SettingsError(
                 f"{what}: {self.describe()}; got {threshold:g}. Search anew at this threshold."

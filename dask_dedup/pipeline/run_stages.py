@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from threading import Thread
 from typing import Any, NamedTuple
@@ -31,7 +32,7 @@ from dask_dedup.pipeline.page import make_page
 from dask_dedup.pipeline.relabel import describe_search, found_before
 from dask_dedup.pipeline.similarities import remark_on
 from dask_dedup.pipeline.span_members import SpanSources
-from dask_dedup.pipeline.stages import CLUSTERS, COMPARE, FOREST, GROUPS, LABELS, WITNESSES
+from dask_dedup.pipeline.stages import CLUSTERS, COMPARE, FOREST, GROUPS, LABELS, PLAN, WITNESSES
 from dask_dedup.pipeline.unreadable_parts import list_quarantined, note_bad
 from dask_dedup.report.histogram import (
     histogram_frame,
@@ -48,9 +49,9 @@ from dask_dedup.report.summary import (
 from dask_dedup.runtime.executor import OnWorker
 from dask_dedup.runtime.peak_memory import TreeMemory
 from dask_dedup.settings.run_settings import Settings
-from dask_dedup.storage.files import write_aside
+from dask_dedup.storage.files import read_json, write_aside
 from dask_dedup.storage.objects import exists
-from dask_dedup.storage.run_folder import DECISIONS_FILE
+from dask_dedup.storage.run_folder import DECISIONS_FILE, RunFolder
 from dask_dedup.storage.stage import Stage
 
 __all__ = ["run_stages"]
@@ -154,6 +155,7 @@ def _run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
         "finder": settings.finder,
         "is_verified": found.answers is not None,
         "stages": job.times,
+        **_planned(folder, settings),
         "wall_seconds": round(time.perf_counter() - job.began, 3),  # the page shows it
         "peak_memory_bytes": memory.peak_bytes,
         "audit": clusters["audit"],
@@ -170,6 +172,15 @@ def _run_stages(job: Job, keep_stages: bool) -> dict[str, Any]:
         remark = remark_on(clusters["similarities"], settings)
         logger.log(logging.WARNING if remark.is_warning else logging.INFO, "%s", remark.text)
     return summary
+
+
+def _planned(folder: RunFolder, settings: Settings) -> dict[str, Any]:
+    """Return the seconds that the plan expected of each stage, where the run began with one."""
+    has_plan = folder.search is None and settings.finder == "join"  # else it is of another run
+    planned = read_json(folder.stages / PLAN) if has_plan else None
+    if not isinstance(planned, Mapping):
+        return {}
+    return {"planned_seconds": {one["name"]: round(one["seconds"], 3) for one in planned["stages"]}}
 
 
 class _Forest:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dask_dedup.errors import DamagedError
 from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.pipeline.stages import CLUSTERS, PLAN, WITNESSES, DeclaredStage, stages_of
 from dask_dedup.results.finished_run import read_state
@@ -54,9 +55,10 @@ def run_status(out: AnyPath, verify: bool = False) -> dict[str, Any]:
     -------
     dict
         ``state`` (finished, running, stopped), ``stages`` (as `StageStatus`), ``seconds_left``
-        (None where unknown), ``settings``; of a finished run ``wall_seconds`` and ``damage``, a
-        line for each result file that is not whole; of a running one ``holder``: ``host``,
-        ``pid``, ``since``, in a store also ``renewed``, as far as they are known.
+        (None where unknown), ``settings``; of a finished run ``wall_seconds`` (None where its
+        summary is damaged) and ``damage``, a line for each result file that is not whole; of a
+        running one ``holder``: ``host``, ``pid``, ``since``, in a store also ``renewed``, as far
+        as they are known.
 
     Raises
     ------
@@ -65,19 +67,8 @@ def run_status(out: AnyPath, verify: bool = False) -> dict[str, Any]:
     """
     state = read_state(out)
     status = {"out": str(out), "settings": state["settings"]}
-    summary = read_json(out / "summary.json")
-    if state.get("finished") and isinstance(summary, Mapping):
-        stages = [
-            StageStatus(stage["name"], "finished", 0, None, stage["seconds"], 0.0)
-            for stage in summary["stages"]
-        ]
-        return status | {
-            "state": "finished",
-            "stages": [asdict(stage) for stage in stages],
-            "wall_seconds": summary["wall_seconds"],
-            "damage": [str(error) for error in Results(out).find_damage(*_ALL_RESULTS, verify)],
-            "seconds_left": 0.0,
-        }
+    if state.get("finished"):
+        return status | _finished(out, verify)
     working = as_path(state.get("stages", out / "stages"))
     planned = read_json(working / PLAN) or {}
     all_declared = stages_of(state["settings"].get("finder", "join"))
@@ -115,6 +106,30 @@ def _expected(
         if one.is_shown and own is not None:
             expected[one.name], before = before, 0.0
     return expected
+
+
+def _finished(out: AnyPath, verify: bool) -> dict[str, Any]:
+    """Return what is to say of a finished run; no stages and no time where its summary is lost."""
+    damage = Results(out).find_damage(*_ALL_RESULTS, verify)
+    path = out / "summary.json"
+    content = read_json(path)
+    summary: Mapping[str, Any] = content if isinstance(content, Mapping) else {}
+    if not summary and str(path) not in {error.path for error in damage}:
+        wrong = "is damaged" if exists(path) else "is missing"
+        damage.append(DamagedError(f"{path}: {wrong}.", str(path)))
+    if str(path) in {error.path for error in damage}:
+        summary = {}
+    stages = [
+        StageStatus(stage["name"], "finished", 0, None, stage["seconds"], 0.0)
+        for stage in summary.get("stages", [])
+    ]
+    return {
+        "state": "finished",
+        "stages": [asdict(stage) for stage in stages],
+        "wall_seconds": summary.get("wall_seconds"),
+        "damage": [str(error) for error in damage],
+        "seconds_left": 0.0,
+    }
 
 
 def _stage_status(folder: AnyPath, declared: DeclaredStage, expected: float | None) -> StageStatus:

@@ -18,6 +18,7 @@ from dask_dedup.report.page import (
     clean_text,
     page_environment,
     page_file,
+    page_script,
     policy_hash,
     script_json,
     web_link,
@@ -63,7 +64,7 @@ def render_label_page(pairs: pd.DataFrame, pictures: Mapping[int, bytes], name: 
         "rows": texts.to_numpy().tolist(),
         "pairs": shown,
     }
-    style, script = page_file("page.css") + page_file("label.css"), page_file("label.js")
+    style, script = page_file("page.css") + page_file("label.css"), page_script("label.js")
     images = _FROM_THE_WEB if has_web else "data:"
     return (
         page_environment()

@@ -54,7 +54,7 @@ def _counts(summary: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
         yield (
             "audit",
             f"{audit['all_united_share']:.2%}",
-            f"of sampled rows are with all their true duplicates (95 %: {low:.2%} to {high:.2%})",
+            f"of sampled rows have all their duplicates (95 %: {low:.2%} to {high:.2%})",
         )
 
 

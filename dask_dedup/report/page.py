@@ -25,12 +25,14 @@ from dask_dedup.report.page_parts import PageContent
 from dask_dedup.storage.files import write_aside
 
 if TYPE_CHECKING:
+    import pandas as pd
     from jinja2 import Environment
 
 __all__ = [
     "clean_text",
     "page_environment",
     "page_file",
+    "page_script",
     "policy_hash",
     "render_page",
     "script_json",
@@ -58,17 +60,19 @@ def render_page(content: PageContent) -> str:
     """Return the page as HTML."""
     from markupsafe import Markup
 
-    style, script = page_file("page.css"), page_file("page.js")
+    style, script = page_file("page.css"), page_script("page.js")
     pictures = _FROM_THE_WEB if content.has_web_pictures else "data:"
     sweep, histogram = content.sweep, content.histogram
+    precision = None if content.precision is None else content.precision.dropna(subset="precision")
     has_chart = sweep is not None and len(sweep) > 1
     threshold = content.summary["threshold"]
     bins = bin_sizes(histogram)
     data = {
         "identity": content.identity,
         "threshold": threshold,
-        "sweep": None if sweep is None else {name: sweep[name].tolist() for name in sweep},
-        "histogram": {name: histogram[name].tolist() for name in histogram},
+        "sweep": None if sweep is None else _columns(sweep),
+        "precision": None if precision is None else _columns(precision),
+        "histogram": _columns(histogram),
         "load": content.load_urls,
     }
     return (
@@ -85,12 +89,16 @@ def render_page(content: PageContent) -> str:
                 f"'{policy_hash(style)}'; img-src {pictures}; base-uri 'none'; form-action 'none'"
             ),
             data=Markup(script_json(data)),
-            sweep_chart=Markup(sweep_chart(sweep, threshold)) if has_chart else None,
+            sweep_chart=Markup(sweep_chart(sweep, threshold, precision)) if has_chart else None,
             histogram_chart=Markup(histogram_chart(histogram)),
             bins=bins,
             most_rows=max((rows for _, _, rows in bins), default=1),
         )
     )
+
+
+def _columns(table: pd.DataFrame) -> dict[str, list[Any]]:
+    return {name: table[name].tolist() for name in table}
 
 
 def script_json(value: Any) -> str:
@@ -187,6 +195,11 @@ def _bytes(size: float) -> str:
 def page_file(name: str) -> str:
     """Return the text of a file of `page_files`."""
     return (files("dask_dedup.report") / _FOLDER / name).read_text(encoding="utf-8")
+
+
+def page_script(name: str) -> str:
+    """Return the script of a page, with what pages share before it."""
+    return page_file("common.js") + page_file(name)
 
 
 def policy_hash(text: str) -> str:

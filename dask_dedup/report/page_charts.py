@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from math import ceil, log10
+from math import ceil, floor, log10
 
 import pandas as pd
 
@@ -12,6 +12,7 @@ __all__ = ["histogram_chart", "sweep_chart"]
 # Width and margins of the sweep: the slider below has the same shares, in the style sheet.
 _WIDTH, _LEFT, _RIGHT = 860, 64, 20
 _TOP, _HIGH, _GAP, _LOW, _BOTTOM = 14, 220, 34, 110, 34
+_SURE = 110  # height of the precision
 _TICKS = 6
 _POINT = 3.2
 
@@ -33,7 +34,9 @@ class _Scale:
         return self.start + (self.stop - self.start) * share
 
 
-def sweep_chart(sweep: pd.DataFrame, own_threshold: float) -> str:
+def sweep_chart(
+    sweep: pd.DataFrame, own_threshold: float, precision: pd.DataFrame | None = None
+) -> str:
     """Draw the share of rows that are duplicates over the threshold, and sizes below it.
 
     Parameters
@@ -42,9 +45,13 @@ def sweep_chart(sweep: pd.DataFrame, own_threshold: float) -> str:
         From `dask_dedup.results.sweep.sweep`, thresholds rising; at least two.
     own_threshold : float
         Of the run: a dashed line.
+    precision : DataFrame, optional
+        From `dask_dedup.results.precision.precision`, thresholds rising: a third drawing below,
+        with its interval, as far as the sweep goes.
     """
     thresholds = sweep["threshold"].tolist()
-    height = _TOP + _HIGH + _GAP + _LOW + _BOTTOM
+    end = _TOP + _HIGH + _GAP + _LOW + (0 if precision is None else _GAP + _SURE)
+    height = end + _BOTTOM
     share = 1 - sweep["kept_fraction"]
     one_row = (share / sweep["duplicates"]).where(sweep["duplicates"] > 0, 0.0)
     bound = sweep["without_edge_to_representative"] * one_row
@@ -74,9 +81,11 @@ def sweep_chart(sweep: pd.DataFrame, own_threshold: float) -> str:
     parts.append(_line("line", places, [y(one) for one in share]))
     for name, column in zip(("line", "line warm"), counts, strict=True):
         parts.append(_line(name, places, [z(float(one)) for one in counts[column]]))
+    if precision is not None:
+        parts += _precision(precision[precision["threshold"] <= thresholds[-1]], x, end)
     if thresholds[0] <= own_threshold <= thresholds[-1]:
-        parts.append(f'<path class="own" d="M{x(own_threshold):.1f} {_TOP}V{low_start}"/>')
-    parts.append(f'<path id="sweep-marker" class="marker" d="M0 {_TOP}V{low_start}"/>')
+        parts.append(f'<path class="own" d="M{x(own_threshold):.1f} {_TOP}V{end}"/>')
+    parts.append(f'<path id="sweep-marker" class="marker" d="M0 {_TOP}V{end}"/>')
     parts.append('<circle id="sweep-dot" class="dot" r="5" cx="-20" cy="-20"/>')
     return "".join([*parts, "</svg>"])
 
@@ -113,6 +122,30 @@ def histogram_chart(histogram: pd.DataFrame) -> str:
         f'{(top + height - bottom) / 2:.0f}) rotate(-90)">clusters</text>'
     )
     return "".join([*parts, "</svg>"])
+
+
+def _precision(precision: pd.DataFrame, x: _Scale, start: float) -> list[str]:
+    """Draw the precision, a point for each threshold at which it is known, and its interval."""
+    known = precision.dropna(subset="precision")
+    least = float(known["low"].min()) if len(known) else 0.0
+    bottom = min(floor(least * 10 + 1e-9) / 10, 0.9)
+    y = _Scale(bottom, 1, start, start - _SURE)
+    parts = [
+        _across(y(tick)) + _label(_LEFT - 8, y(tick) + 4, "end", _percent(tick))
+        for tick in _ticks(bottom, 1)
+    ]
+    xs = [x(one) for one in known["threshold"]]
+    low, high, middle = ([y(one) for one in known[name]] for name in ("low", "high", "precision"))
+    if len(known) > 1:
+        band = [*zip(xs, high, strict=True), *zip(xs[::-1], low[::-1], strict=True)]
+        parts.append(f'<path class="area sure" d="M{_steps(*zip(*band, strict=True))}Z"/>')
+        parts.append(_line("line sure", xs, middle))
+    for place, one, other, centre in zip(xs, low, high, middle, strict=True):
+        parts.append(f'<path class="line sure thin" d="M{place:.1f} {one:.1f}V{other:.1f}"/>')
+        parts.append(
+            f'<circle class="point sure" cx="{place:.1f}" cy="{centre:.1f}" r="{_POINT}"/>'
+        )
+    return parts
 
 
 def _open(name: str, width: int, height: int, title: str) -> str:

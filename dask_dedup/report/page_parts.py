@@ -13,7 +13,16 @@ import pandas as pd
 
 from dask_dedup.report.caption_words import Words
 
-__all__ = ["Card", "PageContent", "Placeholder", "Site", "Step", "Tab", "Tile"]
+__all__ = [
+    "Card",
+    "PageContent",
+    "Placeholder",
+    "PrecisionGoal",
+    "Site",
+    "Step",
+    "Tab",
+    "Tile",
+]
 
 
 @dataclass(frozen=True)
@@ -122,6 +131,18 @@ class Site:
 
 
 @dataclass(frozen=True)
+class PrecisionGoal:
+    """A wanted precision, and the lowest thresholds that have it; None: none does.
+
+    ``estimated``: by the labelled pairs; ``sure``: by the lower end of their 95 % interval.
+    """
+
+    precision: float
+    estimated: float | None
+    sure: float | None
+
+
+@dataclass(frozen=True)
 class PageContent:
     """All that the page shows.
 
@@ -137,7 +158,12 @@ class PageContent:
         From `dask_dedup.results.sweep.sweep`, thresholds rising.
     sweep_absent : str
         Why there is none.
+    precision : DataFrame or None
+        From `dask_dedup.results.precision.precision`, where pairs have been labelled.
+    goals : sequence of PrecisionGoal
     tabs, placeholders, sites : sequence
+    searched_clusters, searched_size : int
+        How many clusters placeholders were looked for in, the largest; rows of the smallest.
     site_error : int
         No count of a site is more than this too low.
     reasons : mapping
@@ -156,8 +182,12 @@ class PageContent:
     histogram: pd.DataFrame
     sweep: pd.DataFrame | None = None
     sweep_absent: str = ""
+    precision: pd.DataFrame | None = None
+    goals: Sequence[PrecisionGoal] = ()
     tabs: Sequence[Tab] = ()
     placeholders: Sequence[Placeholder] = ()
+    searched_clusters: int = 0
+    searched_size: int = 0
     sites: Sequence[Site] = ()
     site_error: int = 0
     reasons: Mapping[str, int] = field(default_factory=dict)

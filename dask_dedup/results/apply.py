@@ -20,6 +20,7 @@ from dask_dedup.results.application import (
 )
 from dask_dedup.results.export_tables import ParquetOut
 from dask_dedup.results.finished_run import FinishedRun, open_finished, open_table
+from dask_dedup.results.key_types import note_types, refuse_other_types, warn_of_few
 from dask_dedup.results.result_folder import ResultFolder
 from dask_dedup.results.row_keys import named_column
 from dask_dedup.results.sizes import MATCHED_ROWS
@@ -99,7 +100,8 @@ def apply(
         no such key; kept), ``keyless`` (null or empty; kept), and ``without_witness``: the run has
         dropped them, but the row that stays in their place is not in this copy, so they are kept.
         ``result`` counts the rows of ``result_rows``: ``matched``, ``unmatched``, ``keyless``.
-        ``rows`` were written. ``repeated_keys`` and ``ambiguous_keys`` are keys of the result.
+        ``rows`` were written. ``repeated_keys`` and ``ambiguous_keys`` are keys of the result;
+        ``key_types`` are its types on both sides. Where nearly nothing matches, a line is logged.
 
     Raises
     ------
@@ -108,7 +110,7 @@ def apply(
     InputError
         No such files, one cannot be read, or keys are ambiguous where that is an error.
     SettingsError
-        A column of the key is missing on one side.
+        A column of the key is missing on one side, or is a number on one and text on the other.
 
     Notes
     -----
@@ -135,6 +137,11 @@ def apply(
     columns = tuple(
         named_column(known.get(name, name), there, f"the result {run.path}") for name in names
     )
+    schema = run.schema()
+    known_types = [schema.field(name).type for name in columns]
+    types = [source.key_types() for source in sources]
+    for source, found in zip(sources, types, strict=True):
+        refuse_other_types(names, known_types, found, str(run.path), source.path)
     refuse_inputs_inside(
         dest, (*ApplyFolder.possible_folders, "stages"), [*paths, run.clusters_path(run.names[0])]
     )
@@ -145,7 +152,9 @@ def apply(
         dest, settings, fingerprint, ApplyFolder.possible_folders, STAGES, overwrite
     ) as folder:
         if not folder.begin_unless_finished():
-            return folder.read_summary()
+            summary = folder.read_summary()
+            warn_of_few(summary)
+            return summary
         application = Application(
             run,
             sources,
@@ -165,10 +174,12 @@ def apply(
             "source": absolute_name(metadata),
             "files": len(paths),
             "key": names,
+            "key_types": note_types(known_types, types),
             "ambiguous": ambiguous,
             **outcome.counts,
         }
         folder.finish(summary, keep_stages=False)
+        warn_of_few(summary)
         return summary
 
 

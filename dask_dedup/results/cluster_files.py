@@ -24,6 +24,7 @@ from dask_dedup.data.metadata import take_rows, to_pandas
 from dask_dedup.data.metadata_types import PLAIN_TYPES
 from dask_dedup.errors import DamagedError, InputError
 from dask_dedup.paths import AnyPath
+from dask_dedup.results.finished_run import in_part_order
 from dask_dedup.schema import own_columns
 from dask_dedup.storage.checksums import damage
 from dask_dedup.storage.listing import names_in
@@ -219,8 +220,7 @@ def list_files(folder: AnyPath, rows: int | None = None) -> ClusterFiles:
     DamagedError
         There is no file, one cannot be read, or the rows are others.
     """
-    names = [name for name in names_in(folder) or () if name.endswith(".parquet")]
-    names.sort(key=lambda name: (len(name), name))  # past 99,999 they have a digit more
+    names = in_part_order(n for n in names_in(folder) or () if n.endswith(".parquet"))
     if not names:
         raise DamagedError(f"{folder}: has no parquet files.", str(folder))
     paths = tuple(str(folder / name) for name in names)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import cache
+from threading import Event, Timer
 from typing import TYPE_CHECKING, Any
 
 from dask_dedup.data.metadata_columns import MetadataColumns
@@ -14,7 +16,16 @@ from dask_dedup.errors import SettingsError
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["ROW", "TABLE", "Connection", "check_nodes", "error_of", "parse", "text_of"]
+__all__ = [
+    "ROW",
+    "TABLE",
+    "Connection",
+    "check_nodes",
+    "error_of",
+    "parse",
+    "text_of",
+    "time_limit",
+]
 
 TABLE = "dask_dedup_rows"
 ROW = "row_id"
@@ -65,6 +76,28 @@ class Connection:
 
     def __exit__(self, *_: object) -> None:
         self._connection.close()
+
+
+@contextmanager
+def time_limit(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[Event]:
+    """Interrupt what a connection computes after some time; the event tells that it was.
+
+    DuckDB looks between vectors of 2,048 rows, so that the last one is still computed.
+    """
+    is_over = Event()
+
+    def stop() -> None:
+        is_over.set()
+        connection.interrupt()
+
+    timer = Timer(seconds, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield is_over
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 def parse(

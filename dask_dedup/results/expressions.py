@@ -2,7 +2,8 @@
 
 DuckDB parses and computes them, part by part, over Arrow tables of the columns that they name. It
 reaches no file, no network and no other table, and loads no extension. What is not a function of
-the row alone is refused: subqueries, windows, aggregates, random numbers, the time of day.
+the row alone is refused: subqueries, windows, aggregates, random numbers, the time of day. So no
+expression joins rows with rows; one that is slow by itself is stopped after `LIMIT_SECONDS`.
 
 Of a column in an order, nulls come last, rising or falling, and NaN counts as null; ``NULLS FIRST``
 changes that. Text is compared by its bytes in UTF-8. Whole numbers of up to 32 bits count as 64.
@@ -18,6 +19,7 @@ import pyarrow as pa
 
 from dask_dedup.data.metadata import MetadataColumns, as_plain
 from dask_dedup.errors import SettingsError
+from dask_dedup.report.count_text import count_text
 from dask_dedup.results.expression_check import (
     ROW,
     TABLE,
@@ -26,6 +28,7 @@ from dask_dedup.results.expression_check import (
     error_of,
     parse,
     text_of,
+    time_limit,
 )
 
 if TYPE_CHECKING:
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["KEY", "Expression", "evaluate", "parse_condition", "parse_order"]
 
+#: For the rows of one part at a time; 10⁶ rows of a simple expression take about a second.
+LIMIT_SECONDS = 600.0
 KEY = "key"  # what `evaluate` calls the value of an expression
 
 
@@ -134,7 +139,9 @@ def parse_condition(
         return found._replace(sql=f"coalesce({found.sql}, false)")
 
 
-def evaluate(expression: Expression, table: pa.Table) -> pa.ChunkedArray:
+def evaluate(
+    expression: Expression, table: pa.Table, limit_seconds: float = LIMIT_SECONDS
+) -> pa.ChunkedArray:
     """Compute an expression.
 
     Parameters
@@ -142,6 +149,7 @@ def evaluate(expression: Expression, table: pa.Table) -> pa.ChunkedArray:
     expression : Expression
     table : pyarrow.Table
         With ``row_id`` and the columns of the expression, as the data set calls them.
+    limit_seconds : float
 
     Returns
     -------
@@ -151,17 +159,21 @@ def evaluate(expression: Expression, table: pa.Table) -> pa.ChunkedArray:
     Raises
     ------
     SettingsError
-        A value cannot be computed: a text that is no number, a number too large.
+        A value cannot be computed: a text that is no number, a number too large; or all of them
+        take longer than the limit.
     """
     import duckdb
 
     with Connection() as connection:
         _register(connection, _renamed(expression, table), expression)
-        try:
-            found = connection.sql(f"SELECT {expression.sql} AS {KEY} FROM {TABLE}")
-            values = found.to_arrow_table()[KEY]
-        except duckdb.Error as error:
-            raise expression.error(error) from error
+        with time_limit(connection, limit_seconds) as is_over:
+            try:
+                found = connection.sql(f"SELECT {expression.sql} AS {KEY} FROM {TABLE}")
+                values = found.to_arrow_table()[KEY]
+            except duckdb.Error as error:
+                raise expression.error(
+                    _too_long(limit_seconds, table.num_rows) if is_over.is_set() else error
+                ) from error
     assert len(values) == table.num_rows
     return values
 
@@ -173,13 +185,23 @@ def _types(
     import duckdb
 
     listed = ", ".join(f"{part} AS v{i}" for i, part in enumerate(parts))
-    try:  # beside row_id an aggregate is an error
-        found = connection.sql(f"SELECT {ROW}, {listed} FROM {TABLE}")
-        kinds = [str(kind) for kind in found.types[1:]]
-        found.fetchall()
-    except duckdb.Error as error:
-        raise expression.error(error) from error
+    with time_limit(connection, LIMIT_SECONDS) as is_over:
+        try:  # beside row_id an aggregate is an error
+            found = connection.sql(f"SELECT {ROW}, {listed} FROM {TABLE}")
+            kinds = [str(kind) for kind in found.types[1:]]
+            found.fetchall()
+        except duckdb.Error as error:
+            raise expression.error(
+                _too_long(LIMIT_SECONDS, 0) if is_over.is_set() else error
+            ) from error
     return kinds
+
+
+def _too_long(seconds: float, rows: int) -> str:
+    return (
+        f"takes longer than {seconds:g} s for {count_text(rows, 'row')}. Write it shorter, or put "
+        f"what it computes into a column of the metadata"
+    )
 
 
 def _register(

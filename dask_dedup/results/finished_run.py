@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,11 +18,18 @@ from dask_dedup.schema import own_columns
 from dask_dedup.settings.run_settings import ReadSettings
 from dask_dedup.storage.checksums import damage
 from dask_dedup.storage.files import digest_of, read_json
-from dask_dedup.storage.objects import open_parquet_source
+from dask_dedup.storage.objects import exists, open_parquet_source
 from dask_dedup.storage.results_list import RESULTS, Results
 from dask_dedup.storage.run_folder import RunFolder
 
-__all__ = ["FinishedRun", "cluster_name", "open_finished", "open_table", "read_state"]
+__all__ = [
+    "FinishedRun",
+    "cluster_name",
+    "in_part_order",
+    "open_finished",
+    "open_table",
+    "read_state",
+]
 
 _CLUSTERS = "clusters"
 
@@ -64,7 +71,7 @@ class FinishedRun:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Files of ``clusters``: one for each part that has rows, in their order."""
-        return tuple(sorted(self._listed_clusters()["files"]))
+        return tuple(in_part_order(self._listed_clusters()["files"]))
 
     @property
     def identity(self) -> str:
@@ -164,15 +171,32 @@ def read_state(out: AnyPath) -> Mapping[str, Any]:
     Raises
     ------
     OutputError
-        There is none.
+        There is none, or it is damaged.
     """
     state = read_json(out / RunFolder.state_name, sealed=True)
     if not isinstance(state, Mapping) or state.get("tool") != "dask_dedup":
+        name = RunFolder.state_name
+        if exists(out / name):
+            raise OutputError(
+                f"{out}: holds no run that can be read: {name} is damaged, or not of dask_dedup. "
+                f"Put the file back, or run into another folder."
+            )
         raise OutputError(
-            f"{out}: holds no run: there is no {RunFolder.state_name} of dask_dedup. Give the "
-            f"folder that `dask-dedup run` wrote into."
+            f"{out}: holds no run: there is no {name} of dask_dedup. Give the folder that "
+            f"`dask-dedup run` wrote into."
         )
     return state
+
+
+def in_part_order(names: Iterable[str]) -> list[str]:
+    """Return names of `cluster_name` by their numbers: past 99,999 they have more digits.
+
+    Examples
+    --------
+    >>> in_part_order(["part-100000.parquet", "part-99999.parquet"])
+    ['part-99999.parquet', 'part-100000.parquet']
+    """
+    return sorted(names, key=lambda name: (len(name), name))
 
 
 def cluster_name(index: int) -> str:

@@ -44,7 +44,9 @@ class Chosen:
     largest, random : int64 array
         ``cluster_id``.
     content : int64 array
-        Clusters that may be placeholders.
+        Clusters that may be placeholders: sorted.
+    content_size : int
+        Rows of the smallest of them.
     above, below : DataFrame
         FOREST: edges near the threshold.
     unlike : DataFrame
@@ -57,6 +59,7 @@ class Chosen:
     largest: np.ndarray
     random: np.ndarray
     content: np.ndarray
+    content_size: int
     above: pd.DataFrame
     below: pd.DataFrame
     unlike: pd.DataFrame
@@ -66,12 +69,12 @@ class Chosen:
     @property
     def clusters(self) -> np.ndarray:
         """All clusters whose members are read: sorted."""
-        return np.unique(np.concatenate([self.largest, self.random, self.content]))
+        return np.unique(np.concatenate([self.largest, self.random]))
 
     @property
     def rows(self) -> np.ndarray:
         """All rows that are read by their ids: sorted."""
-        found = [self.clusters]
+        found = [self.clusters, self.content]
         for edges in (self.above, self.below):
             found += [edges["src"].to_numpy(), edges["dst"].to_numpy()]
         found += [self.unlike["row_id"].to_numpy(), self.unlike["witness_row_id"].to_numpy()]
@@ -101,7 +104,8 @@ def choose_rows(
     return Chosen(
         scan.largest["cluster_id"].to_numpy()[:_CLUSTERS],
         scan.random["cluster_id"].to_numpy()[:_CLUSTERS],
-        scan.largest["cluster_id"].to_numpy(),
+        np.sort(scan.largest["cluster_id"].to_numpy()),
+        int(scan.largest["cluster_size"].min()) if len(scan.largest) else 0,
         above,
         below,
         scan.unlike_witness.head(_UNLIKE),

@@ -47,12 +47,15 @@ class Wanted:
     columns : tuple of str
         The user's columns beside URL and caption.
     seed : int
+    content : int64 array
+        Clusters whose contents are counted; sorted.
     """
 
     rows: np.ndarray
     clusters: np.ndarray
     columns: tuple[str, ...]
     seed: int
+    content: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 @dataclass
@@ -97,7 +100,7 @@ class RowScan:
         The same of members of the chosen clusters, and ``key``, their hash.
     sites : NameCounts
     content : dict
-        Of the chosen clusters.
+        Of the clusters to be counted.
     """
 
     rows: pd.DataFrame | None = None
@@ -159,7 +162,9 @@ def _scan_table(table: pa.Table, wanted: Wanted) -> RowScan:
         _with_texts(asked, table, names),
         _with_texts(members, table, names),
         _count_sites(sites, ~kept.is_kept),
-        _content(inside, own, urls, text_of(table["caption"]), sites),
+        _content(
+            frame[_is_in(cluster_id, wanted.content)], own, urls, text_of(table["caption"]), sites
+        ),
     )
 
 

@@ -20,10 +20,19 @@ import numpy as np
 import pandas as pd
 
 from dask_dedup.errors import InputError
+from dask_dedup.graph.stream import read_in_order
 from dask_dedup.paths import AnyPath, as_path
+from dask_dedup.results.finished_run import FinishedRun
 from dask_dedup.storage.objects import is_file, read_content
 
-__all__ = ["WantedPrecision", "precision", "read_labelled", "threshold_for", "wilson_interval"]
+__all__ = [
+    "WantedPrecision",
+    "precision",
+    "precision_of",
+    "read_labelled",
+    "threshold_for",
+    "wilson_interval",
+]
 
 _Z = 1.959963984540054  # of 95 %, two-sided
 _YES = frozenset({"1", "y", "yes", "true", "duplicate"})
@@ -114,6 +123,34 @@ def precision(pairs: pd.DataFrame) -> pd.DataFrame:
         found.append((own["threshold"], *values, int(own["edges"]), int(some["labelled"].sum())))
     names = ["threshold", "precision", "low", "high", "edges", "labelled"]
     return pd.DataFrame(found[::-1], columns=names)
+
+
+def precision_of(run: FinishedRun, path: str | AnyPath) -> pd.DataFrame:
+    """Return what `precision` says of labelled pairs of a finished run; reads its forest once.
+
+    Raises
+    ------
+    InputError
+        The file is not what `read_labelled` reads, its pairs are not of this run's forest, or none
+        is labelled.
+    """
+    pairs = read_labelled(path)
+    found = precision(pairs)
+    limits = found["threshold"].to_numpy().astype(np.float32)
+    edges = np.zeros(len(limits), np.int64)
+    for similarity, _, _ in read_in_order(run.forest_path):  # falling
+        edges += np.searchsorted(-similarity, -limits, "right")
+    if not np.array_equal(edges, found["edges"]):
+        raise InputError(
+            f"{path}: its pairs are not of the run in {run.path}, whose forest has other numbers "
+            f"of edges in their bins. Take the file that `dask-dedup sample {run.path}` wrote."
+        )
+    if not pairs["label"].notna().any():
+        raise InputError(
+            f"{path}: no pair is labelled. Label them in the page beside it, or with yes and no in "
+            f"its column label."
+        )
+    return found
 
 
 def threshold_for(estimates: pd.DataFrame, target: float) -> WantedPrecision:

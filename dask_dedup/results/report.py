@@ -6,6 +6,7 @@ from typing import Any
 
 from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.results.finished_run import FinishedRun, open_finished
+from dask_dedup.results.precision import precision_of
 from dask_dedup.results.report_page import write_report
 from dask_dedup.runtime.executor import Execute, compute_tasks
 from dask_dedup.settings.run_settings import Settings, load_settings
@@ -27,6 +28,7 @@ def report(
     thumbnails: int | None = None,
     load_urls: bool | None = None,
     dataset: str | AnyPath | None = None,
+    precision: str | AnyPath | None = None,
     execute: Execute = compute_tasks,
 ) -> AnyPath:
     """Write the page that shows a finished run; computes.
@@ -47,6 +49,8 @@ def report(
         Load pictures from the rows' URLs when the page is opened, and not only on a click.
     dataset : path or URL, optional
         Where the data set lies now; by default where it lay.
+    precision : path or URL, optional
+        Labelled pairs of `dask-dedup sample`: their precision is drawn into the sweep.
     execute : Execute
         How tasks are computed; by default on the current Dask scheduler.
 
@@ -61,6 +65,8 @@ def report(
         ``out`` holds no finished run, or another process writes into it.
     SettingsError
         The template of the pictures is none, or there are none where some are asked for.
+    InputError
+        The pairs are not those of this run, or none is labelled.
     DamagedError
         A result file is missing, or not what was written.
 
@@ -76,11 +82,12 @@ def report(
     if dataset is not None:
         run = FinishedRun(run.path, run.state, {**run.summary, "dataset": str(dataset)})
     target = page_path(run.path, dest)
+    estimates = None if precision is None else precision_of(run, precision)
     if target != run.path / PAGE:
-        write_report(run, target, settings, execute)
+        write_report(run, target, settings, execute, precision=estimates)
         return target
     with Claim(run.path, _allow):
-        write_report(run, target, settings, execute)
+        write_report(run, target, settings, execute, precision=estimates)
         Results(run.path).add_file(PAGE, digest_of_file(target))
     return target
 

@@ -29,7 +29,7 @@ from dask_dedup.errors import SettingsError
 from dask_dedup.paths import AnyPath, as_path
 from dask_dedup.report.histogram import read_histogram
 from dask_dedup.report.page import web_link, write_page
-from dask_dedup.report.page_parts import PageContent, Tab, Tile
+from dask_dedup.report.page_parts import PageContent, PrecisionGoal, Tab, Tile
 from dask_dedup.results.cluster_files import ClusterFiles, list_files
 from dask_dedup.results.finished_run import FinishedRun
 from dask_dedup.results.page_cards import Tiles, size_columns
@@ -43,6 +43,7 @@ from dask_dedup.results.page_choice import (
 from dask_dedup.results.page_rows import COLUMN, RowScan, Wanted, site_of
 from dask_dedup.results.page_scan import ClusterScan
 from dask_dedup.results.pictures import PictureTemplate, Place, find_template
+from dask_dedup.results.precision import threshold_for
 from dask_dedup.runtime.executor import Execute, OnWorker, compute_tasks, ignore_result
 from dask_dedup.settings.run_settings import Settings
 from dask_dedup.storage.files import digest_of, read_json
@@ -56,6 +57,7 @@ logger = logging.getLogger(__name__)
 _TASKS, _TASK_ROWS = 256, 500_000  # of a pass at most, and of a task at least
 _THUMBNAILS = 400  # where there are local pictures
 _PICTURES_A_TASK = 25
+_GOALS = (0.8, 0.9, 0.95, 0.99)  # of precision: the page tells their thresholds
 
 
 def write_report(
@@ -64,6 +66,7 @@ def write_report(
     settings: Settings,
     execute: Execute = compute_tasks,
     on_rows: Callable[[int], None] = ignore_result,
+    precision: pd.DataFrame | None = None,
 ) -> dict[str, int]:
     """Write the report page of a run whose results are in place; computes.
 
@@ -79,6 +82,8 @@ def write_report(
         How tasks are computed.
     on_rows : callable
         Called with a number of rows that are done, half of them after each pass.
+    precision : DataFrame, optional
+        From `dask_dedup.results.precision.precision_of`: drawn into the sweep.
 
     Returns
     -------
@@ -102,7 +107,8 @@ def write_report(
     sizes = size_columns(theirs)
     columns = tuple(dict.fromkeys([*(sizes or ()), *(template.columns if template else ())]))
     columns = tuple(name for name in columns if name not in ("url", "caption"))
-    rows = _read(files, Wanted(chosen.rows, chosen.clusters, columns, seed), execute, on_rows)
+    wanted_rows = Wanted(chosen.rows, chosen.clusters, columns, seed, chosen.content)
+    rows = _read(files, wanted_rows, execute, on_rows)
     tiles = Tiles(_by_row(rows), sizes, run.summary["threshold"], {}, _rule_of(settings))
     content = _content(run, settings, scan, rows, chosen, tiles, swept)
     shown = _shown_rows(content)
@@ -113,6 +119,9 @@ def write_report(
         content = _content(run, settings, scan, rows, chosen, tiles, swept)
     pictured = sum(row_id in tiles.pictures for row_id in shown)
     content = replace(content, pictures_wanted=len(shown), pictures_found=pictured)
+    if precision is not None:
+        goals = [PrecisionGoal(one, *threshold_for(precision, one)) for one in _GOALS]
+        content = replace(content, precision=precision, goals=goals)
     write_page(content, dest)
     return {"rows": len(shown), "pictures": pictured}
 
@@ -254,6 +263,8 @@ def _content(
         sweep_absent=absent,
         tabs=make_tabs(tiles, chosen, rows, run.summary),
         placeholders=find_placeholders(tiles, rows),
+        searched_clusters=len(chosen.content),
+        searched_size=chosen.content_size,
         sites=list_sites(rows),
         site_error=rows.sites.missing,
         reasons=dict(sorted(scan.reasons.items())),

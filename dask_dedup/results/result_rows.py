@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from dask_dedup.errors import DamagedError
 from dask_dedup.paths import AnyPath
+from dask_dedup.results.finished_run import in_part_order
 from dask_dedup.storage.checksums import damage
 from dask_dedup.storage.listing import names_in
 from dask_dedup.storage.objects import open_parquet_source
@@ -44,7 +45,7 @@ def read_result_rows(out: AnyPath, row_ids: np.ndarray, columns: Sequence[str]) 
         A file is missing, or not what was written.
     """
     folder = out / "clusters"
-    paths = [folder / name for name in sorted(names_in(folder) or ())]
+    paths = [folder / name for name in in_part_order(names_in(folder) or ())]
     with ThreadPoolExecutor(_THREADS) as pool:
         starts = np.cumsum([0, *pool.map(_count_rows, paths)])
     wanted, back = np.unique(row_ids, return_inverse=True)

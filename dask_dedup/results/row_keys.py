@@ -49,8 +49,8 @@ def named_column(
 def key_texts(columns: Sequence[pa.ChunkedArray | pa.Array]) -> pa.Array:
     """Return one text for each row from the columns of its key.
 
-    It is null where one of them is null, NaN or empty. Numbers are written out, bytes as
-    hexadecimal digits.
+    It is null where one of them is null, NaN or empty. Numbers are written out, whole ones
+    without a fraction or an exponent, bytes as hexadecimal digits.
 
     Raises
     ------
@@ -88,6 +88,15 @@ def split_folders(keys: pa.Array) -> tuple[pa.Array, pa.Array]:
     return folders, names
 
 
+def _number_texts(column: pa.Array) -> pa.Array:
+    """Write floating numbers: pandas has NaN where others have null, and 3.0 where they have 3."""
+    column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+    values = column.cast(pa.float64())
+    is_whole = pc.and_(pc.equal(pc.trunc(values), values), pc.less(pc.abs(values), 2.0**63))
+    whole = pc.if_else(is_whole, values, 0.0).cast(pa.int64())
+    return pc.if_else(is_whole, whole.cast(KEY), column.cast(KEY))
+
+
 def _texts(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
@@ -102,7 +111,5 @@ def _texts(column: pa.ChunkedArray | pa.Array) -> pa.Array:
         raise SettingsError(f"key: expected columns of text or numbers, got {kind}.")
     if is_bytes(kind):
         column = pa.array([v and v.hex() for v in column.to_pylist()], KEY)
-    if pa.types.is_floating(kind):  # pandas' numbers have NaN where others have null
-        column = pc.if_else(pc.is_nan(column), pa.scalar(None, kind), column)
-    column = column.cast(KEY)
+    column = _number_texts(column) if pa.types.is_floating(kind) else column.cast(KEY)
     return pc.if_else(pc.equal(column, ""), pa.scalar(None, KEY), column)

@@ -72,6 +72,11 @@ class ParquetFile:
         with _open(self.path) as file:
             return list(file.schema_arrow.names)
 
+    def key_types(self) -> list[pa.DataType | None]:
+        """Return the types of the columns of the key."""
+        with _open(self.path) as file:
+            return [file.schema_arrow.field(name).type for name in self.key]
+
     def keys(self, rows: int) -> Iterator[pa.Array]:
         """Yield the keys in batches."""
         with _open(self.path) as file, _reading(self.path):
@@ -118,6 +123,10 @@ class CsvFile:
         """Return the names of its columns."""
         with _reading(self.path), pcsv.open_csv(local_copy(self.path), **self._options()) as file:
             return list(file.schema.names)
+
+    def key_types(self) -> list[pa.DataType | None]:
+        """Return None for each column of the key: its values are text, whatever they mean."""
+        return [None] * len(self.key)
 
     def keys(self, rows: int) -> Iterator[pa.Array]:
         """Yield the keys in batches, once it is known that the quotes are right."""

@@ -17,7 +17,7 @@ from dask_dedup.paths import AnyPath, is_remote
 from dask_dedup.storage.checksums import FileDigest, check_file, find_damage
 from dask_dedup.storage.files import read_json, sync, write_json
 from dask_dedup.storage.listing import names_in
-from dask_dedup.storage.objects import remove_file
+from dask_dedup.storage.objects import exists, remove_file
 
 __all__ = ["RESULTS", "Results", "remove_others"]
 
@@ -36,6 +36,7 @@ class Results:
     def __init__(self, path: AnyPath) -> None:
         self.path = path
         content = read_json(path / RESULTS, sealed=True)
+        self._is_readable = isinstance(content, dict)
         content = content if isinstance(content, dict) else {}
         self._folders: dict[str, Any] = dict(content.get("folders") or {})
         self._files: dict[str, Any] = dict(content.get("files") or {})
@@ -104,6 +105,10 @@ class Results:
         ``files``: all, none, or these. ``pages``: read parquet files from end to end; otherwise
         only sizes and tails are compared.
         """
+        if not self._is_readable:
+            path = self.path / RESULTS
+            wrong = "is damaged" if exists(path) else "is missing"
+            return [DamagedError(f"{path}: {wrong}; it lists the files of the result.", str(path))]
         wanted: dict[AnyPath, list[int]] = {}
         others: list[DamagedError] = []
         for name in folders:

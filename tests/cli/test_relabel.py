@@ -60,9 +60,9 @@ def test_keep_refuses_in_one_line_and_writes_nothing(out, tmp_path):
         (["--keep", "sise desc"], "Did you mean size?"),
         (["--protect", "size"], "expected a condition"),
         (["--merge", "caption"], "expected COLUMN=WAY"),
-        (["--merge", "caption=most"], "keep.merge.caption"),
+        (["--merge", "caption=most"], "--merge caption: "),
         (["--decisions", tmp_path / "none.csv"], "cannot be read"),
-        (["--max-per-cluster", -1], "keep.max_per_cluster"),
+        (["--max-per-cluster", -1], "--max-per-cluster: "),
     ]:
         result = invoke("keep", out, tmp_path / "dest", *options)
         assert result.exit_code == 2 and words in result.output, result.output

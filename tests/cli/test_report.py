@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 import dask_dedup
 from dask_dedup.cli.commands import main
+from dask_dedup.results.pair_sample import sample_pairs, write_pairs
 from dask_dedup.runtime.executor import compute_tasks
 
 
@@ -46,9 +47,19 @@ def test_report_refuses_in_one_line(small_run, tmp_path):
         ((small_run, tmp_path / "p", "--images", "{none}.jpg"), "there is no column 'none'"),
         ((small_run, tmp_path / "p", "--thumbnails", "9"), "there are no local pictures"),
         ((small_run, tmp_path / "p", "--thumbnails", "-2"), "thumbnails"),
+        ((small_run, tmp_path / "p", "--precision", tmp_path / "q.csv"), "q.csv: no such file"),
     ):
         done = CliRunner().invoke(main, ["report", *map(str, arguments)])
         assert (done.exit_code, done.stdout) == (2, "")
         (line,) = done.stderr.splitlines()
         assert message in line
     assert not (tmp_path / "p").exists()
+
+
+def test_report_draws_the_precision_of_labelled_pairs(small_run, tmp_path):
+    pairs = sample_pairs(small_run, 40)
+    pairs["label"] = "yes"
+    write_pairs(pairs, tmp_path / "pairs.csv")
+    done = command(small_run, tmp_path / "a.html", "--precision", tmp_path / "pairs.csv")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "by 40 labelled pairs, with its 95 % interval" in (tmp_path / "a.html").read_text()

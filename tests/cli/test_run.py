@@ -12,6 +12,7 @@ import sys
 import time
 from contextlib import suppress
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,10 +23,12 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 import dask_dedup
 from dask_dedup import Settings, SettingsError, read_dataset
 from dask_dedup.cli import commands as cli
+from dask_dedup.cli.run import print_summary
 from dask_dedup.runtime.executor import compute_tasks
 from dask_dedup.storage.files import read_json
 
@@ -245,11 +248,27 @@ def test_run_again_says_finished_and_does_nothing(finished):
         f"{finished.out}: finished before with these settings; nothing to do"
     )
     texts = [  # the times are those of each command
-        re.sub(r"time +[\d.]+ s|start and end [\d.]+", "", " ".join(text.split()))
+        re.sub(r"time +[\d.]+ s|all else [\d.]+", "", " ".join(text.split()))
         for text in (done.stdout, finished.done.stdout)
     ]
     assert texts[0] == texts[1]
     assert {p: p.stat().st_mtime_ns for p in finished.out.rglob("*")} == before
+
+
+def test_no_line_of_a_summary_is_wider_than_a_terminal(finished):
+    summary = dict(dask_dedup.open_result(finished.out))
+    large = {"rows": 2_086_411_225, "queries_with_pairs": 9_876, "all_united": 9_875}
+    audit = {**summary["audit"], **large, "all_united_share": 0.9999, "all_united_low": 0.9991}
+    audit |= {"all_united_high": 0.9999, "pair_recall": 0.9999}
+    stages = [{"name": name, "seconds": 36_012.3} for name in ("tolerance", "witnesses")]
+    summary |= {"audit": audit, "rows": large["rows"], "stages": stages, "dropped_by_decision": 9}
+    summary |= {"dropped_by_cap": 90_000, "wall_seconds": 150_000.0}
+    summary["linked_through_others"] = {"rows": 94_000_000, "share": 0.395, "lowest": 0.1}
+    shown = StringIO()
+    print_summary(summary, finished.out, Console(file=shown, width=300))
+    head = shown.getvalue().split("results in")[0]
+    assert "through others" in head and "by decision; no row" in head and "all else" in head
+    assert max(len(line.rstrip()) for line in head.splitlines()) <= 80
 
 
 def _left_of_group(group: int, timeout_seconds: float = 20) -> list[str]:

@@ -25,7 +25,7 @@ class Case(NamedTuple):
 
     ``says`` are words of the one error of `dask-dedup run` with ``options``; without, a run with
     ``settings`` ends well, ``rows`` are counted and ``invalid`` of them are invalid.
-    ``late`` errors need the values: they come from a task.
+    ``late`` errors need the values: they come from a task. DATA is ``data`` in the folder, if any.
     """
 
     make: Callable[[Path], object]
@@ -35,6 +35,7 @@ class Case(NamedTuple):
     options: tuple[str, ...] = ()
     settings: dict | None = None
     late: bool = False
+    data: str = ""
 
 
 def embeddings(seed: int = 0) -> np.ndarray:
@@ -389,15 +390,4 @@ CASES: dict[str, Case] = {
     "negative memory": Case(lambda folder: None, "memory", options=("--memory", "-1GB")),
     "more cells than rows": Case(lambda folder: None, settings={"cells": {"cells": 5000}}),
     "dimension above the rows'": Case(lambda folder: None, settings={"projection": {"dim": 1024}}),
-}
-
-SETTINGS: dict[str, tuple[bytes, str]] = {
-    "not TOML": (b"threshold: 0.9\n", "not a TOML file"),
-    "not UTF-8": (b"finder = '\xff'\n", "not a TOML file"),
-    "a byte-order mark": (b"\xef\xbb\xbfseed = 1\n", "not a TOML file"),
-    "a key twice": (b"seed = 1\nseed = 2\n", "not a TOML file"),
-    "an unknown table": (b"[cluster_size]\na = 1\n", "cluster_size"),
-    "a number for a table": (b"clusters = 3\n", "clusters"),
-    "infinity": (b"[clusters]\nthreshold = inf\n", "clusters.threshold"),
-    "10^4 nested lists": (b"seed = " + b"[" * 10_000 + b"]" * 10_000, "not a TOML file"),
 }

@@ -7,6 +7,7 @@ import signal
 import sys
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import dask
 import pyarrow.parquet as pq
@@ -25,20 +26,29 @@ HERE = Path(__file__).parent
 TABLE = HERE / "INPUTS.md"
 HEAD = """# Bad and odd inputs, and what each one gets
 
-Two parts of 40 rows, one of them changed; made and checked by `corpus.py` and `test_corpus.py`.
+Two parts of 40 rows, one of them changed, or one file for DATA; made and checked by `corpus.py` and
+`test_corpus.py`.
 Every error is one line on stderr with exit code 2; nothing is written.
 
 | input | gets |
 |---|---|
 """
 
-_spec = importlib.util.spec_from_file_location("corpus", HERE / "corpus.py")
-corpus = importlib.util.module_from_spec(_spec)
-sys.modules["corpus"] = corpus
-_spec.loader.exec_module(corpus)
 
-REFUSED = [name for name, case in corpus.CASES.items() if case.says]
-TAKEN = [name for name, case in corpus.CASES.items() if not case.says]
+def load(name: str) -> ModuleType:
+    """Return a module beside this one."""
+    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+corpus = load("corpus")
+CASES = {**corpus.CASES, **load("single_files").CASES}
+SETTINGS = load("settings_files").SETTINGS
+REFUSED = [name for name, case in CASES.items() if case.says]
+TAKEN = [name for name, case in CASES.items() if not case.says]
 
 
 @pytest.fixture(autouse=True)
@@ -75,14 +85,15 @@ def refusal(data: Path, out: Path, *options: str) -> str:
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_bad_input_gets_one_clear_error_and_no_output(name, good, tmp_path):
-    case = corpus.CASES[name]
+    case = CASES[name]
     case.make(good)
+    data = good / case.data if case.data else good
     if case.late:
         with dask.config.set(scheduler="synchronous"), pytest.raises(InputError) as error:
-            run_here(good, tmp_path / "out")
+            run_here(data, tmp_path / "out")
         said = str(error.value)
     else:
-        said = refusal(good, tmp_path / "out", *case.options)
+        said = refusal(data, tmp_path / "out", *case.options)
     assert case.says in said
     assert said.isprintable()
     assert not Path("unpickled").exists()
@@ -91,14 +102,15 @@ def test_bad_input_gets_one_clear_error_and_no_output(name, good, tmp_path):
 
 @pytest.mark.parametrize("name", TAKEN)
 def test_odd_input_is_counted_right(name, good, tmp_path):
-    case = corpus.CASES[name]
+    case = CASES[name]
     case.make(good)
+    data = good / case.data if case.data else good
     with dask.config.set(scheduler="synchronous"):
         settings = Settings.model_validate(case.settings or {})
-        summary = run_here(good, tmp_path / "out", settings)
+        summary = run_here(data, tmp_path / "out", settings)
     assert (summary["rows"], summary["invalid_rows"]) == (case.rows, case.invalid)
     clusters = pq.read_table(
-        tmp_path / "out" / "clusters" / "part-00001.parquet",
+        max((tmp_path / "out" / "clusters").iterdir()),
         columns=["row_id", "cluster_id", "is_valid"],
     ).to_pandas()
     valid = clusters["is_valid"]
@@ -107,9 +119,9 @@ def test_odd_input_is_counted_right(name, good, tmp_path):
     assert (clusters["cluster_id"] == clusters["row_id"])[valid].all() == alone
 
 
-@pytest.mark.parametrize("name", list(corpus.SETTINGS))
+@pytest.mark.parametrize("name", list(SETTINGS))
 def test_bad_settings_get_one_clear_error(name, good, tmp_path):
-    content, says = corpus.SETTINGS[name]
+    content, says = SETTINGS[name]
     path = tmp_path / "settings.toml"
     path.write_bytes(content)
     said = refusal(good, tmp_path / "out", "--config", str(path))
@@ -125,13 +137,11 @@ def test_table_of_inputs_names_every_case():
 def table_of_inputs() -> str:
     """Return the list of inputs that the tests have checked, for the documentation."""
     lines = []
-    for name, case in corpus.CASES.items():
+    for name, case in CASES.items():
         got = f"error: … {case.says} …" if case.says else count_text(case.rows, "row")
         got += f", {case.invalid} of them invalid" if case.invalid else ""
         lines.append(f"| {name} | {got} |")
-    lines += [
-        f"| settings: {name} | error: … {says} … |" for name, (_, says) in corpus.SETTINGS.items()
-    ]
+    lines += [f"| settings: {name} | error: … {says} … |" for name, (_, says) in SETTINGS.items()]
     return HEAD + "\n".join(lines) + "\n"
 
 

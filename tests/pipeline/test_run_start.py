@@ -208,3 +208,17 @@ def test_run_on_relative_names_is_known_from_any_folder(data, tmp_path, monkeypa
     lines = []
     run_here(data.name, out, audit_queries=0, say=lines.append)
     assert lines[-1] == f"{out}: finished before with these settings; nothing to do"
+
+
+def test_what_the_plan_expected_is_kept_and_is_not_that_of_another_run(tmp_path, write_dataset):
+    rows = np.random.default_rng(1).normal(size=(300, 16)).astype("f4")
+    data, out = write_dataset(tmp_path / "data", [rows]), tmp_path / "out"
+    own = {"audit_queries": 0, "report": False, "execute": compute_tasks}
+    settings = {"cells.cells": 2, "join.search_threshold": 0.9}
+    first = dask_dedup.run(data, out, settings, keep_stages=True, **own)
+    planned = json.loads((out / "stages" / "plan.json").read_text())
+    planned = planned.get("content", planned)["stages"]
+    assert first["planned_seconds"] == {one["name"]: round(one["seconds"], 3) for one in planned}
+    assert {"fit", "join"} <= set(first["planned_seconds"])
+    again = dask_dedup.run(data, out, settings, threshold=0.97, keep_stages=True, **own)
+    assert "planned_seconds" not in again  # nothing was searched, and nothing planned

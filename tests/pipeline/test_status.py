@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 from functools import partial
 
@@ -183,3 +184,38 @@ def test_status_of_a_folder_without_a_run(tmp_path, content):
         run_status(tmp_path)
     result = CliRunner().invoke(cli.main, ["status", str(tmp_path)])
     assert result.exit_code == 2
+
+
+@pytest.fixture(scope="module")
+def finished(clipart, settings, tmp_path_factory):
+    out = tmp_path_factory.mktemp("finished") / "out"
+    run_here(clipart, out, settings)
+    return out
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[]"])
+@pytest.mark.parametrize(
+    "names", [("summary.json",), ("results.json",), ("results.json", "summary.json")]
+)
+def test_status_of_a_finished_run_names_the_damaged_notes(finished, tmp_path, names, content):
+    out = shutil.copytree(finished, tmp_path / "out")
+    for name in names:
+        (out / name).unlink()
+        if content is not None:
+            (out / name).write_bytes(content)
+    result = CliRunner().invoke(cli.main, ["status", str(out)], env={"COLUMNS": "300"})
+    assert result.exit_code == 2
+    assert "finished" in result.stdout and "stopped" not in result.stdout
+    for name in names:
+        assert f"{out / name}: " in result.stdout
+    assert "put the files back, or begin anew (--overwrite)" in result.stdout
+    as_json = CliRunner().invoke(cli.main, ["status", str(out), "--json"])
+    assert as_json.exit_code == 2
+    assert json.loads(as_json.stdout)["damage"]
+
+
+def test_status_says_that_the_notes_of_a_run_are_damaged(finished, tmp_path):
+    out = shutil.copytree(finished, tmp_path / "out")
+    (out / "run.json").write_bytes((out / "run.json").read_bytes()[:-9])
+    with pytest.raises(OutputError, match=r"run\.json is damaged.*Put the file back"):
+        run_status(out)

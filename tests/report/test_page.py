@@ -216,6 +216,16 @@ def test_the_headline_says_what_was_done(changes, text):
     assert text in " ".join(Seen(html).text.split())
 
 
+def test_the_plan_stands_beside_what_the_stages_took():
+    stages = [{"name": name, "seconds": 7.0, "rows_per_second": None} for name in ("fit", "join")]
+    summary = {**SUMMARY, "stages": stages, "planned_seconds": {"fit": 3.21}}
+    text = " ".join(Seen(render_page(content(summary=summary))).text.split())
+    assert "stageplannedsecondsrows/s" in text
+    assert "fit3.27.0–" in text
+    assert "join–7.0–" in text
+    assert "planned" not in Seen(render_page(content())).text
+
+
 def test_a_summary_of_an_earlier_version_is_shown():
     summary = {k: v for k, v in SUMMARY.items() if k not in ("dropped", "kept", "linkage")}
     del summary["linked_through_others"]

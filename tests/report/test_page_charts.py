@@ -55,3 +55,38 @@ def test_histogram_without_clusters_is_drawn():
     svg = histogram_chart(pd.DataFrame({"cluster_size": [], "clusters": []}))
     assert "circle" not in svg
     assert "nan" not in svg
+
+
+PRECISION = pd.DataFrame(
+    {
+        "threshold": [0.9, 0.93, 0.96, 1.0],
+        "precision": [0.72, 0.84, None, 1.0],
+        "low": [0.61, 0.75, None, 0.8],
+        "high": [0.81, 0.9, None, 1.0],
+        "labelled": [40, 30, 20, 10],
+    }
+)
+
+
+def test_precision_is_drawn_below_at_its_thresholds():
+    svg = sweep_chart(SWEEP, 0.95, PRECISION)
+    points = re.findall(r'<circle class="point sure" cx="([^"]*)" cy="([^"]*)"', svg)
+    (one, other) = [tuple(map(float, point)) for point in points]  # the third is not known
+    share = re.findall(r'<path class="line" d="M([^"]*)"', svg)[0].split("L")
+    left, right = (float(share[i].split()[0]) for i in (0, -1))
+    assert one[0] == pytest.approx(left, abs=0.1)
+    assert other[0] == pytest.approx(left + (right - left) / 3, abs=0.1)
+    bars = re.findall(r'<path class="line sure thin" d="M[\d.]+ ([\d.]+)V([\d.]+)"', svg)
+    (low, high), _ = [tuple(map(float, bar)) for bar in bars]
+    unit = (low - high) / (0.81 - 0.61)  # of the height, for a precision of 1
+    assert low - one[1] == pytest.approx((0.72 - 0.61) * unit, abs=0.2)
+    assert one[1] - other[1] == pytest.approx((0.84 - 0.72) * unit, abs=0.2)
+    without = sweep_chart(SWEEP, 0.95)
+    lowest = max(float(y) for y in re.findall(r"V([\d.]+)", without))
+    assert low > high > lowest
+    assert "sure" not in without
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3])
+def test_precision_of_few_thresholds_is_drawn(rows):
+    assert "nan" not in sweep_chart(SWEEP, 0.95, PRECISION[3 - rows : 3])

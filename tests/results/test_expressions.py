@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import duckdb
 import numpy as np
 import pyarrow as pa
@@ -203,3 +206,35 @@ def test_a_variable_of_python_is_no_table():
     frame = table()  # noqa: F841
     with pytest.raises(SettingsError, match="there is no column 'frame'"):
         parse_condition("frame is not null", COLUMNS)
+
+
+def test_an_expression_that_takes_too_long_is_stopped_and_named():
+    rows = pa.table({"row_id": range(200_000)})
+    heavy = "list_sum(list_transform(range(400 + row_id % 9), lambda x: list_sum(range(x))))"
+    order = parse_order(heavy, COLUMNS)
+    start = time.monotonic()
+    with pytest.raises(SettingsError, match=r"takes longer than 0\.2 s for 200,000 rows\. Write"):
+        evaluate(order, rows, limit_seconds=0.2)
+    assert time.monotonic() - start < 20  # all of it takes a minute and more
+    assert not any(isinstance(one, threading.Timer) for one in threading.enumerate())
+
+
+def test_a_limit_that_is_not_reached_changes_nothing():
+    rows = table(50)
+    order = parse_order("width desc", COLUMNS)
+    assert evaluate(order, rows, limit_seconds=60).equals(evaluate(order, rows))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(select count(*) from range(100000) a, range(100000) b) > 0",
+        "width in (with recursive r as (select 1 n union all select n + 1 from r) select n from r)",
+        "exists (select 1 from dask_dedup_rows a, dask_dedup_rows b)",
+    ],
+)
+def test_joins_and_recursion_are_refused_before_anything_is_computed(text):
+    start = time.monotonic()
+    with pytest.raises(SettingsError, match="subquery"):
+        parse_condition(text, COLUMNS)
+    assert time.monotonic() - start < 5

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from dask_dedup.errors import OutputError, SettingsError
-from dask_dedup.results.finished_run import open_finished
+from dask_dedup.results.finished_run import cluster_name, open_finished
 from dask_dedup.results.pair_sample import sample_pairs
+from dask_dedup.results.result_rows import read_result_rows
 from dask_dedup.results.sweep import sweep
 from dask_dedup.settings.run_settings import load_settings
 from dask_dedup.storage.checksums import digest_of_file
@@ -79,3 +82,20 @@ def test_open_finished_looks_at_the_folders_that_it_is_told(small_run, tmp_path)
         OutputError, match=rf"{path.name}.*the result of a finished run is not whole"
     ):
         open_finished(out, ["forest", "clusters"])
+
+
+def test_names_are_in_the_order_of_their_numbers_past_99999(small_run, tmp_path):
+    out = shutil.copytree(small_run, tmp_path / "out")
+    names = [cluster_name(i) for i in (3, 99_999, 100_000, 100_001, 1_000_000)]
+    digest = digest_of_file(out / "clusters" / cluster_name(0))
+    Results(out).add_folder("clusters", "0", dict.fromkeys(sorted(names), digest))
+    assert list(open_finished(out).names) == names
+
+
+def test_rows_of_files_past_99999_are_read_by_their_numbers(tmp_path):
+    (tmp_path / "clusters").mkdir()
+    for i, name in enumerate((cluster_name(99_999), cluster_name(100_000))):
+        table = pa.table({"row_id": [2 * i, 2 * i + 1], "url": [f"u{2 * i}", f"u{2 * i + 1}"]})
+        pq.write_table(table, tmp_path / "clusters" / name, write_page_checksum=True)
+    found = read_result_rows(tmp_path, np.array([3, 0]), ["row_id", "url"])
+    assert found.to_pydict() == {"row_id": [3, 0], "url": ["u3", "u0"]}

@@ -30,7 +30,9 @@ def rows(finished):
 
 
 def read(files, groups, row_ids, clusters):
-    wanted = Wanted(np.array(row_ids), np.array(clusters), ("width.px", "tags"), 0)
+    wanted = Wanted(
+        np.array(row_ids), np.array(clusters), ("width.px", "tags"), 0, np.array(clusters)
+    )
     whole = RowScan()
     for some in np.array_split(range(len(files.paths)), groups):
         paths, starts = [files.paths[j] for j in some], [files.starts[j] for j in some]

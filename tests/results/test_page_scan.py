@@ -36,7 +36,7 @@ def scan(files, out, groups):
 def test_scan_finds_the_largest_and_the_least_alike(finished, files, rows, groups):
     found = scan(files, finished.out, groups)
     first = rows[rows["is_representative"] & (rows["cluster_size"] >= 2)]
-    largest = first.sort_values(["cluster_size", "cluster_id"], ascending=[False, True])[:64]
+    largest = first.sort_values(["cluster_size", "cluster_id"], ascending=[False, True])[:256]
     assert found.largest["cluster_id"].tolist() == largest["cluster_id"].tolist()
     assert found.largest["cluster_size"].tolist() == largest["cluster_size"].tolist()
     gone = rows[~rows["is_kept"]].sort_values(["witness_similarity", "row_id"])

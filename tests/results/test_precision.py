@@ -11,8 +11,11 @@ from scipy.stats import binomtest
 from dask_dedup.cli.commands import main
 from dask_dedup.errors import InputError
 from dask_dedup.report.precision_plot import plot_precision
+from dask_dedup.results.finished_run import open_finished
+from dask_dedup.results.pair_sample import sample_pairs, write_pairs
 from dask_dedup.results.precision import (
     precision,
+    precision_of,
     read_labelled,
     threshold_for,
     wilson_interval,
@@ -146,3 +149,24 @@ def test_command_tells_precision_and_the_wanted_threshold(labelled_csv, tmp_path
 def test_plot_precision_of_what_nobody_has_labelled(tmp_path):
     plot_precision(precision(pairs_of([(0.9, 10, [np.nan])])), tmp_path / "p.png")
     assert (tmp_path / "p.png").stat().st_size > 1000
+
+
+def test_precision_of_takes_the_pairs_of_the_run_alone(finished, tmp_path):
+    run = open_finished(finished.out)
+    pairs = sample_pairs(finished.out, 60)
+    write_pairs(pairs, tmp_path / "none.csv")
+    with pytest.raises(InputError, match=r"none\.csv: no pair is labelled"):
+        precision_of(run, tmp_path / "none.csv")
+    pairs["label"] = np.where(pairs["similarity"] >= 0.9, "yes", "no")
+    write_pairs(pairs, tmp_path / "pairs.csv")
+    found = precision_of(run, tmp_path / "pairs.csv")
+    forest = pd.concat([pd.read_parquet(p) for p in sorted((finished.out / "forest").iterdir())])
+    edges = forest["similarity"].to_numpy()
+    limits = found["threshold"].to_numpy().astype(np.float32)
+    assert found["edges"].tolist() == [int((edges >= one).sum()) for one in limits]
+    last = pairs["bin"].max()
+    pairs.loc[pairs["bin"] == last, "bin_edges"] += 1
+    pairs["edges_from_low"] += 1  # as of a forest with one more edge
+    write_pairs(pairs, tmp_path / "other.csv")
+    with pytest.raises(InputError, match=r"other\.csv: its pairs are not of the run in .*out"):
+        precision_of(run, tmp_path / "other.csv")

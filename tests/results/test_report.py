@@ -13,7 +13,10 @@ import pandas as pd
 import pytest
 
 import dask_dedup
-from dask_dedup.errors import OutputError, SettingsError
+from dask_dedup.errors import InputError, OutputError, SettingsError
+from dask_dedup.results.finished_run import open_finished
+from dask_dedup.results.pair_sample import sample_pairs, write_pairs
+from dask_dedup.results.precision import precision_of, threshold_for
 from dask_dedup.results.report import page_path, report
 from dask_dedup.runtime.executor import compute_tasks
 
@@ -191,6 +194,33 @@ def test_a_placeholder_is_found(odd_runs):
     assert "s0.ex" in text
 
 
+def test_a_placeholder_smaller_than_a_hundred_clusters_is_found(tmp_path, write_dataset):
+    far = np.random.default_rng(8).normal(size=(320, 32)).astype("f4")
+    group = np.concatenate([np.repeat(np.arange(100), 7), np.full(6, 100), np.arange(101, 320)])
+    own = np.where(group == 100, np.arange(len(group)), group)  # other clusters: one URL each
+    frame = pd.DataFrame({"url": [f"https://h{i}/x" for i in own], "caption": own.astype(str)})
+    data = write_dataset(tmp_path / "data", [far[group]], [frame])
+    run_here(data, tmp_path / "out", cells=1, audit_queries=0)
+    text = text_of(
+        section((tmp_path / "out" / "report" / "index.html").read_text(), "placeholders")
+    )
+    assert " 700 6 6 6 6 " in text
+    assert "All 101 clusters of two or more were looked at." in text
+
+
+def test_the_page_says_how_many_clusters_were_looked_at_for_placeholders(tmp_path, write_dataset):
+    far = np.random.default_rng(9).normal(size=(300, 32)).astype("f4")
+    group = np.concatenate([np.repeat(np.arange(200), 3), np.repeat(np.arange(200, 300), 2)])
+    run_here(
+        write_dataset(tmp_path / "data", [far[group]]), tmp_path / "out", cells=1, audit_queries=0
+    )
+    text = text_of(
+        section((tmp_path / "out" / "report" / "index.html").read_text(), "placeholders")
+    )
+    looked = "Looked at were the 256 largest of 300 clusters of two or more, down to 2 rows."
+    assert looked in text
+
+
 def test_page_is_a_result_with_a_checksum(odd_runs, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(odd_runs["urls"], out)
@@ -280,3 +310,24 @@ def test_page_of_the_example_has_its_pictures_and_is_small(clipart, tmp_path):
     assert len(without) < 400_000
     assert len(html) < 3_000_000
     assert "img-src data:; " in html  # its URLs are none of the web
+
+
+def test_precision_of_labelled_pairs_stands_in_the_page(finished, page, tmp_path):
+    pairs = sample_pairs(finished.out, 100)
+    pairs["label"] = np.where(pairs["similarity"] >= 0.93, "yes", "no")
+    write_pairs(pairs, tmp_path / "pairs.csv")
+    found = precision_of(open_finished(finished.out), tmp_path / "pairs.csv")
+    html = report(finished.out, tmp_path, precision=tmp_path / "pairs.csv").read_text()
+    data = json.loads(re.search(r'id="data">(.*?)</script>', html, re.DOTALL)[1])
+    assert data["precision"]["precision"] == found["precision"].tolist()
+    text = text_of(section(html, "threshold"))
+    assert f"by {len(pairs)} labelled pairs, with its 95 % interval" in text
+    for target in (0.8, 0.9, 0.95, 0.99):
+        both = ["at none" if t is None else f"from {t:g}" for t in threshold_for(found, target)]
+        assert f"{100 * target:.0f} % {' '.join(both)}" in text
+    assert "precision" not in text_of(section(page, "threshold"))
+    pairs.assign(label="").to_csv(tmp_path / "none.csv", index=False)
+    for name in ("none", "missing"):
+        with pytest.raises(InputError, match=name):
+            report(finished.out, tmp_path / "not", precision=tmp_path / f"{name}.csv")
+    assert not (tmp_path / "not").exists()

@@ -1,29 +1,5 @@
-"use strict";
 (() => {
-  const by = (id) => document.getElementById(id);
-  const data = JSON.parse(by("data").textContent);
-  document.documentElement.classList.add("js");
-  const store = {
-    get(place, key) { try { return window[place].getItem(key); } catch { return null; } },
-    set(place, key, value) { try { window[place].setItem(key, value); } catch { /* not kept */ } },
-  };
-
-  // Pictures from the web: only after a click.
-  const asked = `dask-dedup:load:${data.identity}`;
-  const mayLoad = Boolean(store.get("sessionStorage", asked));
-  if (mayLoad) {
-    by("ask")?.remove();
-  } else {
-    const policy = document.createElement("meta");
-    policy.httpEquiv = "Content-Security-Policy";
-    policy.content = "img-src data:";
-    document.head.append(policy);
-    by("load-pictures")?.addEventListener("click", () => {
-      store.set("sessionStorage", asked, "yes");
-      location.reload();
-    });
-  }
-
+  const mayLoad = mayLoadPictures(false);
   const place = `dask-dedup:labels:${data.identity}`;
   const column = data.columns.indexOf("label"), similarity = data.columns.indexOf("similarity");
   const labels = data.rows.map((row) => row[column]);
@@ -106,20 +82,15 @@
   }
 
   const quoted = (text) => (/[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-  function save() {
+  function saveLabels() {
     const rows = data.rows.map((row, i) => row.map((value, j) => quoted(j === column ? labels[i] : value)).join(","));
-    const text = [data.columns.join(","), ...rows, ""].join("\n");
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
-    link.download = data.name;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+    save(data.name, [data.columns.join(","), ...rows, ""].join("\n"));
   }
 
   for (const button of document.querySelectorAll("[data-label]")) button.addEventListener("click", () => say(button.dataset.label));
   by("back").addEventListener("click", () => move(-1));
   by("next").addEventListener("click", () => move(1));
-  by("save").addEventListener("click", save);
+  by("save").addEventListener("click", saveLabels);
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const label = { y: "yes", n: "no", s: "" }[event.key];

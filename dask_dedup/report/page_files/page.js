@@ -1,24 +1,5 @@
-"use strict";
 (() => {
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
-  const by = (id) => document.getElementById(id);
-  const data = JSON.parse(by("data").textContent);
-  const root = document.documentElement;
-  root.classList.add("js");
-
-  // Storage may be refused, for one in a private window; the page works without.
-  const store = {
-    get(place, key) { try { return window[place].getItem(key); } catch { return null; } },
-    set(place, key, value) { try { window[place].setItem(key, value); } catch { /* not kept */ } },
-  };
-
-  function save(name, text) {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
-    link.download = name;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-  }
 
   function csv(columns) {
     const names = Object.keys(columns);
@@ -30,9 +11,7 @@
     button.addEventListener("click", () => save(`${button.dataset.save}.csv`, csv(data[button.dataset.save])));
   }
 
-  // Pictures from the web: only where they were asked for, by the command or by a click.
-  const asked = `dask-dedup:load:${data.identity}`;
-  if (data.load || store.get("sessionStorage", asked)) {
+  if (mayLoadPictures(data.load)) {
     for (const box of all("[data-url]")) {
       const image = new Image();
       image.loading = "lazy";
@@ -43,16 +22,6 @@
       image.src = box.dataset.url;
       box.append(image);
     }
-    by("ask")?.remove();
-  } else {
-    const policy = document.createElement("meta");
-    policy.httpEquiv = "Content-Security-Policy";
-    policy.content = "img-src data:";
-    document.head.append(policy);
-    by("load-pictures")?.addEventListener("click", () => {
-      store.set("sessionStorage", asked, "yes");
-      location.reload();
-    });
   }
 
   // The slider of the sweep.
@@ -65,12 +34,23 @@
     slider.min = first; slider.max = last; slider.step = "any"; slider.disabled = false;
     slider.value = data.threshold;
     const count = (number) => number.toLocaleString("en");
+    // The precision is known at some thresholds: that of the highest one not above counts.
+    const sure = (threshold) => {
+      const known = data.precision;
+      const j = known ? known.threshold.findLastIndex((one) => one <= threshold) : -1;
+      if (j < 0) return { precision: "–", interval: "–", precision_from: "–" };
+      const percent = (name) => (100 * known[name][j]).toFixed(1);
+      return {
+        precision: `${percent("precision")} %`, interval: `${percent("low")}–${percent("high")} %`,
+        precision_from: String(known.threshold[j]),
+      };
+    };
     const show = () => {
       const wanted = Number(slider.value);
       let i = 0;
       thresholds.forEach((one, j) => { if (Math.abs(one - wanted) < Math.abs(thresholds[i] - wanted)) i = j; });
       const share = 1 - sweep.kept_fraction[i];
-      const told = { threshold: String(thresholds[i]), share: `${(100 * share).toFixed(1)} %` };
+      const told = { threshold: String(thresholds[i]), share: `${(100 * share).toFixed(1)} %`, ...sure(thresholds[i]) };
       for (const field of all("#threshold [data-of]")) {
         const name = field.dataset.of;
         field.textContent = told[name] ?? count(sweep[name][i]);
