@@ -7,6 +7,7 @@ once, and what is there is not fetched again.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,9 +21,11 @@ from dask_dedup.results.pictures import PictureTemplate, Place, read_tar_picture
 from dask_dedup.runtime.executor import Execute, Progress
 from dask_dedup.storage.files import digest_of, write_aside
 from dask_dedup.storage.listing import names_in
-from dask_dedup.verbatim.fetch import Fetcher
+from dask_dedup.verbatim.fetch import Fetcher, proxies_of_environment
 
 __all__ = ["Training", "copy_from_tar", "fetch_rows", "gather_pictures"]
+
+logger = logging.getLogger(__name__)
 
 FOLDER = "training"
 _ENDING = ".image"
@@ -78,6 +81,12 @@ def gather_pictures(
     problems: dict[int, str] = {}
     tasks: list[Any] = []
     if template is None:
+        if missing and (proxies := proxies_of_environment()):
+            logger.warning(
+                "%s is set and not used: behind a proxy it cannot be seen whether an address is "
+                "public",
+                proxies[0],
+            )
         for start in range(0, len(missing), _ROWS_PER_TASK):
             some = [(row.row_id, row.url) for row in missing[start : start + _ROWS_PER_TASK]]
             tasks.append(delayed(fetch_rows)(some, folder, allow_private))
