@@ -282,10 +282,13 @@ def _print_scores(summary: dict[str, Any], dest: AnyPath) -> None:
         say(console, f"{preset}: {counts}")
     missing = {
         "images_unknown": "pictures belong to no candidate",
-        "without_images": "candidates have no generated picture",
-        "without_training": "candidates have no training picture that could be found",
+        "without_images": "candidates have no generated picture that could be read",
+        "without_training": "candidates have no training picture that could be read",
         "own_picture_missing": "candidates were compared with copies alone: their own is missing",
+        "unranked": "prompts had no rank: the model does not show it",
     }
+    if summary["unfinished"]:
+        say(console, "generate was stopped before it had made all pictures")
     for name, text in missing.items():
         if summary[name]:
             say(console, f"{summary[name]:,} {text}")

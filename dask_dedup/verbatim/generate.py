@@ -32,7 +32,7 @@ from dask_dedup.storage.files import (
 from dask_dedup.storage.listing import names_in
 from dask_dedup.storage.objects import remove_tree
 from dask_dedup.storage.stage import Stage
-from dask_dedup.verbatim.model import Model
+from dask_dedup.verbatim.model import Model, model_files
 from dask_dedup.verbatim.prompts import picture_name, read_candidates, read_prompts
 
 __all__ = [
@@ -112,7 +112,8 @@ def generate(
     Raises
     ------
     OutputError
-        There are no candidates, or ``generated`` is of another model or other settings.
+        There are no candidates, or ``generated`` is of another model, other settings, or of a
+        folder whose files were others.
     SettingsError, InputError
         Of the model.
 
@@ -127,7 +128,11 @@ def generate(
     found = read_candidates(dest)
     folder = dest / "generated"
     # What a picture depends on, beside its prompt and seed.
-    own = {"candidates": found.identity, "model": asdict(settings.model)}
+    own = {
+        "candidates": found.identity,
+        "model": asdict(settings.model),
+        "files": model_files(settings.model.name),
+    }
     prompts = read_prompts(found, settings.prompts)
 
     with Claim(folder, lambda: _refuse_others(folder, own, overwrite)) as claim:
@@ -213,14 +218,12 @@ def _rank(
     progress.start("rank", len(waiting))
     batches = _batched(list(waiting.itertuples()), settings.batch)
     stage = Stage(folder / _STAGES, {"model": asdict(settings.model), "column": column})
-    tasks = {
-        f"{batch[0].candidate:06d}-{batch[0].prompt:02d}-{len(batch)}": (
-            settings.model,
-            [row.caption for row in batch],
-            is_black_box,
-        )
-        for batch in batches
-    }
+    tasks = {}
+    for batch in batches:
+        captions = [row.caption for row in batch]
+        # A record is used again of the same prompts alone: with --prompts 2 batches are others.
+        name = f"{batch[0].candidate:06d}-{batch[0].prompt:02d}-{digest_of({'of': captions})}"
+        tasks[name] = (settings.model, captions, is_black_box)
     on_worker = OnWorker(__name__, "rank_batch")
     records = stage.run(on_worker, tasks, execute, lambda record: progress.advance(record["rows"]))
     for batch, record in zip(batches, records, strict=True):
@@ -279,8 +282,8 @@ def _refuse_others(folder: AnyPath, own: dict[str, Any], overwrite: bool) -> Non
         raise OutputError(f"{folder}: holds pictures of unknown origin. Choose another folder.")
     if isinstance(state, dict) and state.get("digest") != digest_of(own) and not overwrite:
         raise OutputError(
-            f"{folder}: holds pictures of another model, other settings of it or other candidates. "
-            f"Choose another folder, or begin anew with --overwrite."
+            f"{folder}: holds pictures of another model, other files or settings of it, or other "
+            f"candidates. Choose another folder, or begin anew with --overwrite."
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import tarfile
 import threading
 import warnings
@@ -20,8 +21,10 @@ import dask_dedup
 from dask_dedup.errors import InputError, OutputError, SettingsError
 from dask_dedup.paths import as_path
 from dask_dedup.runtime.executor import compute_tasks
+from dask_dedup.storage.files import write_json
 from dask_dedup.storage.objects import read_content
-from dask_dedup.verbatim.candidates import find_candidates
+from dask_dedup.verbatim.candidates import CandidateSettings, find_candidates
+from dask_dedup.verbatim.prompts import read_candidates
 from dask_dedup.verbatim.report import report
 from dask_dedup.verbatim.score import ScoreSettings, score
 from dask_dedup.verbatim.score_tasks import Rules
@@ -211,6 +214,7 @@ def test_score_without_pictures_says_what_is_missing(planted: Path, tmp_path: Pa
     summary = score(planted / "dest", settings, overwrite=True)
     assert summary["scored"] == 0
     assert summary["problems"]["missing"] == 19
+    assert summary["without_training"] == 3
 
 
 def test_score_and_report_in_a_bucket_are_those_on_a_disk(
@@ -230,3 +234,88 @@ def test_score_and_report_in_a_bucket_are_those_on_a_disk(
     pd.testing.assert_frame_equal(found, expected)
     page = read_content(as_path(f"{remote}/report/index.html")).decode()
     assert page.count('class="row"') == 6
+
+
+def test_score_counts_what_could_not_be_read(planted: Path, made: Path, tmp_path: Path) -> None:
+    candidates = pd.read_parquet(planted / "dest/candidates/candidates.parquet")
+    members = pd.read_parquet(planted / "dest/candidates/members.parquet")
+    (tmp_path / "images").mkdir()
+    for i in range(ROWS):
+        (tmp_path / f"images/{i:09d}.png").write_bytes(_png(_picture(i)))
+    own = candidates["row_id"][0]
+    (tmp_path / f"images/{own:09d}.png").unlink()
+    for row_id in (candidates["row_id"][1], *members["row_id"][members["candidate"] == 1]):
+        (tmp_path / f"images/{row_id:09d}.png").write_bytes(b"broken")
+    (tmp_path / "made").mkdir()
+    for candidate in (0, 1):
+        shutil.copy(made / f"{candidate}-copy.png", tmp_path / "made")
+    (tmp_path / "made/2-a.png").write_bytes(b"broken")
+    find_candidates(planted / "out", tmp_path / "dest")
+    settings = ScoreSettings(
+        images=str(tmp_path / "made"), training=f"{tmp_path}/images/{{key}}.png"
+    )
+    summary = score(tmp_path / "dest", settings)
+    assert summary["own_picture_missing"] == 1
+    assert summary["without_training"] == 1
+    assert summary["without_images"] == 1
+    assert summary["scored"] == 1 and summary["images"] == 3
+    assert summary["problems"] == {"missing": 1, "not an image": 1 + int(candidates["k"][1])}
+    report(tmp_path / "dest")
+    page = (tmp_path / "dest/report/index.html").read_text()
+    assert "1 candidates have no training picture that could be read." in page
+    assert "1 candidates have no generated picture that could be read." in page
+
+
+def test_score_anew_that_fails_leaves_the_old_scores(
+    planted: Path, made: Path, tmp_path: Path
+) -> None:
+    dest = tmp_path / "dest"
+    find_candidates(planted / "out", dest)
+    score(dest, ScoreSettings(images=str(made)))
+
+    def files() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (dest / "scores").glob("*.*")}
+
+    before = files()
+    (tmp_path / "no.pt").write_bytes(b"no network")
+    rules = Rules(("sscd",), encoder=str(tmp_path / "no.pt"))
+    with pytest.raises(InputError, match="is no TorchScript file"):
+        score(dest, ScoreSettings(rules, images=str(made)), overwrite=True)
+    after = files()
+    assert {name: content for name, content in after.items() if name in before} == before
+    assert report(dest)["shown"] == 6
+    assert score(dest, ScoreSettings(images=str(made)))["kinds"].keys() == {"webster"}
+    summary = score(dest, ScoreSettings(Rules(("carlini",)), images=str(made)), overwrite=True)
+    assert summary["kinds"].keys() == {"carlini"}
+    assert set(_scores(dest)["preset"]) == {"carlini"}
+    assert not (dest / "scores/stages").exists()
+
+
+def _generated_of(dest: Path, identity: str, finished: bool) -> None:
+    """Put there what `generate` leaves: a picture of candidate 0."""
+    (dest / "generated/pictures").mkdir(parents=True)
+    (dest / "generated/pictures/000000-00-0000.png").write_bytes(_png(_picture(0)))
+    state = {"candidates": identity, "finished": finished, "unranked": 2, "model": {"name": "m"}}
+    write_json(dest / "generated/generated.json", state)
+
+
+def test_score_of_pictures_of_other_candidates_is_refused(planted: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "dest"
+    find_candidates(planted / "out", dest)
+    _generated_of(dest, read_candidates(dest).identity, finished=True)
+    assert score(dest)["unfinished"] == 0
+    find_candidates(planted / "out", dest, CandidateSettings(top=2), overwrite=True)
+    with pytest.raises(OutputError, match="pictures were generated of other candidates"):
+        score(dest, overwrite=True)
+
+
+def test_score_says_what_was_not_generated(planted: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "dest"
+    find_candidates(planted / "out", dest)
+    _generated_of(dest, read_candidates(dest).identity, finished=False)
+    summary = score(dest)
+    assert (summary["unfinished"], summary["unranked"]) == (1, 2)
+    report(dest)
+    page = (dest / "report/index.html").read_text()
+    assert "Generation was stopped before it had made all pictures." in page
+    assert "2 prompts had no rank" in page
