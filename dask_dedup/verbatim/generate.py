@@ -101,7 +101,8 @@ def generate(
     overwrite : bool
         Begin anew, whatever another model or other settings left in ``generated``.
     execute, progress
-        See `dask_dedup.runtime.executor`. Each worker loads the model once.
+        See `dask_dedup.runtime.executor`. Each worker loads the model once. With workers of one's
+        own that are to have a GPU each: ``use_client(client, resources=GPU)``.
 
     Returns
     -------
@@ -171,8 +172,10 @@ def rank_batch(model: Model, captions: Sequence[str], is_black_box: bool) -> dic
     A value that the model does not show is null: JSON has no NaN.
     """
     from dask_dedup.verbatim.edges import common_edges
+    from dask_dedup.verbatim.gpus import on_own_gpu
     from dask_dedup.verbatim.model import draw, first_step
 
+    model = on_own_gpu(model)
     given = [([caption] * _RANK_SEEDS, [*range(_RANK_SEEDS)]) for caption in captions]
     if is_black_box:
         edges = [common_edges(draw(model, *one, 1)) for one in given]
@@ -186,8 +189,10 @@ def generate_batch(
     model: Model, pictures: Sequence[tuple[str, int, str]], folder: AnyPath
 ) -> dict[str, int]:
     """Make some pictures: of each a prompt, a seed, and the name of its file."""
+    from dask_dedup.verbatim.gpus import on_own_gpu
     from dask_dedup.verbatim.model import draw
 
+    model = on_own_gpu(model)
     captions, seeds, names = zip(*pictures, strict=True)
     for picture, name in zip(draw(model, captions, seeds, model.steps), names, strict=True):
         with write_aside(folder / name) as temporary:

@@ -38,7 +38,7 @@ class Model:
     size : int or None
         Pixels of each side; None: what the pipeline takes.
     device : str
-        ``cpu``, ``cuda``, or ``auto``: a GPU if torch sees one.
+        ``cpu``, ``cuda`` (one of several as ``cuda:1``), or ``auto``: a GPU if torch sees one.
     half : bool
         Weights in float16.
     """
