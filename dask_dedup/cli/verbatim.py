@@ -292,6 +292,8 @@ def _print_scores(summary: dict[str, Any], dest: AnyPath) -> None:
         "without_images": "candidates have no generated picture that could be read",
         "without_training": "candidates have no training picture that could be read",
         "own_picture_missing": "candidates were compared with copies alone: their own is missing",
+        "copies_left_out": "candidates have more copies than were compared: see --members",
+        "without_caption": "pictures as frequent are no candidates: they have no caption",
         "unranked": "prompts had no rank: the model does not show it",
     }
     if summary["unfinished"]:

@@ -158,7 +158,7 @@ def _content(
         preset=preset,
         shares=shares[shares["preset"] == preset],
         comparisons=comparisons,
-        missing=_missing(summary),
+        missing=_missing(summary, len(own), int(counts.sum())),
         decided=decided,
         rules=_rules(summary["settings"]["rules"]),
     )
@@ -217,15 +217,19 @@ def _title(dest: AnyPath) -> str:
     return str(state["model"]["name"]) if isinstance(state, dict) else str(dest)
 
 
-def _missing(summary: Mapping[str, Any]) -> list[str]:
+def _missing(summary: Mapping[str, Any], shown: int, scored: int) -> list[str]:
     lines = {
         "without_images": "candidates have no generated picture that could be read.",
         "without_training": "candidates have no training picture that could be read.",
         "own_picture_missing": "candidates were compared with copies of their picture alone.",
         "images_unknown": "pictures belong to no candidate.",
+        "copies_left_out": "candidates have more copies than they were compared with.",
+        "without_caption": "pictures as frequent are no candidates: they have no caption.",
         "unranked": "prompts had no rank: the model does not show it.",
     }
     found = [f"{summary[name]:,} {text}" for name, text in lines.items() if summary[name]]
+    if shown < scored:
+        found.append(f"{scored - shown:,} scored pictures are not shown here: scores.csv has all.")
     if summary["unfinished"]:
         found.append("Generation was stopped before it had made all pictures.")
     found += [f"{count:,} files: {word}." for word, count in summary["problems"].items()]

@@ -110,7 +110,8 @@ def score(
         each kind, and what was not looked at: candidates ``without_images`` and
         ``without_training`` pictures that could be read, ``own_picture_missing``, which were
         compared with copies alone, ``images_unknown`` of no candidate, ``unfinished``: 1 where
-        `generate` was stopped, ``unranked`` prompts, ``problems`` by word.
+        `generate` was stopped, ``unranked`` prompts, candidates with ``copies_left_out``, pictures
+        that are no candidates as they are ``without_caption``, ``problems`` by word.
 
     Raises
     ------
@@ -252,6 +253,7 @@ def _publish(
         _TABLE: scores,
     }
     replace_tables(folder.path, tables, folder.begin)
+    members = found.summary["settings"]["members"]
     looked_at = int(scores.groupby("preset")["image"].size().max()) if len(scores) else 0
     kinds: dict[str, dict[str, int]] = {}
     for (preset, kind), count in scores.groupby(["preset", "kind"]).size().items():
@@ -265,6 +267,8 @@ def _publish(
         "without_images": len(found.table) - len(images.by_candidate) + unread["without_images"],
         "without_training": len(images.by_candidate) - len(works) + unread["without_training"],
         "own_picture_missing": unread["own_picture_missing"],
+        "copies_left_out": int((about["k"][scores["candidate"].unique()] - 1 > members).sum()),
+        "without_caption": found.summary.get("without_caption", 0),
         "problems": {str(word): int(n) for word, n in problems["problem"].value_counts().items()},
     }
 

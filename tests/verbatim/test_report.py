@@ -117,6 +117,7 @@ def test_report_shows_the_nearest_only(dest: Path) -> None:
     assert report(dest, pictures=2)["shown"] == 2
     page = (dest / "report/index.html").read_text()
     assert page.count('data-kind="matching" data-clo') == 2
+    assert "4 scored pictures are not shown here" in page
     with pytest.raises(SettingsError, match="pictures: expected 0 or more, got -3"):
         report(dest, pictures=-3)
 

@@ -309,6 +309,16 @@ def test_score_of_pictures_of_other_candidates_is_refused(planted: Path, tmp_pat
         score(dest, overwrite=True)
 
 
+def test_score_counts_candidates_whose_copies_were_left_out(
+    planted: Path, made: Path, tmp_path: Path
+) -> None:
+    dest = tmp_path / "dest"
+    find_candidates(planted / "out", dest, CandidateSettings(members=5))
+    summary = score(dest, ScoreSettings(images=str(made)))
+    assert pd.read_parquet(dest / "candidates/candidates.parquet")["k"].tolist() == [10, 6, 3]
+    assert (summary["copies_left_out"], summary["without_caption"]) == (1, 0)
+
+
 def test_score_says_what_was_not_generated(planted: Path, tmp_path: Path) -> None:
     dest = tmp_path / "dest"
     find_candidates(planted / "out", dest)
