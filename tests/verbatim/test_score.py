@@ -177,6 +177,35 @@ def test_score_of_tars_and_of_files_is_the_same(planted: Path, made: Path) -> No
     pd.testing.assert_frame_equal(_scores(dest), expected)
 
 
+def test_score_of_another_data_set_in_one_folder_takes_its_pictures(
+    planted: Path, made: Path, tmp_path: Path
+) -> None:
+    dest = tmp_path / "dest"
+    for name in ("first", "second", "first"):  # and the first with its pictures changed
+        shutil.copytree(planted / "data", tmp_path / name, dirs_exist_ok=True)
+        is_changed = dest.exists()
+        with tarfile.open(tmp_path / name / "all.tar", "w") as tar:
+            for i in range(ROWS):
+                picture = _picture(i) if is_changed else 255 - _picture(i)
+                info = tarfile.TarInfo(f"{i:09d}.png")
+                info.size = len(content := _png(picture))
+                tar.addfile(info, io.BytesIO(content))
+        run_here(tmp_path / name, tmp_path / f"{name}-out", threshold=0.95, overwrite=True)
+        find_candidates(tmp_path / f"{name}-out", dest, overwrite=True)
+        settings = ScoreSettings(images=str(made), training="all.tar#{key}")
+        score(dest, settings, overwrite=True)
+        kinds = _scores(dest)["kind"]
+        is_copy = kinds.index.str.endswith("-copy.png") & is_changed
+        assert (kinds[is_copy] != "none").all() and (kinds[~is_copy] == "none").all()
+
+
+def test_score_without_its_tar_says_so(planted: Path, made: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "dest"
+    find_candidates(planted / "out", dest)
+    with pytest.raises(InputError, match=r"none of 19 training pictures .*its tar is missing"):
+        score(dest, ScoreSettings(images=str(made), training="gone.tar#{key}"))
+
+
 def test_score_of_urls_says_which_could_not_be_fetched(
     tmp_path: Path, write_dataset, planted: Path, made: Path
 ) -> None:
