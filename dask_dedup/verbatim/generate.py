@@ -19,7 +19,14 @@ from PIL import Image
 
 from dask_dedup.errors import OutputError, SettingsError
 from dask_dedup.paths import AnyPath, absolute_name, as_path
-from dask_dedup.runtime.executor import Execute, NoProgress, OnWorker, Progress, compute_tasks
+from dask_dedup.runtime.executor import (
+    Execute,
+    NoProgress,
+    OnWorker,
+    Progress,
+    compute_tasks,
+    ignore_result,
+)
 from dask_dedup.storage.claim import Claim, remove_names
 from dask_dedup.storage.files import (
     digest_of,
@@ -43,6 +50,7 @@ __all__ = [
     "generate",
     "generate_batch",
     "rank_batch",
+    "try_model",
 ]
 
 logger = logging.getLogger(__name__)
@@ -99,7 +107,8 @@ def generate(
         Of `find_candidates`; gets a folder ``generated``.
     settings : GenerateSettings
     overwrite : bool
-        Begin anew, whatever another model or other settings left in ``generated``.
+        Begin anew, whatever another model or other settings left in ``generated``; it goes once
+        this model has made a picture.
     execute, progress
         See `dask_dedup.runtime.executor`. Each worker loads the model once. With workers of one's
         own that are to have a GPU each: ``use_client(client, resources=GPU)``.
@@ -137,6 +146,10 @@ def generate(
     prompts = read_prompts(found, settings.prompts)
 
     with Claim(folder, lambda: _refuse_others(folder, own, overwrite)) as claim:
+        if overwrite and PICTURES_FOLDER in (names_in(folder) or ()):
+            # What is there has taken long: it goes once the model is known to make others.
+            trial = delayed(OnWorker(__name__, "try_model"))(settings.model, prompts["caption"][0])
+            execute([trial], ignore_result)
         if overwrite:
             remove_names(folder, (PICTURES_FOLDER, _STAGES, _RANKS, STATE))
         state = {"tool": "dask_dedup", "finished": False, "digest": digest_of(own), **own}
@@ -164,6 +177,14 @@ def generate(
         }
         write_json(folder / STATE, {**state, "finished": True, **summary})
         return summary
+
+
+def try_model(model: Model, caption: str) -> None:
+    """Make a picture of few steps, and forget it; InputError of a model that does not."""
+    from dask_dedup.verbatim.gpus import on_own_gpu
+    from dask_dedup.verbatim.model import draw
+
+    draw(on_own_gpu(model), [caption], [0], min(model.steps, 2))
 
 
 def rank_batch(model: Model, captions: Sequence[str], is_black_box: bool) -> dict[str, Any]:
@@ -305,6 +326,8 @@ def _check(settings: GenerateSettings) -> None:
     for name, value in values.items():
         if value < 1:
             raise SettingsError(f"{name}: expected at least 1, got {value}.")
+    if model.guidance is not None and not np.isfinite(model.guidance):
+        raise SettingsError(f"guidance: expected a number, got {model.guidance}.")
     if settings.rank is not None and settings.rank not in RANKS:
         raise SettingsError(f"rank: expected {', '.join(RANKS)}, got {settings.rank!r}.")
     if settings.rank in ("change", "text-norm") and model.steps < 2:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dask_dedup.errors import InputError, SettingsError
+from dask_dedup.errors import CapacityError, InputError, SettingsError
 from dask_dedup.storage.files import digest_of
 
 __all__ = ["FirstStep", "Model", "draw", "first_step", "load_pipeline", "model_files"]
@@ -152,12 +152,22 @@ def draw(model: Model, prompts: Sequence[str], seeds: Sequence[int], steps: int)
     Returns
     -------
     float32 array, shape (pictures, height, width, 3), in [0, 1]
+
+    Raises
+    ------
+    InputError
+        The model fails, or gives something else than finite numbers.
     """
     with _ONE_AT_A_TIME:
         pipeline = load_pipeline(model.name, model.device, model.half)
         found = _call(pipeline, model, prompts, seeds, steps)
     images = np.asarray(found.images, np.float32)
-    return np.clip(np.nan_to_num(images), 0, 1)
+    if not np.isfinite(images).all():  # as black pictures they would count as no copies
+        raise InputError(
+            f"{model.name}: gives pictures that are no numbers, of {prompts[0]!r} or the prompts "
+            f"after it. Numbers of 16 bits overflow in some models: leave out --half."
+        )
+    return np.clip(images, 0, 1)
 
 
 def first_step(model: Model, prompts: Sequence[str], seeds: Sequence[int]) -> list[FirstStep]:
@@ -238,10 +248,21 @@ def _call(
         options["guidance_scale"] = model.guidance
     if model.size is not None:
         options["height"] = options["width"] = model.size
-    return pipeline(
-        prompt=list(prompts),
-        generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
-        num_inference_steps=steps,
-        output_type="np",
-        **options,
-    )
+    try:
+        return pipeline(
+            prompt=list(prompts),
+            generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
+            num_inference_steps=steps,
+            output_type="np",
+            **options,
+        )
+    except _FirstStepDone:
+        raise
+    except torch.OutOfMemoryError as error:
+        raise CapacityError(
+            f"{model.name}: the GPU's memory is too small for {len(prompts)} pictures at a time. "
+            f"Make fewer with --batch, smaller ones with --size, or try --half."
+        ) from error
+    except Exception as error:  # pipelines refuse sizes, prompts and schedules in their own ways
+        line = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(f"{model.name}: {type(pipeline).__name__} fails: {line[0]}") from error

@@ -357,5 +357,9 @@ def _check(settings: ScoreSettings) -> None:
         raise SettingsError(
             "preset sscd: expected an encoder, a TorchScript or an ONNX file, got none."
         )
+    if not -1 <= rules.copy_cosine <= 1:
+        raise SettingsError(
+            f"copy-cosine: expected a cosine from -1 to 1, got {rules.copy_cosine}."
+        )
     if settings.load_urls and settings.training is not None:
         raise SettingsError("training: a template and load-urls exclude each other.")

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from dask_dedup.errors import OutputError, SettingsError
+from dask_dedup.errors import InputError, OutputError, SettingsError
 from dask_dedup.runtime.executor import compute_tasks
 from dask_dedup.verbatim.edges import common_edges
 from dask_dedup.verbatim.generate import GenerateSettings, generate
@@ -160,6 +160,19 @@ def test_generate_ranks_by_records_of_the_same_prompts_alone(
     np.testing.assert_allclose(ranks["change"], expected, rtol=1e-4)
 
 
+def test_generate_anew_that_fails_leaves_the_old_pictures(
+    candidates: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    generate(candidates, GenerateSettings(_model(tiny_model), seeds=1))
+    before = {p: p.stat().st_ino for p in (candidates / "generated").rglob("*") if p.is_file()}
+    for model in (_model(tmp_path / "nowhere"), Model(str(tiny_model), steps=2, size=31)):
+        with pytest.raises(InputError):
+            generate(candidates, GenerateSettings(model), overwrite=True)
+    after = {p: p.stat().st_ino for p in (candidates / "generated").rglob("*") if p.is_file()}
+    assert after == before
+    assert generate(candidates, GenerateSettings(_model(tiny_model), seeds=1))["resumed"] == 3
+
+
 def test_generate_into_a_folder_of_somebody_is_refused(candidates: Path, tiny_model: Path) -> None:
     (candidates / "generated").mkdir()
     (candidates / "generated/mine.png").write_bytes(b"x")
@@ -180,6 +193,7 @@ def test_generate_without_candidates_is_refused(tmp_path: Path, tiny_model: Path
     [
         (GenerateSettings(Model("m"), seeds=0), "seeds: expected at least 1, got 0"),
         (GenerateSettings(Model("m", steps=0)), "steps: expected at least 1, got 0"),
+        (GenerateSettings(Model("m", guidance=float("nan"))), "guidance: expected a number, got"),
         (GenerateSettings(Model("m"), rank="best"), "rank: expected change, text-norm, edges"),
         (GenerateSettings(Model("m", steps=1), rank="change"), "steps: expected at least 2"),
     ],

@@ -74,6 +74,23 @@ def test_draw_in_many_threads_is_that_of_one(tiny_model: Path) -> None:
     np.testing.assert_allclose(found_steps, steps, rtol=1e-4)
 
 
+def test_draw_of_a_size_that_the_model_refuses_says_so(tiny_model: Path) -> None:
+    with pytest.raises(InputError, match=r"StableDiffusionPipeline fails: .*divisible by 8"):
+        draw(Model(str(tiny_model), size=31), ["a"], [0], 2)
+
+
+def test_draw_of_what_are_no_numbers_is_no_black_picture(tiny_model: Path, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    folder = tmp_path / "overflows"
+    shutil.copytree(tiny_model, folder)
+    (weights,) = (folder / "vae").glob("*.safetensors")
+    values = {name: value * np.float32(np.nan) for name, value in load_file(weights).items()}
+    save_file(values, weights, {"format": "pt"})
+    with pytest.raises(InputError, match=r"gives pictures that are no numbers.*leave out --half"):
+        draw(Model(str(folder)), ["a"], [0], 2)
+
+
 def test_load_pipeline_of_no_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no text-to-image pipeline can be loaded"):
         load_pipeline(str(tmp_path / "nowhere"))

@@ -239,6 +239,8 @@ def test_score_without_pictures_says_what_is_missing(planted: Path, tmp_path: Pa
         score(planted / "dest", ScoreSettings(Rules(("x",))))
     with pytest.raises(SettingsError, match="preset sscd: expected an encoder"):
         score(planted / "dest", ScoreSettings(Rules(("sscd",))))
+    with pytest.raises(SettingsError, match="copy-cosine: expected a cosine from -1 to 1, got 7"):
+        score(planted / "dest", ScoreSettings(Rules(("sscd",), copy_cosine=7, encoder="e.pt")))
     settings = ScoreSettings(images=str(planted / "made"), training="none/{key}.png")
     summary = score(planted / "dest", settings, overwrite=True)
     assert summary["scored"] == 0
