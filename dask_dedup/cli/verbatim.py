@@ -296,10 +296,10 @@ def _print_scores(summary: dict[str, Any], dest: AnyPath) -> None:
         "without_caption": "pictures as frequent are no candidates: they have no caption",
         "unranked": "prompts had no rank: the model does not show it",
     }
-    if summary["unfinished"]:
+    if summary.get("unfinished"):
         say(console, "generate was stopped before it had made all pictures")
     for name, text in missing.items():
-        if summary[name]:
+        if summary.get(name):
             say(console, f"{summary[name]:,} {text}")
     for word, count in summary["problems"].items():
         say(console, f"{count:,} files could not be used: {word}")

@@ -115,7 +115,7 @@ def render_verbatim_page(content: VerbatimContent) -> str:
     script = page_file("verbatim.js")
     data = {
         "identity": content.identity,
-        "pictures": content.summary["images_identity"],
+        "pictures": content.summary.get("images_identity", ""),
         "decided": {one.image: one.decision for one in content.comparisons if one.decision},
     }
     return (

@@ -80,7 +80,7 @@ def report(
         there = folder / VERDICTS
         source = as_path(verdicts) if verdicts is not None else there
         has_verdicts = verdicts is not None or VERDICTS in (names_in(folder) or ())
-        identity = summary["images_identity"]
+        identity = summary.get("images_identity", "")  # of earlier scores there is none
         words = read_verdicts(source, set(scores["image"]), identity) if has_verdicts else {}
         kept = scores.copy()
         kept.loc[kept["image"].map(words) == "rejected", "kind"] = "none"
@@ -227,10 +227,10 @@ def _missing(summary: Mapping[str, Any], shown: int, scored: int) -> list[str]:
         "without_caption": "pictures as frequent are no candidates: they have no caption.",
         "unranked": "prompts had no rank: the model does not show it.",
     }
-    found = [f"{summary[name]:,} {text}" for name, text in lines.items() if summary[name]]
+    found = [f"{summary[name]:,} {text}" for name, text in lines.items() if summary.get(name)]
     if shown < scored:
         found.append(f"{scored - shown:,} scored pictures are not shown here: scores.csv has all.")
-    if summary["unfinished"]:
+    if summary.get("unfinished"):
         found.append("Generation was stopped before it had made all pictures.")
     found += [f"{count:,} files: {word}." for word, count in summary["problems"].items()]
     return found

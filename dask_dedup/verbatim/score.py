@@ -233,6 +233,8 @@ def _publish(
 ) -> dict[str, Any]:
     """Write the tables, and return the summary."""
     scores, problems, unread = scored
+    # Of webster alone they are null, and parquet's nulls come back as floats.
+    scores = scores.astype(dict.fromkeys(("other_row_id", "clique", "within"), "Int64"))
     about = found.table.set_index("candidate")[["row_id", "k"]]
     scores.insert(1, "row_id", scores["candidate"].map(about["row_id"]))
     scores.insert(2, "k", scores["candidate"].map(about["k"]))

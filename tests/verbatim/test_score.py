@@ -143,6 +143,15 @@ def test_score_by_carlini(planted: Path, made: Path) -> None:
         assert found["clique"] == 0
 
 
+def test_scores_as_csv_have_whole_numbers(planted: Path, made: Path) -> None:
+    dest = planted / "dest"
+    score(dest, ScoreSettings(Rules(("webster", "carlini")), images=str(made)), overwrite=True)
+    table = pd.read_csv(dest / "scores/scores.csv", dtype="str", keep_default_na=False)
+    assert set(table["clique"]) == {"", "0"}
+    assert table["other_row_id"].str.fullmatch(r"\d+").all()
+    assert table.loc[table["preset"] == "carlini", "within"].str.fullmatch(r"\d+").all()
+
+
 def test_score_by_sscd_with_an_encoder_of_ones_own(
     planted: Path, made: Path, tmp_path: Path
 ) -> None:
