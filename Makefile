@@ -15,6 +15,9 @@ DATA ?= examples/data/clipart
 OUT ?= out/clipart
 ARGS ?=
 
+# Where Debian's package openclipart-png has put its drawings.
+OPENCLIPART ?= /usr/share/openclipart/png
+
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
@@ -33,10 +36,10 @@ READERS := .venv-readers
 DOWNLOADER := img2dataset==1.47.0
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow test-gpu test-slurm test-lowest test-readers check format bench big-index paper clean distclean
+.PHONY: help run test test-slow test-gpu test-slurm test-lowest test-readers check format bench bench-verbatim big-index paper clean distclean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 run: $(INSTALLED) ## find the duplicates of DATA (the example data set) and write them to OUT
 	$(BIN)/dask-dedup run "$(DATA)" "$(OUT)" $(ARGS)
@@ -73,6 +76,11 @@ format: $(INSTALLED_TEST) ## format the code, and fix what ruff can fix
 
 bench: $(INSTALLED) ## compare with faiss on 10^6 synthetic rows (ARGS="--rows 50000" for fewer)
 	$(BIN)/python examples/benchmarks/bench.py $(ARGS)
+
+bench-verbatim: $(INSTALLED) ## what the presets of `verbatim score` call copies, on Debian's openclipart-png at full size
+	$(BIN)/python examples/benchmarks/openclipart_full.py "$(OPENCLIPART)" bench/openclipart/data
+	$(BIN)/dask-dedup run bench/openclipart/data bench/openclipart/out --overwrite --quiet
+	$(BIN)/python examples/benchmarks/verbatim_presets.py bench/openclipart/out bench/openclipart/presets $(ARGS)
 
 big-index: $(INSTALLED) ## train, build and search an index of 2^16 lists over 3 * 10^6 synthetic rows
 	$(BIN)/python examples/benchmarks/big_index.py bench/big-index $(ARGS)

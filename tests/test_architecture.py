@@ -85,6 +85,7 @@ HEAVY = {
     "distributed": {
         "runtime.client_executor",
         "runtime.deployment",
+        "runtime.gpus",
         "pipeline.preloaded",
         "runtime.security",
         "runtime.slurm",

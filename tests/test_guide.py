@@ -108,7 +108,8 @@ def test_commands_and_options_are_those_that_there_are(page):
 
 
 def test_options_in_the_text_are_those_that_there_are(page):
-    everywhere: set[str] = {"--index-url", "--nthreads", "--help"}  # pip's, Dask's
+    everywhere: set[str] = {"--help", "--index-url"}  # pip's
+    everywhere |= {"--nthreads", "--resources", "--gres"}  # Dask's, SLURM's
     pending: list[tuple[tuple[str, ...], click.Command]] = [((), main)]
     while pending:
         names, command = pending.pop()

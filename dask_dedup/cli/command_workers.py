@@ -26,7 +26,11 @@ _CONTINUES = "the same command continues where this stopped"
 
 @contextmanager
 def workers_and_progress(
-    console: Console, settings: Settings, out: AnyPath, stages: AnyPath | None = None
+    console: Console,
+    settings: Settings,
+    out: AnyPath,
+    stages: AnyPath | None = None,
+    gpus: int | None = None,
 ) -> Iterator[tuple[Execute, Progress]]:
     """Give what computes and what follows, for a function that Ctrl-C may stop.
 
@@ -34,20 +38,20 @@ def workers_and_progress(
     ----------
     console : Console
         Where progress is shown.
-    settings, out, stages
+    settings, out, stages, gpus
         As of `lazy_workers`.
     """
     with (
         interruptible(console),
         following(console) as progress,
-        lazy_workers(settings, out, stages) as execute,
+        lazy_workers(settings, out, stages, gpus) as execute,
     ):
         yield execute, progress
 
 
 @contextmanager
 def lazy_workers(
-    settings: Settings, out: AnyPath, stages: AnyPath | None = None
+    settings: Settings, out: AnyPath, stages: AnyPath | None = None, gpus: int | None = None
 ) -> Iterator[Execute]:
     """Give what computes tasks: workers as the settings say, started with the first tasks.
 
@@ -59,6 +63,8 @@ def lazy_workers(
     stages : AnyPath, optional
         Folder of working files: workers of this machine spill into it, if it is local; by default
         into a temporary one.
+    gpus : int, optional
+        Each task needs a GPU, of which this machine has so many.
     """
     from dask_dedup.pipeline.worker_imports import PRELOAD
     from dask_dedup.runtime.deployment import open_cluster
@@ -72,7 +78,9 @@ def lazy_workers(
                 scratch = Path(stack.enter_context(TemporaryDirectory(prefix="dask-dedup-")))
             else:
                 scratch = stack.enter_context(scratch_beside(stages))
-            return stack.enter_context(open_cluster(settings, scratch, out, preload=PRELOAD))
+            return stack.enter_context(
+                open_cluster(settings, scratch, out, preload=PRELOAD, gpus=gpus)
+            )
 
         def execute(tasks: Sequence[Any], on_result: OnResult) -> list[Any]:
             if not tasks:

@@ -144,7 +144,8 @@ def candidates(
     default="cpu",
     show_default=True,
     help="where the model runs, one a worker; cuda and auto (a GPU if there is one) are "
-    "experimental",
+    "experimental. A worker has a GPU of its own: here there are at most as many workers as GPUs; "
+    "of a scheduler those are used that offer Dask's resource GPU",
 )
 @click.option("--half", is_flag=True, help="weights in float16")
 @worker_settings
@@ -180,12 +181,18 @@ def generate(
     settings = chosen_settings(options, used=("compute", "cluster"))
     from dask_dedup.verbatim.generate import GenerateSettings
     from dask_dedup.verbatim.generate import generate as generate_pictures
+    from dask_dedup.verbatim.gpus import count_gpus
     from dask_dedup.verbatim.model import Model
 
     chosen = GenerateSettings(
         Model(model, steps, guidance, size, device, half), seeds, prompts, rank, best, batch
     )
-    with workers_and_progress(console, settings, dest) as (execute, progress):
+    gpus: int | None = None
+    if settings.cluster.kind == "local":
+        gpus = count_gpus(device) or None
+    elif device != "cpu":
+        gpus = 1  # of each worker there
+    with workers_and_progress(console, settings, dest, gpus=gpus) as (execute, progress):
         summary = generate_pictures(
             dest, chosen, overwrite=overwrite, execute=execute, progress=progress
         )
@@ -282,12 +289,17 @@ def _print_scores(summary: dict[str, Any], dest: AnyPath) -> None:
         say(console, f"{preset}: {counts}")
     missing = {
         "images_unknown": "pictures belong to no candidate",
-        "without_images": "candidates have no generated picture",
-        "without_training": "candidates have no training picture that could be found",
+        "without_images": "candidates have no generated picture that could be read",
+        "without_training": "candidates have no training picture that could be read",
         "own_picture_missing": "candidates were compared with copies alone: their own is missing",
+        "copies_left_out": "candidates have more copies than were compared: see --members",
+        "without_caption": "pictures as frequent are no candidates: they have no caption",
+        "unranked": "prompts had no rank: the model does not show it",
     }
+    if summary.get("unfinished"):
+        say(console, "generate was stopped before it had made all pictures")
     for name, text in missing.items():
-        if summary[name]:
+        if summary.get(name):
             say(console, f"{summary[name]:,} {text}")
     for word, count in summary["problems"].items():
         say(console, f"{count:,} files could not be used: {word}")

@@ -74,6 +74,8 @@ class VerbatimContent:
         Of the scores.
     counts : mapping
         Of the preset shown: kinds and pictures.
+    copies : int
+        Of these without what was rejected by hand.
     preset : str
     shares : DataFrame
         From `share_by_copies`, of that preset.
@@ -90,6 +92,7 @@ class VerbatimContent:
     identity: str
     summary: Mapping[str, Any]
     counts: Mapping[str, int]
+    copies: int
     preset: str
     shares: pd.DataFrame
     comparisons: Sequence[Comparison] = ()
@@ -112,17 +115,16 @@ def render_verbatim_page(content: VerbatimContent) -> str:
     script = page_file("verbatim.js")
     data = {
         "identity": content.identity,
+        "pictures": content.summary.get("images_identity", ""),
         "decided": {one.image: one.decision for one in content.comparisons if one.decision},
     }
-    pictures = sum(content.counts.values())
-    copies = pictures - content.counts.get("none", 0)
     return (
         page_environment()
         .get_template("verbatim.html")
         .render(
             content=content,
-            pictures=pictures,
-            copies=copies,
+            pictures=sum(content.counts.values()),
+            copies=content.copies,
             style=Markup(style),
             script=Markup(script),
             policy=(

@@ -7,7 +7,7 @@ import resource
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -39,6 +39,8 @@ class ClientExecutor:
     has_dashboard : bool
     connect_seconds : float
         How long the client tries to connect again.
+    resources : mapping, optional
+        What each task asks for of what workers offer: see `dask_dedup.runtime.gpus`.
     """
 
     def __init__(
@@ -47,11 +49,13 @@ class ClientExecutor:
         state: Callable[[], str] | None = None,
         has_dashboard: bool = True,
         connect_seconds: float = CONNECT_SECONDS,
+        resources: Mapping[str, float] | None = None,
     ) -> None:
         self.client = client
         self.state = state
         self._has_dashboard = has_dashboard
         self._connect_seconds = connect_seconds
+        self._resources = dict(resources) if resources else None
 
     def __call__(self, tasks: Sequence[Delayed], on_result: OnResult) -> list[Any]:
         """Compute all tasks; see `dask_dedup.runtime.executor.Execute`."""
@@ -71,7 +75,7 @@ class ClientExecutor:
 
     def _compute(self, left: dict[int, Delayed], results: list[Any], on_result: OnResult) -> None:
         """Compute what is ``left``; what is done moves from there to the results."""
-        futures = self.client.compute(list(left.values()))
+        futures = self.client.compute(list(left.values()), resources=self._resources)
         position = {future.key: i for future, i in zip(futures, list(left), strict=True)}
         try:
             with self._watched():

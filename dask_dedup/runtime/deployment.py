@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from dask_dedup.runtime.forkserver import (
     without_interrupts,
     worker_environment,
 )
+from dask_dedup.runtime.gpus import GPU, check_have_gpus
 from dask_dedup.runtime.limits import check_floor, memory_limit
 from dask_dedup.runtime.security import HTTP_CLOSER, http_settings, own_security
 from dask_dedup.runtime.shares import memory_per_worker, worker_count
@@ -46,6 +47,7 @@ def open_cluster(
     out: AnyPath | None = None,
     preload: Preload = NOTHING,
     connect_seconds: float = CONNECT_SECONDS,
+    gpus: int | None = None,
 ) -> Iterator[ClientExecutor]:
     """Have workers where ``[cluster]`` says, until the block ends.
 
@@ -60,6 +62,8 @@ def open_cluster(
         What workers import as they start; those of a scheduler that runs already do not.
     connect_seconds : float
         How long to try to reach a scheduler that runs already, at first and when it is lost.
+    gpus : int, optional
+        Each task needs a GPU, of which this machine has so many; None: none needs one.
 
     Raises
     ------
@@ -67,19 +71,22 @@ def open_cluster(
         Workers cannot be had, or cannot do the work there.
     """
     job = settings.cluster
+    resources = None if gpus is None else GPU
     if job.kind == "local":
-        with local_cluster(settings.compute, scratch, job, preload=preload) as execute:
+        with local_cluster(settings.compute, scratch, job, preload=preload, gpus=gpus) as execute:
             yield execute
     elif job.kind == "slurm":
-        with start_slurm(settings, preload) as cluster, Client(cluster) as client:
-            execute = ClientExecutor(client, lambda: queue_state(cluster), job.dashboard)
+        with start_slurm(settings, preload, resources) as cluster, Client(cluster) as client:
+            execute = ClientExecutor(
+                client, lambda: queue_state(cluster), job.dashboard, resources=resources
+            )
             wait_for_worker(execute, job.minimum_jobs * job.processes, job.wait_minutes * 60)
             check_floor(execute.memory_bytes)
             check_sees(client, out)
             yield execute
     else:
         with _connect(job.kind, connect_seconds) as client:
-            yield use_client(client, job, out, connect_seconds)
+            yield use_client(client, job, out, connect_seconds, resources)
 
 
 def use_client(
@@ -87,6 +94,7 @@ def use_client(
     job: DaskClusterSettings | None = None,
     out: AnyPath | None = None,
     connect_seconds: float = CONNECT_SECONDS,
+    resources: Mapping[str, float] | None = None,
 ) -> ClientExecutor:
     """Return what computes on the workers of a scheduler that runs already, once one is there.
 
@@ -99,6 +107,8 @@ def use_client(
         As in `open_cluster`.
     connect_seconds : float
         How long to wait for the scheduler where the connection is lost.
+    resources : mapping, optional
+        What each task asks for; a worker has to offer it.
 
     Raises
     ------
@@ -111,8 +121,11 @@ def use_client(
         client,
         lambda: f"the scheduler at {address} has none",
         connect_seconds=connect_seconds,
+        resources=resources,
     )
     wait_for_worker(execute, 1, (job or DaskClusterSettings()).wait_minutes * 60)
+    if resources:
+        check_have_gpus(execute.workers())
     check_same_code(client)
     check_floor(execute.memory_bytes)
     check_sees(client, out)
@@ -151,6 +164,7 @@ def local_cluster(
     scratch: Path,
     job: DaskClusterSettings | None = None,
     preload: Preload = NOTHING,
+    gpus: int | None = None,
 ) -> Iterator[ClientExecutor]:
     """Run worker processes on this machine, one Dask thread each, until the block ends.
 
@@ -163,7 +177,12 @@ def local_cluster(
         Says whether there is a dashboard, and where it listens.
     preload : Preload
         What workers import as they start.
+    gpus : int, optional
+        Workers at most, each of which has a GPU.
     """
+    if gpus is not None:
+        compute = compute.model_copy(update={"workers": min(worker_count(compute), gpus)})
+    resources = None if gpus is None else GPU
     job = job or DaskClusterSettings()
     check_floor(memory_per_worker(compute), memory_limit())
     check_semaphores()
@@ -189,14 +208,17 @@ def local_cluster(
                 "distributed.admin.system-monitor.disk": False,
             }
         ),
-        _start_cluster(compute, scratch, job) as cluster,
+        _start_cluster(compute, scratch, job, resources) as cluster,
         Client(cluster) as client,
     ):
-        yield ClientExecutor(client, has_dashboard=job.dashboard)
+        yield ClientExecutor(client, has_dashboard=job.dashboard, resources=resources)
 
 
 def _start_cluster(
-    compute: ComputeSettings, scratch: Path, job: DaskClusterSettings
+    compute: ComputeSettings,
+    scratch: Path,
+    job: DaskClusterSettings,
+    resources: Mapping[str, float] | None,
 ) -> LocalCluster:
     """Start workers that Ctrl-C does not reach, see `dask_dedup.runtime.forkserver.start_server`.
 
@@ -213,6 +235,7 @@ def _start_cluster(
                 scheduler_kwargs={"dashboard": job.dashboard},
                 security=own_security(),
                 local_directory=str(scratch),
+                resources=dict(resources or {}),
                 silence_logs=logging.CRITICAL,
             )
         except RuntimeError as error:

@@ -45,7 +45,9 @@ _STAGGER = 0.05
 _COMMAND_SECONDS = 60
 
 
-def job_script(settings: Settings, preload: Preload = NOTHING) -> str:
+def job_script(
+    settings: Settings, preload: Preload = NOTHING, resources: Mapping[str, float] | None = None
+) -> str:
     """Return the script of one job, as it is handed to sbatch but for what each run makes anew.
 
     That are the scheduler's address and the files with certificate and key.
@@ -54,27 +56,38 @@ def job_script(settings: Settings, preload: Preload = NOTHING) -> str:
 
     shown = {"name": "worker", "protocol": "tls://", "security": _UNKNOWN_FILES}
     with dask.config.set(_dask_settings(settings.cluster)):
-        return SLURMJob(_UNKNOWN_ADDRESS, **shown, **_job(settings, preload)).job_script()
+        return SLURMJob(
+            _UNKNOWN_ADDRESS, **shown, **_job(settings, preload, resources)
+        ).job_script()
 
 
 @contextmanager
-def start_slurm(settings: Settings, preload: Preload = NOTHING) -> Iterator[Any]:
+def start_slurm(
+    settings: Settings, preload: Preload = NOTHING, resources: Mapping[str, float] | None = None
+) -> Iterator[Any]:
     """Run SLURM jobs with workers until the block ends; yields a ``SLURMCluster``.
+
+    ``resources``: what each worker offers, such as a GPU that its job has asked for.
 
     Raises
     ------
     ClusterError
-        There is no SLURM here, or it rejects the job.
+        There is no SLURM here, it rejects the job, or several workers would share a job's GPU.
     """
     from dask_jobqueue import SLURMCluster
 
     job = settings.cluster
-    _check_accepted(job_script(settings, preload))
+    if resources and job.processes != 1:
+        raise ClusterError(
+            f"cluster.processes: expected 1 where each worker has a GPU, got {job.processes}: the "
+            f"workers of a job would share one. Ask for more jobs instead."
+        )
+    _check_accepted(job_script(settings, preload, resources))
     options = {"dashboard_address": job.listens_at, "dashboard": job.dashboard}
     with _key_folder(job) as keys, dask.config.set(_dask_settings(job)):
         try:
             cluster = SLURMCluster(
-                **_job(settings, preload),
+                **_job(settings, preload, resources),
                 security=_in_files(own_security(), keys),
                 scheduler_options=options,
             )
@@ -151,7 +164,9 @@ def queue_state(cluster: Any) -> str:
     return "; ".join(lines[:3]) + (f"; and {len(lines) - 3} more" if len(lines) > 3 else "")
 
 
-def _job(settings: Settings, preload: Preload) -> dict[str, Any]:
+def _job(
+    settings: Settings, preload: Preload, resources: Mapping[str, float] | None
+) -> dict[str, Any]:
     """Return the arguments of dask-jobqueue: one Dask thread in each process."""
     job, compute = settings.cluster, settings.compute
     return {
@@ -169,12 +184,14 @@ def _job(settings: Settings, preload: Preload) -> dict[str, Any]:
         "python": job.python or sys.executable,
         "local_directory": job.local_directory,
         "log_directory": str(Path(job.log_directory).absolute()),
-        "worker_extra_args": _worker_arguments(job.walltime, preload),
+        "worker_extra_args": _worker_arguments(job.walltime, preload, resources),
         "death_timeout": 120,
     }
 
 
-def _worker_arguments(walltime: str, preload: Preload) -> list[str]:
+def _worker_arguments(
+    walltime: str, preload: Preload, resources: Mapping[str, float] | None
+) -> list[str]:
     seconds = parse_walltime(walltime)
     modules = [*preload.workers, HTTP_CLOSER]
     return [
@@ -184,6 +201,7 @@ def _worker_arguments(walltime: str, preload: Preload) -> list[str]:
         f"{_LIFETIME * seconds:.0f}s",
         "--lifetime-stagger",
         f"{_STAGGER * seconds:.0f}s",
+        *(word for name, n in (resources or {}).items() for word in ("--resources", f"{name}={n}")),
     ]
 
 

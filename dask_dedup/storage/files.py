@@ -207,9 +207,28 @@ def write_frame(
     """
     if isinstance(table, pd.DataFrame):
         table = pa.Table.from_pandas(table, preserve_index=False)
+    table = table.replace_schema_metadata(dict(notes) if notes else None)
     with write_aside(path, durable) as temporary:
-        table = table.replace_schema_metadata(dict(notes) if notes else None)
         pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+
+
+def replace_tables(
+    folder: AnyPath, tables: Mapping[str, pd.DataFrame], before: Callable[[], None]
+) -> None:
+    """Write tables by the names of their files, ``.parquet`` or ``.csv``: all of them or none.
+
+    What is there stays until all are written aside. ``before`` is called then, before the first of
+    them gets its name.
+    """
+    with ExitStack() as stack:
+        for name, table in tables.items():
+            temporary = stack.enter_context(write_aside(folder / name))
+            if name.endswith(".csv"):
+                table.to_csv(temporary, index=False)
+            else:
+                plain = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata()
+                pq.write_table(plain, temporary, compression="zstd", write_page_checksum=True)
+        before()
 
 
 def open_once(read: Callable[[AnyPath], Opened], path: str | AnyPath) -> Opened:

@@ -25,6 +25,7 @@ from dask_dedup.results.result_folder import ResultFolder
 from dask_dedup.results.result_rows import read_result_rows
 from dask_dedup.runtime.executor import Execute, NoProgress, Progress, compute_tasks
 from dask_dedup.storage.files import read_frame, write_aside, write_frame
+from dask_dedup.storage.foreign_content import refuse_other_content
 from dask_dedup.storage.results_list import RESULTS
 from dask_dedup.storage.stage import Stage
 from dask_dedup.verbatim.candidate_tasks import (
@@ -38,6 +39,7 @@ __all__ = ["CandidateFolder", "CandidateSettings", "find_candidates"]
 
 CANDIDATES, CAPTIONS, MEMBERS = "candidates.parquet", "captions.parquet", "members.parquet"
 _TABLE = "candidates.csv"
+_STEPS = ("candidates", "generated", "training", "scores", "report")  # folders of DEST
 _COUNT, _TOP, _COLLECT, _COMBINE = STAGES = ("count", "top", "collect", "combine")
 _ROWS_PER_BUCKET = 1 << 24  # of the data set; a tenth of them, say, are dropped
 _GROUPS_PER_BUCKET = 64
@@ -48,6 +50,12 @@ class CandidateFolder(ResultFolder):
 
     state_name = "candidates.json"
     result_files = (CANDIDATES, CAPTIONS, MEMBERS, _TABLE, "summary.json", RESULTS)
+
+    def _check_content(self) -> None:
+        # The folder above is taken for all four steps; once it is ours, the user may add to it.
+        if not self._read_state():
+            refuse_other_content(self.path.parent, _STEPS)
+        super()._check_content()
 
 
 @dataclass(frozen=True)
@@ -92,7 +100,8 @@ def find_candidates(
     out : path or URL
         Of the run.
     dest : path or URL
-        Gets a folder ``candidates``; the other steps write beside it.
+        Empty, new, or of these commands. Gets a folder ``candidates``; the other steps write beside
+        it.
     settings : CandidateSettings, optional
     overwrite : bool
         Begin anew, whatever candidates an earlier call left in ``dest``.

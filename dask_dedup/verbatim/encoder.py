@@ -11,6 +11,7 @@ Python of it is run, and nothing is unpickled by Python.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from functools import lru_cache
@@ -112,6 +113,12 @@ def _load_torchscript(path: str) -> Encode:
     return encode
 
 
+def _threads() -> int:
+    """Return the threads that this worker may use; 0: not said."""
+    words = os.environ.get("OMP_NUM_THREADS", "")
+    return int(words) if words.isdecimal() else 0
+
+
 def _load_onnx(path: str) -> Encode:
     try:
         import onnxruntime
@@ -120,12 +127,24 @@ def _load_onnx(path: str) -> Encode:
             f"{path}: ONNX files need onnxruntime: pip install onnxruntime"
         ) from error
     try:
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = _threads()  # by itself it takes all cores
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # of its own kinds
         raise InputError(f"{path}: is no ONNX file that can be loaded.") from error
-    name = session.get_inputs()[0].name
+    given = session.get_inputs()[0]
+    size = given.shape[0] if given.shape else None
+    batch = size if isinstance(size, int) else _BATCH  # many files take one picture at a time
 
     def encode(pictures: np.ndarray) -> np.ndarray:
-        return np.asarray(session.run(None, {name: pictures})[0])
+        found = []
+        for start in range(0, len(pictures), batch):
+            some = pictures[start : start + batch]
+            rest = np.zeros(
+                (batch - len(some) if batch == size else 0, *some.shape[1:]), some.dtype
+            )
+            found.append(session.run(None, {given.name: np.concatenate([some, rest])})[0])
+            found[-1] = found[-1][: len(some)]
+        return np.concatenate(found)
 
     return encode

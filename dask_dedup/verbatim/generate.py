@@ -19,7 +19,14 @@ from PIL import Image
 
 from dask_dedup.errors import OutputError, SettingsError
 from dask_dedup.paths import AnyPath, absolute_name, as_path
-from dask_dedup.runtime.executor import Execute, NoProgress, OnWorker, Progress, compute_tasks
+from dask_dedup.runtime.executor import (
+    Execute,
+    NoProgress,
+    OnWorker,
+    Progress,
+    compute_tasks,
+    ignore_result,
+)
 from dask_dedup.storage.claim import Claim, remove_names
 from dask_dedup.storage.files import (
     digest_of,
@@ -32,7 +39,7 @@ from dask_dedup.storage.files import (
 from dask_dedup.storage.listing import names_in
 from dask_dedup.storage.objects import remove_tree
 from dask_dedup.storage.stage import Stage
-from dask_dedup.verbatim.model import Model
+from dask_dedup.verbatim.model import Model, model_files
 from dask_dedup.verbatim.prompts import picture_name, read_candidates, read_prompts
 
 __all__ = [
@@ -43,6 +50,7 @@ __all__ = [
     "generate",
     "generate_batch",
     "rank_batch",
+    "try_model",
 ]
 
 logger = logging.getLogger(__name__)
@@ -99,9 +107,11 @@ def generate(
         Of `find_candidates`; gets a folder ``generated``.
     settings : GenerateSettings
     overwrite : bool
-        Begin anew, whatever another model or other settings left in ``generated``.
+        Begin anew, whatever another model or other settings left in ``generated``; it goes once
+        this model has made a picture.
     execute, progress
-        See `dask_dedup.runtime.executor`. Each worker loads the model once.
+        See `dask_dedup.runtime.executor`. Each worker loads the model once. With workers of one's
+        own that are to have a GPU each: ``use_client(client, resources=GPU)``.
 
     Returns
     -------
@@ -112,7 +122,8 @@ def generate(
     Raises
     ------
     OutputError
-        There are no candidates, or ``generated`` is of another model or other settings.
+        There are no candidates, or ``generated`` is of another model, other settings, or of a
+        folder whose files were others.
     SettingsError, InputError
         Of the model.
 
@@ -127,10 +138,18 @@ def generate(
     found = read_candidates(dest)
     folder = dest / "generated"
     # What a picture depends on, beside its prompt and seed.
-    own = {"candidates": found.identity, "model": asdict(settings.model)}
+    own = {
+        "candidates": found.identity,
+        "model": asdict(settings.model),
+        "files": model_files(settings.model.name),
+    }
     prompts = read_prompts(found, settings.prompts)
 
     with Claim(folder, lambda: _refuse_others(folder, own, overwrite)) as claim:
+        if overwrite and PICTURES_FOLDER in (names_in(folder) or ()):
+            # What is there has taken long: it goes once the model is known to make others.
+            trial = delayed(OnWorker(__name__, "try_model"))(settings.model, prompts["caption"][0])
+            execute([trial], ignore_result)
         if overwrite:
             remove_names(folder, (PICTURES_FOLDER, _STAGES, _RANKS, STATE))
         state = {"tool": "dask_dedup", "finished": False, "digest": digest_of(own), **own}
@@ -160,14 +179,24 @@ def generate(
         return summary
 
 
+def try_model(model: Model, caption: str) -> None:
+    """Make a picture of few steps, and forget it; InputError of a model that does not."""
+    from dask_dedup.verbatim.gpus import on_own_gpu
+    from dask_dedup.verbatim.model import draw
+
+    draw(on_own_gpu(model), [caption], [0], min(model.steps, 2))
+
+
 def rank_batch(model: Model, captions: Sequence[str], is_black_box: bool) -> dict[str, Any]:
     """Return ``edges``, or ``change`` and ``text_norm``, of some prompts, each of several seeds.
 
     A value that the model does not show is null: JSON has no NaN.
     """
     from dask_dedup.verbatim.edges import common_edges
+    from dask_dedup.verbatim.gpus import on_own_gpu
     from dask_dedup.verbatim.model import draw, first_step
 
+    model = on_own_gpu(model)
     given = [([caption] * _RANK_SEEDS, [*range(_RANK_SEEDS)]) for caption in captions]
     if is_black_box:
         edges = [common_edges(draw(model, *one, 1)) for one in given]
@@ -181,8 +210,10 @@ def generate_batch(
     model: Model, pictures: Sequence[tuple[str, int, str]], folder: AnyPath
 ) -> dict[str, int]:
     """Make some pictures: of each a prompt, a seed, and the name of its file."""
+    from dask_dedup.verbatim.gpus import on_own_gpu
     from dask_dedup.verbatim.model import draw
 
+    model = on_own_gpu(model)
     captions, seeds, names = zip(*pictures, strict=True)
     for picture, name in zip(draw(model, captions, seeds, model.steps), names, strict=True):
         with write_aside(folder / name) as temporary:
@@ -213,14 +244,12 @@ def _rank(
     progress.start("rank", len(waiting))
     batches = _batched(list(waiting.itertuples()), settings.batch)
     stage = Stage(folder / _STAGES, {"model": asdict(settings.model), "column": column})
-    tasks = {
-        f"{batch[0].candidate:06d}-{batch[0].prompt:02d}-{len(batch)}": (
-            settings.model,
-            [row.caption for row in batch],
-            is_black_box,
-        )
-        for batch in batches
-    }
+    tasks = {}
+    for batch in batches:
+        captions = [row.caption for row in batch]
+        # A record is used again of the same prompts alone: with --prompts 2 batches are others.
+        name = f"{batch[0].candidate:06d}-{batch[0].prompt:02d}-{digest_of({'of': captions})}"
+        tasks[name] = (settings.model, captions, is_black_box)
     on_worker = OnWorker(__name__, "rank_batch")
     records = stage.run(on_worker, tasks, execute, lambda record: progress.advance(record["rows"]))
     for batch, record in zip(batches, records, strict=True):
@@ -279,8 +308,8 @@ def _refuse_others(folder: AnyPath, own: dict[str, Any], overwrite: bool) -> Non
         raise OutputError(f"{folder}: holds pictures of unknown origin. Choose another folder.")
     if isinstance(state, dict) and state.get("digest") != digest_of(own) and not overwrite:
         raise OutputError(
-            f"{folder}: holds pictures of another model, other settings of it or other candidates. "
-            f"Choose another folder, or begin anew with --overwrite."
+            f"{folder}: holds pictures of another model, other files or settings of it, or other "
+            f"candidates. Choose another folder, or begin anew with --overwrite."
         )
 
 
@@ -297,6 +326,8 @@ def _check(settings: GenerateSettings) -> None:
     for name, value in values.items():
         if value < 1:
             raise SettingsError(f"{name}: expected at least 1, got {value}.")
+    if model.guidance is not None and not np.isfinite(model.guidance):
+        raise SettingsError(f"guidance: expected a number, got {model.guidance}.")
     if settings.rank is not None and settings.rank not in RANKS:
         raise SettingsError(f"rank: expected {', '.join(RANKS)}, got {settings.rank!r}.")
     if settings.rank in ("change", "text-norm") and model.steps < 2:

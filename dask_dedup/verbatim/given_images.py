@@ -23,8 +23,12 @@ from dask_dedup.storage.objects import is_file, read_content
 __all__ = ["ENDINGS", "GivenImages", "find_images"]
 
 #: Of files that are taken for pictures.
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+ENDINGS = (
+    *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif"),
+    *(".avif", ".jp2", ".ppm", ".tga"),
+)
 _DIGITS = re.compile(r"0*(\d{1,9})(?!\d)")
+_WHOLE = re.compile(r"(\d{1,18})(\.0*)?")  # a column with gaps is written as 12.0
 _KEYS = ("candidate", "row_id", "caption")
 
 
@@ -52,8 +56,8 @@ def find_images(
     Raises
     ------
     InputError
-        There is no such place, no picture in it belongs to a candidate, or the file's columns are
-        others.
+        There is no such place, no picture in it belongs to a candidate, or the file has other
+        columns, no number or name where one is expected, or an image twice.
     """
     path = as_path(place)
     pairs = _of_table(path, candidates, captions) if is_file(path) else _of_folder(path)
@@ -102,24 +106,29 @@ def _of_table(
             f"{', '.join(map(str, table.columns))}."
         )
     (key,) = keys
+    known: Mapping[str | int, int]
     if key == "caption":
         # A caption of several candidates is that of the one with most copies, the first.
-        known = captions.drop_duplicates("caption").set_index("caption")["candidate"]
-        found = table[key].map(known)
+        first = captions.drop_duplicates("caption")
+        known = dict(zip(first["caption"], first["candidate"].tolist(), strict=True))
     else:
-        numbers = pd.to_numeric(table[key], errors="coerce")
-        if numbers.isna().any():
-            line = int(numbers.isna().to_numpy().argmax())
-            raise InputError(
-                f"{path}: line {line + 2}: expected a number as {key}, got {table[key][line]!r}."
-            )
-        found = numbers
-        if key == "row_id":
-            found = numbers.map(candidates.set_index("row_id")["candidate"])
-    return [
-        (int(candidate) if candidate == candidate else -1, _absolute(path, name))
-        for candidate, name in zip(found, table["image"], strict=True)
-    ]
+        numbers = candidates[key].tolist()
+        known = dict(zip(numbers, candidates["candidate"].tolist(), strict=True))
+    pairs: dict[str, int] = {}
+    rows = zip(table["image"].fillna(""), table[key].fillna(""), strict=True)
+    for row, (name, value) in enumerate(rows, 1):  # its number: a caption may have several lines
+        if not name:
+            raise InputError(f"{path}: row {row}: expected the path of an image, got none.")
+        image = _absolute(path, name)
+        if image in pairs:
+            raise InputError(f"{path}: row {row}: {name} is there twice.")
+        if key == "caption":
+            pairs[image] = known.get(value, -1)
+        elif whole := _WHOLE.fullmatch(value.strip()):
+            pairs[image] = known.get(int(whole[1]), -1)
+        else:
+            raise InputError(f"{path}: row {row}: expected a whole number as {key}, got {value!r}.")
+    return [(candidate, image) for image, candidate in pairs.items()]
 
 
 def _absolute(table: AnyPath, name: str) -> str:

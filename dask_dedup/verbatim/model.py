@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from dask_dedup.errors import InputError, SettingsError
+from dask_dedup.errors import CapacityError, InputError, SettingsError
+from dask_dedup.storage.files import digest_of
 
-__all__ = ["FirstStep", "Model", "draw", "first_step", "load_pipeline"]
+__all__ = ["FirstStep", "Model", "draw", "first_step", "load_pipeline", "model_files"]
+
+
+# A pipeline keeps where it is in its schedule: two threads would draw into each other's pictures.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,7 @@ class Model:
     size : int or None
         Pixels of each side; None: what the pipeline takes.
     device : str
-        ``cpu``, ``cuda``, or ``auto``: a GPU if torch sees one.
+        ``cpu``, ``cuda`` (one of several as ``cuda:1``), or ``auto``: a GPU if torch sees one.
     half : bool
         Weights in float16.
     """
@@ -55,6 +62,22 @@ class FirstStep(NamedTuple):
 
     change: float
     text_norm: float
+
+
+def model_files(name: str) -> str:
+    """Return a digest of the names, sizes and times of a model's files; empty for one of a hub.
+
+    A model that is trained on into the same folder makes other pictures.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        return ""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            about = path.stat()
+            found.append([str(path.relative_to(folder)), about.st_size, about.st_mtime_ns])
+    return digest_of({"files": found})
 
 
 class _FirstStepDone(Exception):  # noqa: N818  no error: it leaves the pipeline's loop
@@ -129,10 +152,22 @@ def draw(model: Model, prompts: Sequence[str], seeds: Sequence[int], steps: int)
     Returns
     -------
     float32 array, shape (pictures, height, width, 3), in [0, 1]
+
+    Raises
+    ------
+    InputError
+        The model fails, or gives something else than finite numbers.
     """
-    found = _call(load_pipeline(model.name, model.device, model.half), model, prompts, seeds, steps)
+    with _ONE_AT_A_TIME:
+        pipeline = load_pipeline(model.name, model.device, model.half)
+        found = _call(pipeline, model, prompts, seeds, steps)
     images = np.asarray(found.images, np.float32)
-    return np.clip(np.nan_to_num(images), 0, 1)
+    if not np.isfinite(images).all():  # as black pictures they would count as no copies
+        raise InputError(
+            f"{model.name}: gives pictures that are no numbers, of {prompts[0]!r} or the prompts "
+            f"after it. Numbers of 16 bits overflow in some models: leave out --half."
+        )
+    return np.clip(images, 0, 1)
 
 
 def first_step(model: Model, prompts: Sequence[str], seeds: Sequence[int]) -> list[FirstStep]:
@@ -148,10 +183,11 @@ def first_step(model: Model, prompts: Sequence[str], seeds: Sequence[int]) -> li
     list of FirstStep
         In their order. Values are NaN where the pipeline does not let them be seen.
     """
-    pipeline = load_pipeline(model.name, model.device, model.half)
     seen: dict[str, np.ndarray] = {}
-    with _watched(pipeline, seen), suppress(_FirstStepDone):
-        _call(pipeline, model, prompts, seeds, model.steps)
+    with _ONE_AT_A_TIME:
+        pipeline = load_pipeline(model.name, model.device, model.half)
+        with _watched(pipeline, seen), suppress(_FirstStepDone):
+            _call(pipeline, model, prompts, seeds, model.steps)
     count = len(prompts)
     change = _of_each(seen.get("change"), count)
     text_norm = _of_each(seen.get("text_norm"), count)
@@ -207,17 +243,26 @@ def _call(
 ) -> Any:
     import torch
 
-    from dask_dedup.vectors.device import says_when_full
-
     options: dict[str, Any] = {}
     if model.guidance is not None:
         options["guidance_scale"] = model.guidance
     if model.size is not None:
         options["height"] = options["width"] = model.size
-    return says_when_full(pipeline)(
-        prompt=list(prompts),
-        generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
-        num_inference_steps=steps,
-        output_type="np",
-        **options,
-    )
+    try:
+        return pipeline(
+            prompt=list(prompts),
+            generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
+            num_inference_steps=steps,
+            output_type="np",
+            **options,
+        )
+    except _FirstStepDone:
+        raise
+    except torch.cuda.OutOfMemoryError as error:
+        raise CapacityError(
+            f"{model.name}: the GPU's memory is too small for {len(prompts)} pictures at a time. "
+            f"Make fewer with --batch, smaller ones with --size, or try --half."
+        ) from error
+    except Exception as error:  # pipelines refuse sizes, prompts and schedules in their own ways
+        line = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(f"{model.name}: {type(pipeline).__name__} fails: {line[0]}") from error

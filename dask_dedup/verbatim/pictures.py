@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from functools import cache
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -18,6 +19,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 __all__ = ["MAX_BYTES", "MAX_PIXELS", "SIDE", "PictureError", "read_picture"]
 
 SIDE = 256
+# Of Pillow's formats those of pictures: others run programs (EPS), or hold files in files (ICO).
+_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 MAX_BYTES = 64 << 20  # of a file
 MAX_PIXELS = 64_000_000  # of a picture: 256 MB decoded with alpha
 
@@ -44,7 +47,7 @@ def read_picture(content: bytes, side: int = SIDE) -> np.ndarray:
     Parameters
     ----------
     content : bytes
-        The file: any format that Pillow reads.
+        The file: AVIF, BMP, GIF, JPEG, JPEG 2000, PNG, PPM, TGA, TIFF or WebP.
     side : int
         Pixels of each side of the result.
 
@@ -68,7 +71,7 @@ def read_picture(content: bytes, side: int = SIDE) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow: bombs are counted here
-            with Image.open(io.BytesIO(content)) as image:
+            with Image.open(io.BytesIO(content), formats=_formats()) as image:
                 _check_size(image)
                 image.seek(0)
                 pixels = _as_rgb(ImageOps.exif_transpose(image))
@@ -77,11 +80,18 @@ def read_picture(content: bytes, side: int = SIDE) -> np.ndarray:
     except PictureError:
         raise
     except UnidentifiedImageError as error:
-        raise PictureError("not an image", "Pillow knows no such format.") from error
+        raise PictureError("not an image", "its format is none of those that are read.") from error
     except (Image.DecompressionBombError, MemoryError) as error:
         raise PictureError("too large", str(error) or "it does not fit into memory.") from error
     except Exception as error:  # decoders raise what they like: OSError, SyntaxError, struct.error
         raise PictureError("broken", f"{type(error).__name__}: {error}") from error
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Return the formats that this Pillow has been built with."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
 def _check_size(image: Image.Image) -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 from PIL import Image
 
-from dask_dedup.errors import OutputError
+from dask_dedup.errors import OutputError, SettingsError
 from dask_dedup.paths import AnyPath, absolute_name, as_path
 from dask_dedup.report.verbatim_page import Comparison, VerbatimContent, write_verbatim_page
 from dask_dedup.storage.claim import Claim
@@ -59,9 +59,11 @@ def report(
     ------
     OutputError
         There are no scores, or ``report`` holds something else.
-    InputError
-        Of ``verdicts``.
+    InputError, SettingsError
+        Of ``verdicts`` or ``pictures``.
     """
+    if pictures < 0:
+        raise SettingsError(f"pictures: expected 0 or more, got {pictures}.")
     dest = as_path(absolute_name(dest))
     state = read_json(dest / "scores" / ScoreFolder.state_name, sealed=True)
     summary = read_json(dest / "scores/summary.json")
@@ -78,13 +80,15 @@ def report(
         there = folder / VERDICTS
         source = as_path(verdicts) if verdicts is not None else there
         has_verdicts = verdicts is not None or VERDICTS in (names_in(folder) or ())
-        words = read_verdicts(source, set(scores["image"])) if has_verdicts else {}
+        identity = summary.get("images_identity", "")  # of earlier scores there is none
+        words = read_verdicts(source, set(scores["image"]), identity) if has_verdicts else {}
         kept = scores.copy()
         kept.loc[kept["image"].map(words) == "rejected", "kind"] = "none"
         shares = share_by_copies(kept)
         content = _content(dest, str(state["digest"]), summary, scores, shares, words, pictures)
         if words:
-            _write_csv(there, pd.DataFrame({"image": [*words], "verdict": [*words.values()]}))
+            decided = pd.DataFrame({"image": [*words], "verdict": [*words.values()]})
+            _write_csv(there, decided.assign(pictures=identity))
         _write_csv(folder / SHARES, shares)
         write_verbatim_page(content, folder / PAGE)
     counts = {
@@ -140,6 +144,8 @@ def _content(
         for row in own.itertuples()
     ]
     counts = scores.loc[scores["preset"] == preset, "kind"].value_counts().sort_index()
+    is_copy = (scores["preset"] == preset) & (scores["kind"] != "none")
+    is_rejected = scores["image"].map(words) == "rejected"
     decided = {
         w: n for w in ("confirmed", "rejected") if (n := sum(v == w for v in words.values()))
     }
@@ -148,10 +154,11 @@ def _content(
         identity=identity,
         summary=summary,
         counts={str(kind): int(number) for kind, number in counts.items()},
+        copies=int((is_copy & ~is_rejected).sum()),
         preset=preset,
         shares=shares[shares["preset"] == preset],
         comparisons=comparisons,
-        missing=_missing(summary),
+        missing=_missing(summary, len(own), int(counts.sum())),
         decided=decided,
         rules=_rules(summary["settings"]["rules"]),
     )
@@ -210,14 +217,21 @@ def _title(dest: AnyPath) -> str:
     return str(state["model"]["name"]) if isinstance(state, dict) else str(dest)
 
 
-def _missing(summary: Mapping[str, Any]) -> list[str]:
+def _missing(summary: Mapping[str, Any], shown: int, scored: int) -> list[str]:
     lines = {
-        "without_images": "candidates have no generated picture.",
-        "without_training": "candidates have no training picture that could be found.",
+        "without_images": "candidates have no generated picture that could be read.",
+        "without_training": "candidates have no training picture that could be read.",
         "own_picture_missing": "candidates were compared with copies of their picture alone.",
         "images_unknown": "pictures belong to no candidate.",
+        "copies_left_out": "candidates have more copies than they were compared with.",
+        "without_caption": "pictures as frequent are no candidates: they have no caption.",
+        "unranked": "prompts had no rank: the model does not show it.",
     }
-    found = [f"{summary[name]:,} {text}" for name, text in lines.items() if summary[name]]
+    found = [f"{summary[name]:,} {text}" for name, text in lines.items() if summary.get(name)]
+    if shown < scored:
+        found.append(f"{scored - shown:,} scored pictures are not shown here: scores.csv has all.")
+    if summary.get("unfinished"):
+        found.append("Generation was stopped before it had made all pictures.")
     found += [f"{count:,} files: {word}." for word, count in summary["problems"].items()]
     return found
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,14 +21,14 @@ from dask_dedup.paths import AnyPath, absolute_name, as_path
 from dask_dedup.results.pictures import PictureTemplate, find_template
 from dask_dedup.results.result_folder import ResultFolder
 from dask_dedup.runtime.executor import Execute, NoProgress, OnWorker, Progress, compute_tasks
-from dask_dedup.storage.files import digest_of, read_frame, read_json, write_aside, write_frame
-from dask_dedup.storage.objects import open_parquet_source, version_of
+from dask_dedup.storage.files import digest_of, read_frame, read_json, replace_tables
+from dask_dedup.storage.objects import check_writable, open_parquet_source, remove_tree, version_of
 from dask_dedup.storage.results_list import RESULTS
 from dask_dedup.verbatim.candidates import CANDIDATES, CAPTIONS, MEMBERS
 from dask_dedup.verbatim.generate import PICTURES_FOLDER, STATE
 from dask_dedup.verbatim.given_images import GivenImages, find_images
 from dask_dedup.verbatim.prompts import Candidates, read_candidates
-from dask_dedup.verbatim.score_tasks import PRESETS, Rules, Work
+from dask_dedup.verbatim.score_tasks import PRESETS, UNREAD, Rules, Work
 from dask_dedup.verbatim.share_copied import share_by_copies
 from dask_dedup.verbatim.training import Training, gather_pictures
 
@@ -46,6 +46,16 @@ class ScoreFolder(ResultFolder):
 
     state_name = "scores.json"
     result_files = (SCORES, PROBLEMS, TRAINING, SHARES, _TABLE, "summary.json", RESULTS)
+
+    def begin_unless_finished(self) -> bool:
+        """Begin, go on, or return False; finished scores that are made anew stay until then."""
+        if not (self.overwrite and self._read_state().get("finished")):
+            return super().begin_unless_finished()
+        check_writable(self.stages)
+        return True
+
+    def _remove_own(self) -> None:
+        remove_tree(self.stages)
 
 
 @dataclass(frozen=True)
@@ -87,7 +97,7 @@ def score(
         Of `find_candidates`; gets folders ``scores`` and ``training``.
     settings : ScoreSettings, optional
     overwrite : bool
-        Begin anew, whatever scores an earlier call left.
+        Begin anew, whatever scores an earlier call left; they stay until the new ones are made.
     allow_private : bool
         Also fetch URLs of addresses that are not public: of a server of one's own.
     execute, progress
@@ -98,12 +108,16 @@ def score(
     dict
         The content of ``dest/scores/summary.json``: ``images``, ``scored``, by preset the counts of
         each kind, and what was not looked at: candidates ``without_images`` and
-        ``without_training`` pictures, ``images_unknown`` of no candidate, ``problems`` by word.
+        ``without_training`` pictures that could be read, ``own_picture_missing``, which were
+        compared with copies alone, ``images_unknown`` of no candidate, ``unfinished``: 1 where
+        `generate` was stopped, ``unranked`` prompts, candidates with ``copies_left_out``, pictures
+        that are no candidates as they are ``without_caption``, ``problems`` by word.
 
     Raises
     ------
     OutputError
-        There are no candidates, or ``scores`` holds something else.
+        There are no candidates, the pictures were generated of others, or ``scores`` holds
+        something else.
     InputError, SettingsError
 
     Notes
@@ -120,10 +134,12 @@ def score(
     chosen = settings or ScoreSettings()
     _check(chosen)
     found = read_candidates(dest)
+    generated = _generated(dest, found, chosen)
     images = _find_images(dest, found, chosen)
     template = _template(found, chosen)
+    versions = _versions(images)
     fingerprint = digest_of(
-        {"candidates": found.identity, "images": _versions(images), "encoder": _encoder(chosen)}
+        {"candidates": found.identity, "images": versions, "encoder": _encoder(chosen)}
     )
     own = asdict(chosen)
     with ScoreFolder(dest / "scores", own, fingerprint, (), (_STAGE,), overwrite) as folder:
@@ -139,13 +155,24 @@ def score(
                 dest, tables, template, execute, progress, allow_private=allow_private
             )
             works = _works(tables, images, training)
-            scores, problems = _score(folder, works, chosen.rules, execute, progress)
+            scored = _score(folder, works, chosen.rules, execute, progress)
         finally:
             progress.close()
-        summary = _publish(folder, found, images, training, works, scores, problems)
-        summary["settings"], summary["candidates_identity"] = own, found.identity
+        summary = {
+            **_publish(folder, found, images, training, works, scored),
+            **generated,
+            "settings": own,
+            "candidates_identity": found.identity,
+            "images_identity": digest_of({"images": versions}),
+        }
         folder.finish(summary, keep_stages=False)
         return summary
+
+
+class _Scored(NamedTuple):
+    scores: pd.DataFrame
+    problems: pd.DataFrame
+    unread: Mapping[str, int]  # by the names of `UNREAD`
 
 
 def _works(tables: list[pa.Table], images: GivenImages, training: Training) -> list[Work]:
@@ -163,7 +190,7 @@ def _works(tables: list[pa.Table], images: GivenImages, training: Training) -> l
 
 def _score(
     folder: ScoreFolder, works: list[Work], rules: Rules, execute: Execute, progress: Progress
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+) -> _Scored:
     # What the pictures of tars and URLs are is part of the tasks, which are known by it.
     stage = folder.stage(_STAGE, {"rules": asdict(rules), "works": digest_of(_json(works))})
     batches: list[list[Work]] = []
@@ -179,7 +206,7 @@ def _score(
         for i in range(len(batches))
     ]
     progress.start(_STAGE, sum(len(work.images) for work in works))
-    stage.run(
+    records = stage.run(
         OnWorker("dask_dedup.verbatim.score_tasks", "score_and_write"),
         {
             f"batch-{i:06d}": (batch, rules, *pair)
@@ -190,7 +217,10 @@ def _score(
     )
     progress.finish()
     scores, problems = zip(*[[read_frame(path) for path in pair] for pair in pairs], strict=True)
-    return pd.concat(scores, ignore_index=True), pd.concat(problems, ignore_index=True)
+    counts = {name: sum(record[name] for record in records) for name in UNREAD}
+    return _Scored(
+        pd.concat(scores, ignore_index=True), pd.concat(problems, ignore_index=True), counts
+    )
 
 
 def _publish(
@@ -199,10 +229,12 @@ def _publish(
     images: GivenImages,
     training: Training,
     works: list[Work],
-    scores: pd.DataFrame,
-    problems: pd.DataFrame,
+    scored: _Scored,
 ) -> dict[str, Any]:
     """Write the tables, and return the summary."""
+    scores, problems, unread = scored
+    # Of webster alone they are null, and parquet's nulls come back as floats.
+    scores = scores.astype(dict.fromkeys(("other_row_id", "clique", "within"), "Int64"))
     about = found.table.set_index("candidate")[["row_id", "k"]]
     scores.insert(1, "row_id", scores["candidate"].map(about["row_id"]))
     scores.insert(2, "k", scores["candidate"].map(about["k"]))
@@ -214,15 +246,17 @@ def _publish(
         }
     )
     problems = pd.concat([problems.astype({"candidate": "Int64"}), not_found], ignore_index=True)
-    shares = share_by_copies(scores)
-    write_frame(folder.path / SCORES, scores)
-    write_frame(folder.path / PROBLEMS, problems)
     paths = {"row_id": [*training.paths], "path": [*training.paths.values()]}
-    write_frame(folder.path / TRAINING, pd.DataFrame(paths).astype({"row_id": np.int64}))
-    for name, table in ((SHARES, shares), (_TABLE, scores)):
-        with write_aside(folder.path / name) as temporary:
-            table.to_csv(temporary, index=False)
-    scored = int(scores.groupby("preset")["image"].size().max()) if len(scores) else 0
+    tables = {
+        SCORES: scores,
+        PROBLEMS: problems,
+        TRAINING: pd.DataFrame(paths).astype({"row_id": np.int64}),
+        SHARES: share_by_copies(scores),
+        _TABLE: scores,
+    }
+    replace_tables(folder.path, tables, folder.begin)
+    members = found.summary["settings"]["members"]
+    looked_at = int(scores.groupby("preset")["image"].size().max()) if len(scores) else 0
     kinds: dict[str, dict[str, int]] = {}
     for (preset, kind), count in scores.groupby(["preset", "kind"]).size().items():
         kinds.setdefault(str(preset), {})[str(kind)] = int(count)
@@ -230,22 +264,37 @@ def _publish(
         "candidates": len(found.table),
         "images": sum(map(len, images.by_candidate.values())),
         "images_unknown": images.unknown,
-        "scored": scored,
+        "scored": looked_at,
         "kinds": kinds,
-        "without_images": len(found.table) - len(images.by_candidate),
-        "without_training": len(images.by_candidate) - len(works),
-        "own_picture_missing": sum(work.row_id not in work.training for work in works),
+        "without_images": len(found.table) - len(images.by_candidate) + unread["without_images"],
+        "without_training": len(images.by_candidate) - len(works) + unread["without_training"],
+        "own_picture_missing": unread["own_picture_missing"],
+        "copies_left_out": int((about["k"][scores["candidate"].unique()] - 1 > members).sum()),
+        "without_caption": found.summary.get("without_caption", 0),
         "problems": {str(word): int(n) for word, n in problems["problem"].value_counts().items()},
     }
 
 
-def _find_images(dest: AnyPath, found: Candidates, settings: ScoreSettings) -> GivenImages:
-    place: str | AnyPath = settings.images or dest / "generated" / PICTURES_FOLDER
-    if settings.images is None and read_json(dest / "generated" / STATE, sealed=True) is None:
+def _generated(dest: AnyPath, found: Candidates, settings: ScoreSettings) -> dict[str, int]:
+    """Return what `generate` has not done; refuse pictures that it made of other candidates."""
+    if settings.images is not None:
+        return {"unfinished": 0, "unranked": 0}
+    state = read_json(dest / "generated" / STATE, sealed=True)
+    if not isinstance(state, dict):
         raise OutputError(
             f"{dest}: holds no generated pictures. Make some with `dask-dedup verbatim generate`, "
             f"or name those that were made elsewhere with --images."
         )
+    if state.get("candidates") != found.identity:
+        raise OutputError(
+            f"{dest}: its pictures were generated of other candidates than those that are there "
+            f"now. Make them anew with `dask-dedup verbatim generate --overwrite`."
+        )
+    return {"unfinished": int(not state.get("finished")), "unranked": state.get("unranked", 0)}
+
+
+def _find_images(dest: AnyPath, found: Candidates, settings: ScoreSettings) -> GivenImages:
+    place: str | AnyPath = settings.images or dest / "generated" / PICTURES_FOLDER
     return find_images(place, found.table, read_frame(found.folder / CAPTIONS))
 
 
@@ -309,6 +358,10 @@ def _check(settings: ScoreSettings) -> None:
     if "sscd" in rules.presets and not rules.encoder:
         raise SettingsError(
             "preset sscd: expected an encoder, a TorchScript or an ONNX file, got none."
+        )
+    if not -1 <= rules.copy_cosine <= 1:
+        raise SettingsError(
+            f"copy-cosine: expected a cosine from -1 to 1, got {rules.copy_cosine}."
         )
     if settings.load_urls and settings.training is not None:
         raise SettingsError("training: a template and load-urls exclude each other.")

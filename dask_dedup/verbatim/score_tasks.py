@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,9 +30,12 @@ from dask_dedup.verbatim.tiles import (
     tiled_distances,
 )
 
-__all__ = ["PRESETS", "Rules", "Work", "score_and_write", "score_candidate"]
+__all__ = ["PRESETS", "UNREAD", "Rules", "Scored", "Work", "score_and_write", "score_candidate"]
 
 PRESETS = ("webster", "carlini", "sscd")
+#: Counts of candidates of which there was no generated picture that could be read, no training
+#: picture, or copies alone.
+UNREAD = ("without_images", "without_training", "own_picture_missing")
 _COLUMNS = {
     "candidate": "int64",
     "image": "str",
@@ -89,7 +92,15 @@ class Work:
     training: Mapping[int, str]
 
 
-def score_candidate(work: Work, rules: Rules) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+class Scored(NamedTuple):
+    """A candidate's ``scores``, ``problems``, and which of `UNREAD` it is; empty: none."""
+
+    scores: pd.DataFrame
+    problems: list[tuple[str, str]]
+    unread: str
+
+
+def score_candidate(work: Work, rules: Rules) -> Scored:
     """Score the generated pictures of a candidate.
 
     Returns
@@ -102,6 +113,7 @@ def score_candidate(work: Work, rules: Rules) -> tuple[pd.DataFrame, list[tuple[
         training picture.
     problems : list of (str, str)
         What could not be read (a file, or ``row N``), and a word for why.
+    unread : str
     """
     problems: list[tuple[str, str]] = []
     files = {name: _read(name, problems) for name in work.images}
@@ -117,6 +129,13 @@ def score_candidate(work: Work, rules: Rules) -> tuple[pd.DataFrame, list[tuple[
         if content is not None
         and (picture := _decode(f"row {row_id}", content, problems)) is not None
     }
+    unread = ""
+    if not generated:
+        unread = "without_images"
+    elif not training:
+        unread = "without_training"
+    elif work.row_id not in training:
+        unread = "own_picture_missing"
     rows: list[dict[str, Any]] = []
     if training and generated:
         # First the prompt's own picture; where it is not to be had, its most similar copy.
@@ -130,22 +149,24 @@ def score_candidate(work: Work, rules: Rules) -> tuple[pd.DataFrame, list[tuple[
             rows += _sscd(made, [contents[row_id] or b"" for row_id in ids], ids, rules)
     table = pd.DataFrame(rows, columns=[name for name in _COLUMNS if name != "candidate"])
     table.insert(0, "candidate", work.candidate)
-    return table.astype(_COLUMNS), problems
+    return Scored(table.astype(_COLUMNS), problems, unread)
 
 
 def score_and_write(
     works: Sequence[Work], rules: Rules, scores_path: AnyPath, problems_path: AnyPath
 ) -> dict[str, int]:
     """Score the generated pictures of some candidates, and write what came of them."""
-    scores, problems = [], []
+    scores, problems, unread = [], [], dict.fromkeys(UNREAD, 0)
     for work in works:
-        table, own = score_candidate(work, rules)
-        scores.append(table)
-        problems += [(work.candidate, *problem) for problem in own]
+        found = score_candidate(work, rules)
+        scores.append(found.scores)
+        problems += [(work.candidate, *problem) for problem in found.problems]
+        if found.unread:
+            unread[found.unread] += 1
     write_frame(scores_path, pd.concat(scores, ignore_index=True))
     names = {"candidate": "int64", "what": "str", "problem": "str"}
     write_frame(problems_path, pd.DataFrame(problems, columns=[*names]).astype(names))
-    return {"rows": sum(len(work.images) for work in works)}
+    return {"rows": sum(len(work.images) for work in works), **unread}
 
 
 def _webster(

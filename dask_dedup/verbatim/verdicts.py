@@ -16,21 +16,24 @@ __all__ = ["WORDS", "read_verdicts"]
 WORDS = ("confirmed", "rejected")
 
 
-def read_verdicts(path: AnyPath, images: Collection[str]) -> dict[str, str]:
+def read_verdicts(path: AnyPath, images: Collection[str], identity: str) -> dict[str, str]:
     """Return the verdict of each picture.
 
     Parameters
     ----------
     path : AnyPath
-        CSV with the columns ``image`` and ``verdict``, as the page saves it.
+        CSV with the columns ``image`` and ``verdict``, and ``pictures`` as the page saves it.
     images : collection of str
         Pictures that were scored.
+    identity : str
+        Of these pictures: a file that has a column ``pictures`` has to be of them. Another picture
+        may have the same name.
 
     Raises
     ------
     InputError
-        It cannot be read, has other columns or words, names a picture that was not scored, or says
-        two things of one.
+        It cannot be read, has other columns or words, names a picture that was not scored, says
+        two things of one, or is of other pictures.
     """
     try:
         content = BytesIO(read_content(path))
@@ -40,6 +43,11 @@ def read_verdicts(path: AnyPath, images: Collection[str]) -> dict[str, str]:
     if not {"image", "verdict"} <= set(table):
         raise InputError(
             f"{path}: expected the columns image and verdict, got {', '.join(map(str, table))}."
+        )
+    if "pictures" in table and (table["pictures"] != identity).any():
+        raise InputError(
+            f"{path}: its verdicts are of other pictures than those that are scored now. Move it "
+            f"elsewhere, and decide anew."
         )
     known = set(images)
     found: dict[str, str] = {}

@@ -10,6 +10,8 @@ from click.testing import CliRunner
 from dask_dedup.cli.commands import main
 from dask_dedup.errors import ClusterError
 from dask_dedup.runtime.deployment import open_cluster
+from dask_dedup.runtime.gpus import GPU
+from dask_dedup.runtime.slurm import job_script
 from dask_dedup.settings.run_settings import load_settings
 
 JOB = {
@@ -75,4 +77,17 @@ def test_open_cluster_without_sbatch_says_so(tmp_path, monkeypatch):
     settings = load_settings(None, {"cluster": JOB})
     missing = pytest.raises(ClusterError, match="there is no sbatch on this machine")
     with missing, open_cluster(settings, tmp_path):
+        pass
+
+
+def test_job_of_workers_with_a_gpu_offers_it_and_has_one_worker(tmp_path):
+    job = {**JOB, "processes": 1}
+    text = job_script(load_settings(None, {"cluster": job}), resources=GPU)
+    assert "--resources GPU=1 " in text.splitlines()[-1]
+    assert "--resources" not in job_script(load_settings(None, {"cluster": job}))
+    settings = load_settings(None, {"cluster": JOB})
+    with (
+        pytest.raises(ClusterError, match="processes: expected 1 where each worker has a GPU, got"),
+        open_cluster(settings, tmp_path, gpus=1),
+    ):
         pass

@@ -196,3 +196,19 @@ def test_find_candidates_with_impossible_settings_is_refused(
 ) -> None:
     with pytest.raises(SettingsError, match=text):
         find_candidates(tmp_path, tmp_path / "dest", settings)
+
+
+def test_find_candidates_into_a_folder_of_somebody_is_refused(out: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "dest"
+    dest.mkdir()
+    (dest / "mine.txt").write_text("x")
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match=r"dest: holds files of something else \(mine\.txt\)"):
+            find_candidates(out, dest, overwrite=overwrite)
+    assert [path.name for path in dest.iterdir()] == ["mine.txt"]
+    with pytest.raises(OutputError, match="holds files of something else"):
+        find_candidates(out, out)
+    (dest / "mine.txt").unlink()
+    find_candidates(out, dest)
+    (dest / "made").mkdir()  # ours by now: pictures made elsewhere may lie there
+    find_candidates(out, dest, CandidateSettings(top=2), overwrite=True)

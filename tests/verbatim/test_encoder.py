@@ -35,6 +35,35 @@ def test_encode_pictures_equals_the_means_of_normalised_colours(script: Path) ->
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("batch", ["n", 1, 4], ids=["any", "one", "four"])
+def test_encode_pictures_by_onnx_equals_torchscript(
+    script: Path, tmp_path: Path, batch: str | int
+) -> None:
+    """Many ONNX files take a fixed number of pictures, most of them one."""
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    make, kind = onnx.helper, onnx.TensorProto.FLOAT
+    graph = make.make_graph(
+        [make.make_node("ReduceMean", ["x"], ["means"], axes=[2, 3], keepdims=0)],
+        "means",
+        [make.make_tensor_value_info("x", kind, [batch, 3, "height", "width"])],
+        [make.make_tensor_value_info("means", kind, [batch, 3])],
+    )
+    opset = [make.make_opsetid("", 13)]
+    onnx.save(make.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "means.onnx")
+    pictures = np.random.default_rng(0).random((41, 8, 8, 3), np.float32)
+    found = encode_pictures(pictures, load_encoder(str(tmp_path / "means.onnx")))
+    expected = encode_pictures(pictures, load_encoder(str(script)))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_load_encoder_of_no_onnx_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    (tmp_path / "text.onnx").write_text("no network")
+    with pytest.raises(InputError, match="is no ONNX file that can be loaded"):
+        load_encoder(str(tmp_path / "text.onnx"))
+
+
 def test_load_encoder_of_a_pickle_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     torch.save({"weight": torch.zeros(3)}, path)

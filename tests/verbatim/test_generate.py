@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from dask_dedup.errors import OutputError, SettingsError
+from dask_dedup.errors import InputError, OutputError, SettingsError
 from dask_dedup.runtime.executor import compute_tasks
 from dask_dedup.verbatim.edges import common_edges
 from dask_dedup.verbatim.generate import GenerateSettings, generate
@@ -116,12 +117,60 @@ def test_generate_with_another_model_is_refused(candidates: Path, tiny_model: Pa
     generate(candidates, GenerateSettings(_model(tiny_model), seeds=1))
     before = _pictures(candidates)
     other = GenerateSettings(_model(tiny_model, steps=3), seeds=1)
-    with pytest.raises(OutputError, match="of another model, other settings"):
+    with pytest.raises(OutputError, match="of another model, other files or settings"):
         generate(candidates, other)
     assert _pictures(candidates).keys() == before.keys()
     generate(candidates, other, overwrite=True)
     state = json.loads((candidates / "generated/generated.json").read_text())
     assert state["model"]["steps"] == 3
+
+
+def test_generate_with_other_files_of_the_model_is_refused(
+    candidates: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_model, tmp_path / "model")
+    settings = GenerateSettings(_model(tmp_path / "model"), seeds=1)
+    generate(candidates, settings)
+    assert generate(candidates, settings)["resumed"] == 3
+    (weights,) = (tmp_path / "model/unet").glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes())  # trained on, say
+    with pytest.raises(OutputError, match="of another model, other files"):
+        generate(candidates, settings)
+
+
+def test_generate_ranks_by_records_of_the_same_prompts_alone(
+    candidates: Path, tiny_model: Path
+) -> None:
+    settings = {"seeds": 1, "rank": "change", "best": 1, "batch": 2}
+    model = _model(tiny_model)
+
+    def stop_after_one(tasks: Sequence[Any], on_result: Any) -> list[Any]:
+        compute_tasks(tasks[:1], on_result)
+        raise _StopError
+
+    with pytest.raises(_StopError):  # after candidates 0 and 1
+        generate(candidates, GenerateSettings(model, **settings), execute=stop_after_one)
+    generate(candidates, GenerateSettings(model, prompts=2, **settings))
+    ranks = pd.read_parquet(candidates / "generated/ranks.parquet")
+    expected = [
+        np.mean([one.change for one in first_step(model, [caption] * 4, [0, 1, 2, 3])])
+        for caption in ranks["caption"]
+    ]
+    assert len(ranks) == 6
+    np.testing.assert_allclose(ranks["change"], expected, rtol=1e-4)
+
+
+def test_generate_anew_that_fails_leaves_the_old_pictures(
+    candidates: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    generate(candidates, GenerateSettings(_model(tiny_model), seeds=1))
+    before = {p: p.stat().st_ino for p in (candidates / "generated").rglob("*") if p.is_file()}
+    for model in (_model(tmp_path / "nowhere"), Model(str(tiny_model), steps=2, size=31)):
+        with pytest.raises(InputError):
+            generate(candidates, GenerateSettings(model), overwrite=True)
+    after = {p: p.stat().st_ino for p in (candidates / "generated").rglob("*") if p.is_file()}
+    assert after == before
+    assert generate(candidates, GenerateSettings(_model(tiny_model), seeds=1))["resumed"] == 3
 
 
 def test_generate_into_a_folder_of_somebody_is_refused(candidates: Path, tiny_model: Path) -> None:
@@ -144,6 +193,7 @@ def test_generate_without_candidates_is_refused(tmp_path: Path, tiny_model: Path
     [
         (GenerateSettings(Model("m"), seeds=0), "seeds: expected at least 1, got 0"),
         (GenerateSettings(Model("m", steps=0)), "steps: expected at least 1, got 0"),
+        (GenerateSettings(Model("m", guidance=float("nan"))), "guidance: expected a number, got"),
         (GenerateSettings(Model("m"), rank="best"), "rank: expected change, text-norm, edges"),
         (GenerateSettings(Model("m", steps=1), rank="change"), "steps: expected at least 2"),
     ],

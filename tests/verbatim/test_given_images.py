@@ -41,7 +41,7 @@ def test_find_images_by_the_digits_of_their_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "expected"),
     [
-        ("image,candidate\nx/a.png,12\nb.png,0\nc.png,3\n", {12: ["x/a.png"], 0: ["b.png"]}),
+        ("image,candidate\nx/a.png,12\nb.png, 0.0\nc.png,3\n", {12: ["x/a.png"], 0: ["b.png"]}),
         ("row_id,image\n70,a.png\n5,b.png\n6,c.png\n", {1: ["a.png"], 12: ["b.png"]}),
         ('caption,image\na,a.png\n"b, c",b.png\nd,c.png\n', {0: ["a.png"], 1: ["b.png"]}),
     ],
@@ -60,7 +60,13 @@ def test_find_images_by_a_table(tmp_path: Path, table: str, expected: dict) -> N
     [
         ("image,name\na.png,1\n", "expected the columns image and one of candidate, row_id, cap"),
         ("image,row_id,candidate\na.png,1,1\n", "the columns image and one of candidate, row_id"),
-        ("image,candidate\na.png,1\nb.png,x\n", "line 3: expected a number as candidate, got 'x'"),
+        ("image,candidate\na.png,1\nb.png,x\n", "row 2: expected a whole number as candidate"),
+        ("image,candidate\na.png,1.5\n", "row 1: expected a whole number as candidate, got '1.5'"),
+        ("image,candidate\na.png,inf\n", "row 1: expected a whole number as candidate, got 'inf'"),
+        ("image,row_id\na.png,-5\n", "row 1: expected a whole number as row_id, got '-5'"),
+        ("image,candidate\na.png\n", "row 1: expected a whole number as candidate, got ''"),
+        ("image,candidate\na.png,1\n,0\n", "row 2: expected the path of an image, got none"),
+        ("image,candidate\na.png,1\na.png,0\n", r"row 2: a\.png is there twice"),
         ("image,candidate\na.png,99\n", "none of 1 pictures belongs to a candidate"),
     ],
 )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +61,36 @@ def test_first_step_without_guidance_has_no_text_norm(tiny_model: Path) -> None:
     assert np.isnan(text_norm)
 
 
+def test_draw_in_many_threads_is_that_of_one(tiny_model: Path) -> None:
+    model = Model(str(tiny_model), steps=6, guidance=5.0)
+    jobs = [(caption, seed) for caption in ("a red star", "a cat") for seed in range(4)]
+    expected = [draw(model, [caption], [seed], 6) for caption, seed in jobs]
+    steps = [first_step(model, [caption], [seed]) for caption, seed in jobs]
+    with ThreadPoolExecutor(8) as pool:
+        found = [*pool.map(lambda job: draw(model, [job[0]], [job[1]], 6), jobs)]
+        found_steps = [*pool.map(lambda job: first_step(model, [job[0]], [job[1]]), jobs)]
+    for picture, wanted in zip(found, expected, strict=True):
+        np.testing.assert_allclose(picture, wanted, atol=1e-4)
+    np.testing.assert_allclose(found_steps, steps, rtol=1e-4)
+
+
+def test_draw_of_a_size_that_the_model_refuses_says_so(tiny_model: Path) -> None:
+    with pytest.raises(InputError, match=r"StableDiffusionPipeline fails: .*divisible by 8"):
+        draw(Model(str(tiny_model), size=31), ["a"], [0], 2)
+
+
+def test_draw_of_what_are_no_numbers_is_no_black_picture(tiny_model: Path, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    folder = tmp_path / "overflows"
+    shutil.copytree(tiny_model, folder)
+    (weights,) = (folder / "vae").glob("*.safetensors")
+    values = {name: value * np.float32(np.nan) for name, value in load_file(weights).items()}
+    save_file(values, weights, {"format": "pt"})
+    with pytest.raises(InputError, match=r"gives pictures that are no numbers.*leave out --half"):
+        draw(Model(str(folder)), ["a"], [0], 2)
+
+
 def test_load_pipeline_of_no_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no text-to-image pipeline can be loaded"):
         load_pipeline(str(tmp_path / "nowhere"))
@@ -74,6 +106,39 @@ def test_load_pipeline_of_pickled_weights_is_refused(tiny_model: Path, tmp_path:
     weights.unlink()
     with pytest.raises(InputError, match="no text-to-image pipeline can be loaded"):
         load_pipeline(str(folder))
+
+
+class _Hostile:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.marker,)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "text_encoder/pytorch_model.bin",
+        "vae/diffusion_pytorch_model.bin",
+        "unet/diffusion_pytorch_model.bin",
+    ],
+)
+@pytest.mark.parametrize("is_beside", [False, True])
+def test_load_pipeline_opens_no_pickle(
+    tiny_model: Path, tmp_path: Path, name: str, is_beside: bool
+) -> None:
+    folder = tmp_path / "pickled"
+    shutil.copytree(tiny_model, folder)
+    (folder / name).write_bytes(pickle.dumps(_Hostile(tmp_path / "ran")))
+    if is_beside:
+        load_pipeline(str(folder))
+    else:
+        (weights,) = (folder / name).parent.glob("*.safetensors")
+        weights.unlink()
+        with pytest.raises(InputError, match="no text-to-image pipeline can be loaded"):
+            load_pipeline(str(folder))
+    assert not (tmp_path / "ran").exists()
 
 
 def test_load_pipeline_runs_no_code_of_its_folder(tiny_model: Path, tmp_path: Path) -> None:

@@ -101,10 +101,12 @@ def _png_of(width: int, height: int) -> bytes:
         (b"", "empty"),
         (b"<html>404</html>", "not an image"),
         (_file(_flat("RGB", 0, (200, 200)), "JPEG")[:300], "broken"),
+        (_file(_flat("RGB", 0), "EPS"), "not an image"),  # Pillow would run Ghostscript
+        (_file(_flat("RGB", 0), "ICO"), "not an image"),
         (_png_of(100_000, 100_000), "too large"),
         (_png_of(12_000, 9_000), "too large"),
     ],
-    ids=["empty", "page", "cut", "bomb", "large"],
+    ids=["empty", "page", "cut", "program", "container", "bomb", "large"],
 )
 def test_read_picture_that_is_none_says_why(content: bytes, reason: str) -> None:
     with pytest.raises(PictureError) as refused:
@@ -115,3 +117,12 @@ def test_read_picture_that_is_none_says_why(content: bytes, reason: str) -> None
 def test_read_picture_of_too_many_bytes_is_not_decoded() -> None:
     with pytest.raises(PictureError, match="too large: the file has 67,108,865 bytes"):
         read_picture(bytes(pictures.MAX_BYTES + 1))
+
+
+@pytest.mark.parametrize("name", ["BMP", "JPEG2000", "PPM", "TGA", "TIFF", "WEBP", "AVIF"])
+def test_read_picture_of_each_format(name: str) -> None:
+    Image.init()
+    if name not in Image.SAVE:
+        pytest.skip(f"this Pillow writes no {name}")
+    picture = read_picture(_file(_flat("RGB", (200, 100, 50)), name))
+    np.testing.assert_allclose(picture[128, 128] * 255, (200, 100, 50), atol=4)

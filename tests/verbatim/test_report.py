@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from dask_dedup.errors import OutputError
+from dask_dedup.errors import InputError, OutputError, SettingsError
 from dask_dedup.storage.files import read_json, write_json
 from dask_dedup.verbatim.report import report
 from dask_dedup.verbatim.score import ScoreSettings, score
@@ -89,15 +89,37 @@ def test_report_with_verdicts_leaves_out_what_was_rejected(dest: Path, tmp_path:
         shares = pd.read_csv(dest / "report/shares.csv")
         assert shares.groupby("preset")["copied"].sum().tolist() == [2, 2]
     page = (dest / "report/index.html").read_text()
+    assert "<b>2</b> of 6 pictures are copies" in page
     assert "1 picture confirmed by hand; 1 picture rejected by hand" in page
     data = json.loads(re.search(r'id="data">(.*?)</script>', page)[1])  # type: ignore[index]
     assert data["decided"] == dict(zip(table["image"], table["verdict"], strict=True))
+
+
+def test_report_takes_no_verdicts_of_other_pictures(dest: Path, tmp_path: Path) -> None:
+    scores = pd.read_parquet(dest / "scores/scores.parquet")
+    image = Path(scores["image"][scores["kind"] == "matching"].iloc[0])
+    content = image.read_bytes()
+    (tmp_path / "verdicts.csv").write_text(f"image,verdict\n{image},rejected\n")
+    report(dest, tmp_path / "verdicts.csv")
+    try:
+        Image.new("RGB", (64, 64)).save(image)  # another picture of this name
+        settings = ScoreSettings(
+            images=str(image.parent), training=f"{image.parents[1]}/images/{{key}}.png"
+        )
+        score(dest, settings, overwrite=True)
+        with pytest.raises(InputError, match="are of other pictures than those that are scored"):
+            report(dest)
+    finally:
+        image.write_bytes(content)
 
 
 def test_report_shows_the_nearest_only(dest: Path) -> None:
     assert report(dest, pictures=2)["shown"] == 2
     page = (dest / "report/index.html").read_text()
     assert page.count('data-kind="matching" data-clo') == 2
+    assert "4 scored pictures are not shown here" in page
+    with pytest.raises(SettingsError, match="pictures: expected 0 or more, got -3"):
+        report(dest, pictures=-3)
 
 
 def test_report_of_scores_of_other_candidates_is_refused(dest: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import tarfile
 import threading
 import warnings
@@ -20,8 +21,10 @@ import dask_dedup
 from dask_dedup.errors import InputError, OutputError, SettingsError
 from dask_dedup.paths import as_path
 from dask_dedup.runtime.executor import compute_tasks
+from dask_dedup.storage.files import write_json
 from dask_dedup.storage.objects import read_content
-from dask_dedup.verbatim.candidates import find_candidates
+from dask_dedup.verbatim.candidates import CandidateSettings, find_candidates
+from dask_dedup.verbatim.prompts import read_candidates
 from dask_dedup.verbatim.report import report
 from dask_dedup.verbatim.score import ScoreSettings, score
 from dask_dedup.verbatim.score_tasks import Rules
@@ -140,6 +143,15 @@ def test_score_by_carlini(planted: Path, made: Path) -> None:
         assert found["clique"] == 0
 
 
+def test_scores_as_csv_have_whole_numbers(planted: Path, made: Path) -> None:
+    dest = planted / "dest"
+    score(dest, ScoreSettings(Rules(("webster", "carlini")), images=str(made)), overwrite=True)
+    table = pd.read_csv(dest / "scores/scores.csv", dtype="str", keep_default_na=False)
+    assert set(table["clique"]) == {"", "0"}
+    assert table["other_row_id"].str.fullmatch(r"\d+").all()
+    assert table.loc[table["preset"] == "carlini", "within"].str.fullmatch(r"\d+").all()
+
+
 def test_score_by_sscd_with_an_encoder_of_ones_own(
     planted: Path, made: Path, tmp_path: Path
 ) -> None:
@@ -172,6 +184,35 @@ def test_score_of_tars_and_of_files_is_the_same(planted: Path, made: Path) -> No
     settings = ScoreSettings(images=str(made), training="all.tar#{key}")
     score(dest, settings, overwrite=True)
     pd.testing.assert_frame_equal(_scores(dest), expected)
+
+
+def test_score_of_another_data_set_in_one_folder_takes_its_pictures(
+    planted: Path, made: Path, tmp_path: Path
+) -> None:
+    dest = tmp_path / "dest"
+    for name in ("first", "second", "first"):  # and the first with its pictures changed
+        shutil.copytree(planted / "data", tmp_path / name, dirs_exist_ok=True)
+        is_changed = dest.exists()
+        with tarfile.open(tmp_path / name / "all.tar", "w") as tar:
+            for i in range(ROWS):
+                picture = _picture(i) if is_changed else 255 - _picture(i)
+                info = tarfile.TarInfo(f"{i:09d}.png")
+                info.size = len(content := _png(picture))
+                tar.addfile(info, io.BytesIO(content))
+        run_here(tmp_path / name, tmp_path / f"{name}-out", threshold=0.95, overwrite=True)
+        find_candidates(tmp_path / f"{name}-out", dest, overwrite=True)
+        settings = ScoreSettings(images=str(made), training="all.tar#{key}")
+        score(dest, settings, overwrite=True)
+        kinds = _scores(dest)["kind"]
+        is_copy = kinds.index.str.endswith("-copy.png") & is_changed
+        assert (kinds[is_copy] != "none").all() and (kinds[~is_copy] == "none").all()
+
+
+def test_score_without_its_tar_says_so(planted: Path, made: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "dest"
+    find_candidates(planted / "out", dest)
+    with pytest.raises(InputError, match=r"none of 19 training pictures .*its tar is missing"):
+        score(dest, ScoreSettings(images=str(made), training="gone.tar#{key}"))
 
 
 def test_score_of_urls_says_which_could_not_be_fetched(
@@ -207,10 +248,13 @@ def test_score_without_pictures_says_what_is_missing(planted: Path, tmp_path: Pa
         score(planted / "dest", ScoreSettings(Rules(("x",))))
     with pytest.raises(SettingsError, match="preset sscd: expected an encoder"):
         score(planted / "dest", ScoreSettings(Rules(("sscd",))))
+    with pytest.raises(SettingsError, match="copy-cosine: expected a cosine from -1 to 1, got 7"):
+        score(planted / "dest", ScoreSettings(Rules(("sscd",), copy_cosine=7, encoder="e.pt")))
     settings = ScoreSettings(images=str(planted / "made"), training="none/{key}.png")
     summary = score(planted / "dest", settings, overwrite=True)
     assert summary["scored"] == 0
     assert summary["problems"]["missing"] == 19
+    assert summary["without_training"] == 3
 
 
 def test_score_and_report_in_a_bucket_are_those_on_a_disk(
@@ -230,3 +274,98 @@ def test_score_and_report_in_a_bucket_are_those_on_a_disk(
     pd.testing.assert_frame_equal(found, expected)
     page = read_content(as_path(f"{remote}/report/index.html")).decode()
     assert page.count('class="row"') == 6
+
+
+def test_score_counts_what_could_not_be_read(planted: Path, made: Path, tmp_path: Path) -> None:
+    candidates = pd.read_parquet(planted / "dest/candidates/candidates.parquet")
+    members = pd.read_parquet(planted / "dest/candidates/members.parquet")
+    (tmp_path / "images").mkdir()
+    for i in range(ROWS):
+        (tmp_path / f"images/{i:09d}.png").write_bytes(_png(_picture(i)))
+    own = candidates["row_id"][0]
+    (tmp_path / f"images/{own:09d}.png").unlink()
+    for row_id in (candidates["row_id"][1], *members["row_id"][members["candidate"] == 1]):
+        (tmp_path / f"images/{row_id:09d}.png").write_bytes(b"broken")
+    (tmp_path / "made").mkdir()
+    for candidate in (0, 1):
+        shutil.copy(made / f"{candidate}-copy.png", tmp_path / "made")
+    (tmp_path / "made/2-a.png").write_bytes(b"broken")
+    find_candidates(planted / "out", tmp_path / "dest")
+    settings = ScoreSettings(
+        images=str(tmp_path / "made"), training=f"{tmp_path}/images/{{key}}.png"
+    )
+    summary = score(tmp_path / "dest", settings)
+    assert summary["own_picture_missing"] == 1
+    assert summary["without_training"] == 1
+    assert summary["without_images"] == 1
+    assert summary["scored"] == 1 and summary["images"] == 3
+    assert summary["problems"] == {"missing": 1, "not an image": 1 + int(candidates["k"][1])}
+    report(tmp_path / "dest")
+    page = (tmp_path / "dest/report/index.html").read_text()
+    assert "1 candidates have no training picture that could be read." in page
+    assert "1 candidates have no generated picture that could be read." in page
+
+
+def test_score_anew_that_fails_leaves_the_old_scores(
+    planted: Path, made: Path, tmp_path: Path
+) -> None:
+    dest = tmp_path / "dest"
+    find_candidates(planted / "out", dest)
+    score(dest, ScoreSettings(images=str(made)))
+
+    def files() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (dest / "scores").glob("*.*")}
+
+    before = files()
+    (tmp_path / "no.pt").write_bytes(b"no network")
+    rules = Rules(("sscd",), encoder=str(tmp_path / "no.pt"))
+    with pytest.raises(InputError, match="is no TorchScript file"):
+        score(dest, ScoreSettings(rules, images=str(made)), overwrite=True)
+    after = files()
+    assert {name: content for name, content in after.items() if name in before} == before
+    assert report(dest)["shown"] == 6
+    assert score(dest, ScoreSettings(images=str(made)))["kinds"].keys() == {"webster"}
+    summary = score(dest, ScoreSettings(Rules(("carlini",)), images=str(made)), overwrite=True)
+    assert summary["kinds"].keys() == {"carlini"}
+    assert set(_scores(dest)["preset"]) == {"carlini"}
+    assert not (dest / "scores/stages").exists()
+
+
+def _generated_of(dest: Path, identity: str, finished: bool) -> None:
+    """Put there what `generate` leaves: a picture of candidate 0."""
+    (dest / "generated/pictures").mkdir(parents=True)
+    (dest / "generated/pictures/000000-00-0000.png").write_bytes(_png(_picture(0)))
+    state = {"candidates": identity, "finished": finished, "unranked": 2, "model": {"name": "m"}}
+    write_json(dest / "generated/generated.json", state)
+
+
+def test_score_of_pictures_of_other_candidates_is_refused(planted: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "dest"
+    find_candidates(planted / "out", dest)
+    _generated_of(dest, read_candidates(dest).identity, finished=True)
+    assert score(dest)["unfinished"] == 0
+    find_candidates(planted / "out", dest, CandidateSettings(top=2), overwrite=True)
+    with pytest.raises(OutputError, match="pictures were generated of other candidates"):
+        score(dest, overwrite=True)
+
+
+def test_score_counts_candidates_whose_copies_were_left_out(
+    planted: Path, made: Path, tmp_path: Path
+) -> None:
+    dest = tmp_path / "dest"
+    find_candidates(planted / "out", dest, CandidateSettings(members=5))
+    summary = score(dest, ScoreSettings(images=str(made)))
+    assert pd.read_parquet(dest / "candidates/candidates.parquet")["k"].tolist() == [10, 6, 3]
+    assert (summary["copies_left_out"], summary["without_caption"]) == (1, 0)
+
+
+def test_score_says_what_was_not_generated(planted: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "dest"
+    find_candidates(planted / "out", dest)
+    _generated_of(dest, read_candidates(dest).identity, finished=False)
+    summary = score(dest)
+    assert (summary["unfinished"], summary["unranked"]) == (1, 2)
+    report(dest)
+    page = (dest / "report/index.html").read_text()
+    assert "Generation was stopped before it had made all pictures." in page
+    assert "2 prompts had no rank" in page

@@ -12,9 +12,11 @@ from dask_dedup.verbatim.verdicts import read_verdicts
 
 def test_read_verdicts(tmp_path: Path) -> None:
     path = tmp_path / "verdicts.csv"
-    path.write_text('image,verdict\n"a, ""b"".png",confirmed\nc.png,rejected\nc.png,rejected\n')
-    found = read_verdicts(path, ['a, "b".png', "c.png", "d.png"])
-    assert found == {'a, "b".png': "confirmed", "c.png": "rejected"}
+    text = 'image,verdict\n"a, ""b"".png",confirmed\nc.png,rejected\nc.png,rejected\n'
+    for content in (text, text.replace("\n", ",p\n").replace("verdict,p", "verdict,pictures")):
+        path.write_text(content)
+        found = read_verdicts(path, ['a, "b".png', "c.png", "d.png"], "p")
+        assert found == {'a, "b".png': "confirmed", "c.png": "rejected"}
 
 
 @pytest.mark.parametrize(
@@ -30,15 +32,16 @@ def test_read_verdicts(tmp_path: Path) -> None:
             "line 3: b.png is none of the pictures",
         ),
         ("image,verdict\na.png,confirmed\na.png,rejected\n", "line 3: a.png is both"),
+        ("image,verdict,pictures\na.png,confirmed,q\n", "are of other pictures than those"),
         ("", "cannot be read as CSV"),
     ],
 )
 def test_read_verdicts_of_something_else_is_refused(tmp_path: Path, text: str, error: str) -> None:
     (tmp_path / "verdicts.csv").write_text(text)
     with pytest.raises(InputError, match=error):
-        read_verdicts(tmp_path / "verdicts.csv", ["a.png"])
+        read_verdicts(tmp_path / "verdicts.csv", ["a.png"], "p")
 
 
 def test_read_verdicts_of_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
-        read_verdicts(tmp_path / "none.csv", [])
+        read_verdicts(tmp_path / "none.csv", [], "p")

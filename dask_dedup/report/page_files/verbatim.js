@@ -99,9 +99,9 @@
 
   const quoted = (text) => `"${text.replaceAll('"', '""')}"`;
   by("save-decisions").addEventListener("click", () => {
-    const lines = [...decisions].sort().map(([image, word]) => `${quoted(image)},${word}`);
+    const lines = [...decisions].sort().map(([image, word]) => `${quoted(image)},${word},${data.pictures}`);
     const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([["image,verdict", ...lines, ""].join("\n")], { type: "text/csv" }));
+    link.href = URL.createObjectURL(new Blob([["image,verdict,pictures", ...lines, ""].join("\n")], { type: "text/csv" }));
     link.download = "verdicts.csv";
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
