@@ -22,7 +22,16 @@ CONDA_NAMES = {
 WITHOUT_PYPROJECT = {"python", "pip"}
 REQUIREMENT = re.compile(r"([A-Za-z0-9_.-]+)(?:\[[^]]*\])?\s*(.*)")
 PAGE_FILES = (
-    *("gallery.html", "label.css", "label.html", "label.js", "page.css", "page.html", "page.js"),
+    *(
+        "common.js",
+        "gallery.html",
+        "label.css",
+        "label.html",
+        "label.js",
+        "page.css",
+        "page.html",
+        "page.js",
+    ),
     *("verbatim.css", "verbatim.html", "verbatim.js"),
 )
 
