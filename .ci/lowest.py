@@ -2,7 +2,7 @@
 
 For `make test-lowest`. Left out: torch, of which earlier builds from PyPI bring gigabytes of CUDA
 (the Makefile's variable `TORCH` says which one is tested), what no test imports, and what does no
-more than read exports.
+more than read exports or an encoder's file.
 """
 
 import tomllib
@@ -12,7 +12,7 @@ LEFT_OUT = tuple(
     f"{name}>="
     for name in (
         *("torch", "mypy", "ruff", "playwright", "diffusers", "transformers", "urllib3"),
-        *("datasets", "webdataset"),
+        *("datasets", "onnx", "onnxruntime", "webdataset"),
     )
 )
 
