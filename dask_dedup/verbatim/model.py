@@ -145,7 +145,7 @@ def draw(model: Model, prompts: Sequence[str], seeds: Sequence[int], steps: int)
     model : Model
     prompts, seeds : sequences of equal lengths
         A prompt and a seed for each picture. The noise that a picture begins with depends on its
-        seed and size alone, on any device, and on ``half``.
+        seed, its size, torch's version and ``half`` alone, on any device.
     steps : int
         Denoising steps.
 
