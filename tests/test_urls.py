@@ -39,6 +39,7 @@ class Call:
     words: list[str]
     result: str = ""  # pattern of the files under {out}; empty: what it prints
     on_disk: bool = False  # {out} has to be on a disk
+    labels: str = ""  # a CSV of pairs, all of which are called duplicates before the call
 
 
 CLUSTER = ["--cluster", "{cluster}"]
@@ -109,6 +110,8 @@ CALLS = {
               *CLUSTER], "-verbatim/candidates/candidates.csv"),
         Call(["sample", "{out}-other", "{out}-pairs.csv", "-n", "60"], "-pairs.csv"),
         Call(["precision", "{out}-pairs.csv", "--plot", "{out}-precision.png"]),
+        Call(["report", "{out}-other", "{out}-precise/index.html", "--dataset", "{data}",
+              "--precision", "{out}-pairs.csv"], labels="{out}-pairs.csv"),
         Call(["sweep", "{out}-other", "--pairs", "{out}-pairs.csv", "--plot", "{out}-sweep.png"],
              "-sweep.png"),
     ],
@@ -250,6 +253,11 @@ def invoke(words, paths):
 def perform(name, paths):
     """Make calls one after the other; yield each, and what has come of it."""
     for call in CALLS[name]:
+        if call.labels:
+            pairs = as_path(call.labels.format(**paths))
+            with pairs.open() as file:
+                labelled = pd.read_csv(file, dtype=str).assign(label="yes")
+            pairs.write_text(labelled.to_csv(index=False))
         done = invoke(call.words, paths)
         if not isinstance(done.exception, SystemExit | None):
             raise done.exception
@@ -259,9 +267,10 @@ def perform(name, paths):
 def content_of(call, paths, done):
     """What has to be the same wherever it lies: digests of files, or what was printed."""
     if not call.result:
-        text = done.stdout.replace(os.getcwd(), "HERE")
+        text = done.stdout
         for path in sorted(paths.values(), key=len, reverse=True):
             text = text.replace(path, "PATH")
+        text = text.replace(os.getcwd(), "HERE")
         return re.sub(r"[0-9.]+ (s|ms|min)\b", "TIME", " ".join(text.split()))
     out = paths["out"]
     base, _, pattern = f"{out}{'' if call.result[0] in '-/' else '/'}{call.result}".rpartition("//")

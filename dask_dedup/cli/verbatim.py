@@ -143,9 +143,9 @@ def candidates(
     type=click.Choice(["auto", "cpu", "cuda"]),
     default="cpu",
     show_default=True,
-    help="where the model runs, one a worker; cuda and auto (a GPU if there is one) are "
-    "experimental. A worker has a GPU of its own: here there are at most as many workers as GPUs; "
-    "of a scheduler those are used that offer Dask's resource GPU",
+    help="where the model runs, one a worker, which then has a GPU of its own: here there are at "
+    "most as many workers as GPUs, of a scheduler those are used that offer Dask's resource GPU; "
+    "cuda and auto (a GPU if there is one) are experimental",
 )
 @click.option("--half", is_flag=True, help="weights in float16")
 @worker_settings

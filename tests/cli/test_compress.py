@@ -67,7 +67,7 @@ def test_fit_compressor_of_an_existing_model_needs_overwrite(tmp_path, data):
     [
         (["--dim", 11], "dim: expected 1 to 10, the dimension of the embeddings, got 11"),
         (["--dim", 4, "--batch", 1], "batch: Input should be greater than or equal to 2, got 1"),
-        (["--dim", 4, "--clip-weight", 1], "clip_weight: the contrastive term is between"),
+        (["--dim", 4, "--clip-weight", 1], "--clip-weight: the contrastive term is between"),
         (["--dim", 4, "--modality", "text"], "text_emb: no such folder. Modality text"),
         (["--dim", 4, "--modality", "both"], "has no text embeddings as it was read"),
     ],

@@ -42,7 +42,7 @@ def test_keep_writes_and_prints_what_the_rules_did(out, tmp_path):
     result = invoke("keep", out, dest, *options, "--decisions", path, "--workers", 1)
     assert result.exit_code == 0, result.output
     words = " ".join(result.output.split())
-    assert "by decision 3 of them by decision alone" in words
+    assert "by decision 3 by decision; no row like it stays" in words
     assert "decisions 4 1 keep, 3 drop, 0 not-duplicates" in words
     assert "protected 9 rows" in words
     found = pd.read_parquet(dest / "clusters")

@@ -351,7 +351,7 @@ def test_command_prints_the_plan_and_refuses_what_cannot_fit():
         (["--rows", 9, "--disk-rate", "fast"], "disk-rate: expected bytes a second such as 2GB"),
         (
             ["--rows", 9, "--cells-per-row", 0],
-            "cells_per_row: Input should be greater than or equal",
+            "--cells-per-row: Input should be greater than or equal",
         ),
     ],
 )
