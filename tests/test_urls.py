@@ -7,7 +7,6 @@ one of them. One that has to be on a disk is refused in one line that names it.
 import hashlib
 import os
 import re
-import socket
 import subprocess
 import sys
 import tarfile
@@ -20,6 +19,7 @@ import pandas as pd
 import pytest
 from botocore.session import Session
 from click.testing import CliRunner
+from distributed.utils import json_load_robust
 
 from dask_dedup import Settings
 from dask_dedup.cli import commands as cli
@@ -175,20 +175,19 @@ FILES = {"queries": "queries.npy", "classes": "classes.npy", "labels": "labels.p
 
 
 @pytest.fixture(scope="module")
-def cluster(endpoint):
+def cluster(endpoint, tmp_path_factory):
     """Address of a scheduler with one worker that knows the S3 server."""
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        port = one.getsockname()[1]
-    address = f"tcp://127.0.0.1:{port}"
+    file = tmp_path_factory.mktemp("cluster") / "scheduler.json"
     dask = [sys.executable, "-m", "dask"]
     processes = [
-        subprocess.Popen([*dask, *map(str, words)], stdout=subprocess.DEVNULL,
-                         stderr=subprocess.DEVNULL)
+        subprocess.Popen([*dask, *map(str, words), "--scheduler-file", file, "--no-dashboard"],
+                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for words in (
-            ["scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard"],
-            ["worker", address, "--nthreads", 1, "--no-dashboard"],
+            ["scheduler", "--host", "127.0.0.1", "--port", 0],
+            ["worker", "--nthreads", 1],
         )
     ]  # fmt: skip
+    address = json_load_robust(str(file), timeout=60)["address"]
     yield address
     for process in reversed(processes):
         process.kill()
