@@ -181,8 +181,8 @@ def generate(
     settings = chosen_settings(options, used=("compute", "cluster"))
     from dask_dedup.verbatim.generate import GenerateSettings
     from dask_dedup.verbatim.generate import generate as generate_pictures
-    from dask_dedup.verbatim.gpus import count_gpus
     from dask_dedup.verbatim.model import Model
+    from dask_dedup.verbatim.model_device import count_gpus
 
     chosen = GenerateSettings(
         Model(model, steps, guidance, size, device, half), seeds, prompts, rank, best, batch

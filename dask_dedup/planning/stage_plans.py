@@ -47,6 +47,8 @@ from dask_dedup.results.sizes import (
     COMPARED_BYTES,
     GROUPED_ROWS,
     GROUPED_TASKS,
+    PAGE_ROWS,
+    PAGE_TASKS,
     WINDOW_ROWS,
 )
 
@@ -58,7 +60,6 @@ COMPARISON_BYTES = 6 * COMPARED_BYTES  # rows and representatives, stored and as
 GROUPED_BYTES = 100  # of a row below the threshold, in the one task that puts them into groups
 #: The page, of a core: libraries and the first tasks; a row in both passes (10^6 and 10^7 rows).
 PAGE_START_SECONDS, PAGE_ROW_SECONDS = 2.0, 1.2e-6
-PAGE_TASKS, PAGE_TASK_ROWS = 256, 500_000  # as in `dask_dedup.results.report_page`
 PAGE_FILE_BYTES = 2e6  # with its pictures
 _OWN_BYTES = 9  # of a row's columns of ours, in its parquet file
 _ONE_ARRAY = (
@@ -237,7 +238,7 @@ def plan_report(work: Workload, machine: Machine, rates: Rates) -> Cost | None:
     """
     if not work.has_page:
         return None
-    tasks = max(1, min(work.parts, PAGE_TASKS, ceil(work.rows / PAGE_TASK_ROWS)))
+    tasks = max(1, min(work.parts, PAGE_TASKS, ceil(work.rows / PAGE_ROWS)))
     core_seconds = work.rows * PAGE_ROW_SECONDS + 2 * tasks * rates.task_seconds
     rows = min(work.rows / work.parts, 2**20)  # of a row group, as pyarrow cuts them
     return cost_of(

@@ -44,6 +44,7 @@ from dask_dedup.results.page_rows import COLUMN, RowScan, Wanted, site_of
 from dask_dedup.results.page_scan import ClusterScan
 from dask_dedup.results.pictures import PictureTemplate, Place, find_template
 from dask_dedup.results.precision import threshold_for
+from dask_dedup.results.sizes import PAGE_ROWS, PAGE_TASKS
 from dask_dedup.runtime.executor import Execute, OnWorker, compute_tasks, ignore_result
 from dask_dedup.settings.run_settings import Settings
 from dask_dedup.storage.files import digest_of, read_json
@@ -54,7 +55,6 @@ __all__ = ["find_pictures", "write_report"]
 
 logger = logging.getLogger(__name__)
 
-_TASKS, _TASK_ROWS = 256, 500_000  # of a pass at most, and of a task at least
 _THUMBNAILS = 400  # where there are local pictures
 _PICTURES_A_TASK = 25
 _GOALS = (0.8, 0.9, 0.95, 0.99)  # of precision: the page tells their thresholds
@@ -167,7 +167,7 @@ class _Group:
 def _groups(files: ClusterFiles) -> list[_Group]:
     """Cut the files into groups of about as many rows, by rows alone."""
     filled = files.filled
-    count = min(_TASKS, -(-files.rows // _TASK_ROWS))
+    count = min(PAGE_TASKS, -(-files.rows // PAGE_ROWS))
     cuts: dict[int, list[int]] = {}
     for i in filled:
         cuts.setdefault(files.starts[i] * count // max(files.rows, 1), []).append(i)

@@ -8,6 +8,8 @@ __all__ = [
     "GROUPED_ROWS",
     "GROUPED_TASKS",
     "MATCHED_ROWS",
+    "PAGE_ROWS",
+    "PAGE_TASKS",
     "SCATTERED_ROWS",
     "WINDOW_ROWS",
     "cluster_buckets",
@@ -17,6 +19,7 @@ COMPARED_BYTES = 8 << 20  # of rows compared with their representatives
 EXPORTED_BYTES = 64 << 20  # of embeddings copied at a time
 GROUPED_ROWS, GROUPED_TASKS = 8192, 64  # below the threshold: of a task at least; tasks at most
 MATCHED_ROWS = 1_000_000  # of both sides whose keys are compared at a time
+PAGE_ROWS, PAGE_TASKS = 500_000, 256  # of a pass of the page: of a task at least; tasks at most
 SCATTERED_ROWS = 1_000_000  # whose keys are put into buckets at a time
 WINDOW_ROWS = 1024  # compared with each other for witnesses: 1 MFLOP a row at 512 dimensions
 

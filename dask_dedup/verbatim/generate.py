@@ -181,8 +181,8 @@ def generate(
 
 def try_model(model: Model, caption: str) -> None:
     """Make a picture of few steps, and forget it; InputError of a model that does not."""
-    from dask_dedup.verbatim.gpus import on_own_gpu
     from dask_dedup.verbatim.model import draw
+    from dask_dedup.verbatim.model_device import on_own_gpu
 
     draw(on_own_gpu(model), [caption], [0], min(model.steps, 2))
 
@@ -193,8 +193,8 @@ def rank_batch(model: Model, captions: Sequence[str], is_black_box: bool) -> dic
     A value that the model does not show is null: JSON has no NaN.
     """
     from dask_dedup.verbatim.edges import common_edges
-    from dask_dedup.verbatim.gpus import on_own_gpu
     from dask_dedup.verbatim.model import draw, first_step
+    from dask_dedup.verbatim.model_device import on_own_gpu
 
     model = on_own_gpu(model)
     given = [([caption] * _RANK_SEEDS, [*range(_RANK_SEEDS)]) for caption in captions]
@@ -210,8 +210,8 @@ def generate_batch(
     model: Model, pictures: Sequence[tuple[str, int, str]], folder: AnyPath
 ) -> dict[str, int]:
     """Make some pictures: of each a prompt, a seed, and the name of its file."""
-    from dask_dedup.verbatim.gpus import on_own_gpu
     from dask_dedup.verbatim.model import draw
+    from dask_dedup.verbatim.model_device import on_own_gpu
 
     model = on_own_gpu(model)
     captions, seeds, names = zip(*pictures, strict=True)

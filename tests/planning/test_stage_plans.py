@@ -108,13 +108,3 @@ def test_a_real_run_has_the_stages_of_its_plan(finder, photos, tmp_path):
     assert folders == of_plan
     shown = [stage["name"] for stage in summary["stages"]]
     assert shown == [name for name in names if name in shown] and shown[-1] == "report"
-
-
-def test_the_page_is_cut_as_the_plan_says():
-    from dask_dedup.planning import stage_plans
-    from dask_dedup.results import report_page
-
-    assert (stage_plans.PAGE_TASKS, stage_plans.PAGE_TASK_ROWS) == (
-        report_page._TASKS,
-        report_page._TASK_ROWS,
-    )

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from dask_dedup.errors import SettingsError
-from dask_dedup.verbatim.gpus import count_gpus, on_own_gpu
 from dask_dedup.verbatim.model import Model
+from dask_dedup.verbatim.model_device import count_gpus, on_own_gpu
 
 _NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="torch sees a CUDA device")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dask_dedup.errors import SettingsError
 from dask_dedup.runtime.gpus import worker_number
 from dask_dedup.verbatim.model import Model
 
@@ -19,14 +18,13 @@ def count_gpus(device: str) -> int:
     SettingsError
         The device is ``cuda``, and torch sees none.
     """
-    if device == "cpu":
+    if device == "cpu":  # without the import of torch
         return 0
     import torch
 
-    count = torch.cuda.device_count()
-    if device == "cuda" and not count:
-        raise SettingsError("device: torch sees no CUDA device. Use auto or cpu.")
-    return count
+    from dask_dedup.vectors.device import choose_device
+
+    return torch.cuda.device_count() if choose_device(device) == "cuda" else 0
 
 
 def on_own_gpu(model: Model, count: int | None = None, number: int | None = None) -> Model:
